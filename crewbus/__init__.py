@@ -1,0 +1,168 @@
+"""crewbus: the event bus under agent applications, as a plugin framework on pluggy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "Bus",
+    "BusClosedError",
+    "Cancelled",
+    "Chunk",
+    "ConsumptionError",
+    "CrewbusError",
+    "CrewbusWarning",
+    "DecodeError",
+    "Dropped",
+    "Envelope",
+    "EventType",
+    "EventTypeError",
+    "Failure",
+    "FlushError",
+    "FlushTimeoutError",
+    "GraceWarning",
+    "InputError",
+    "MemoryStore",
+    "OwnedStream",
+    "PluginError",
+    "PluginInfo",
+    "PluginManager",
+    "PluginWarning",
+    "Record",
+    "RecordingError",
+    "RedactionError",
+    "ResultTimeoutError",
+    "Retracted",
+    "Run",
+    "RunCancelled",
+    "RunCancelledError",
+    "RunEnded",
+    "RunError",
+    "RunFailed",
+    "RunFinished",
+    "RunIdInUseError",
+    "RunNotFoundError",
+    "RunStarted",
+    "Sink",
+    "SlowConsumer",
+    "Store",
+    "StoreFullError",
+    "StoredEvent",
+    "Stream",
+    "StreamOptions",
+    "TargetError",
+    "UnknownEvent",
+    "UnregisteredEventError",
+    "UnscopedError",
+    "UnscopedWarning",
+    "UnserializableError",
+    "__version__",
+    "chunk",
+    "current_run",
+    "default_bus",
+    "emit",
+    "event",
+    "event_types",
+    "hookimpl",
+    "hookspec",
+    "register_event",
+]
+
+if TYPE_CHECKING:
+    from crewbus._bus import Bus, chunk, default_bus, emit
+    from crewbus._context import current_run
+    from crewbus._guard import Failure
+    from crewbus._manager import PluginInfo, PluginManager
+    from crewbus._markers import hookimpl, hookspec
+    from crewbus._record import Record
+    from crewbus._run import Run, Sink
+    from crewbus._stream import OwnedStream, Stream, StreamOptions
+    from crewbus.abc import Store, StoredEvent
+    from crewbus.builtin.memory_store import MemoryStore
+    from crewbus.events import (
+        Chunk,
+        Dropped,
+        Envelope,
+        EventType,
+        Retracted,
+        RunCancelled,
+        RunEnded,
+        RunFailed,
+        RunFinished,
+        RunStarted,
+        UnknownEvent,
+        event,
+        event_types,
+        register_event,
+    )
+    from crewbus.exceptions import (
+        BusClosedError,
+        Cancelled,
+        ConsumptionError,
+        CrewbusError,
+        CrewbusWarning,
+        DecodeError,
+        EventTypeError,
+        FlushError,
+        FlushTimeoutError,
+        GraceWarning,
+        InputError,
+        PluginError,
+        PluginWarning,
+        RecordingError,
+        RedactionError,
+        ResultTimeoutError,
+        RunCancelledError,
+        RunError,
+        RunIdInUseError,
+        RunNotFoundError,
+        SlowConsumer,
+        StoreFullError,
+        TargetError,
+        UnregisteredEventError,
+        UnscopedError,
+        UnscopedWarning,
+        UnserializableError,
+    )
+
+    __version__: str
+
+# Where each public name lives. Modules load when a name of theirs is first used, so that `import crewbus`
+# costs next to nothing to whoever only passes by.
+_HOMES = {
+    "_bus": "Bus chunk default_bus emit",
+    "_context": "current_run",
+    "_guard": "Failure",
+    "_manager": "PluginInfo PluginManager",
+    "_markers": "hookimpl hookspec",
+    "_record": "Record",
+    "_run": "Run Sink",
+    "_stream": "OwnedStream Stream StreamOptions",
+    "abc": "Store StoredEvent",
+    "builtin.memory_store": "MemoryStore",
+    "events": "Chunk Dropped Envelope EventType Retracted RunCancelled RunEnded RunFailed RunFinished RunStarted "
+    "UnknownEvent event event_types register_event",
+    "exceptions": "BusClosedError Cancelled ConsumptionError CrewbusError CrewbusWarning DecodeError EventTypeError "
+    "FlushError FlushTimeoutError GraceWarning InputError PluginError PluginWarning RecordingError RedactionError "
+    "ResultTimeoutError RunCancelledError RunError RunIdInUseError RunNotFoundError SlowConsumer StoreFullError "
+    "TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("crewbus")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"crewbus.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'crewbus' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

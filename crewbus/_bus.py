@@ -1,0 +1,578 @@
+"""The bus: the façade over dispatch, runs, streams, recording and plugins."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from crewbus import _buffer
+from crewbus._buffer import Buffer, Slow, buffers_of
+from crewbus._context import running_loop, scope
+from crewbus._dispatch import Dispatch, flatten, inside_delivery
+from crewbus._guard import collecting
+from crewbus._manager import PluginManager, entry_points
+from crewbus._record import Record
+from crewbus._run import Run
+from crewbus._serialization import Codec
+from crewbus._stream import OwnedStream, Stream, StreamOptions
+from crewbus._work import Work, deadline
+from crewbus.abc import Store, StoredEvent
+from crewbus.builtin import memory_store
+from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
+from crewbus.builtin.run_scope import RunScope
+from crewbus.events import Chunk, Envelope, RunStarted, event_type_of, register_event
+from crewbus.exceptions import (
+    BusClosedError,
+    CrewbusError,
+    FlushError,
+    GraceWarning,
+    PluginError,
+    RecordingError,
+    RunError,
+    RunIdInUseError,
+    RunNotFoundError,
+    UnregisteredEventError,
+)
+
+__all__ = ["Bus", "chunk", "default_bus", "emit"]
+
+T = TypeVar("T")
+
+BUILTINS: Final[Mapping[str, Any]] = {
+    "memory_store": memory_store,
+    "run_scope": RunScope,
+    "checkpoint_recorder": CheckpointRecorder,
+}
+"""The built-in plugins by name; a class makes an instance for each bus."""
+
+CLOSE_TIMEOUT: Final = 10.0
+"""How many seconds closing waits for what is still running, unless told otherwise."""
+
+
+class Bus(Dispatch):
+    """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
+
+    ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; a plugin that bears
+    the name of a built-in one takes its place. ``entry_points``: whether to load the plugins that installed
+    distributions name in the entry point group ``crewbus``. ``blocked``: names of plugins to leave out, built-in
+    ones too. ``strict``: whether a plugin that can't be loaded is an error (`PluginError`) or is skipped with
+    a warning. ``unscoped``: what to do about a chunk emitted outside any run, or an event in a finished one, which no
+    stream can get: "warn" (and deliver it to handlers), "ignore" (deliver it in silence) or "raise".
+    """
+
+    def __init__(
+        self,
+        plugins: Iterable[Any] = (),
+        *,
+        entry_points: bool = True,
+        blocked: Iterable[str] = (),
+        strict: bool = False,
+        unscoped: str = "warn",
+    ) -> None:
+        super().__init__(unscoped)
+        self._runs: dict[str, Run] = {}
+        self._awaited: dict[str, weakref.WeakSet[Buffer]] = {}
+        self._works: set[Work] = set()
+        self._armed = False
+        self._store: Store | None = None
+        self._codec: Codec | None = None
+        self._opening = threading.RLock()
+        self._strict = strict
+        self._complete = False
+        self.plugins = PluginManager(self._report, self._reflatten)
+        for name in [blocked] if isinstance(blocked, str) else blocked:
+            self.plugins.set_blocked(name)
+        self._load(plugins, entry_points)
+        _buses.add(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._runs)} live runs"
+        return f"<Bus {state}, plugins: {', '.join(name for name, _ in self.plugins.list_name_plugin())}>"
+
+    # Plugins
+
+    def _load(self, plugins: Iterable[Any], use_entry_points: bool) -> None:
+        given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
+        names = {name or getattr(plugin, "__name__", None) for name, plugin in given}
+        if use_entry_points:
+            names |= {entry.name for entry in entry_points()}
+        for name, plugin in BUILTINS.items():
+            if name not in names:
+                self._join(plugin, name)
+        for name, plugin in given:
+            try:
+                self._join(plugin, name)
+            except (CrewbusError, Exception) as error:
+                title = name or getattr(plugin, "__name__", None) or type(plugin).__qualname__
+                self.plugins.skip(title, ("", ""), str(error), self._strict, error)
+        if use_entry_points:
+            self.plugins.load_entry_points(self._join, self._strict)
+        for name, plugin in BUILTINS.items():  # whose replacement could not be loaded
+            if not self.plugins.has_plugin(name):
+                self._join(plugin, name)
+
+    def _join(self, plugin: Any, name: str | None) -> str | None:
+        """Register and configure a plugin; if either fails, it was never there."""
+        registered = self.plugins.register(plugin, name)
+        if registered is None:
+            return None
+        member = self.plugins.get_plugin(registered)
+        others = [other for other in self.plugins.get_plugins() if other is not member]
+        try:
+            for types in self.plugins.subset_hook_caller("crewbus_event_types", others)(bus=self):
+                self._register_types(types)
+            self.plugins.subset_hook_caller("crewbus_configure", others)(bus=self)
+        except Exception as error:
+            self.plugins.unregister(name=registered)
+            raise PluginError(
+                f"plugin {registered!r} could not be configured: {type(error).__name__}: {error}"
+            ) from error
+        return registered
+
+    @staticmethod
+    def _register_types(types: Iterable[type]) -> None:
+        for cls in types:
+            try:
+                event_type_of(cls)
+            except UnregisteredEventError:
+                register_event(cls)
+
+    def register(self, plugin: Any, name: str | None = None) -> str | None:
+        """Let a plugin join, and return its name; None if that name is blocked.
+
+        Raises `PluginError`, and leaves no trace, if it is not valid or can't be configured.
+        """
+        return self._join(plugin, name)
+
+    def unregister(self, plugin: Any) -> Any:
+        """Let a plugin, or the one of that name, go; returns it, or None if there is none."""
+        return self.plugins.unregister(name=plugin) if isinstance(plugin, str) else self.plugins.unregister(plugin)
+
+    # Runs
+
+    def run(
+        self,
+        name: str | None = None,
+        *,
+        id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        record: bool | None = None,
+    ) -> Run:
+        """A run, to be entered with ``with`` or ``async with``: nested in the run in scope then, or a root.
+
+        ``id`` must be of no live run and no recorded one (`RunIdInUseError`). ``tags`` map strings to strings.
+        ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
+        """
+        if id is not None and (not isinstance(id, str) or not id):
+            raise RunError(f"a run id is a string that is not empty; got {id!r}")
+        for key, value in (tags or {}).items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
+        return Run(self, name, id, tags, record)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that are live, in the order of their start."""
+        return list(self._runs.values())
+
+    def _admit(self, run: Run) -> None:
+        with self._registry:
+            if self.closed:
+                raise BusClosedError(f"this bus is closed: run {run.id} can't start")
+            if run.id in self._runs:
+                raise RunIdInUseError(f"run {run.id} is live: choose another id, or wait for its end")
+            self._runs[run.id] = run
+            awaited = self._awaited.pop(run.id, ())
+        run.state, run.ended = "running", False
+        with run.tree.lock:
+            run.tree.live += 1
+        for buffer in awaited:
+            buffer.attach(run)
+
+    def _announce(self, run: Run, started: RunStarted) -> None:
+        with collecting():
+            self.plugins.hook.crewbus_run_start(bus=self, run=run)
+        self._open(run, started)
+
+    def _withdraw(self, run: Run) -> None:
+        with run.tree.lock:
+            run.state, run.ended = "failed", True
+            run.tree.live -= 1
+            sinks, run.sinks = run.sinks, ()
+            run.tree.sinks -= len(sinks)
+            run.tree.judge()
+            for sink in sinks:
+                sink.end()
+        self._dismiss(run)
+
+    def _dismiss(self, run: Run) -> None:
+        with self._registry:
+            if self._runs.get(run.id) is run:
+                del self._runs[run.id]
+        with collecting():
+            self.plugins.hook.crewbus_run_finish(bus=self, run=run)
+
+    # Streams
+
+    def stream(
+        self, fn: Callable[..., Any], /, *args: Any, options: StreamOptions | None = None, **kwargs: Any
+    ) -> OwnedStream[Any]:
+        """Stream what ``fn(*args, **kwargs)`` emits in a run of its own: see `OwnedStream`.
+
+        A sync ``fn`` runs in a thread of its own, an async one as a task on the running loop, or in a thread where none
+        runs; in either case in a copy of the caller's context. ``options`` says how, where the defaults don't fit.
+        """
+        chosen = options or StreamOptions()
+        run = self.run(chosen.name, id=chosen.id, tags=chosen.tags, record=chosen.record)
+        work = Work(fn, args, kwargs, run)
+        buffer = Buffer(chosen.bound, chosen.slow)
+        self._await(run.id, buffer)
+        return OwnedStream(run, work, buffer, chosen.grace)
+
+    def subscribe(
+        self, run_id: str, *, timeout: float | None = 30.0, bound: int = 1024, slow: Slow = "drop"
+    ) -> Stream:
+        """Watch a run of this process, from now on, or from its start if it has not started yet.
+
+        Leaving the stream cancels nothing. A run that does not start within ``timeout`` seconds (None: no
+        limit) ends the watch with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
+        """
+        buffer = Buffer(bound, slow, deadline(timeout))
+        with self._registry:
+            if self.closed:
+                raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")
+            run = self._runs.get(run_id)
+            if run is None:
+                self._await(run_id, buffer)
+        if run is not None:
+            buffer.attach(run)
+            if buffer.ended:
+                raise RunNotFoundError(f"run {run_id} has just ended")
+        return Stream(run_id, buffer)
+
+    def _await(self, run_id: str, buffer: Buffer) -> None:
+        with self._registry:
+            awaited = self._awaited.setdefault(run_id, weakref.WeakSet())
+            awaited.add(buffer)
+            # Entries whose streams are gone; looked for now and then, so that it costs nothing by the piece.
+            if len(self._awaited) & 0xFF == 0:
+                for stale in [key for key, value in self._awaited.items() if not value]:
+                    del self._awaited[stale]
+
+    async def drain(self) -> None:
+        """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
+        run = self._run_in_scope()
+        loop = running_loop()
+        assert loop is not None
+        for buffer in buffers_of(run):
+            await buffer.drain(loop)
+        if run is not None:
+            run.check()
+
+    # Recording
+
+    @property
+    def recording(self) -> bool:
+        """Whether recording is armed for the runs of this bus that don't say otherwise."""
+        return self._armed
+
+    @property
+    def store(self) -> Store:
+        """Where this bus records; opened at first use. Raises `RecordingError` if none can be."""
+        if self._store is None:
+            with self._opening:
+                if self._store is None:
+                    self._store = self._open_store("memory:")
+        return self._store
+
+    def enable_recording(self, store: Store | str | None = None) -> None:
+        """Arm recording: root runs that start from now on are recorded, from their first event to their last.
+
+        ``store``: a `Store`, or the URL of one; by default the one in use, or else one in memory. Arming what
+        is armed changes nothing. Raises `RecordingError` if nothing would record, and if another store is
+        given while recorded runs are live.
+        """
+        self._require_recorder()
+        if store is not None and store is not self._store:
+            if any(run.recorded for run in self.runs):
+                raise RecordingError("recorded runs are live: the store can't be changed before they end")
+            self._store = self._open_store(store) if isinstance(store, str) else store
+        _ = self.store
+        self._armed = True
+
+    def disable_recording(self) -> None:
+        """Disarm recording: runs that start from now on are not recorded; live ones are, to their end."""
+        self._armed = False
+
+    def reset_recording(self) -> None:
+        """Drop what is kept of finished runs, and leave recording as it is. Raises `RecordingError` while a run is live."""
+        if self._runs:
+            raise RecordingError(
+                f"{len(self._runs)} runs are live ({', '.join(list(self._runs)[:3])}): end them first"
+            )
+        if self._store is not None:
+            for root in self._store.roots():
+                self._store.drop(root)
+
+    def record_of(self, run_id: str) -> Record:
+        """The record of a run, live or finished; raises `RunNotFoundError` if there is none."""
+        root = self._store.root_of(run_id) if self._store is not None else None
+        if root is None or self._store is None:
+            raise RunNotFoundError(f"run {run_id} is not recorded: arm recording before it starts")
+        return Record(self._store, run_id, root, self.decode)
+
+    def _arms(self, wanted: bool | None) -> bool:
+        armed = self._armed if wanted is None else wanted
+        if armed:
+            self._require_recorder()
+            _ = self.store
+        return armed
+
+    def _require_recorder(self) -> None:
+        if not self._recorders:
+            raise RecordingError(
+                "nothing would record: the plugin 'checkpoint_recorder' is blocked, and no other records"
+            )
+
+    def _open_store(self, url: str) -> Store:
+        store: Store | None = self.plugins.hook.crewbus_open_store(bus=self, url=url)
+        if store is None:
+            raise RecordingError(f"no plugin opens the store {url!r}: install or unblock the one for its scheme")
+        return store
+
+    def encode(self, envelope: Envelope) -> StoredEvent:
+        """What a recorder writes of an envelope; raises `UnserializableError` where it would not come back as it was."""
+        name, version, data = self._coder().encode(envelope.event)
+        source = envelope.source
+        if source is not None and not isinstance(source, str):
+            source = type(source).__qualname__
+        assert envelope.run_id is not None
+        return StoredEvent(
+            envelope.run_id,
+            envelope.seq,
+            envelope.parent,
+            envelope.at,
+            source,
+            envelope.attempt,
+            name,
+            version,
+            data,
+        )
+
+    def decode(self, stored: StoredEvent) -> Envelope:
+        """The envelope that was encoded; its source is a name. Raises `DecodeError`."""
+        event = self._coder().decode(stored.name, stored.version, stored.data)
+        return Envelope(
+            event,
+            stored.run_id,
+            stored.seq,
+            stored.parent,
+            stored.at,
+            stored.source,
+            stored.attempt,
+            replayed=True,
+        )
+
+    def _coder(self) -> Codec:
+        if self._codec is None:
+            with self._opening:
+                if self._codec is None:
+                    self._codec = Codec(lambda made: self.plugins.hook.crewbus_converter(bus=self, converter=made))
+        return self._codec
+
+    # Flushing and closing
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when all that was emitted before is handled and written.
+
+        Raises `FlushError` inside a handler, and on a loop that owes async handlers: ``await bus.aflush()``
+        there; `FlushTimeoutError` after ``timeout`` seconds; and what a recorder could not write.
+        """
+        if inside_delivery():
+            raise FlushError("flush() inside a handler would wait for that handler: use 'await bus.aflush()'")
+        until = deadline(timeout)
+        self._tasks.wait(timeout)
+        self._call_all("crewbus_flush", timeout=_left(until))
+
+    async def aflush(self, timeout: float | None = None) -> None:
+        """As `flush`, without blocking the loop; inside an async handler it waits for all the others."""
+        import asyncio
+
+        until = deadline(timeout)
+        await self._tasks.await_all(timeout)
+        await asyncio.to_thread(self._call_all, "crewbus_flush", timeout=_left(until))
+
+    def _call_all(self, hook: str, **values: Any) -> None:
+        """Call each implementation of a hook; the first error is raised when all have run."""
+        failure: BaseException | None = None
+        for function in flatten(getattr(self.plugins.hook, hook), self.plugins.watched):
+            try:
+                function(self, *values.values())
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Cancel the runs that streams own, flush, let the plugins go, and take nothing more; closing again does nothing.
+
+        What still runs after ``timeout`` seconds is named in a `GraceWarning`. Raises `FlushError` as `flush` does.
+        """
+        if self.closed:
+            return
+        if inside_delivery():
+            raise FlushError("close() inside a handler would wait for that handler: close the bus elsewhere")
+        loop = running_loop()
+        works = self._interrupt()
+        if loop is not None and any(not work.over and work.loop is loop for work in works):
+            raise FlushError(
+                "close() would block the loop that its streams' work runs on: use 'await bus.aclose()'"
+            )
+        until = deadline(timeout)
+        late = [work.name for work in works if not work.wait(_left(until))]
+        try:
+            self.flush(_left(until))
+        finally:
+            self._shut(late, timeout)
+
+    async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """As `close`, without blocking the loop."""
+        if self.closed:
+            return
+        until = deadline(timeout)
+        late = [work.name for work in self._interrupt() if not await work.wait_async(_left(until))]
+        try:
+            await self.aflush(_left(until))
+        finally:
+            self._shut(late, timeout)
+
+    def _interrupt(self) -> list[Work]:
+        works = list(self._works)
+        for work in works:
+            work.run.cancel("the bus is closed")
+            work.interrupt()
+        return works
+
+    def _shut(self, late: list[str], timeout: float) -> None:
+        with self._registry:
+            self.closed = True
+            self._plans = {}
+            runs = list(self._runs.values())
+            self._awaited.clear()
+        for run in runs:
+            for buffer in [sink for sink in run.sinks if isinstance(sink, Buffer)]:
+                buffer.close()
+        self._tasks.stop(timeout)
+        with collecting():
+            self.plugins.hook.crewbus_close(bus=self)
+        if self._store is not None:
+            self._store.close()
+        _buses.discard(self)
+        if late:
+            warnings.warn(f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=3)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # Forking
+
+    def _forked(self) -> None:
+        """In a forked child: new locks, empty queues, finished runs; what the parent began is the parent's to write."""
+        self._registry = threading.RLock()
+        self._opening = threading.RLock()
+        self._tasks.reset()
+        for run in self._runs.values():
+            run.orphan()
+        for work in self._works:
+            work.forked()
+        self._runs.clear()
+        self._awaited.clear()
+        self._works.clear()
+        if self._store is not None:
+            self._store.after_fork()
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+# The default bus, and what libraries call
+
+_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
+
+
+class _Default:
+    """The process's default bus, made at first use."""
+
+    def __init__(self) -> None:
+        self.bus: Bus | None = None
+        self.lock = threading.RLock()
+
+    def get(self) -> Bus:
+        with self.lock:
+            if self.bus is None or self.bus.closed:
+                self.bus = Bus()
+            return self.bus
+
+
+_default: Final = _Default()
+
+
+def default_bus() -> Bus:
+    """The process's default bus, with the plugins that are installed; made at first use, and anew once it was closed."""
+    return _default.get()
+
+
+def _bus_in_scope() -> Bus:
+    run = scope.get()
+    return run.bus if run is not None else default_bus()
+
+
+def emit(event: Any, *, source: Any = None) -> Envelope | None:
+    """Emit ``event`` on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.emit`."""
+    return _bus_in_scope().emit(event, source=source)
+
+
+def chunk(text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
+    """Emit a `Chunk` on the bus of the run in scope, or else on the default bus: for libraries."""
+    return _bus_in_scope().emit(Chunk(text, kind), source=source)
+
+
+def _close_all() -> None:
+    for bus in list(_buses):
+        try:
+            bus.close()
+        except Exception as error:
+            warnings.warn(f"closing {bus!r} at exit: {error}", GraceWarning, stacklevel=1)
+
+
+def _forked_all() -> None:
+    _buffer.generation.advance()
+    _default.lock = threading.RLock()
+    for bus in list(_buses):
+        bus._forked()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked_all)

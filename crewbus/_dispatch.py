@@ -1,0 +1,599 @@
+"""The hot path: hooks flattened to tuples of plain functions, handlers by event type, numbering, delivery."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+
+import attrs
+
+from crewbus._guard import Failure, Guard, collecting, name_of
+from crewbus._run import FREE, ORDERED
+from crewbus._tasks import Tasks
+from crewbus.events import FRAMES, Chunk, Envelope, RunCancelled, RunEnded, RunFailed, event_type_of
+from crewbus.exceptions import (
+    BusClosedError,
+    EventTypeError,
+    RedactionError,
+    UnscopedError,
+    UnscopedWarning,
+)
+
+if TYPE_CHECKING:
+    import pluggy
+    from pluggy import HookCaller, HookImpl
+
+    from crewbus._manager import PluginManager
+    from crewbus._run import Run
+
+Function = Callable[..., Any]
+H = TypeVar("H", bound=Callable[[Envelope], Any])
+
+HOT: Final = (
+    "crewbus_emit",
+    "crewbus_record",
+    "crewbus_stream_chunk",
+    "crewbus_current_run",
+    "crewbus_redact",
+)
+"""The hooks that are flattened; all others are called through pluggy."""
+
+ROUTER: Final = "run_scope"
+"""The plugin whose `crewbus_stream_chunk` serves attached streams only; any other's is a transport."""
+
+_log = logging.getLogger("crewbus")
+_now: Final = time.time
+_unscoped_numbers: Final = count()
+
+
+def project(impl: HookImpl, arguments: tuple[str, ...]) -> Function:
+    """``impl``'s function without its guard, taking ``arguments`` by position and passing on those it names."""
+    function = impl.function.function if isinstance(impl.function, Guard) else impl.function
+    if impl.argnames == arguments and not impl.kwargnames:
+        return cast(Function, function)
+    named = [f"{name}={name}" for name in impl.kwargnames if name in arguments]
+    call = ", ".join([*impl.argnames, *named])
+    # Only names that pluggy has checked against the hookspec get here.
+    return cast(Function, eval(f"lambda {', '.join(arguments)}: function({call})", {"function": function}))
+
+
+def flatten(hook: HookCaller, through_pluggy: bool) -> tuple[Function, ...]:
+    """The functions that stand for a call of ``hook``, in call order, taking the hookspec's arguments by position.
+
+    Where a wrapper stands in the way, or ``through_pluggy`` says that calls are watched, that is one
+    function: pluggy's own call.
+    """
+    assert hook.spec is not None
+    arguments = tuple(hook.spec.argnames)
+    impls = hook.get_hookimpls()
+    if not impls:
+        return ()
+    if through_pluggy or any(impl.wrapper or impl.hookwrapper for impl in impls):
+
+        def call(*values: Any) -> Any:
+            with collecting():
+                return hook(**dict(zip(arguments, values, strict=True)))
+
+        return (call,)
+    return tuple(project(impl, arguments) for impl in reversed(impls))
+
+
+def blames(hook: HookCaller, functions: tuple[Function, ...]) -> tuple[tuple[Function, Blame], ...]:
+    """Each function of a flattened hook with whom to blame when it fails."""
+    impls = hook.get_hookimpls()[::-1]
+    if len(functions) != len(impls) or any(impl.wrapper or impl.hookwrapper for impl in impls):
+        wrappers = ", ".join(impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper)
+        return tuple((function, Blame(wrappers or "(a monitor)", hook.name)) for function in functions)
+    return tuple(
+        (function, Blame(impl.plugin_name, hook.name)) for function, impl in zip(functions, impls, strict=True)
+    )
+
+
+@attrs.frozen
+class Blame:
+    """Whose function it is: the plugin's name, and the hook."""
+
+    plugin: str
+    hook: str
+
+
+@attrs.define(eq=False)
+class Subscription:
+    """A handler of an event type, as a plain call."""
+
+    event_type: type
+    function: Callable[[Envelope], Any]
+    call: Callable[[Envelope], Any]
+
+
+class Plan:
+    """What becomes of the events of one class."""
+
+    __slots__ = ("careful", "frame", "handlers", "heard", "silent")
+
+    def __init__(self, handlers: tuple[Subscription, ...], observed: bool, frame: bool, careful: bool) -> None:
+        self.handlers = tuple(handler.call for handler in handlers)
+        self.frame = frame
+        self.careful = careful
+        """Whether even an unwatched emission must go the long way: redactors, transports."""
+        self.heard = observed or bool(handlers)
+        """Whether an observer or handler is to be called."""
+        self.silent = not self.heard and not frame
+        """Whether nothing at all comes of it outside a run."""
+
+
+class Dispatch:
+    """Carries what is emitted to whoever asked for it. The base of `Bus`, which adds everything else."""
+
+    plugins: PluginManager
+
+    def __init__(self, unscoped: str) -> None:
+        if unscoped not in ("warn", "raise", "ignore"):
+            raise EventTypeError(f"unscoped={unscoped!r}: choose 'warn', 'raise' or 'ignore'")
+        self.unscoped = unscoped
+        self.closed = False
+        self._registry = threading.RLock()
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._plans: dict[type, Plan] = {}
+        self._tasks = Tasks(self._blame_handler)
+        self._observers: tuple[tuple[Function, Blame], ...] = ()
+        self._recorders: tuple[Function, ...] = ()
+        self._routers: tuple[tuple[Function, Blame], ...] = ()
+        self._redactors: tuple[tuple[str, Function], ...] = ()
+        self._transports = False
+        self._scope: Callable[[], Run | None] = lambda: None
+
+    # Handlers
+
+    @overload
+    def on(self, event_type: type) -> Callable[[H], H]: ...
+    @overload
+    def on(self, event_type: type, handler: H) -> H: ...
+    def on(self, event_type: type, handler: H | None = None) -> H | Callable[[H], H]:
+        """Subscribe ``handler(envelope)`` to an event type and its subclasses; a decorator without ``handler``.
+
+        Handlers run inline, in the order of their registration, in the emitter's thread and context.
+        An ``async def`` handler runs as a task on the emitter's event loop, or on a background one where
+        none runs. Subscribing the same handler to the same type again changes nothing. One that
+        raises is reported by name, and nobody else notices. ``object`` stands for every event.
+        """
+        if not isinstance(event_type, type):
+            raise EventTypeError(f"bus.on() takes an event class; got {event_type!r}")
+
+        def subscribe(function: H) -> H:
+            if not callable(function):
+                raise EventTypeError(f"a handler is called with the envelope; {function!r} can't be called")
+            with self._registry:
+                if not any(s.event_type is event_type and s.function == function for s in self._subscriptions):
+                    self._subscriptions += (Subscription(event_type, function, self._as_call(function)),)
+                    self._plans = {}
+            return function
+
+        return subscribe if handler is None else subscribe(handler)
+
+    def off(self, event_type: type, handler: Callable[[Envelope], Any]) -> bool:
+        """End a subscription; returns whether there was one. An emission under way may still reach it."""
+        with self._registry:
+            before = self._subscriptions
+            self._subscriptions = tuple(
+                s for s in before if not (s.event_type is event_type and s.function == handler)
+            )
+            self._plans = {}
+            return len(self._subscriptions) < len(before)
+
+    def _as_call(self, function: Callable[[Envelope], Any]) -> Callable[[Envelope], Any]:
+        called = getattr(type(function), "__call__", function)  # noqa: B004 - its kind matters, not that it is there
+        if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(called):
+            return function
+        name, schedule = name_of(function), self._tasks.schedule
+
+        @functools.wraps(function)
+        def call(envelope: Envelope) -> None:
+            schedule(function, name, envelope)
+
+        return call
+
+    def _plan(self, kind: type) -> Plan:
+        plans = self._plans  # a change puts another in its place, so that what is stale is stored nowhere
+        if self.closed:
+            raise BusClosedError(f"this bus is closed: {kind.__qualname__} was not emitted")
+        event_type_of(kind)
+        found: dict[Any, Subscription] = {}
+        for subscription in self._subscriptions:
+            if issubclass(kind, subscription.event_type):
+                found.setdefault(subscription.function, subscription)
+        frame = issubclass(kind, FRAMES)
+        plans[kind] = plan = Plan(
+            tuple(found.values()),
+            observed=bool(self._observers),
+            frame=frame,
+            careful=bool(self._redactors) or (frame and self._transports),
+        )
+        return plan
+
+    # Plugins
+
+    def _reflatten(self) -> None:
+        """Take the hooks anew from pluggy; called after each change of the plugins or of who watches them."""
+        with self._registry:
+            pm = self.plugins
+            flat = {name: flatten(getattr(pm.hook, name), pm.watched) for name in HOT}
+            self._observers = blames(pm.hook.crewbus_emit, flat["crewbus_emit"])
+            self._recorders = flat["crewbus_record"]
+            self._routers = blames(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
+            self._transports = any(
+                impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls()
+            )
+            self._redactors = tuple(chain(pm, "crewbus_redact"))
+            self._scope = self._scoping(blames(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
+            self._plans = {}
+
+    def _scoping(self, functions: tuple[tuple[Function, Blame], ...]) -> Callable[[], Run | None]:
+        if not functions:
+            return lambda: None
+        # An implementation may carry a cheaper equal of itself, which is used where it stands alone.
+        direct = getattr(functions[0][0], "direct", None)
+        if len(functions) == 1 and direct is not None:
+            return cast("Callable[[], Run | None]", direct)
+
+        def first() -> Run | None:
+            for function, blame in functions:
+                try:
+                    run = function(self)
+                except Exception as error:
+                    self._blame_plugin(blame, error)
+                else:
+                    if run is not None:
+                        return cast("Run", run)
+            return None
+
+        return first
+
+    # Emission
+
+    def emit(self, event: Any, *, source: Any = None) -> Envelope | None:
+        """Emit ``event`` in the run in scope, or outside any, and return its envelope.
+
+        ``source`` says who emits. Returns None outside a run where nobody listens. Raises
+        `UnregisteredEventError`, `BusClosedError`, `RecordingError` if the run is recorded and this could
+        not be, `RedactionError`, and `Cancelled` if the run was cancelled.
+        """
+        try:
+            plan = self._plans[type(event)]
+        except KeyError:
+            plan = self._plan(type(event))
+        run = self._scope()
+        if run is None:
+            if plan.silent:
+                return None
+        elif not plan.careful and run.bus is self:
+            mode = run.tree.mode
+            if mode == ORDERED:
+                return self._emit_in_order(plan, run, event, source)
+            if mode == FREE and not run.ended:
+                envelope = Envelope(
+                    event, run.id, next(run.tree.numbers), run.start_id, _now(), source, run.attempt
+                )
+                if plan.heard:
+                    self._deliver(plan, run, envelope)
+                return envelope
+        return self._emit_with_care(plan, self._own(run), event, source)
+
+    def chunk(self, text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
+        """Emit a `Chunk` in the run in scope: it reaches the streams of that run and of the runs around it."""
+        event = Chunk(text, kind)
+        run = self._scope()
+        plan = self._plans.get(Chunk)
+        if (
+            run is not None
+            and plan is not None
+            and run.tree.mode == ORDERED
+            and run.bus is self
+            and not plan.careful
+        ):
+            return self._emit_in_order(plan, run, event, source)
+        return self.emit(event, source=source)
+
+    def _emit_in(self, run: Run | None, event: Any, source: Any) -> Envelope | None:
+        try:
+            plan = self._plans[type(event)]
+        except KeyError:
+            plan = self._plan(type(event))
+        return self._emit_with_care(plan, run, event, source)
+
+    def _open(self, run: Run, event: Any) -> None:
+        """Emit the event that opens a run."""
+        run.start_id = run.parent.start_id if run.parent is not None else None
+        plan = self._plans.get(type(event)) or self._plan(type(event))
+        if self._redactors:
+            event, plan = self._redact(run, event)
+        self._emit_in_order(plan, run, event, None, opens=True)
+
+    def _own(self, run: Run | None) -> Run | None:
+        while run is not None and run.bus is not self:
+            run = run.outer
+        return run
+
+    def _run_in_scope(self) -> Run | None:
+        return self._own(self._scope())
+
+    def _emit_with_care(self, plan: Plan, run: Run | None, event: Any, source: Any) -> Envelope | None:
+        if run is not None and run.tree.cancelled:
+            run.check()
+            if run.ended and run.cancel_reason is not None:
+                return None  # what a cancelled run still emits after its end is discarded
+        if self._redactors:
+            event, plan = self._redact(run, event)
+        if run is None or run.ended:
+            return self._emit_unscoped(plan, run, event, source)
+        if run.tree.mode == FREE and not (plan.frame and self._transports):
+            envelope = Envelope(event, run.id, next(run.tree.numbers), run.start_id, _now(), source, run.attempt)
+            self._deliver(plan, run, envelope)
+            return envelope
+        return self._emit_in_order(plan, run, event, source)
+
+    def _emit_unscoped(self, plan: Plan, run: Run | None, event: Any, source: Any) -> Envelope | None:
+        if plan.silent and run is None:
+            return None
+        if self.unscoped != "ignore" and (plan.frame or run is not None):
+            where = f"in run {run.id}, which has {run.state}" if run is not None else "outside any run"
+            message = f"{type(event).__name__} emitted {where}: it reaches no run's stream"
+            if self.unscoped == "raise":
+                raise UnscopedError(message)
+            warnings.warn(message, UnscopedWarning, stacklevel=_outside())
+        envelope = Envelope(event, None, next(_unscoped_numbers), None, _now(), source)
+        self._deliver(plan, None, envelope)
+        return envelope
+
+    def _emit_in_order(
+        self, plan: Plan, run: Run, event: Any, source: Any, opens: bool = False
+    ) -> Envelope | None:
+        """Number, record and stream an event under the root's lock; deliver it after.
+
+        ``opens``: whether it is the start of the run, which all else in the run has for its parent.
+        """
+        tree = run.tree
+        after = None
+        try:
+            with tree.lock:
+                if tree.busy:
+                    # This thread is already inside, and a finaliser, a signal handler or a hook emits.
+                    tree.defer(functools.partial(self._emit_in_order, plan, run, event, source, opens))
+                    return None
+                if run.ended:
+                    envelope = None
+                else:
+                    tree.busy = True
+                    try:
+                        envelope = Envelope(
+                            event, run.id, next(tree.numbers), run.start_id, _now(), source, run.attempt
+                        )
+                        if tree.recorded:
+                            self._record(run, envelope)
+                        if opens:
+                            run.start_id = envelope.id
+                        if plan.frame:
+                            for function, blame in self._routers:
+                                try:
+                                    function(self, run, envelope)
+                                except Exception as error:
+                                    self._blame_plugin(blame, error, envelope)
+                    finally:
+                        tree.busy = False
+                        if tree.after is not None:
+                            after, tree.after = tree.after, None
+            if envelope is None:
+                return self._emit_unscoped(plan, run, event, source)
+            if plan.heard:
+                self._deliver(plan, run, envelope)
+            return envelope
+        finally:
+            if after is not None:
+                for call in after:
+                    call()
+
+    def _record(self, run: Run, envelope: Envelope) -> None:
+        failure: BaseException | None = None
+        taken = False
+        for function in self._recorders:
+            try:
+                function(self, run, envelope)
+                taken = True
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            if not taken:
+                # Every emission of a recorded tree passes under its lock, so the number is still the last.
+                run.tree.numbers = count(envelope.seq)
+            raise failure
+
+    def _route(self, run: Run, envelope: Envelope) -> None:
+        escaped: BaseException | None = None
+        for function, blame in self._routers:
+            try:
+                function(self, run, envelope)
+            except Exception as error:
+                self._blame_plugin(blame, error, envelope)
+            except BaseException as error:
+                escaped = escaped or error
+        if escaped is not None:
+            raise escaped
+
+    def _redact(self, run: Run | None, event: Any) -> tuple[Any, Plan]:
+        for name, function in self._redactors:
+            try:
+                replaced = function(self, run, event)
+            except Exception as error:
+                raise RedactionError(
+                    f"the plugin {name!r} failed to redact {type(event).__qualname__} "
+                    f"({type(error).__name__}: {error}): it was not emitted"
+                ) from error
+            if replaced is not None:
+                event = replaced
+        kind = type(event)
+        return event, self._plans.get(kind) or self._plan(kind)
+
+    def _deliver(self, plan: Plan, run: Run | None, envelope: Envelope) -> None:
+        """Call observers and handlers; what one raises stays with it."""
+        escaped: BaseException | None = None
+        for observer, blame in self._observers:
+            try:
+                observer(self, run, envelope)
+            except Exception as error:
+                self._blame_plugin(blame, error, envelope)
+            except BaseException as error:
+                escaped = escaped or error
+        for handler in plan.handlers:
+            try:
+                handler(envelope)
+            except Exception as error:
+                self._blame_handler(handler, error, envelope)
+            except BaseException as error:
+                escaped = escaped or error
+        if escaped is not None:
+            raise escaped
+
+    # The end of a run
+
+    def _end(self, run: Run, event: RunEnded) -> None:
+        """Number, record and stream a run's terminal event, so that nothing of the run comes after it."""
+        tree = run.tree
+        failure: BaseException | None = None
+        with suppress(BusClosedError):
+            if self._redactors:
+                try:
+                    event, _ = self._redact(run, event)
+                except RedactionError as error:
+                    event, failure = _withheld(event), error
+        after = None
+        try:
+            with tree.lock:
+                if tree.busy:
+                    tree.defer(functools.partial(self._end, run, event))
+                    return
+                if run.ended:
+                    return
+                tree.busy = True
+                envelope = Envelope(event, run.id, next(tree.numbers), run.start_id, _now())
+                try:
+                    if tree.recorded:
+                        try:
+                            self._record(run, envelope)
+                        except BaseException as error:
+                            failure = error
+                    self._route(run, envelope)
+                finally:
+                    tree.busy = False
+                    self._retire(run, event)
+                    after, tree.after = tree.after, None
+            if not self.closed:
+                self._deliver(self._plans.get(type(event)) or self._plan(type(event)), run, envelope)
+        finally:
+            if run.ended:
+                self._dismiss(run)
+            for call in after or ():
+                call()
+        if failure is not None:
+            raise failure
+
+    def _retire(self, run: Run, event: RunEnded) -> None:
+        run.state = (
+            "failed"
+            if isinstance(event, RunFailed)
+            else "cancelled"
+            if isinstance(event, RunCancelled)
+            else "finished"
+        )
+        run.ended = True
+        run.tree.live -= 1
+        for sink in run.sinks:
+            sink.end()
+        run.tree.sinks -= len(run.sinks)
+        run.sinks = ()
+        run.tree.judge()
+
+    def _dismiss(self, run: Run) -> None:
+        raise NotImplementedError
+
+    # Blame
+
+    def _blame_handler(self, handler: Callable[..., Any], error: BaseException, envelope: Any) -> None:
+        self._report(Failure("handler", name_of(handler), error, envelope=envelope))
+
+    def _blame_plugin(self, blame: Blame, error: BaseException, envelope: Any = None) -> None:
+        origin = self.plugins.origin(blame.plugin)
+        self._report(Failure("plugin", blame.plugin, error, blame.hook, origin, envelope))
+
+    def _report(self, failure: Failure) -> None:
+        try:
+            _log.error("%s", failure, exc_info=failure.error)
+            with collecting():
+                self.plugins.hook.crewbus_plugin_error(bus=self, failure=failure)
+        except Exception:
+            with suppress(Exception):
+                _log.exception("reporting a fault of %s failed", failure.name)
+
+
+def chain(pm: pluggy.PluginManager, hook: str) -> list[tuple[str, Function]]:
+    """A hook as a chain: for each implementation in call order, its plugin's name and a call of it alone."""
+    caller = getattr(pm.hook, hook)
+    impls = caller.get_hookimpls()
+    plain = [impl for impl in reversed(impls) if not (impl.wrapper or impl.hookwrapper)]
+    arguments = tuple(caller.spec.argnames)
+    if len(plain) == len(impls) and not getattr(pm, "watched", False):
+        return [(impl.plugin_name, project(impl, arguments)) for impl in plain]
+    return [(impl.plugin_name, _alone(pm, hook, impl, plain, arguments)) for impl in plain]
+
+
+def _alone(
+    pm: pluggy.PluginManager, hook: str, impl: HookImpl, plain: list[HookImpl], arguments: tuple[str, ...]
+) -> Function:
+    caller = pm.subset_hook_caller(hook, [other.plugin for other in plain if other is not impl])
+
+    def call(*values: Any) -> Any:
+        results = caller(**dict(zip(arguments, values, strict=True)))
+        return results[0] if results else None
+
+    return call
+
+
+def _withheld(event: RunEnded) -> RunEnded:
+    if isinstance(event, RunFailed):
+        return RunFailed(event.error, "(withheld: a redactor failed)")
+    return RunCancelled() if isinstance(event, RunCancelled) else event
+
+
+def _outside() -> int:
+    """The stack level, for a warning, of the first caller that is not crewbus itself."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "crewbus":
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+INSIDE: Final = frozenset(
+    function.__code__ for function in (Dispatch._deliver, Dispatch._emit_in_order, Dispatch._end)
+)
+"""The code that runs while an event is being handled: found on the stack of whoever flushes inside a handler."""
+
+
+def inside_delivery() -> bool:
+    """Whether the caller was called, however deep, by a handler, an observer or a recorder.
+
+    A look at the stack, since marking each delivery would cost every emission; only a flush asks.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in INSIDE:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

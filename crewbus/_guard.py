@@ -1,0 +1,87 @@
+"""Containing faults: a failing observer, handler or callback changes nothing for anybody else, and is named."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from crewbus.events import Envelope
+
+__all__ = ["Failure"]
+
+
+@attrs.frozen
+class Failure:
+    """A fault that was contained: whose it was, and what it was."""
+
+    kind: str
+    """"plugin", "handler" or "callback"."""
+    name: str
+    """The plugin's name, or the handler's module and qualified name."""
+    error: BaseException
+    hook: str | None = None
+    """The hook that failed, of a plugin."""
+    distribution: str | None = None
+    """Name and version of the distribution that the plugin came with, where it came with one."""
+    envelope: Any = None
+    """What was being handled, where it was an event."""
+
+    def __str__(self) -> str:
+        where = f" in {self.hook}" if self.hook else ""
+        origin = f" ({self.distribution})" if self.distribution else ""
+        what = f" while handling {type(self.envelope.event).__name__} {self.envelope.id}" if self.envelope else ""
+        return f"{self.kind} {self.name}{origin}{where} raised {type(self.error).__name__}{what}: {self.error}"
+
+
+class Guard:
+    """What stands around an observer's function in pluggy's registry.
+
+    pluggy stops a call at the first exception. The guard reports an Exception and keeps any other
+    BaseException until the siblings have run; `collecting` raises it then.
+    """
+
+    def __init__(self, function: Callable[..., Any], report: Callable[[BaseException, Any], None]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.report = report
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.function(*args, **kwargs)
+        except Exception as error:
+            self.report(error, next((value for value in args if isinstance(value, Envelope)), None))
+        except BaseException as error:
+            escapes: list[BaseException] | None = getattr(_local, "escapes", None)
+            if escapes is None:
+                raise
+            escapes.append(error)
+        return None
+
+
+_local = threading.local()
+
+
+@contextmanager
+def collecting() -> Iterator[None]:
+    """Let the siblings of a guarded function run before its BaseException goes on."""
+    outer = getattr(_local, "escapes", None)
+    escapes: list[BaseException] = []
+    _local.escapes = escapes
+    try:
+        yield
+    finally:
+        _local.escapes = outer
+    if escapes:
+        raise escapes[0]
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Module and qualified name of a handler, for whoever must find it."""
+    plain = function.func if isinstance(function, functools.partial) else function
+    owner = plain if hasattr(plain, "__qualname__") else type(plain)
+    return f"{owner.__module__}.{owner.__qualname__}"

@@ -1,0 +1,275 @@
+"""The plugin manager: pluggy's registry, with faults contained and named, and nothing half-registered."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from typing import Any, Final
+
+import attrs
+import pluggy
+
+from crewbus import hookspecs
+from crewbus._guard import Failure, Guard
+from crewbus._markers import PROJECT
+from crewbus.exceptions import PluginError, PluginWarning
+
+__all__ = ["PluginInfo", "PluginManager"]
+
+GROUP: Final = "crewbus"
+"""The entry point group in which distributions name their plugins."""
+
+GUARDED: Final = frozenset(
+    {
+        "crewbus_close",
+        "crewbus_current_run",
+        "crewbus_emit",
+        "crewbus_plugin_error",
+        "crewbus_run_finish",
+        "crewbus_run_start",
+        "crewbus_stream_chunk",
+    }
+)
+"""The hooks whose failing implementations are contained; of the others, an exception reaches the caller."""
+
+_log = logging.getLogger("crewbus")
+
+
+@attrs.frozen
+class PluginInfo:
+    """What became of a plugin."""
+
+    name: str
+    status: str
+    """"loaded", "blocked" or "broken"."""
+    distribution: str | None = None
+    version: str | None = None
+    hooks: tuple[str, ...] = ()
+    reason: str | None = None
+    """Why it is blocked or broken."""
+
+
+class PluginManager(pluggy.PluginManager):
+    """pluggy's manager for one bus; its ``hook``, ``register``, ``unregister`` and ``set_blocked`` are as there.
+
+    ``report`` is told of contained faults, ``changed`` of every change of the plugins or of who watches
+    their calls.
+    """
+
+    def __init__(self, report: Callable[[Failure], None], changed: Callable[[], None]) -> None:
+        super().__init__(PROJECT)
+        self._report = report
+        self._changed = changed
+        self._origins: dict[str, tuple[str, str]] = {}
+        self._broken: dict[str, PluginInfo] = {}
+        self._blocked_origins: dict[str, tuple[str, str]] = {}
+        self._monitors = 0
+        self.add_hookspecs(hookspecs)
+
+    # Registration
+
+    def register(self, plugin: Any, name: str | None = None) -> str | None:
+        """Register ``plugin`` (an object, a module, or a class to make one of) and return its name; None if blocked.
+
+        Raises `PluginError`, and leaves no trace, if the name or plugin is registered already, or one of
+        its hookimpls is not what its hookspec says.
+        """
+        if inspect.isclass(plugin):
+            plugin = self._make(plugin, name)
+        name = name or self.get_canonical_name(plugin)
+        if self.is_blocked(name):
+            return None
+        self._validate(plugin, name)
+        try:
+            registered = super().register(plugin, name)
+        except (ValueError, pluggy.PluginValidationError) as error:
+            raise PluginError(f"plugin {self._title(name)}: {error}") from error
+        for caller in self.get_hookcallers(plugin) or ():
+            if caller.name in GUARDED:
+                self._guard(plugin, caller)
+        self._changed()
+        return registered
+
+    def _make(self, cls: type, name: str | None) -> Any:
+        try:
+            return cls()
+        except Exception as error:
+            raise PluginError(
+                f"plugin {self._title(name or cls.__qualname__)}: {cls.__qualname__}() failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _guard(self, plugin: Any, caller: pluggy.HookCaller) -> None:
+        for impl in caller.get_hookimpls():
+            if impl.plugin is plugin and not (impl.wrapper or impl.hookwrapper):
+                report = self._reporter(impl.plugin_name, caller.name)
+                impl.function = Guard(impl.function, report)  # type: ignore[misc]
+
+    def _reporter(self, name: str, hook: str) -> Callable[[BaseException, Any], None]:
+        def report(error: BaseException, envelope: Any) -> None:
+            failure = Failure("plugin", name, error, hook, self.origin(name), envelope)
+            if hook == "crewbus_plugin_error":
+                _log.error("%s", failure)  # reporting it through the same hook would never end
+            else:
+                self._report(failure)
+
+        return report
+
+    def _validate(self, plugin: Any, name: str) -> None:
+        known = {hook for hook in vars(self.hook) if not hook.startswith("_")}
+        for attribute in dir(plugin):
+            options = self.parse_hookimpl_opts(plugin, attribute)
+            if options is None:
+                self._suspect(plugin, name, attribute, known)
+                continue
+            hook = options.get("specname") or attribute
+            function = getattr(plugin, attribute)
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                raise PluginError(
+                    f"plugin {self._title(name)}: {attribute} is 'async def', but hooks are called from "
+                    "synchronous code: make it a plain function, or subscribe an async handler with bus.on()"
+                )
+            if hook in known:
+                self._check_arguments(function, name, hook)
+            elif not options.get("optionalhook"):
+                near = difflib.get_close_matches(hook, known, 1)
+                hint = f": did you mean {near[0]}?" if near else ""
+                raise PluginError(f"plugin {self._title(name)} implements {hook}, and there is no such hook{hint}")
+
+    def _suspect(self, plugin: Any, name: str, attribute: str, known: set[str]) -> None:
+        if attribute in known and inspect.isroutine(inspect.getattr_static(plugin, attribute)):
+            warnings.warn(
+                f"plugin {self._title(name)}: {attribute} is not marked with @crewbus.hookimpl, so it is not called",
+                PluginWarning,
+                stacklevel=4,
+            )
+
+    def _check_arguments(self, function: Callable[..., Any], name: str, hook: str) -> None:
+        spec = getattr(self.hook, hook).spec
+        if spec is None:
+            return
+        takes = [*spec.argnames, *spec.kwargnames]
+        asked = [
+            parameter.name
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.default is parameter.empty
+        ]
+        unknown = [argument for argument in asked if argument not in takes]
+        if unknown:
+            raise PluginError(
+                f"plugin {self._title(name)}: {hook} asks for {', '.join(unknown)}; it may ask for {', '.join(takes)}"
+            )
+
+    def unregister(self, plugin: Any = None, name: str | None = None) -> Any:
+        """Remove a plugin, by itself or by name, and return it; None if there is none of that name."""
+        removed = super().unregister(plugin, name)
+        self._changed()
+        return removed
+
+    def get_canonical_name(self, plugin: Any) -> str:
+        """The name for a plugin that is registered without one: its ``__name__``, or its class's, made unique."""
+        name: str = getattr(plugin, "__name__", None) or type(plugin).__qualname__
+        taken, number = name, 1
+        while self.has_plugin(taken) and self.get_plugin(taken) is not plugin:
+            number += 1
+            taken = f"{name}#{number}"
+        return taken
+
+    # Watching
+
+    @property
+    def watched(self) -> bool:
+        """Whether hook calls are monitored or traced, so that each must go through pluggy."""
+        return self._monitors > 0
+
+    def add_hookcall_monitoring(self, before: Any, after: Any) -> Callable[[], None]:
+        """As in pluggy; the hot hooks are called through pluggy until the returned function is called."""
+        undo = super().add_hookcall_monitoring(before, after)
+        self._monitors += 1
+        self._changed()
+
+        def end() -> None:
+            undo()
+            self._monitors -= 1
+            self._changed()
+
+        return end
+
+    # Entry points
+
+    def load_entry_points(self, load: Callable[[Any, str], None], strict: bool) -> None:
+        """Import the plugins that installed distributions name, and ``load(plugin, name)`` each.
+
+        A blocked one is not imported. One that fails is skipped with a `PluginWarning`, or refused with a
+        `PluginError` when ``strict``.
+        """
+        for entry in entry_points():
+            origin = (entry.dist.name, entry.dist.version) if entry.dist is not None else ("", "")
+            if self.is_blocked(entry.name):
+                self._blocked_origins[entry.name] = origin
+                continue
+            if self.has_plugin(entry.name):
+                self.skip(entry.name, origin, f"a plugin named {entry.name!r} is loaded already", strict)
+                continue
+            self._origins[entry.name] = origin
+            try:
+                load(entry.load(), entry.name)
+            except (Exception, SystemExit) as error:
+                self._origins.pop(entry.name, None)
+                self.skip(entry.name, origin, f"{type(error).__name__}: {error}", strict, error)
+
+    def skip(
+        self,
+        name: str,
+        origin: tuple[str, str],
+        reason: str,
+        strict: bool,
+        error: BaseException | None = None,
+    ) -> None:
+        """Note a plugin as broken, and say so: with a `PluginWarning`, or a `PluginError` when ``strict``."""
+        title = f"{name!r} ({' '.join(origin)})" if origin[0] else repr(name)
+        if strict:
+            raise PluginError(f"plugin {title} failed to load: {reason}") from error
+        self._broken[name] = PluginInfo(name, "broken", origin[0] or None, origin[1] or None, reason=reason)
+        warnings.warn(f"plugin {title} was skipped: {reason}", PluginWarning, stacklevel=_caller_level())
+
+    # What is there
+
+    def origin(self, name: str) -> str | None:
+        """Name and version of the distribution that the plugin ``name`` came with, if it came with one."""
+        origin = self._origins.get(name)
+        return " ".join(origin) if origin is not None and origin[0] else None
+
+    def _title(self, name: str) -> str:
+        origin = self.origin(name)
+        return f"{name!r} ({origin})" if origin else repr(name)
+
+    def infos(self) -> Iterator[PluginInfo]:
+        """What became of each plugin: loaded ones in order of registration, then blocked and broken ones."""
+        for name, plugin in self.list_name_plugin():
+            if plugin is not None:
+                hooks = tuple(sorted(caller.name for caller in self.get_hookcallers(plugin) or ()))
+                yield PluginInfo(name, "loaded", *self._origins.get(name, (None, None)), hooks)
+        for name, plugin in self.list_name_plugin():
+            if plugin is None:
+                origin = self._blocked_origins.get(name, (None, None))
+                yield PluginInfo(name, "blocked", *origin, reason="blocked by name")
+        yield from self._broken.values()
+
+
+def entry_points() -> Iterable[metadata.EntryPoint]:
+    """The entry points of the group, in the order in which distributions are found; each name and dist once."""
+    return metadata.entry_points(group=GROUP)
+
+
+def _caller_level() -> int:
+    level = 2
+    for level, info in enumerate(inspect.stack(0)[1:], start=1):
+        if not info.frame.f_globals.get("__name__", "").startswith("crewbus."):
+            break
+    return level

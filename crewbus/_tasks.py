@@ -1,0 +1,227 @@
+"""Async handlers: on the emitter's loop, or on a background one; and waiting for what they owe."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Final
+
+from crewbus._context import running_loop
+from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
+
+if TYPE_CHECKING:
+    import asyncio
+
+Handler = Callable[[Any], Coroutine[Any, Any, object]]
+Report = Callable[[Callable[..., Any], BaseException, Any], None]
+
+_POLL: Final = 0.25  # seconds between two looks at whether a loop that owes something still runs
+
+
+class Owed:
+    """One call of an async handler that has not returned yet."""
+
+    __slots__ = ("done", "flushing", "loop", "name", "outer")
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, outer: Owed | None) -> None:
+        self.name = name
+        self.loop = loop
+        self.outer = outer
+        self.done = False
+        self.flushing = False
+
+
+handling: Final[ContextVar[Owed | None]] = ContextVar("crewbus_handling", default=None)
+"""The async handler's call that this context belongs to, if any."""
+
+
+class Tasks:
+    """The calls of async handlers that a bus owes, and the loop for those emitted where none runs."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: after a fork, where no thread and no loop survived."""
+        self._changed = threading.Condition(threading.RLock())
+        self._listeners: set[Callable[[], object]] = set()
+        self._owed: dict[Owed, None] = {}
+        self._references: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def schedule(self, handler: Handler, name: str, envelope: Any) -> None:
+        """Call ``handler(envelope)`` on the loop running here, else on the background loop, in this context."""
+        loop = running_loop()
+        here = loop is not None
+        if loop is None:
+            loop = self._background()
+        owed = Owed(name, loop, handling.get())
+        context = copy_context()
+        with self._changed:
+            self._owed[owed] = None
+
+        def begin() -> None:
+            task = loop.create_task(self._call(handler, envelope, owed), name=f"crewbus:{name}", context=context)
+            self._references.add(task)
+            task.add_done_callback(lambda task: self._settle(owed, task))
+
+        if here:
+            begin()
+        else:
+            loop.call_soon_threadsafe(begin)
+
+    async def _call(self, handler: Handler, envelope: Any, owed: Owed) -> None:
+        handling.set(owed)
+        try:
+            await handler(envelope)
+        except Exception as error:
+            self._report(handler, error, envelope)
+        except BaseException as error:
+            if owed.loop is not self._loop:
+                raise
+            # Nobody waits on the background loop whom it could reach, and it must go on for the others.
+            self._report(handler, error, envelope)
+
+    def _settle(self, owed: Owed, task: asyncio.Task[None]) -> None:
+        self._references.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not report it once more
+        with self._changed:
+            owed.done = True
+            self._owed.pop(owed, None)
+            self._notify()
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def _background(self) -> asyncio.AbstractEventLoop:
+        with self._changed:
+            if self._loop is None:
+                import asyncio  # loaded at first use: a bus without async handlers never needs it
+
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name="crewbus-background", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    def wait(self, timeout: float | None) -> None:
+        """Block until the calls owed now have returned.
+
+        Raises `FlushError` inside an async handler, on a loop that owes one and for a loop that has
+        stopped, and `FlushTimeoutError`.
+        """
+        if handling.get() is not None:
+            raise FlushError("flush() inside a handler would wait for that handler: use 'await bus.aflush()'")
+        here = running_loop()
+        owed = self._snapshot()
+        if here is not None and any(call.loop is here for call in owed):
+            raise FlushError(
+                f"flush() would block the loop that has to run {_names(owed)}: use 'await bus.aflush()' there"
+            )
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while owed := [call for call in owed if not call.done and not call.flushing]:
+                self._refuse_dead_loops(owed)
+                left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
+                if left <= 0:
+                    raise FlushTimeoutError(f"after {timeout} s these handlers still run: {_names(owed)}")
+                self._changed.wait(left)
+
+    async def await_all(self, timeout: float | None) -> None:
+        """As `wait`, without blocking the loop; inside an async handler it waits for all the others.
+
+        Two handlers that wait for each other don't: a call that itself waits here is not waited for.
+        """
+        import asyncio
+
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def listener() -> None:
+            with suppress(RuntimeError):  # the waiting loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(changed.set)
+
+        inside = list(_chain(handling.get()))
+        owed = [call for call in self._snapshot() if call not in inside]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._mark(inside, True)
+        try:
+            self._listeners.add(listener)
+            while owed := [call for call in owed if not call.done and not call.flushing]:
+                self._refuse_dead_loops(owed)
+                left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
+                if left <= 0:
+                    raise FlushTimeoutError(f"after {timeout} s these handlers still run: {_names(owed)}")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), left)
+                changed.clear()
+        finally:
+            self._listeners.discard(listener)
+            self._mark(inside, False)
+
+    def _mark(self, calls: list[Owed], flushing: bool) -> None:
+        with self._changed:
+            for call in calls:
+                call.flushing = flushing
+            self._notify()
+
+    def _snapshot(self) -> list[Owed]:
+        with self._changed:
+            return list(self._owed)
+
+    def _refuse_dead_loops(self, owed: list[Owed]) -> None:
+        dead = [call for call in owed if not call.loop.is_running() and call.loop is not self._loop]
+        if dead:
+            with self._changed:
+                for call in dead:
+                    self._owed.pop(call, None)
+            raise FlushError(f"the event loop that had to run {_names(dead)} has stopped: they are lost")
+
+    def stop(self, timeout: float) -> None:
+        """End the background loop and its thread, cancelling what still runs on it."""
+        with self._changed:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        import asyncio
+        import warnings
+
+        def finish() -> None:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            asyncio.ensure_future(asyncio.wait(tasks) if tasks else asyncio.sleep(0), loop=loop).add_done_callback(
+                lambda _: loop.stop()
+            )
+
+        loop.call_soon_threadsafe(finish)
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+            if thread.is_alive():
+                warnings.warn(f"async handlers still run after {timeout} s", GraceWarning, stacklevel=3)
+
+
+def _chain(call: Owed | None) -> Iterator[Owed]:
+    while call is not None:
+        yield call
+        call = call.outer
+
+
+def _names(owed: list[Owed]) -> str:
+    return ", ".join(sorted({call.name for call in owed}))

@@ -1,0 +1,40 @@
+"""The text that a stream has carried: what was retracted is out of it again."""
+
+from __future__ import annotations
+
+from array import array
+
+from crewbus.events import Chunk, Envelope, Retracted
+
+
+class Transcript:
+    """The text chunks of a stream, in order, each with its number."""
+
+    __slots__ = ("_numbers", "_texts")
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+        self._texts: list[str] = []
+
+    def add(self, batch: list[Envelope]) -> None:
+        """Take what the stream hands out."""
+        number, keep = self._numbers.append, self._texts.append
+        for envelope in batch:
+            event = envelope.event
+            if isinstance(event, Chunk):
+                if event.kind == "text":
+                    number(envelope.seq)
+                    keep(event.text)
+            elif isinstance(event, Retracted):
+                self._retract(event.since, envelope.seq)
+
+    def _retract(self, since: int, until: int) -> None:
+        for at in range(len(self._numbers) - 1, -1, -1):
+            if self._numbers[at] < since:
+                break
+            if self._numbers[at] < until:
+                self._texts[at] = ""
+
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self._texts)

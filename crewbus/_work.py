@@ -1,0 +1,174 @@
+"""The work behind a stream that owns its run: a function in a thread of its own, or as a task."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from crewbus._context import running_loop, scope
+from crewbus._guard import name_of
+from crewbus._run import Run
+from crewbus.exceptions import Cancelled, TargetError
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling ``function`` gives a coroutine."""
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - its kind matters, not that it is there
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
+class Work:
+    """One call of a function inside a run of its own, which it ends."""
+
+    def __init__(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], run: Run
+    ) -> None:
+        if not callable(function):
+            raise TargetError(f"bus.stream() takes a function and its arguments; {function!r} can't be called")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TargetError(
+                f"{name_of(function)} is a generator function: call bus.chunk(text) where it yields, and return"
+            )
+        self.name = name_of(function)
+        self.run = run
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.settled = False
+        """Whether result or error are there; the terminal event comes after."""
+        self._call: Callable[[], Any] | None = lambda: function(*args, **kwargs)
+        self._is_async = is_async(function)
+        self._over = threading.Event()
+        self._listeners: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+        self._task: asyncio.Task[Any] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def begin(self, context: Context) -> None:
+        """Start the work in ``context``: as a task where it is async and a loop runs here, else in a thread."""
+        loop = running_loop()
+        context = context.run(copy_context)
+        context.run(scope.set, self.run)
+        if self._is_async and loop is not None:
+            self._follow(loop, loop.create_task(self._perform(), name=f"crewbus:{self.name}", context=context))
+            return
+        threading.Thread(target=context.run, args=(self._serve,), name=f"crewbus:{self.name}", daemon=True).start()
+
+    def _follow(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        self.loop, self._task = loop, task
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            # A task that is cancelled before its first step never enters its body.
+            error = None if task.cancelled() else task.exception()
+            if not self.settled:
+                self._conclude(None, error or Cancelled("its task was cancelled before it began"))
+
+        task.add_done_callback(ended)
+
+    async def _perform(self) -> None:
+        assert self._call is not None
+        result, error = None, None
+        try:
+            result = await self._call()
+        except BaseException as raised:
+            error = raised
+        self._conclude(result, error)
+
+    def _serve(self) -> None:
+        assert self._call is not None
+        result, error = None, None
+        try:
+            result = self._call()
+            if inspect.isawaitable(result):
+                result = self._run_to_end(result)
+        except BaseException as raised:
+            error = raised
+        self._conclude(result, error)
+
+    def _run_to_end(self, awaitable: Awaitable[Any]) -> Any:
+        import asyncio  # loaded at first use
+
+        async def main() -> Any:
+            self.loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            if self.run.cancel_reason is not None:
+                raise asyncio.CancelledError
+            return await awaitable
+
+        return asyncio.run(main())
+
+    def _conclude(self, result: Any, error: BaseException | None) -> None:
+        self._call = self._task = None
+        self.result, self.error, self.settled = result, error, True
+        try:
+            self.run.finish(error)
+        except BaseException as failure:
+            self.result, self.error = None, failure
+        finally:
+            self.run.bus._works.discard(self)
+            with self._lock:
+                self._over.set()
+                listeners, self._listeners = self._listeners, []
+            for notify in listeners:
+                notify()
+
+    def interrupt(self) -> None:
+        """Cancel the task, where the work is one; a thread notices at its next crewbus call."""
+        loop, task = self.loop, self._task
+        if loop is not None and task is not None:
+            try:
+                loop.call_soon_threadsafe(task.cancel)
+            except RuntimeError:
+                pass  # its loop is closed, and the task with it
+
+    def forked(self) -> None:
+        """Be over: in a forked child, where neither the thread nor the loop lives on."""
+        self._call = self._task = self.loop = None
+        self._lock, self._over = threading.Lock(), threading.Event()
+        if not self.settled:
+            self.error, self.settled = Cancelled("the process was forked"), True
+        self._over.set()
+
+    @property
+    def over(self) -> bool:
+        """Whether the function has returned and its run has ended."""
+        return self._over.is_set()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Block until it is over; returns whether it is."""
+        return self._over.wait(timeout)
+
+    async def wait_async(self, timeout: float | None) -> bool:
+        """As `wait`, without blocking the loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+
+        def notify() -> None:
+            try:
+                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+            except RuntimeError:
+                pass  # the waiting loop is closed
+
+        with self._lock:
+            if self._over.is_set():
+                return True
+            self._listeners.append(notify)
+        try:
+            await asyncio.wait([future], timeout=timeout)
+        finally:
+            with self._lock:
+                if notify in self._listeners:
+                    self._listeners.remove(notify)
+        return self._over.is_set()
+
+
+def deadline(timeout: float | None) -> float | None:
+    """The moment (monotonic) at which ``timeout`` seconds from now are over."""
+    return None if timeout is None else time.monotonic() + timeout

@@ -1,0 +1,1 @@
+"""The built-in plugins: written as anybody's, and blocked or replaced by name like anybody's."""

@@ -1,0 +1,41 @@
+"""The plugin ``checkpoint_recorder``: writes the events of armed runs to the bus's store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crewbus import hookimpl
+from crewbus.events import Envelope
+
+if TYPE_CHECKING:
+    from crewbus import Bus, Run
+
+
+class CheckpointRecorder:
+    """Keeps one log for each root run: opened by its first event, sealed when the last run in it has ended."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[str, int] = {}
+
+    @hookimpl
+    def crewbus_record(self, bus: Bus, run: Run, envelope: Envelope) -> None:
+        """Encode the event and append it: what was emitted can't be changed once this has returned."""
+        root = run.root.id
+        encoded = bus.encode(envelope)
+        epoch = self._epochs.get(root)
+        if epoch is None:
+            epoch = self._epochs[root] = bus.store.begin(root)
+        bus.store.append(root, epoch, encoded)
+
+    @hookimpl
+    def crewbus_run_finish(self, bus: Bus, run: Run) -> None:
+        """Seal the log with the last run of its tree."""
+        if run.over:
+            epoch = self._epochs.pop(run.root.id, None)
+            if epoch is not None:
+                bus.store.finish(run.root.id, epoch)
+
+    @hookimpl
+    def crewbus_flush(self, bus: Bus, timeout: float | None) -> None:
+        """Wait for the store to have written everything."""
+        bus.store.flush(timeout)

@@ -1,0 +1,35 @@
+"""The plugin ``run_scope``: what is emitted belongs to the run in scope, and its frames go to that run's streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crewbus import current_run, hookimpl
+from crewbus.events import Envelope, RunEnded
+
+if TYPE_CHECKING:
+    from crewbus import Bus, Run
+
+
+class RunScope:
+    """Finds the run in scope by ContextVar, and routes its frames to its streams and to those of the runs around it."""
+
+    @hookimpl
+    def crewbus_current_run(self, bus: Bus) -> Run | None:
+        """The innermost run of ``bus`` in this context."""
+        return current_run(bus)
+
+    # What the bus may call instead where no other plugin answers: the same, for whichever bus.
+    crewbus_current_run.direct = current_run.direct  # type: ignore[attr-defined]
+
+    @hookimpl
+    def crewbus_stream_chunk(self, bus: Bus, run: Run, envelope: Envelope) -> None:
+        """Push a frame to the streams it concerns; a terminal event concerns only its own run's."""
+        for sink in run.sinks:
+            sink.push(envelope)
+        if run.parent is not None and not isinstance(envelope.event, RunEnded):
+            around: Run | None = run.parent
+            while around is not None:
+                for sink in around.sinks:
+                    sink.push(envelope)
+                around = around.parent

@@ -1,0 +1,145 @@
+"""Every error that crewbus raises, under one root.
+
+`CrewbusError` is the root of what means "something was wrong". `Cancelled` stands apart: it is the
+way out of a run that was cancelled, a `BaseException`, so that ``except Exception`` does not swallow it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BusClosedError",
+    "Cancelled",
+    "ConsumptionError",
+    "CrewbusError",
+    "CrewbusWarning",
+    "DecodeError",
+    "EventTypeError",
+    "FlushError",
+    "FlushTimeoutError",
+    "GraceWarning",
+    "InputError",
+    "PluginError",
+    "PluginWarning",
+    "RecordingError",
+    "RedactionError",
+    "ResultTimeoutError",
+    "RunCancelledError",
+    "RunError",
+    "RunIdInUseError",
+    "RunNotFoundError",
+    "SlowConsumer",
+    "StoreFullError",
+    "TargetError",
+    "UnregisteredEventError",
+    "UnscopedError",
+    "UnscopedWarning",
+    "UnserializableError",
+]
+
+
+class CrewbusError(Exception):
+    """The root of all errors of crewbus."""
+
+
+class BusClosedError(CrewbusError):
+    """The bus was closed and takes nothing more."""
+
+
+class EventTypeError(CrewbusError):
+    """A class can't serve as an event type: what it is, and how to register it."""
+
+
+class UnregisteredEventError(EventTypeError):
+    """An object was emitted whose class is not registered as an event type."""
+
+
+class UnserializableError(EventTypeError):
+    """An event would not survive being recorded: names the event type and the field."""
+
+
+class DecodeError(CrewbusError):
+    """Recorded bytes are not what their event type says; nothing named in them was executed."""
+
+
+class RunError(CrewbusError):
+    """A run is used in a way its state does not allow."""
+
+
+class RunIdInUseError(RunError):
+    """The id belongs to a run that is live, or that is recorded."""
+
+
+class RunNotFoundError(RunError):
+    """No run of that id is live, recorded, or started within the time given."""
+
+
+class RunCancelledError(RunError):
+    """The result was asked for of a run that was cancelled."""
+
+
+class ResultTimeoutError(RunError, TimeoutError):
+    """The time given to wait for a result ran out; the run goes on."""
+
+
+class UnscopedError(RunError):
+    """With ``unscoped="raise"``: a chunk was emitted outside any run, or an event in a finished one."""
+
+
+class ConsumptionError(CrewbusError):
+    """A stream is consumed in a way that can't work: both ``for`` and ``async for``, or blocking a loop."""
+
+
+class SlowConsumer(CrewbusError):  # noqa: N818 - a condition of the consumer, named as the design names it
+    """A stream was failed because its consumer fell too far behind."""
+
+
+class RecordingError(CrewbusError):
+    """What should be recorded was not: the reason, and what to do."""
+
+
+class StoreFullError(RecordingError):
+    """The store's bound is reached and nothing finished is left to give up."""
+
+
+class RedactionError(CrewbusError):
+    """A redactor failed; the event was kept from every sink, since it may hold what must not be seen."""
+
+
+class FlushError(CrewbusError):
+    """Flushing here could never end, or what is owed can never be handled."""
+
+
+class FlushTimeoutError(FlushError, TimeoutError):
+    """The time given to a flush ran out: names what is still owed."""
+
+
+class PluginError(CrewbusError):
+    """A plugin was refused: its name, its distribution and the reason."""
+
+
+class TargetError(CrewbusError):
+    """The command's TARGET can't be found, imported or called."""
+
+
+class InputError(CrewbusError):
+    """The command's input is malformed: names file and line."""
+
+
+class CrewbusWarning(UserWarning):
+    """The root of all warnings of crewbus."""
+
+
+class PluginWarning(CrewbusWarning):
+    """A plugin was skipped: its name, its distribution and the reason."""
+
+
+class UnscopedWarning(CrewbusWarning):
+    """A chunk was emitted outside any run, or an event in a finished one: no stream gets it."""
+
+
+class GraceWarning(CrewbusWarning):
+    """Work still runs after the time it had to end: names it."""
+
+
+class Cancelled(BaseException):  # noqa: N818 - like asyncio.CancelledError, not an error
+    """The run was cancelled; raised once in each thread or task that calls crewbus inside it."""
