@@ -98,8 +98,8 @@ class Buffer:
     """A bounded queue of frames between a run's emitters and one consumer."""
 
     __slots__ = (
-        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "run", "slow", "thread",
-        "token", "tree", "waiters", "wake", "waker",
+        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "last",
+        "run", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
     )  # fmt: skip
 
     def __init__(self, bound: int, slow: Slow, deadline: float | None = None) -> None:
@@ -109,6 +109,8 @@ class Buffer:
             raise ConsumptionError(f"slow={slow!r}: choose one of {', '.join(get_args(Slow))}")
         self.born = generation.number
         self.bound = bound
+        self.last = bound - 1
+        """How many frames may wait when one more still leaves room."""
         self.half = (bound + 1) // 2
         self.slow = slow
         self.deadline = deadline
@@ -128,7 +130,8 @@ class Buffer:
         self.token: Any = None
         self.waker: LoopWaker | None = None
         self.waiters: list[Callable[[], object]] | None = None
-        self.thread: int | None = None
+        self.thread: int | None = _get_ident()
+        """The thread that consumes, or until one does, the one that means to: it must never wait for itself."""
 
     # The emitter's side
 
@@ -153,16 +156,19 @@ class Buffer:
             self._detach()
             return
         frames = self.frames
-        if len(frames) + self.held >= self.bound:
-            self._push_full(envelope)
-        elif not (self.slow == "coalesce" and self._merge(envelope)):
+        if len(frames) + self.held >= self.last or self.slow == "coalesce":
+            self._push_tight(envelope)
+        else:
             frames.append(envelope)
         if self.wake is not None:
             self._wake_consumer()
 
-    def _push_full(self, envelope: Envelope) -> None:
+    def _push_tight(self, envelope: Envelope) -> None:
         event = envelope.event
-        if isinstance(event, RunEnded):
+        if isinstance(event, RunEnded) or len(self.frames) + self.held < self.last:
+            if not (self.slow == "coalesce" and self._merge(envelope)):
+                self.frames.append(envelope)
+        elif self.slow in ("drop", "fail") and len(self.frames) + self.held < self.bound:
             self.frames.append(envelope)
         elif self.slow == "fail":
             self._fail(f"{self.bound} frames were waiting, and slow='fail'")
@@ -202,12 +208,18 @@ class Buffer:
         if len(self.frames) + self.held >= 2 * self.bound:
             self._fail(f"{2 * self.bound} frames were waiting, twice its bound, and nobody could wait for it")
         elif self.slow != "drop":
-            self.tree.defer(self.wait_for_room)
+            run = self.run
+            emitter = run.bus._runs.get(envelope.run_id or "") if run is not None else None
+            self.tree.defer(partial(self.wait_for_room, emitter))
 
     def _fail(self, why: str) -> None:
         self.failure = SlowConsumer(f"the stream was failed: {why}; consume faster, or raise its bound")
         self._detach()
         self._wake_consumer()
+
+    def release(self) -> None:
+        """Let blocked emitters look again whether they must wait; called under the lock."""
+        self._wake_waiters()
 
     def end(self) -> None:
         """Take nothing more, since the run has ended; called under the lock."""
@@ -216,12 +228,15 @@ class Buffer:
         self._wake_consumer()
         self._wake_waiters()
 
-    def wait_for_room(self) -> None:
-        """Block the emitter while the buffer is full; never a loop's thread, nor the consumer's own."""
+    def wait_for_room(self, emitter: Run | None = None) -> None:
+        """Block the emitter while the buffer is full; never a loop's thread, nor the consumer's own.
+
+        A cancelled emitter is let go: its next call tells it.
+        """
         gate = None
         while running_loop() is None and _get_ident() != self.thread:
             with self.tree.lock:
-                if not self._is_full():
+                if not self._is_full() or (emitter is not None and emitter.is_cancelled()):
                     return
                 gate = self._wait_in_line(gate)
             gate.acquire(timeout=_POLL)

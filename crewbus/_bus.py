@@ -16,10 +16,10 @@ from crewbus import _buffer
 from crewbus._buffer import Buffer, Slow, buffers_of
 from crewbus._context import running_loop, scope
 from crewbus._dispatch import Dispatch, flatten, inside_delivery
-from crewbus._guard import collecting
+from crewbus._guard import collecting, level_outside
 from crewbus._manager import PluginManager, entry_points
 from crewbus._record import Record
-from crewbus._run import Run
+from crewbus._run import Run, Sink
 from crewbus._serialization import Codec
 from crewbus._stream import OwnedStream, Stream, StreamOptions
 from crewbus._work import Work, deadline
@@ -30,7 +30,6 @@ from crewbus.builtin.run_scope import RunScope
 from crewbus.events import Chunk, Envelope, RunStarted, event_type_of, register_event
 from crewbus.exceptions import (
     BusClosedError,
-    CrewbusError,
     FlushError,
     GraceWarning,
     PluginError,
@@ -78,7 +77,7 @@ class Bus(Dispatch):
     ) -> None:
         super().__init__(unscoped)
         self._runs: dict[str, Run] = {}
-        self._awaited: dict[str, weakref.WeakSet[Buffer]] = {}
+        self._awaited: dict[str, set[weakref.ref[Buffer]]] = {}
         self._works: set[Work] = set()
         self._armed = False
         self._store: Store | None = None
@@ -109,7 +108,7 @@ class Bus(Dispatch):
         for name, plugin in given:
             try:
                 self._join(plugin, name)
-            except (CrewbusError, Exception) as error:
+            except Exception as error:
                 title = name or getattr(plugin, "__name__", None) or type(plugin).__qualname__
                 self.plugins.skip(title, ("", ""), str(error), self._strict, error)
         if use_entry_points:
@@ -161,7 +160,7 @@ class Bus(Dispatch):
         self,
         name: str | None = None,
         *,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002 - what users look for
         tags: Mapping[str, str] | None = None,
         record: bool | None = None,
     ) -> Run:
@@ -170,10 +169,10 @@ class Bus(Dispatch):
         ``id`` must be of no live run and no recorded one (`RunIdInUseError`). ``tags`` map strings to strings.
         ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
         """
-        if id is not None and (not isinstance(id, str) or not id):
+        if id is not None and not _is_text(id):
             raise RunError(f"a run id is a string that is not empty; got {id!r}")
         for key, value in (tags or {}).items():
-            if not isinstance(key, str) or not isinstance(value, str):
+            if not (_is_text(key) and isinstance(value, str)):
                 raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
         return Run(self, name, id, tags, record)
 
@@ -182,19 +181,20 @@ class Bus(Dispatch):
         """The runs that are live, in the order of their start."""
         return list(self._runs.values())
 
-    def _admit(self, run: Run) -> None:
+    def _admit(self, run: Run, sinks: Iterable[Sink]) -> None:
         with self._registry:
             if self.closed:
                 raise BusClosedError(f"this bus is closed: run {run.id} can't start")
             if run.id in self._runs:
                 raise RunIdInUseError(f"run {run.id} is live: choose another id, or wait for its end")
             self._runs[run.id] = run
-            awaited = self._awaited.pop(run.id, ())
+            awaited = [buffer() for buffer in self._awaited.pop(run.id, ())]
         run.state, run.ended = "running", False
         with run.tree.lock:
             run.tree.live += 1
-        for buffer in awaited:
-            buffer.attach(run)
+        for sink in [*sinks, *awaited]:
+            if sink is not None:
+                sink.attach(run)
 
     def _announce(self, run: Run, started: RunStarted) -> None:
         with collecting():
@@ -233,12 +233,9 @@ class Bus(Dispatch):
         run = self.run(chosen.name, id=chosen.id, tags=chosen.tags, record=chosen.record)
         work = Work(fn, args, kwargs, run)
         buffer = Buffer(chosen.bound, chosen.slow)
-        self._await(run.id, buffer)
         return OwnedStream(run, work, buffer, chosen.grace)
 
-    def subscribe(
-        self, run_id: str, *, timeout: float | None = 30.0, bound: int = 1024, slow: Slow = "drop"
-    ) -> Stream:
+    def subscribe(self, run_id: str, *, timeout: float | None = 30.0, bound: int = 1024, slow: Slow = "drop") -> Stream:
         """Watch a run of this process, from now on, or from its start if it has not started yet.
 
         Leaving the stream cancels nothing. A run that does not start within ``timeout`` seconds (None: no
@@ -258,13 +255,15 @@ class Bus(Dispatch):
         return Stream(run_id, buffer)
 
     def _await(self, run_id: str, buffer: Buffer) -> None:
+        def forget(gone: weakref.ref[Buffer]) -> None:
+            with self._registry:  # no thread that holds it ever waits for another lock
+                waiting = self._awaited.get(run_id, set())
+                waiting.discard(gone)
+                if not waiting:
+                    self._awaited.pop(run_id, None)
+
         with self._registry:
-            awaited = self._awaited.setdefault(run_id, weakref.WeakSet())
-            awaited.add(buffer)
-            # Entries whose streams are gone; looked for now and then, so that it costs nothing by the piece.
-            if len(self._awaited) & 0xFF == 0:
-                for stale in [key for key, value in self._awaited.items() if not value]:
-                    del self._awaited[stale]
+            self._awaited.setdefault(run_id, set()).add(weakref.ref(buffer, forget))
 
     async def drain(self) -> None:
         """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
@@ -312,11 +311,9 @@ class Bus(Dispatch):
         self._armed = False
 
     def reset_recording(self) -> None:
-        """Drop what is kept of finished runs, and leave recording as it is. Raises `RecordingError` while a run is live."""
+        """Drop what is kept of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""
         if self._runs:
-            raise RecordingError(
-                f"{len(self._runs)} runs are live ({', '.join(list(self._runs)[:3])}): end them first"
-            )
+            raise RecordingError(f"{len(self._runs)} runs are live ({', '.join(list(self._runs)[:3])}): end them first")
         if self._store is not None:
             for root in self._store.roots():
                 self._store.drop(root)
@@ -348,7 +345,7 @@ class Bus(Dispatch):
         return store
 
     def encode(self, envelope: Envelope) -> StoredEvent:
-        """What a recorder writes of an envelope; raises `UnserializableError` where it would not come back as it was."""
+        """What a recorder writes of an envelope; raises `UnserializableError` if it would not come back as it was."""
         name, version, data = self._coder().encode(envelope.event)
         source = envelope.source
         if source is not None and not isinstance(source, str):
@@ -421,9 +418,10 @@ class Bus(Dispatch):
             raise failure
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Cancel the runs that streams own, flush, let the plugins go, and take nothing more; closing again does nothing.
+        """Cancel the runs that streams own, flush, let the plugins go, and take nothing more.
 
-        What still runs after ``timeout`` seconds is named in a `GraceWarning`. Raises `FlushError` as `flush` does.
+        Closing again does nothing. What still runs after ``timeout`` seconds is named in a `GraceWarning`.
+        Raises `FlushError` as `flush` does.
         """
         if self.closed:
             return
@@ -432,9 +430,7 @@ class Bus(Dispatch):
         loop = running_loop()
         works = self._interrupt()
         if loop is not None and any(not work.over and work.loop is loop for work in works):
-            raise FlushError(
-                "close() would block the loop that its streams' work runs on: use 'await bus.aclose()'"
-            )
+            raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
         until = deadline(timeout)
         late = [work.name for work in works if not work.wait(_left(until))]
         try:
@@ -476,7 +472,9 @@ class Bus(Dispatch):
             self._store.close()
         _buses.discard(self)
         if late:
-            warnings.warn(f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=3)
+            warnings.warn(
+                f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=level_outside()
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -512,6 +510,10 @@ class Bus(Dispatch):
             self._store.after_fork()
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
 def _left(until: float | None) -> float | None:
     return None if until is None else max(0.0, until - time.monotonic())
 
@@ -539,7 +541,7 @@ _default: Final = _Default()
 
 
 def default_bus() -> Bus:
-    """The process's default bus, with the plugins that are installed; made at first use, and anew once it was closed."""
+    """The process's default bus, with the plugins that are installed; made at first use, and anew once closed."""
     return _default.get()
 
 

@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 import attrs
 
-from crewbus._guard import Failure, Guard, collecting, name_of
+from crewbus._guard import Failure, Guard, collecting, level_outside, name_of
 from crewbus._run import FREE, ORDERED
 from crewbus._tasks import Tasks
 from crewbus.events import FRAMES, Chunk, Envelope, RunCancelled, RunEnded, RunFailed, event_type_of
@@ -184,9 +185,7 @@ class Dispatch:
         """End a subscription; returns whether there was one. An emission under way may still reach it."""
         with self._registry:
             before = self._subscriptions
-            self._subscriptions = tuple(
-                s for s in before if not (s.event_type is event_type and s.function == handler)
-            )
+            self._subscriptions = tuple(s for s in before if not (s.event_type is event_type and s.function == handler))
             self._plans = {}
             return len(self._subscriptions) < len(before)
 
@@ -230,9 +229,7 @@ class Dispatch:
             self._observers = blames(pm.hook.crewbus_emit, flat["crewbus_emit"])
             self._recorders = flat["crewbus_record"]
             self._routers = blames(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
-            self._transports = any(
-                impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls()
-            )
+            self._transports = any(impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls())
             self._redactors = tuple(chain(pm, "crewbus_redact"))
             self._scope = self._scoping(blames(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
             self._plans = {}
@@ -280,9 +277,7 @@ class Dispatch:
             if mode == ORDERED:
                 return self._emit_in_order(plan, run, event, source)
             if mode == FREE and not run.ended:
-                envelope = Envelope(
-                    event, run.id, next(run.tree.numbers), run.start_id, _now(), source, run.attempt
-                )
+                envelope = Envelope(event, run.id, next(run.tree.numbers), run.start_id, _now(), source, run.attempt)
                 if plan.heard:
                     self._deliver(plan, run, envelope)
                 return envelope
@@ -293,13 +288,7 @@ class Dispatch:
         event = Chunk(text, kind)
         run = self._scope()
         plan = self._plans.get(Chunk)
-        if (
-            run is not None
-            and plan is not None
-            and run.tree.mode == ORDERED
-            and run.bus is self
-            and not plan.careful
-        ):
+        if run is not None and plan is not None and run.tree.mode == ORDERED and run.bus is self and not plan.careful:
             return self._emit_in_order(plan, run, event, source)
         return self.emit(event, source=source)
 
@@ -349,14 +338,12 @@ class Dispatch:
             message = f"{type(event).__name__} emitted {where}: it reaches no run's stream"
             if self.unscoped == "raise":
                 raise UnscopedError(message)
-            warnings.warn(message, UnscopedWarning, stacklevel=_outside())
+            warnings.warn(message, UnscopedWarning, stacklevel=level_outside())
         envelope = Envelope(event, None, next(_unscoped_numbers), None, _now(), source)
         self._deliver(plan, None, envelope)
         return envelope
 
-    def _emit_in_order(
-        self, plan: Plan, run: Run, event: Any, source: Any, opens: bool = False
-    ) -> Envelope | None:
+    def _emit_in_order(self, plan: Plan, run: Run, event: Any, source: Any, opens: bool = False) -> Envelope | None:
         """Number, record and stream an event under the root's lock; deliver it after.
 
         ``opens``: whether it is the start of the run, which all else in the run has for its parent.
@@ -507,11 +494,7 @@ class Dispatch:
 
     def _retire(self, run: Run, event: RunEnded) -> None:
         run.state = (
-            "failed"
-            if isinstance(event, RunFailed)
-            else "cancelled"
-            if isinstance(event, RunCancelled)
-            else "finished"
+            "failed" if isinstance(event, RunFailed) else "cancelled" if isinstance(event, RunCancelled) else "finished"
         )
         run.ended = True
         run.tree.live -= 1
@@ -572,17 +555,7 @@ def _withheld(event: RunEnded) -> RunEnded:
     return RunCancelled() if isinstance(event, RunCancelled) else event
 
 
-def _outside() -> int:
-    """The stack level, for a warning, of the first caller that is not crewbus itself."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "crewbus":
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-INSIDE: Final = frozenset(
-    function.__code__ for function in (Dispatch._deliver, Dispatch._emit_in_order, Dispatch._end)
-)
+INSIDE: Final = frozenset(function.__code__ for function in (Dispatch._deliver, Dispatch._emit_in_order, Dispatch._end))
 """The code that runs while an event is being handled: found on the stack of whoever flushes inside a handler."""
 
 
@@ -591,9 +564,9 @@ def inside_delivery() -> bool:
 
     A look at the stack, since marking each delivery would cost every emission; only a flush asks.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code in INSIDE:
             return True
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False

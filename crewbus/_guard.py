@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,3 +86,11 @@ def name_of(function: Callable[..., Any]) -> str:
     plain = function.func if isinstance(function, functools.partial) else function
     owner = plain if hasattr(plain, "__qualname__") else type(plain)
     return f"{owner.__module__}.{owner.__qualname__}"
+
+
+def level_outside() -> int:
+    """The stack level, for a warning issued by the caller, of the first frame that is not crewbus itself."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "crewbus":
+        level, frame = level + 1, frame.f_back
+    return level

@@ -14,7 +14,7 @@ import attrs
 import pluggy
 
 from crewbus import hookspecs
-from crewbus._guard import Failure, Guard
+from crewbus._guard import Failure, Guard, level_outside
 from crewbus._markers import PROJECT
 from crewbus.exceptions import PluginError, PluginWarning
 
@@ -145,7 +145,7 @@ class PluginManager(pluggy.PluginManager):
             warnings.warn(
                 f"plugin {self._title(name)}: {attribute} is not marked with @crewbus.hookimpl, so it is not called",
                 PluginWarning,
-                stacklevel=4,
+                stacklevel=level_outside(),
             )
 
     def _check_arguments(self, function: Callable[..., Any], name: str, hook: str) -> None:
@@ -202,7 +202,7 @@ class PluginManager(pluggy.PluginManager):
 
     # Entry points
 
-    def load_entry_points(self, load: Callable[[Any, str], None], strict: bool) -> None:
+    def load_entry_points(self, load: Callable[[Any, str], object], strict: bool) -> None:
         """Import the plugins that installed distributions name, and ``load(plugin, name)`` each.
 
         A blocked one is not imported. One that fails is skipped with a `PluginWarning`, or refused with a
@@ -236,7 +236,7 @@ class PluginManager(pluggy.PluginManager):
         if strict:
             raise PluginError(f"plugin {title} failed to load: {reason}") from error
         self._broken[name] = PluginInfo(name, "broken", origin[0] or None, origin[1] or None, reason=reason)
-        warnings.warn(f"plugin {title} was skipped: {reason}", PluginWarning, stacklevel=_caller_level())
+        warnings.warn(f"plugin {title} was skipped: {reason}", PluginWarning, stacklevel=level_outside())
 
     # What is there
 
@@ -254,22 +254,15 @@ class PluginManager(pluggy.PluginManager):
         for name, plugin in self.list_name_plugin():
             if plugin is not None:
                 hooks = tuple(sorted(caller.name for caller in self.get_hookcallers(plugin) or ()))
-                yield PluginInfo(name, "loaded", *self._origins.get(name, (None, None)), hooks)
+                distribution, version = self._origins.get(name, (None, None))
+                yield PluginInfo(name, "loaded", distribution, version, hooks)
         for name, plugin in self.list_name_plugin():
             if plugin is None:
-                origin = self._blocked_origins.get(name, (None, None))
-                yield PluginInfo(name, "blocked", *origin, reason="blocked by name")
+                distribution, version = self._blocked_origins.get(name, (None, None))
+                yield PluginInfo(name, "blocked", distribution, version, reason="blocked by name")
         yield from self._broken.values()
 
 
 def entry_points() -> Iterable[metadata.EntryPoint]:
     """The entry points of the group, in the order in which distributions are found; each name and dist once."""
     return metadata.entry_points(group=GROUP)
-
-
-def _caller_level() -> int:
-    level = 2
-    for level, info in enumerate(inspect.stack(0)[1:], start=1):
-        if not info.frame.f_globals.get("__name__", "").startswith("crewbus."):
-            break
-    return level

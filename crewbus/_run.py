@@ -6,11 +6,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import Token
 from itertools import count
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from crewbus._context import running_loop, scope
 from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
@@ -27,11 +27,17 @@ _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 class Sink(Protocol):
     """What a run's frames are pushed into: one consumer's buffer."""
 
+    def attach(self, run: Run) -> None:
+        """Be given the frames of ``run`` from now on."""
+
     def push(self, envelope: Envelope) -> None:
         """Take the next frame; called under the root run's lock, must not block."""
 
     def end(self) -> None:
         """Take nothing more: the run has ended; called under the same lock."""
+
+    def release(self) -> None:
+        """Let blocked emitters look again whether they must wait; called under the same lock."""
 
 
 def new_id() -> str:
@@ -151,18 +157,28 @@ class Run:
 
         Work that calls crewbus no more is not interrupted; that is what "cooperatively" means.
         """
+        self.mark_cancelled(reason)
+        with self.tree.lock:
+            for run in reach(self):
+                for sink in run.sinks:
+                    sink.release()
+
+    def mark_cancelled(self, reason: str) -> None:
+        """As `cancel`, for a finaliser, which may take no lock: blocked emitters notice a little later."""
         if self.cancel_reason is None:
             self.cancel_reason = reason
             self.tree.cancelled = True
             self.tree.mode = CANCELLED
 
+    def is_cancelled(self) -> bool:
+        """Whether this run or one around it was cancelled."""
+        return self.tree.cancelled and any(run.cancel_reason is not None for run in reach(self))
+
     def check(self) -> None:
         """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet told."""
-        run: Run | None = self
-        while run is not None:
+        for run in reach(self):
             if run.cancel_reason is not None:
                 run._tell()
-            run = run.parent
 
     def _tell(self) -> None:
         # Once for each thread or task, so that clean-up code may emit on its way out.
@@ -175,10 +191,11 @@ class Run:
             self._told.add(caller)
             raise Cancelled(f"run {self.id} was cancelled: {self.cancel_reason}")
 
-    def start(self) -> None:
+    def start(self, *sinks: Sink) -> None:
         """Start the run, without putting it in scope: for whoever carries it to another context.
 
-        Raises `RunIdInUseError`, `RunError` if it was started before, and `RecordingError`.
+        ``sinks`` get its frames from the first on. Raises `RunIdInUseError`, `RecordingError`, and `RunError` if
+        it was started before.
         """
         if self.state != "new":
             raise RunError(f"run {self.id} is {self.state}; a run is started once: make another with bus.run()")
@@ -191,7 +208,7 @@ class Run:
         else:
             self.tree = Tree()
         self._arm()
-        self.bus._admit(self)
+        self.bus._admit(self, sinks)
         try:
             self.bus._announce(self, self._started())
         except BaseException:
@@ -227,7 +244,7 @@ class Run:
         if not self.ended:
             self.bus._end(self, ending(error, self.cancel_reason))
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         self.start()
         self._token = scope.set(self)
         return self
@@ -238,7 +255,7 @@ class Run:
         self._leave()
         self.finish(error)
 
-    async def __aenter__(self) -> Run:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(
@@ -280,7 +297,7 @@ def text_of(error: BaseException) -> str:
         return f"({type(error).__name__} without a readable text)"
 
 
-def reach(run: Run) -> Iterable[Run]:
+def reach(run: Run) -> Iterator[Run]:
     """``run`` and the runs around it, innermost first."""
     node: Run | None = run
     while node is not None:

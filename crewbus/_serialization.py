@@ -23,11 +23,12 @@ _dump: Final = json.JSONEncoder(separators=(",", ":")).encode
 class Codec:
     """Encodes and decodes events; one per bus, since plugins may configure its converter."""
 
-    def __init__(self, configure: Callable[[cattrs.Converter], object] = lambda converter: None) -> None:
+    def __init__(self, configure: Callable[[cattrs.Converter], object] | None = None) -> None:
         from cattrs.preconf.json import make_converter  # loaded at first use: most buses never record
 
         self._converter = make_converter()
-        configure(self._converter)
+        if configure is not None:
+            configure(self._converter)
         self._encoders: dict[type, tuple[EventType, Encode]] = {}
 
     def encode(self, event: Any) -> tuple[str, int, bytes]:
@@ -79,7 +80,7 @@ class Codec:
 
         def checked(event: Any) -> bytes:
             data = _dump(unstructure(event)).encode()
-            again = self._converter.structure(json.loads(data), cls)
+            again: Any = self._converter.structure(json.loads(data), cls)
             for field, _ in _fields(cls):
                 if getattr(again, field) != getattr(event, field):
                     raise UnserializableError(

@@ -14,6 +14,7 @@ import attrs
 
 from crewbus._buffer import Buffer, Slow
 from crewbus._context import running_loop
+from crewbus._guard import level_outside
 from crewbus._run import Run
 from crewbus._transcript import Transcript
 from crewbus._work import Work, deadline
@@ -28,7 +29,7 @@ from crewbus.exceptions import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
+    pass
 
 __all__ = ["OwnedStream", "Slow", "Stream", "StreamOptions"]
 
@@ -237,15 +238,14 @@ class OwnedStream(Stream, Generic[T]):
     def __del__(self) -> None:
         super().__del__()
         if getattr(self, "_begun", False) and not self._run.ended:
-            self._run.cancel("its stream was dropped")
+            self._run.mark_cancelled("its stream was dropped")
 
     def _begin(self) -> None:
         if self._begun or self._buffer.closed:
             return
-        self._begun = True
         context = copy_context()
-        self._buffer.deadline = None
-        self._run.start()
+        self._run.start(self._buffer)
+        self._begun = True
         self._run.bus._works.add(self._work)
         self._work.begin(context)
 
@@ -259,9 +259,10 @@ class OwnedStream(Stream, Generic[T]):
         """
         self._ask()
         until = deadline(timeout)
-        if not self._work.settled:
-            if running_loop() is not None:
+        if running_loop() is not None:
+            if not self._work.settled:
                 raise ConsumptionError("result() would block the event loop that runs here: use 'await aresult()'")
+        else:
             if self._is_mine():
                 while batch := self._buffer.take(until):
                     self._transcript.add(batch)
@@ -272,10 +273,9 @@ class OwnedStream(Stream, Generic[T]):
     async def aresult(self) -> T:
         """As `result`, without blocking the loop."""
         self._ask()
-        if not self._work.settled:
-            if self._is_mine():
-                await self._discard()
-            await self._work.wait_async(None)
+        if self._is_mine():
+            await self._discard()
+        await self._work.wait_async(None)
         return self._outcome()
 
     async def _discard(self) -> None:
@@ -314,9 +314,7 @@ class OwnedStream(Stream, Generic[T]):
     def close(self) -> None:
         """Leave the stream: cancel the run if it goes on, and wait up to ``grace`` seconds for its work to end."""
         if self._begun and not self._work.over and running_loop() is not None:
-            raise ConsumptionError(
-                "closing would block the event loop that runs here: use 'async with' or 'aclose()'"
-            )
+            raise ConsumptionError("closing would block the event loop that runs here: use 'async with' or 'aclose()'")
         if self._cut() and not self._work.wait(self._grace):
             self._overdue()
 
@@ -347,7 +345,7 @@ class OwnedStream(Stream, Generic[T]):
             f"{self._work.name} of run {self.run_id} still runs {self._grace} s after its stream was left; "
             "what it emits is discarded",
             GraceWarning,
-            stacklevel=4,
+            stacklevel=level_outside(),
         )
 
     def _raise_unasked(self, error: BaseException | None) -> None:

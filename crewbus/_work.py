@@ -6,6 +6,7 @@ import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ class Work:
         self._over = threading.Event()
         self._listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self._task: asyncio.Task[Any] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -58,7 +60,10 @@ class Work:
         if self._is_async and loop is not None:
             self._follow(loop, loop.create_task(self._perform(), name=f"crewbus:{self.name}", context=context))
             return
-        threading.Thread(target=context.run, args=(self._serve,), name=f"crewbus:{self.name}", daemon=True).start()
+        self._thread = threading.Thread(
+            target=context.run, args=(self._serve,), name=f"crewbus:{self.name}", daemon=True
+        )
+        self._thread.start()
 
     def _follow(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         self.loop, self._task = loop, task
@@ -121,14 +126,12 @@ class Work:
         """Cancel the task, where the work is one; a thread notices at its next crewbus call."""
         loop, task = self.loop, self._task
         if loop is not None and task is not None:
-            try:
+            with suppress(RuntimeError):  # its loop is closed, and the task with it
                 loop.call_soon_threadsafe(task.cancel)
-            except RuntimeError:
-                pass  # its loop is closed, and the task with it
 
     def forked(self) -> None:
         """Be over: in a forked child, where neither the thread nor the loop lives on."""
-        self._call = self._task = self.loop = None
+        self._call = self._task = self.loop = self._thread = None
         self._lock, self._over = threading.Lock(), threading.Event()
         if not self.settled:
             self.error, self.settled = Cancelled("the process was forked"), True
@@ -141,7 +144,7 @@ class Work:
 
     def wait(self, timeout: float | None) -> bool:
         """Block until it is over; returns whether it is."""
-        return self._over.wait(timeout)
+        return self._over.wait(timeout) and self._join()
 
     async def wait_async(self, timeout: float | None) -> bool:
         """As `wait`, without blocking the loop."""
@@ -150,15 +153,17 @@ class Work:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
 
+        def settle() -> None:
+            if not future.done():
+                future.set_result(None)
+
         def notify() -> None:
-            try:
-                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
-            except RuntimeError:
-                pass  # the waiting loop is closed
+            with suppress(RuntimeError):  # the waiting loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(settle)
 
         with self._lock:
             if self._over.is_set():
-                return True
+                return self._join()
             self._listeners.append(notify)
         try:
             await asyncio.wait([future], timeout=timeout)
@@ -166,7 +171,13 @@ class Work:
             with self._lock:
                 if notify in self._listeners:
                     self._listeners.remove(notify)
-        return self._over.is_set()
+        return self._over.is_set() and self._join()
+
+    def _join(self) -> bool:
+        # The thread has nothing left to do but to end; after this it is gone.
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        return True
 
 
 def deadline(timeout: float | None) -> float | None:

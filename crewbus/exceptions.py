@@ -89,7 +89,7 @@ class ConsumptionError(CrewbusError):
     """A stream is consumed in a way that can't work: both ``for`` and ``async for``, or blocking a loop."""
 
 
-class SlowConsumer(CrewbusError):  # noqa: N818 - a condition of the consumer, named as the design names it
+class SlowConsumer(CrewbusError):
     """A stream was failed because its consumer fell too far behind."""
 
 
@@ -141,5 +141,5 @@ class GraceWarning(CrewbusWarning):
     """Work still runs after the time it had to end: names it."""
 
 
-class Cancelled(BaseException):  # noqa: N818 - like asyncio.CancelledError, not an error
+class Cancelled(BaseException):
     """The run was cancelled; raised once in each thread or task that calls crewbus inside it."""

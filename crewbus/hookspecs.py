@@ -1,11 +1,15 @@
 """Every hook of crewbus: when it is called, in which order, what an exception does, who implements it.
 
 Implement those you need, with those of the arguments you need, and mark each with `crewbus.hookimpl`.
-Unless a hook says otherwise: all implementations are called, the last registered first (``tryfirst``,
-``trylast`` and wrappers as in pluggy); one that raises is reported through `crewbus_plugin_error` with its
-plugin's name, distribution and version, its siblings still run, and whoever caused the call notices nothing;
-a BaseException that is no Exception goes on to the caller once the siblings have run. What a wrapper
-raises ends the call as in pluggy, and is then reported likewise. Implementations are plain functions: an ``async def`` is refused at registration.
+Unless a hook says otherwise:
+
+- all implementations are called, the last registered first; ``tryfirst``, ``trylast`` and wrappers as in pluggy;
+- one that raises is reported through `crewbus_plugin_error` with its plugin's name, distribution and version; its
+  siblings still run, and whoever caused the call notices nothing;
+- a BaseException that is no Exception goes on to the caller once the siblings have run;
+- what a wrapper raises ends the call as in pluggy, and is then reported likewise.
+
+Implementations are plain functions: an ``async def`` is refused at registration.
 """
 
 from __future__ import annotations

@@ -57,9 +57,7 @@ class MemoryStore(Store):
             if event.seq < len(log.events):
                 return
             if event.seq > len(log.events):
-                raise RecordingError(
-                    f"run {root_id}: event {event.seq} would leave a gap after {len(log.events) - 1}"
-                )
+                raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {len(log.events) - 1}")
             size = len(event.data) + OVERHEAD
             self._make_room(size)
             log.events.append(event)

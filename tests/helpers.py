@@ -1,0 +1,62 @@
+"""What the tests share: events, a bus without entry points, threads that can't hang."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import crewbus
+
+TIMEOUT = 20.0
+"""Seconds after which a wait in a test has failed; nothing should ever come near it."""
+
+
+@crewbus.event(name="tests.Noted")
+class Noted:
+    text: str = ""
+
+
+@crewbus.event(name="tests.Done")
+class Done(Noted):
+    """A subclass of another event."""
+
+
+@contextmanager
+def quiet_bus(**options: Any) -> Iterator[crewbus.Bus]:
+    """A bus of the built-in plugins alone, closed at the end."""
+    with crewbus.Bus(entry_points=False, **options) as bus:
+        yield bus
+
+
+def in_thread(function: Callable[..., Any], *args: Any) -> Future[Any]:
+    """Call ``function`` in a bare thread; its result or exception is the future's."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
+    """Call ``function(i)`` in ``count`` threads that begin at once; their results in order of ``i``."""
+    barrier = threading.Barrier(count)
+
+    def begin(i: int) -> Any:
+        barrier.wait(TIMEOUT)
+        return function(i)
+
+    futures = [in_thread(begin, i) for i in range(count)]
+    return [future.result(TIMEOUT) for future in futures]
+
+
+def crewbus_threads() -> list[str]:
+    """The names of the threads that crewbus started and that live."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("crewbus")]

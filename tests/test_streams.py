@@ -1,0 +1,619 @@
+"""Streams: what they yield, how they are consumed, and that leaving one leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import pytest
+from helpers import TIMEOUT, Noted, crewbus_threads, in_thread, quiet_bus
+
+import crewbus
+from crewbus import (
+    Chunk,
+    ConsumptionError,
+    GraceWarning,
+    Retracted,
+    RunCancelled,
+    RunCancelledError,
+    RunFailed,
+    RunFinished,
+    RunNotFoundError,
+    StreamOptions,
+    TargetError,
+)
+
+
+def agent(*words):
+    for word in words:
+        crewbus.chunk(word)
+    return len(words)
+
+
+async def async_agent(*words):
+    for word in words:
+        crewbus.chunk(word)
+        await asyncio.sleep(0)
+    return len(words)
+
+
+def failing(*words):
+    agent(*words)
+    raise LookupError("no such topic")
+
+
+@pytest.fixture
+def bus():
+    """A bus that must be left as clean as it was made."""
+    with quiet_bus() as bus:
+        yield bus
+        assert bus.runs == []
+        assert not bus._awaited
+    assert not bus._works
+    assert crewbus_threads() == []
+
+
+def kinds(frames):
+    return [type(frame.event) for frame in frames]
+
+
+# What a stream yields
+
+
+@pytest.mark.parametrize("function", [agent, async_agent])
+def test_frames_result_and_text(bus, function):
+    with bus.stream(function, "a", "b", "c") as stream:
+        frames = list(stream)
+        assert kinds(frames) == [Chunk, Chunk, Chunk, RunFinished]
+        assert {frame.run_id for frame in frames} == {stream.run_id}
+        assert stream.text() == "abc"
+        assert stream.result() == 3
+        assert list(stream) == []
+
+
+@pytest.mark.parametrize("function", [agent, async_agent])
+def test_frames_result_and_text_on_a_loop(bus, function):
+    async def main():
+        async with bus.stream(function, "a", "b", "c") as stream:
+            frames = [frame async for frame in stream]
+            assert kinds(frames) == [Chunk, Chunk, Chunk, RunFinished]
+            assert stream.text() == "abc"
+            assert await stream.aresult() == 3 == stream.result()
+
+    asyncio.run(main())
+
+
+def test_keyword_arguments_and_options_reach_their_owners(bus):
+    def greet(name, *, greeting):
+        run = crewbus.current_run()
+        return f"{greeting} {name}", run.id, run.name, dict(run.tags)
+
+    options = StreamOptions(id="greeting", name="greeter", tags={"tenant": "acme"})
+    with bus.stream(greet, "you", greeting="hello", options=options) as stream:
+        assert stream.result() == ("hello you", "greeting", "greeter", {"tenant": "acme"})
+        assert stream.run_id == "greeting"
+        assert stream.run.tags == {"tenant": "acme"}
+
+
+def test_a_coroutine_from_a_plain_function_is_run_to_its_end(bus):
+    with bus.stream(lambda: async_agent("a", "b")) as stream:
+        assert (stream.result(), stream.text()) == (2, "ab")
+
+
+def test_other_events_are_no_frames(bus):
+    def emits():
+        crewbus.emit(Noted("not a frame"))
+        crewbus.chunk("a")
+
+    with bus.stream(emits) as stream:
+        assert kinds(stream) == [Chunk, RunFinished]
+
+
+def test_reasoning_and_tool_calls_are_frames_but_not_text(bus):
+    def thinks():
+        crewbus.chunk("hm ", "reasoning")
+        crewbus.chunk('{"q":', "tool_call")
+        crewbus.chunk("answer")
+
+    with bus.stream(thinks) as stream:
+        assert [frame.event.kind for frame in stream if type(frame.event) is Chunk] == [
+            "reasoning",
+            "tool_call",
+            "text",
+        ]
+        assert stream.text() == "answer"
+
+
+def test_retracted_text_is_out_of_the_text(bus):
+    def retries():
+        run = crewbus.current_run()
+        crewbus.chunk("kept ")
+        since = crewbus.chunk("wrong ").seq
+        with run.bus.run("inner"):
+            crewbus.chunk("wrong too ")
+        crewbus.emit(Retracted(since, "the connection broke"))
+        crewbus.chunk("right")
+
+    with bus.stream(retries) as stream:
+        assert stream.text() == "kept right"
+    with bus.stream(retries) as stream:
+        assert kinds(stream) == [Chunk, Chunk, Chunk, Retracted, Chunk, RunFinished]
+
+
+def test_batches_yield_what_is_there_at_once(bus):
+    ready = threading.Event()
+
+    def produces():
+        agent("a", "b", "c")
+        ready.set()
+
+    with bus.stream(produces) as stream:
+        assert ready.wait(TIMEOUT)
+        batches = iter(stream.batches())
+        assert [frame.event.text for frame in next(batches)[:3]] == ["a", "b", "c"]
+        rest = [frame for batch in batches for frame in batch]
+        assert len(rest) <= 1
+        assert stream.text() == "abc"
+
+
+def test_batches_on_a_loop_go_on_where_a_loop_was_left(bus):
+    async def main():
+        async with bus.stream(async_agent, *"abcdef") as stream:
+            async for frame in stream:
+                assert frame.event.text == "a"
+                break
+            texts = [
+                frame.event.text async for batch in stream.batches() for frame in batch if type(frame.event) is Chunk
+            ]
+            assert "".join(texts) == "bcdef"
+            assert stream.text() == "abcdef"
+
+    asyncio.run(main())
+
+
+def test_second_loop_goes_on_where_the_first_was_left(bus):
+    with bus.stream(agent, "a", "b", "c") as stream:
+        for frame in stream:
+            assert frame.event.text == "a"
+            break
+        assert [frame.event.text for frame in stream if type(frame.event) is Chunk] == ["b", "c"]
+        assert stream.text() == "abc"
+
+
+# Failing
+
+
+def test_failure_ends_the_iteration_and_is_raised_when_leaving(bus):
+    with pytest.raises(LookupError, match="no such topic"), bus.stream(failing, "a") as stream:
+        frames = list(stream)
+        assert frames[-1].event == RunFailed("builtins.LookupError", "no such topic")
+
+
+def test_failure_is_raised_once_by_whoever_asks(bus):
+    with bus.stream(failing, "a") as stream:
+        with pytest.raises(LookupError):
+            stream.result()
+        assert kinds(stream) == []
+
+
+def test_failure_does_not_hide_the_consumers_own(bus):
+    with pytest.raises(KeyError, match="mine"), bus.stream(failing) as stream:
+        list(stream)
+        raise KeyError("mine")
+
+
+def test_failure_on_a_loop(bus):
+    async def main():
+        async with bus.stream(failing, "a") as stream:
+            async for _ in stream:
+                pass
+
+    with pytest.raises(LookupError):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_a_base_exception_of_the_work_cancels_its_run(bus, error):
+    def leaves():
+        raise error
+
+    with bus.stream(leaves) as stream:
+        assert kinds(stream) == [RunCancelled]
+        with pytest.raises(RunCancelledError, match=error.__name__):
+            stream.result()
+
+
+def test_what_cannot_be_streamed_is_refused(bus):
+    def generates():
+        yield "a"
+
+    with pytest.raises(TargetError, match="generator function"):
+        bus.stream(generates)
+    with pytest.raises(TargetError, match="can't be called"):
+        bus.stream("agent")
+
+
+def test_id_in_use_is_told_when_the_stream_is_entered(bus):
+    with bus.run(id="taken"):
+        stream = bus.stream(agent, options=StreamOptions(id="taken"))
+        with pytest.raises(crewbus.RunIdInUseError, match="taken"):
+            stream.__enter__()
+        stream.close()
+
+
+# How a stream may be consumed
+
+
+def test_for_and_async_for_exclude_each_other(bus):
+    with bus.stream(agent, "a") as stream:
+        next(iter(stream))
+
+        async def join():
+            async for _ in stream:
+                pass
+
+        with pytest.raises(ConsumptionError, match="consumed with 'for'"):
+            asyncio.run(join())
+        list(stream)
+
+    async def main():
+        async with bus.stream(async_agent, "a") as stream:
+            await anext(aiter(stream))
+            with pytest.raises(ConsumptionError, match="consumed with 'async for'"):
+                iter(stream)
+
+    asyncio.run(main())
+
+
+def test_nothing_blocks_a_running_loop(bus):
+    async def main():
+        stream = bus.stream(async_agent, "a")
+        for blocking in (stream.__enter__, stream.__iter__, stream.result, stream.text):
+            with pytest.raises(ConsumptionError, match="block the event loop"):
+                blocking()
+        async with stream:
+            with pytest.raises(ConsumptionError, match="aclose"):
+                stream.close()
+            assert await stream.aresult() == 1
+
+    asyncio.run(main())
+
+
+def test_async_for_outside_a_loop_says_so(bus):
+    stream = bus.stream(agent)
+    with pytest.raises(ConsumptionError, match="running asyncio event loop"):
+        stream.__aiter__()
+
+
+# Results
+
+
+def test_result_without_iterating_discards_the_frames_and_never_blocks_the_producer(bus):
+    with bus.stream(agent, *"x" * 5000, options=StreamOptions(bound=2)) as stream:
+        assert stream.result() == 5000
+        assert list(stream) == []
+        assert stream.text() == "x" * 5000
+
+
+def test_result_on_a_loop_without_iterating(bus):
+    async def main():
+        for function in (agent, async_agent):
+            async with bus.stream(function, *"x" * 100, options=StreamOptions(bound=64)) as stream:
+                assert await stream.aresult() == 100
+
+    asyncio.run(main())
+
+
+def test_result_in_time_or_not(bus):
+    go = threading.Event()
+    with bus.stream(go.wait, TIMEOUT) as stream:
+        with pytest.raises(crewbus.ResultTimeoutError, match="it goes on"):
+            stream.result(timeout=0.01)
+        go.set()
+        assert stream.result(timeout=TIMEOUT) is True
+
+
+def test_result_from_another_thread_than_the_consumer(bus):
+    with bus.stream(agent, *"abc") as stream:
+        first = next(iter(stream))
+        asked = in_thread(stream.result)
+        rest = list(stream)
+        assert asked.result(TIMEOUT) == 3
+        assert len([first, *rest]) == 4
+
+
+# Leaving
+
+
+def until_cancelled(started, ended):
+    started.set()
+    try:
+        while True:
+            crewbus.chunk("x")
+    finally:
+        ended.set()
+
+
+async def until_cancelled_async(started, ended):
+    started.set()
+    try:
+        while True:
+            crewbus.chunk("x")
+            await asyncio.sleep(0)
+    finally:
+        ended.set()
+
+
+@pytest.mark.parametrize("function", [until_cancelled, until_cancelled_async])
+@pytest.mark.parametrize("how", ["break", "unread", "exception"])
+def test_leaving_early_cancels(bus, function, how):
+    started, ended = threading.Event(), threading.Event()
+    seen = []
+    bus.on(crewbus.RunEnded, seen.append)
+
+    def consume():
+        with bus.stream(function, started, ended, options=StreamOptions(bound=4)) as stream:
+            if how == "break":
+                for _ in stream:
+                    break
+            assert started.wait(TIMEOUT)
+            if how == "exception":
+                raise KeyError(how)
+
+    if how == "exception":
+        with pytest.raises(KeyError, match="exception"):
+            consume()
+    else:
+        consume()
+    assert ended.is_set()
+    assert kinds(seen) == [RunCancelled]
+
+
+@pytest.mark.parametrize("function", [until_cancelled, until_cancelled_async])
+@pytest.mark.parametrize("how", ["break", "unread", "exception", "cancelled"])
+def test_leaving_early_cancels_on_a_loop(bus, function, how):
+    started, ended = threading.Event(), threading.Event()
+
+    async def consume():
+        async with bus.stream(function, started, ended, options=StreamOptions(bound=100)) as stream:
+            if how == "unread":
+                await asyncio.to_thread(started.wait, TIMEOUT)
+                return
+            async for _ in stream:
+                if how == "break":
+                    break
+                if how == "exception":
+                    raise KeyError(how)
+                if how == "cancelled":
+                    asyncio.current_task().cancel()
+
+    async def main():
+        task = asyncio.create_task(consume())
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        expected = {"exception": KeyError, "cancelled": asyncio.CancelledError}.get(how, type(None))
+        assert type(result) is expected
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert ended.wait(TIMEOUT)
+
+
+def test_a_task_cancelled_before_its_first_step_still_ends_its_run(bus):
+    async def main():
+        async with bus.stream(async_agent, "a"):
+            pass
+        assert bus.runs == []
+
+    asyncio.run(main())
+
+
+def test_closing_before_the_first_item_starts_nothing(bus):
+    stream = bus.stream(agent, "a")
+    stream.close()
+    assert list(stream) == []
+    with pytest.raises(crewbus.RunError, match="closed before its work began"):
+        stream.result()
+
+    async def main():
+        stream = bus.stream(async_agent, "a")
+        await stream.aclose()
+        assert [frame async for frame in stream] == []
+
+    asyncio.run(main())
+
+
+def test_a_stream_never_entered_is_just_an_object(bus):
+    stream = bus.stream(agent, "a")
+    gone = weakref.ref(stream)
+    del stream
+    gc.collect()
+    assert gone() is None
+    bus._awaited.clear()
+
+
+def test_a_stream_dropped_without_with_cancels_its_work(bus):
+    started, ended = threading.Event(), threading.Event()
+    stream = bus.stream(until_cancelled, started, ended, options=StreamOptions(bound=4))
+    next(iter(stream))
+    del stream
+    gc.collect()
+    assert ended.wait(TIMEOUT)
+    bus.close()
+
+
+def test_work_that_ignores_its_cancellation_is_named_and_silenced(bus):
+    go, emitted = threading.Event(), []
+    seen = []
+    bus.on(Noted, seen.append)
+
+    def stubborn():
+        crewbus.chunk("a")
+        assert go.wait(TIMEOUT)
+        for _ in range(3):
+            try:
+                emitted.append(crewbus.emit(Noted("too late")))
+            except crewbus.Cancelled:
+                emitted.append("cancelled")
+
+    with (
+        pytest.warns(GraceWarning, match="stubborn of run .* still runs"),
+        bus.stream(stubborn, options=StreamOptions(grace=0.01)) as stream,
+    ):
+        next(iter(stream))
+    assert bus.runs == []
+    go.set()
+    assert stream._work.wait(TIMEOUT)
+    assert emitted == ["cancelled", None, None]
+    assert seen == []
+
+
+def test_cancelled_once_in_each_thread_so_that_cleaning_up_may_emit(bus):
+    started = threading.Event()
+    noted = []
+    bus.on(Noted, lambda envelope: noted.append((envelope.event.text, envelope.run_id)))
+
+    def tidy():
+        started.set()
+        try:
+            while True:
+                crewbus.chunk("x")
+        finally:
+            crewbus.emit(Noted("closed the connection"))
+
+    with bus.stream(tidy, options=StreamOptions(bound=4)) as stream:
+        assert started.wait(TIMEOUT)
+    assert noted == [("closed the connection", stream.run_id)]
+
+
+def test_cancellation_reaches_nested_runs(bus):
+    with bus.run() as root, bus.run() as nested:
+        root.cancel("enough")
+        with pytest.raises(crewbus.Cancelled, match="enough"):
+            nested.chunk("x")
+
+
+# Watching
+
+
+def test_watching_before_the_start_misses_nothing(bus):
+    stream = bus.subscribe("later")
+    with bus.run(id="later"):
+        bus.chunk("a")
+        bus.chunk("b")
+    assert kinds(stream) == [Chunk, Chunk, RunFinished]
+
+
+def test_waiting_for_the_start_in_a_thread_and_in_a_task(bus):
+    async def follow():
+        async with bus.subscribe("later") as stream:
+            waiting.set()
+            return [frame.event.text async for frame in stream if type(frame.event) is Chunk]
+
+    waiting = threading.Event()
+    in_task = in_thread(asyncio.run, follow())
+    in_loop = in_thread(bus.subscribe("later").text)
+    assert waiting.wait(TIMEOUT)
+    with bus.run(id="later"):
+        bus.chunk("a")
+    assert in_task.result(TIMEOUT) == ["a"]
+    assert in_loop.result(TIMEOUT) == "a"
+
+
+def test_a_run_that_never_starts_is_given_up(bus):
+    with pytest.raises(RunNotFoundError, match="no run of that id"):
+        list(bus.subscribe("never", timeout=0.01))
+
+    async def main():
+        async with bus.subscribe("never", timeout=0.01) as stream:
+            await anext(aiter(stream))
+
+    with pytest.raises(RunNotFoundError, match="no run of that id"):
+        asyncio.run(main())
+    gc.collect()
+    bus._awaited.clear()
+
+
+def test_leaving_a_watch_cancels_nothing(bus):
+    with bus.run() as run:
+        with bus.subscribe(run.id):
+            bus.chunk("a")
+        bus.chunk("b")
+        assert run.sinks == ()
+        assert run.tree.sinks == 0
+
+
+def test_a_watch_dropped_is_let_go_at_the_next_chunk(bus):
+    with bus.run() as run:
+        bus.subscribe(run.id)
+        gc.collect()
+        bus.chunk("a")
+        assert run.sinks == ()
+        assert run.tree.sinks == 0
+
+
+def test_many_watchers_join_in_the_middle(bus):
+    with bus.run() as run:
+        streams = []
+        for i in range(10):
+            streams.append(bus.subscribe(run.id))
+            bus.chunk(str(i))
+    assert [stream.text() for stream in streams] == ["0123456789"[i:] for i in range(10)]
+
+
+def test_a_watcher_in_the_middle_of_a_nested_run(bus):
+    with bus.run("outer") as outer:
+        with bus.run("inner"):
+            stream = bus.subscribe(outer.id)
+            bus.chunk("a")
+        bus.chunk("b")
+    assert stream.text() == "ab"
+
+
+# Where the work runs
+
+
+def test_sync_work_has_a_thread_of_its_own_and_the_callers_context(bus):
+    seen = []
+
+    def work():
+        seen.append((threading.current_thread(), crewbus.current_run().parent))
+
+    with bus.run() as outer, bus.stream(work) as stream:
+        stream.result()
+    ((thread, parent),) = seen
+    assert thread is not threading.current_thread()
+    assert parent is outer
+
+
+def test_async_work_is_a_task_on_the_consumers_loop(bus):
+    async def work():
+        return asyncio.get_running_loop(), crewbus.current_run()
+
+    async def main():
+        with bus.run() as outer:
+            async with bus.stream(work) as stream:
+                loop, run = await stream.aresult()
+                assert loop is asyncio.get_running_loop()
+                assert run.parent is outer
+            assert crewbus.current_run() is outer
+
+    asyncio.run(main())
+
+
+def test_async_work_of_a_sync_consumer_has_a_loop_of_its_own(bus):
+    async def work():
+        return threading.current_thread()
+
+    with bus.stream(work) as stream:
+        assert stream.result() is not threading.current_thread()
+
+
+def test_a_consumer_that_closes_the_bus_is_not_stuck(bus):
+    started, ended = threading.Event(), threading.Event()
+    with bus.stream(until_cancelled, started, ended, options=StreamOptions(bound=4)) as stream:
+        next(iter(stream))
+        bus.close()
+        assert ended.is_set()
+    assert bus.closed
