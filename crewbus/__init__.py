@@ -70,8 +70,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from crewbus._bus import Bus, chunk, default_bus, emit
+    from crewbus._bus import Bus
     from crewbus._context import current_run
+    from crewbus._default import chunk, default_bus, emit
     from crewbus._guard import Failure
     from crewbus._manager import PluginInfo, PluginManager
     from crewbus._markers import hookimpl, hookspec
@@ -131,8 +132,9 @@ if TYPE_CHECKING:
 # Where each public name lives. Modules load when a name of theirs is first used, so that `import crewbus`
 # costs next to nothing to whoever only passes by.
 _HOMES = {
-    "_bus": "Bus chunk default_bus emit",
+    "_bus": "Bus",
     "_context": "current_run",
+    "_default": "chunk default_bus emit",
     "_guard": "Failure",
     "_manager": "PluginInfo PluginManager",
     "_markers": "hookimpl hookspec",

@@ -1,4 +1,4 @@
-"""The bus: the façade over dispatch, runs, streams, recording and plugins."""
+"""The bus: the façade over runs, streams, recording and plugins."""
 
 from __future__ import annotations
 
@@ -14,33 +14,31 @@ from typing import Any, Final, Self, TypeVar
 
 from crewbus import _buffer
 from crewbus._buffer import Buffer, Slow, buffers_of
-from crewbus._context import running_loop, scope
-from crewbus._dispatch import Dispatch, flatten, inside_delivery
+from crewbus._context import running_loop
+from crewbus._dispatch import inside_delivery
+from crewbus._flatten import flatten
 from crewbus._guard import collecting, level_outside
 from crewbus._manager import PluginManager, entry_points
-from crewbus._record import Record
+from crewbus._recording import Recording
 from crewbus._run import Run, Sink
-from crewbus._serialization import Codec
 from crewbus._stream import OwnedStream, Stream, StreamOptions
 from crewbus._work import Work, deadline
-from crewbus.abc import Store, StoredEvent
 from crewbus.builtin import memory_store
 from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
 from crewbus.builtin.run_scope import RunScope
-from crewbus.events import Chunk, Envelope, RunStarted, event_type_of, register_event
+from crewbus.events import RunStarted, event_type_of, register_event
 from crewbus.exceptions import (
     BusClosedError,
     FlushError,
     GraceWarning,
     PluginError,
-    RecordingError,
     RunError,
     RunIdInUseError,
     RunNotFoundError,
     UnregisteredEventError,
 )
 
-__all__ = ["Bus", "chunk", "default_bus", "emit"]
+__all__ = ["Bus"]
 
 T = TypeVar("T")
 
@@ -55,7 +53,11 @@ CLOSE_TIMEOUT: Final = 10.0
 """How many seconds closing waits for what is still running, unless told otherwise."""
 
 
-class Bus(Dispatch):
+live_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
+"""The buses that are not closed: what a fork and the process's exit concern."""
+
+
+class Bus(Recording):
     """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
 
     ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; a plugin that bears
@@ -76,20 +78,15 @@ class Bus(Dispatch):
         unscoped: str = "warn",
     ) -> None:
         super().__init__(unscoped)
-        self._runs: dict[str, Run] = {}
         self._awaited: dict[str, set[weakref.ref[Buffer]]] = {}
         self._works: set[Work] = set()
-        self._armed = False
-        self._store: Store | None = None
-        self._codec: Codec | None = None
-        self._opening = threading.RLock()
         self._strict = strict
         self._complete = False
         self.plugins = PluginManager(self._report, self._reflatten)
         for name in [blocked] if isinstance(blocked, str) else blocked:
             self.plugins.set_blocked(name)
         self._load(plugins, entry_points)
-        _buses.add(self)
+        live_buses.add(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self._runs)} live runs"
@@ -275,115 +272,6 @@ class Bus(Dispatch):
         if run is not None:
             run.check()
 
-    # Recording
-
-    @property
-    def recording(self) -> bool:
-        """Whether recording is armed for the runs of this bus that don't say otherwise."""
-        return self._armed
-
-    @property
-    def store(self) -> Store:
-        """Where this bus records; opened at first use. Raises `RecordingError` if none can be."""
-        if self._store is None:
-            with self._opening:
-                if self._store is None:
-                    self._store = self._open_store("memory:")
-        return self._store
-
-    def enable_recording(self, store: Store | str | None = None) -> None:
-        """Arm recording: root runs that start from now on are recorded, from their first event to their last.
-
-        ``store``: a `Store`, or the URL of one; by default the one in use, or else one in memory. Arming what
-        is armed changes nothing. Raises `RecordingError` if nothing would record, and if another store is
-        given while recorded runs are live.
-        """
-        self._require_recorder()
-        if store is not None and store is not self._store:
-            if any(run.recorded for run in self.runs):
-                raise RecordingError("recorded runs are live: the store can't be changed before they end")
-            self._store = self._open_store(store) if isinstance(store, str) else store
-        _ = self.store
-        self._armed = True
-
-    def disable_recording(self) -> None:
-        """Disarm recording: runs that start from now on are not recorded; live ones are, to their end."""
-        self._armed = False
-
-    def reset_recording(self) -> None:
-        """Drop what is kept of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""
-        if self._runs:
-            raise RecordingError(f"{len(self._runs)} runs are live ({', '.join(list(self._runs)[:3])}): end them first")
-        if self._store is not None:
-            for root in self._store.roots():
-                self._store.drop(root)
-
-    def record_of(self, run_id: str) -> Record:
-        """The record of a run, live or finished; raises `RunNotFoundError` if there is none."""
-        root = self._store.root_of(run_id) if self._store is not None else None
-        if root is None or self._store is None:
-            raise RunNotFoundError(f"run {run_id} is not recorded: arm recording before it starts")
-        return Record(self._store, run_id, root, self.decode)
-
-    def _arms(self, wanted: bool | None) -> bool:
-        armed = self._armed if wanted is None else wanted
-        if armed:
-            self._require_recorder()
-            _ = self.store
-        return armed
-
-    def _require_recorder(self) -> None:
-        if not self._recorders:
-            raise RecordingError(
-                "nothing would record: the plugin 'checkpoint_recorder' is blocked, and no other records"
-            )
-
-    def _open_store(self, url: str) -> Store:
-        store: Store | None = self.plugins.hook.crewbus_open_store(bus=self, url=url)
-        if store is None:
-            raise RecordingError(f"no plugin opens the store {url!r}: install or unblock the one for its scheme")
-        return store
-
-    def encode(self, envelope: Envelope) -> StoredEvent:
-        """What a recorder writes of an envelope; raises `UnserializableError` if it would not come back as it was."""
-        name, version, data = self._coder().encode(envelope.event)
-        source = envelope.source
-        if source is not None and not isinstance(source, str):
-            source = type(source).__qualname__
-        assert envelope.run_id is not None
-        return StoredEvent(
-            envelope.run_id,
-            envelope.seq,
-            envelope.parent,
-            envelope.at,
-            source,
-            envelope.attempt,
-            name,
-            version,
-            data,
-        )
-
-    def decode(self, stored: StoredEvent) -> Envelope:
-        """The envelope that was encoded; its source is a name. Raises `DecodeError`."""
-        event = self._coder().decode(stored.name, stored.version, stored.data)
-        return Envelope(
-            event,
-            stored.run_id,
-            stored.seq,
-            stored.parent,
-            stored.at,
-            stored.source,
-            stored.attempt,
-            replayed=True,
-        )
-
-    def _coder(self) -> Codec:
-        if self._codec is None:
-            with self._opening:
-                if self._codec is None:
-                    self._codec = Codec(lambda made: self.plugins.hook.crewbus_converter(bus=self, converter=made))
-        return self._codec
-
     # Flushing and closing
 
     def flush(self, timeout: float | None = None) -> None:
@@ -470,7 +358,7 @@ class Bus(Dispatch):
             self.plugins.hook.crewbus_close(bus=self)
         if self._store is not None:
             self._store.close()
-        _buses.discard(self)
+        live_buses.discard(self)
         if late:
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=level_outside()
@@ -518,50 +406,8 @@ def _left(until: float | None) -> float | None:
     return None if until is None else max(0.0, until - time.monotonic())
 
 
-# The default bus, and what libraries call
-
-_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
-
-
-class _Default:
-    """The process's default bus, made at first use."""
-
-    def __init__(self) -> None:
-        self.bus: Bus | None = None
-        self.lock = threading.RLock()
-
-    def get(self) -> Bus:
-        with self.lock:
-            if self.bus is None or self.bus.closed:
-                self.bus = Bus()
-            return self.bus
-
-
-_default: Final = _Default()
-
-
-def default_bus() -> Bus:
-    """The process's default bus, with the plugins that are installed; made at first use, and anew once closed."""
-    return _default.get()
-
-
-def _bus_in_scope() -> Bus:
-    run = scope.get()
-    return run.bus if run is not None else default_bus()
-
-
-def emit(event: Any, *, source: Any = None) -> Envelope | None:
-    """Emit ``event`` on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.emit`."""
-    return _bus_in_scope().emit(event, source=source)
-
-
-def chunk(text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
-    """Emit a `Chunk` on the bus of the run in scope, or else on the default bus: for libraries."""
-    return _bus_in_scope().emit(Chunk(text, kind), source=source)
-
-
 def _close_all() -> None:
-    for bus in list(_buses):
+    for bus in list(live_buses):
         try:
             bus.close()
         except Exception as error:
@@ -570,8 +416,7 @@ def _close_all() -> None:
 
 def _forked_all() -> None:
     _buffer.generation.advance()
-    _default.lock = threading.RLock()
-    for bus in list(_buses):
+    for bus in list(live_buses):
         bus._forked()
 
 

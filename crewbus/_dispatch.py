@@ -1,43 +1,28 @@
-"""The hot path: hooks flattened to tuples of plain functions, handlers by event type, numbering, delivery."""
+"""The hot path: an event is stamped, recorded, streamed and delivered to whoever asked for it."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import attrs
-
-from crewbus._guard import Failure, Guard, collecting, level_outside, name_of
+from crewbus._flatten import Blame, Function, blames, chain, flatten
+from crewbus._guard import Failure, collecting, level_outside, name_of
+from crewbus._handlers import Handlers, Plan
 from crewbus._run import FREE, ORDERED
-from crewbus._tasks import Tasks
-from crewbus.events import FRAMES, Chunk, Envelope, RunCancelled, RunEnded, RunFailed, event_type_of
-from crewbus.exceptions import (
-    BusClosedError,
-    EventTypeError,
-    RedactionError,
-    UnscopedError,
-    UnscopedWarning,
-)
+from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed
+from crewbus.exceptions import BusClosedError, EventTypeError, RedactionError, UnscopedError, UnscopedWarning
 
 if TYPE_CHECKING:
-    import pluggy
-    from pluggy import HookCaller, HookImpl
-
     from crewbus._manager import PluginManager
     from crewbus._run import Run
-
-Function = Callable[..., Any]
-H = TypeVar("H", bound=Callable[[Envelope], Any])
 
 HOT: Final = (
     "crewbus_emit",
@@ -56,168 +41,21 @@ _now: Final = time.time
 _unscoped_numbers: Final = count()
 
 
-def project(impl: HookImpl, arguments: tuple[str, ...]) -> Function:
-    """``impl``'s function without its guard, taking ``arguments`` by position and passing on those it names."""
-    function = impl.function.function if isinstance(impl.function, Guard) else impl.function
-    if impl.argnames == arguments and not impl.kwargnames:
-        return cast(Function, function)
-    named = [f"{name}={name}" for name in impl.kwargnames if name in arguments]
-    call = ", ".join([*impl.argnames, *named])
-    # Only names that pluggy has checked against the hookspec get here.
-    return cast(Function, eval(f"lambda {', '.join(arguments)}: function({call})", {"function": function}))
-
-
-def flatten(hook: HookCaller, through_pluggy: bool) -> tuple[Function, ...]:
-    """The functions that stand for a call of ``hook``, in call order, taking the hookspec's arguments by position.
-
-    Where a wrapper stands in the way, or ``through_pluggy`` says that calls are watched, that is one
-    function: pluggy's own call.
-    """
-    assert hook.spec is not None
-    arguments = tuple(hook.spec.argnames)
-    impls = hook.get_hookimpls()
-    if not impls:
-        return ()
-    if through_pluggy or any(impl.wrapper or impl.hookwrapper for impl in impls):
-
-        def call(*values: Any) -> Any:
-            with collecting():
-                return hook(**dict(zip(arguments, values, strict=True)))
-
-        return (call,)
-    return tuple(project(impl, arguments) for impl in reversed(impls))
-
-
-def blames(hook: HookCaller, functions: tuple[Function, ...]) -> tuple[tuple[Function, Blame], ...]:
-    """Each function of a flattened hook with whom to blame when it fails."""
-    impls = hook.get_hookimpls()[::-1]
-    if len(functions) != len(impls) or any(impl.wrapper or impl.hookwrapper for impl in impls):
-        wrappers = ", ".join(impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper)
-        return tuple((function, Blame(wrappers or "(a monitor)", hook.name)) for function in functions)
-    return tuple(
-        (function, Blame(impl.plugin_name, hook.name)) for function, impl in zip(functions, impls, strict=True)
-    )
-
-
-@attrs.frozen
-class Blame:
-    """Whose function it is: the plugin's name, and the hook."""
-
-    plugin: str
-    hook: str
-
-
-@attrs.define(eq=False)
-class Subscription:
-    """A handler of an event type, as a plain call."""
-
-    event_type: type
-    function: Callable[[Envelope], Any]
-    call: Callable[[Envelope], Any]
-
-
-class Plan:
-    """What becomes of the events of one class."""
-
-    __slots__ = ("careful", "frame", "handlers", "heard", "silent")
-
-    def __init__(self, handlers: tuple[Subscription, ...], observed: bool, frame: bool, careful: bool) -> None:
-        self.handlers = tuple(handler.call for handler in handlers)
-        self.frame = frame
-        self.careful = careful
-        """Whether even an unwatched emission must go the long way: redactors, transports."""
-        self.heard = observed or bool(handlers)
-        """Whether an observer or handler is to be called."""
-        self.silent = not self.heard and not frame
-        """Whether nothing at all comes of it outside a run."""
-
-
-class Dispatch:
-    """Carries what is emitted to whoever asked for it. The base of `Bus`, which adds everything else."""
+class Dispatch(Handlers):
+    """Carries what is emitted to whoever asked for it."""
 
     plugins: PluginManager
 
     def __init__(self, unscoped: str) -> None:
+        super().__init__()
         if unscoped not in ("warn", "raise", "ignore"):
             raise EventTypeError(f"unscoped={unscoped!r}: choose 'warn', 'raise' or 'ignore'")
         self.unscoped = unscoped
-        self.closed = False
-        self._registry = threading.RLock()
-        self._subscriptions: tuple[Subscription, ...] = ()
-        self._plans: dict[type, Plan] = {}
-        self._tasks = Tasks(self._blame_handler)
         self._observers: tuple[tuple[Function, Blame], ...] = ()
         self._recorders: tuple[Function, ...] = ()
         self._routers: tuple[tuple[Function, Blame], ...] = ()
         self._redactors: tuple[tuple[str, Function], ...] = ()
-        self._transports = False
         self._scope: Callable[[], Run | None] = lambda: None
-
-    # Handlers
-
-    @overload
-    def on(self, event_type: type) -> Callable[[H], H]: ...
-    @overload
-    def on(self, event_type: type, handler: H) -> H: ...
-    def on(self, event_type: type, handler: H | None = None) -> H | Callable[[H], H]:
-        """Subscribe ``handler(envelope)`` to an event type and its subclasses; a decorator without ``handler``.
-
-        Handlers run inline, in the order of their registration, in the emitter's thread and context.
-        An ``async def`` handler runs as a task on the emitter's event loop, or on a background one where
-        none runs. Subscribing the same handler to the same type again changes nothing. One that
-        raises is reported by name, and nobody else notices. ``object`` stands for every event.
-        """
-        if not isinstance(event_type, type):
-            raise EventTypeError(f"bus.on() takes an event class; got {event_type!r}")
-
-        def subscribe(function: H) -> H:
-            if not callable(function):
-                raise EventTypeError(f"a handler is called with the envelope; {function!r} can't be called")
-            with self._registry:
-                if not any(s.event_type is event_type and s.function == function for s in self._subscriptions):
-                    self._subscriptions += (Subscription(event_type, function, self._as_call(function)),)
-                    self._plans = {}
-            return function
-
-        return subscribe if handler is None else subscribe(handler)
-
-    def off(self, event_type: type, handler: Callable[[Envelope], Any]) -> bool:
-        """End a subscription; returns whether there was one. An emission under way may still reach it."""
-        with self._registry:
-            before = self._subscriptions
-            self._subscriptions = tuple(s for s in before if not (s.event_type is event_type and s.function == handler))
-            self._plans = {}
-            return len(self._subscriptions) < len(before)
-
-    def _as_call(self, function: Callable[[Envelope], Any]) -> Callable[[Envelope], Any]:
-        called = getattr(type(function), "__call__", function)  # noqa: B004 - its kind matters, not that it is there
-        if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(called):
-            return function
-        name, schedule = name_of(function), self._tasks.schedule
-
-        @functools.wraps(function)
-        def call(envelope: Envelope) -> None:
-            schedule(function, name, envelope)
-
-        return call
-
-    def _plan(self, kind: type) -> Plan:
-        plans = self._plans  # a change puts another in its place, so that what is stale is stored nowhere
-        if self.closed:
-            raise BusClosedError(f"this bus is closed: {kind.__qualname__} was not emitted")
-        event_type_of(kind)
-        found: dict[Any, Subscription] = {}
-        for subscription in self._subscriptions:
-            if issubclass(kind, subscription.event_type):
-                found.setdefault(subscription.function, subscription)
-        frame = issubclass(kind, FRAMES)
-        plans[kind] = plan = Plan(
-            tuple(found.values()),
-            observed=bool(self._observers),
-            frame=frame,
-            careful=bool(self._redactors) or (frame and self._transports),
-        )
-        return plan
 
     # Plugins
 
@@ -231,6 +69,7 @@ class Dispatch:
             self._routers = blames(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
             self._transports = any(impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls())
             self._redactors = tuple(chain(pm, "crewbus_redact"))
+            self._observed, self._redacts = bool(self._observers), bool(self._redactors)
             self._scope = self._scoping(blames(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
             self._plans = {}
 
@@ -524,29 +363,6 @@ class Dispatch:
         except Exception:
             with suppress(Exception):
                 _log.exception("reporting a fault of %s failed", failure.name)
-
-
-def chain(pm: pluggy.PluginManager, hook: str) -> list[tuple[str, Function]]:
-    """A hook as a chain: for each implementation in call order, its plugin's name and a call of it alone."""
-    caller = getattr(pm.hook, hook)
-    impls = caller.get_hookimpls()
-    plain = [impl for impl in reversed(impls) if not (impl.wrapper or impl.hookwrapper)]
-    arguments = tuple(caller.spec.argnames)
-    if len(plain) == len(impls) and not getattr(pm, "watched", False):
-        return [(impl.plugin_name, project(impl, arguments)) for impl in plain]
-    return [(impl.plugin_name, _alone(pm, hook, impl, plain, arguments)) for impl in plain]
-
-
-def _alone(
-    pm: pluggy.PluginManager, hook: str, impl: HookImpl, plain: list[HookImpl], arguments: tuple[str, ...]
-) -> Function:
-    caller = pm.subset_hook_caller(hook, [other.plugin for other in plain if other is not impl])
-
-    def call(*values: Any) -> Any:
-        results = caller(**dict(zip(arguments, values, strict=True)))
-        return results[0] if results else None
-
-    return call
 
 
 def _withheld(event: RunEnded) -> RunEnded:

@@ -1,0 +1,58 @@
+"""The process's default bus, and what libraries call on whichever bus is in scope."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any, Final
+
+from crewbus._bus import Bus
+from crewbus._context import scope
+from crewbus.events import Chunk, Envelope
+
+__all__ = ["chunk", "default_bus", "emit"]
+
+
+class _Default:
+    """The process's default bus, made at first use."""
+
+    def __init__(self) -> None:
+        self.bus: Bus | None = None
+        self.lock = threading.RLock()
+
+    def get(self) -> Bus:
+        with self.lock:
+            if self.bus is None or self.bus.closed:
+                self.bus = Bus()
+            return self.bus
+
+
+_default: Final = _Default()
+
+
+def default_bus() -> Bus:
+    """The process's default bus, with the plugins that are installed; made at first use, and anew once closed."""
+    return _default.get()
+
+
+def _bus_in_scope() -> Bus:
+    run = scope.get()
+    return run.bus if run is not None else default_bus()
+
+
+def emit(event: Any, *, source: Any = None) -> Envelope | None:
+    """Emit ``event`` on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.emit`."""
+    return _bus_in_scope().emit(event, source=source)
+
+
+def chunk(text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
+    """Emit a `Chunk` on the bus of the run in scope, or else on the default bus: for libraries."""
+    return _bus_in_scope().emit(Chunk(text, kind), source=source)
+
+
+def _forked() -> None:
+    _default.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,89 @@
+"""Hooks flattened: for each hook, in call order, the plain functions that stand for a call of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+
+from crewbus._guard import Guard, collecting
+
+if TYPE_CHECKING:
+    from pluggy import HookCaller, HookImpl
+
+    from crewbus._manager import PluginManager
+
+Function = Callable[..., Any]
+
+
+def project(impl: HookImpl, arguments: tuple[str, ...]) -> Function:
+    """``impl``'s function without its guard, taking ``arguments`` by position and passing on those it names."""
+    function = impl.function.function if isinstance(impl.function, Guard) else impl.function
+    if impl.argnames == arguments and not impl.kwargnames:
+        return cast(Function, function)
+    named = [f"{name}={name}" for name in impl.kwargnames if name in arguments]
+    call = ", ".join([*impl.argnames, *named])
+    # Only names that pluggy has checked against the hookspec get here.
+    return cast(Function, eval(f"lambda {', '.join(arguments)}: function({call})", {"function": function}))
+
+
+def flatten(hook: HookCaller, through_pluggy: bool) -> tuple[Function, ...]:
+    """The functions that stand for a call of ``hook``, in call order, taking the hookspec's arguments by position.
+
+    Where a wrapper stands in the way, or ``through_pluggy`` says that calls are watched, that is one
+    function: pluggy's own call.
+    """
+    assert hook.spec is not None
+    arguments = tuple(hook.spec.argnames)
+    impls = hook.get_hookimpls()
+    if not impls:
+        return ()
+    if through_pluggy or any(impl.wrapper or impl.hookwrapper for impl in impls):
+
+        def call(*values: Any) -> Any:
+            with collecting():
+                return hook(**dict(zip(arguments, values, strict=True)))
+
+        return (call,)
+    return tuple(project(impl, arguments) for impl in reversed(impls))
+
+
+def blames(hook: HookCaller, functions: tuple[Function, ...]) -> tuple[tuple[Function, Blame], ...]:
+    """Each function of a flattened hook with whom to blame when it fails."""
+    impls = hook.get_hookimpls()[::-1]
+    if len(functions) != len(impls) or any(impl.wrapper or impl.hookwrapper for impl in impls):
+        wrappers = ", ".join(impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper)
+        return tuple((function, Blame(wrappers or "(a monitor)", hook.name)) for function in functions)
+    return tuple(
+        (function, Blame(impl.plugin_name, hook.name)) for function, impl in zip(functions, impls, strict=True)
+    )
+
+
+@attrs.frozen
+class Blame:
+    """Whose function it is: the plugin's name, and the hook."""
+
+    plugin: str
+    hook: str
+
+
+def chain(pm: PluginManager, hook: str) -> list[tuple[str, Function]]:
+    """A hook as a chain: for each implementation in call order, its plugin's name and a call of it alone."""
+    caller = getattr(pm.hook, hook)
+    impls = caller.get_hookimpls()
+    plain = [impl for impl in reversed(impls) if not (impl.wrapper or impl.hookwrapper)]
+    arguments = tuple(caller.spec.argnames)
+    if len(plain) == len(impls) and not pm.watched:
+        return [(impl.plugin_name, project(impl, arguments)) for impl in plain]
+    return [(impl.plugin_name, _alone(pm, hook, impl, plain, arguments)) for impl in plain]
+
+
+def _alone(pm: PluginManager, hook: str, impl: HookImpl, plain: list[HookImpl], arguments: tuple[str, ...]) -> Function:
+    caller = pm.subset_hook_caller(hook, [other.plugin for other in plain if other is not impl])
+
+    def call(*values: Any) -> Any:
+        results = caller(**dict(zip(arguments, values, strict=True)))
+        return results[0] if results else None
+
+    return call
