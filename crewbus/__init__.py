@@ -61,18 +61,20 @@ __all__ = [
     "chunk",
     "current_run",
     "default_bus",
+    "drain",
     "emit",
     "event",
     "event_types",
     "hookimpl",
     "hookspec",
     "register_event",
+    "run",
 ]
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
     from crewbus._context import current_run
-    from crewbus._default import chunk, default_bus, emit
+    from crewbus._default import chunk, default_bus, drain, emit, run
     from crewbus._guard import Failure
     from crewbus._manager import PluginInfo, PluginManager
     from crewbus._markers import hookimpl, hookspec
@@ -134,7 +136,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "_bus": "Bus",
     "_context": "current_run",
-    "_default": "chunk default_bus emit",
+    "_default": "chunk default_bus drain emit run",
     "_guard": "Failure",
     "_manager": "PluginInfo PluginManager",
     "_markers": "hookimpl hookspec",

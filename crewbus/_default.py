@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from typing import Any, Final
 
 from crewbus._bus import Bus
 from crewbus._context import scope
+from crewbus._run import Run
 from crewbus.events import Chunk, Envelope
 
-__all__ = ["chunk", "default_bus", "emit"]
+__all__ = ["chunk", "default_bus", "drain", "emit", "run"]
 
 
 class _Default:
@@ -48,6 +50,16 @@ def emit(event: Any, *, source: Any = None) -> Envelope | None:
 def chunk(text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
     """Emit a `Chunk` on the bus of the run in scope, or else on the default bus: for libraries."""
     return _bus_in_scope().emit(Chunk(text, kind), source=source)
+
+
+def run(name: str | None = None, *, tags: Mapping[str, str] | None = None) -> Run:
+    """A run on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.run`."""
+    return _bus_in_scope().run(name, tags=tags)
+
+
+async def drain() -> None:
+    """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
+    await _bus_in_scope().drain()
 
 
 def _forked() -> None:

@@ -1,0 +1,149 @@
+"""The layers of the code, the façade, and what is public: as DESIGN.md and the README say."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crewbus
+
+PACKAGE = Path(crewbus.__file__).parent
+
+LAYERS = [
+    "exceptions _markers",
+    "events hookspecs",
+    "abc",
+    "_serialization _context _run",
+    "_guard _tasks _flatten _handlers _dispatch _buffer _transcript _work _stream",
+    "_manager",
+    "builtin builtin.run_scope builtin.checkpoint_recorder builtin.memory_store",
+    "_record _recording _bus _default __init__",
+    "testing cli __main__",
+]
+"""A module imports only from those before it, in this list and in its line."""
+
+ORDER = " ".join(LAYERS).split()
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def rank(module):
+    while module not in ORDER and "." in module:
+        module = module.rpartition(".")[0]
+    return ORDER.index(module)
+
+
+def runtime_imports(tree):
+    """Each import of our own modules with whether it stands inside a function; those for type checkers left out."""
+
+    def walk(node, inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.ImportFrom) and (child.module or "").partition(".")[0] == "crewbus":
+                yield from ((target, inside) for target in targets(child))
+            elif isinstance(child, ast.Import):
+                yield from ((a.name.removeprefix("crewbus."), inside) for a in child.names if a.name.startswith("crewbus."))
+            yield from walk(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    def targets(node):
+        if node.module != "crewbus":
+            return [node.module.removeprefix("crewbus.")]
+        # Names of the façade, which loads what it is asked for, or modules.
+        return [alias.name for alias in node.names if alias.name in MODULES]
+
+    return list(walk(tree, False))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module):
+    for target, inside in runtime_imports(ast.parse(MODULES[module].read_text())):
+        assert not inside, f"crewbus.{module} imports crewbus.{target} inside a function"
+        same_package = module.split(".")[0] == target.split(".")[0] in ("cli", "testing")
+        assert same_package or rank(target) < rank(module), f"crewbus.{module} may not import crewbus.{target}"
+
+
+def test_there_is_no_module_outside_the_layers():
+    assert [module for module in MODULES if module.split(".")[0] not in {name.split(".")[0] for name in ORDER}] == []
+
+
+@pytest.mark.parametrize("package", ["cli", "testing"])
+def test_packages_above_have_no_cycles(package):
+    inner = {name: path for name, path in MODULES.items() if name.split(".")[0] == package}
+    graph = {name: {t for t, _ in runtime_imports(ast.parse(path.read_text())) if t in inner} for name, path in inner.items()}
+    done: set[str] = set()
+    while ready := {name for name in graph.keys() - done if graph[name] <= done | {name}}:
+        done |= ready
+    assert done == graph.keys()
+
+
+def test_modules_keep_their_size():
+    long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 450}
+    assert long == {}
+
+
+def test_all_is_the_truth():
+    assert sorted(crewbus.__all__) == crewbus.__all__
+    for name in crewbus.__all__:
+        assert getattr(crewbus, name) is not None
+    homes = {name for names in crewbus._HOMES.values() for name in names.split()}
+    assert homes == {*crewbus.__all__} - {"__version__"}
+
+
+def test_type_checkers_and_the_facade_see_the_same_names():
+    block = next(node for node in ast.parse(MODULES["__init__"].read_text()).body if isinstance(node, ast.If))
+    declared = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert declared == {*crewbus.__all__} - {"__version__"}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Buss'"):
+        _ = crewbus.Buss
+
+
+@pytest.mark.parametrize("name", [name for name in crewbus.__all__ if not name.startswith("_")])
+def test_every_public_name_is_documented(name):
+    value = getattr(crewbus, name)
+    if name in ("hookimpl", "hookspec"):
+        return  # pluggy's markers
+    assert (value.__doc__ or "").strip()
+    if isinstance(value, type) and value.__module__.startswith("crewbus"):
+        for attribute, member in vars(value).items():
+            if not attribute.startswith("_") and callable(member):
+                inherited = any(getattr(getattr(base, attribute, None), "__doc__", None) for base in value.__mro__)
+                assert member.__doc__ or inherited, f"{name}.{attribute}"
+
+
+@pytest.mark.parametrize("unloaded", ["asyncio", "cattrs", "logging", "concurrent.futures"])
+def test_importing_crewbus_loads_little(unloaded):
+    code = f"import crewbus, sys; assert {unloaded!r} not in sys.modules, sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_bus_without_async_handlers_or_recording_loads_neither_asyncio_nor_cattrs():
+    code = (
+        "import crewbus, sys\n"
+        "with crewbus.Bus(entry_points=False) as bus, bus.run():\n"
+        "    bus.on(crewbus.Chunk, print)\n"
+        "    bus.chunk('x')\n"
+        "assert not {'asyncio', 'cattrs'} & {*sys.modules}, sorted(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "__main__"])
+def test_examples_in_docstrings(module):
+    found = importlib.import_module("crewbus" if module == "__init__" else f"crewbus.{module}")
+    assert doctest.testmod(found).failed == 0
