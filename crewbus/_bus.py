@@ -22,6 +22,7 @@ from crewbus._manager import PluginManager, entry_points
 from crewbus._recording import Recording
 from crewbus._run import Run, Sink
 from crewbus._stream import OwnedStream, Stream, StreamOptions
+from crewbus._tasks import inside_async_handler
 from crewbus._work import Work, deadline
 from crewbus.builtin import memory_store
 from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
@@ -81,7 +82,8 @@ class Bus(Recording):
         self._awaited: dict[str, set[weakref.ref[Buffer]]] = {}
         self._works: set[Work] = set()
         self._strict = strict
-        self._complete = False
+        self._closer: int | None = None
+        self._gone = threading.Event()
         self.plugins = PluginManager(self._report, self._reflatten)
         for name in [blocked] if isinstance(blocked, str) else blocked:
             self.plugins.set_blocked(name)
@@ -280,8 +282,7 @@ class Bus(Recording):
         Raises `FlushError` inside a handler, and on a loop that owes async handlers: ``await bus.aflush()``
         there; `FlushTimeoutError` after ``timeout`` seconds; and what a recorder could not write.
         """
-        if inside_delivery():
-            raise FlushError("flush() inside a handler would wait for that handler: use 'await bus.aflush()'")
+        self._refuse_to_block("flush")
         until = deadline(timeout)
         self._tasks.wait(timeout)
         self._call_all("crewbus_flush", timeout=_left(until))
@@ -293,6 +294,11 @@ class Bus(Recording):
         until = deadline(timeout)
         await self._tasks.await_all(timeout)
         await asyncio.to_thread(self._call_all, "crewbus_flush", timeout=_left(until))
+
+    def _refuse_to_block(self, action: str) -> None:
+        if inside_delivery():
+            raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
+        self._tasks.refuse_to_block(action)
 
     def _call_all(self, hook: str, **values: Any) -> None:
         """Call each implementation of a hook; the first error is raised when all have run."""
@@ -309,18 +315,19 @@ class Bus(Recording):
         """Cancel the runs that streams own, flush, let the plugins go, and take nothing more.
 
         Closing again does nothing. What still runs after ``timeout`` seconds is named in a `GraceWarning`.
-        Raises `FlushError` as `flush` does.
+        Raises `FlushError` where `flush` does, and then leaves the bus open.
         """
         if self.closed:
             return
-        if inside_delivery():
-            raise FlushError("close() inside a handler would wait for that handler: close the bus elsewhere")
+        self._refuse_to_block("close")
         loop = running_loop()
-        works = self._interrupt()
-        if loop is not None and any(not work.over and work.loop is loop for work in works):
+        if loop is not None and any(not work.over and work.loop is loop for work in self._works):
             raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
+        if not self._begin_closing():
+            self._gone.wait(timeout)
+            return
         until = deadline(timeout)
-        late = [work.name for work in works if not work.wait(_left(until))]
+        late = [work.name for work in self._interrupt() if not work.wait(_left(until))]
         try:
             self.flush(_left(until))
         finally:
@@ -328,7 +335,9 @@ class Bus(Recording):
 
     async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """As `close`, without blocking the loop."""
-        if self.closed:
+        if inside_async_handler():
+            raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
+        if self.closed or not self._begin_closing():
             return
         until = deadline(timeout)
         late = [work.name for work in self._interrupt() if not await work.wait_async(_left(until))]
@@ -336,6 +345,16 @@ class Bus(Recording):
             await self.aflush(_left(until))
         finally:
             self._shut(late, timeout)
+
+    def _begin_closing(self) -> bool:
+        """Whether the caller is the one to close; another may be at it, or this very thread."""
+        with self._registry:
+            first = self._closer is None
+            if first:
+                self._closer = threading.get_ident()
+            elif self._closer == threading.get_ident():
+                self._gone.set()
+            return first
 
     def _interrupt(self) -> list[Work]:
         works = list(self._works)
@@ -359,6 +378,7 @@ class Bus(Recording):
         if self._store is not None:
             self._store.close()
         live_buses.discard(self)
+        self._gone.set()
         if late:
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=level_outside()
@@ -386,6 +406,7 @@ class Bus(Recording):
         """In a forked child: new locks, empty queues, finished runs; what the parent began is the parent's to write."""
         self._registry = threading.RLock()
         self._opening = threading.RLock()
+        self._closer, self._gone = None, threading.Event()
         self._tasks.reset()
         for run in self._runs.values():
             run.orphan()

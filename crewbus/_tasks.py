@@ -38,6 +38,11 @@ handling: Final[ContextVar[Owed | None]] = ContextVar("crewbus_handling", defaul
 """The async handler's call that this context belongs to, if any."""
 
 
+def inside_async_handler() -> bool:
+    """Whether the caller's context is that of an async handler's call."""
+    return handling.get() is not None
+
+
 class Tasks:
     """The calls of async handlers that a bus owes, and the loop for those emitted where none runs."""
 
@@ -120,20 +125,23 @@ class Tasks:
         finally:
             loop.close()
 
+    def refuse_to_block(self, action: str) -> None:
+        """Raise `FlushError` where ``action`` would wait for itself: in an async handler, on a loop that owes one."""
+        if inside_async_handler():
+            raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
+        here = running_loop()
+        owed = [call for call in self._snapshot() if call.loop is here]
+        if here is not None and owed:
+            raise FlushError(
+                f"{action}() would block the loop that has to run {_names(owed)}: use 'await bus.a{action}()' there"
+            )
+
     def wait(self, timeout: float | None) -> None:
         """Block until the calls owed now have returned.
 
-        Raises `FlushError` inside an async handler, on a loop that owes one and for a loop that has
-        stopped, and `FlushTimeoutError`.
+        Raises `FlushError` for a loop that has stopped, and `FlushTimeoutError`.
         """
-        if handling.get() is not None:
-            raise FlushError("flush() inside a handler would wait for that handler: use 'await bus.aflush()'")
-        here = running_loop()
         owed = self._snapshot()
-        if here is not None and any(call.loop is here for call in owed):
-            raise FlushError(
-                f"flush() would block the loop that has to run {_names(owed)}: use 'await bus.aflush()' there"
-            )
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while owed := [call for call in owed if not call.done and not call.flushing]:

@@ -126,12 +126,11 @@ def event(
     ``name`` and ``version`` are as for `register_event`; ``frozen=True`` makes instances immutable,
     at the price of a slower constructor. A class that attrs has already defined is registered as it is.
 
-    >>> @event(name="acme.TaskFinished")
-    ... class TaskFinished:
-    ...     task: str
-    ...     output: str
-    >>> TaskFinished("research", "done")
-    TaskFinished(task='research', output='done')
+    >>> @event(name="acme.Greeted")
+    ... class Greeted:
+    ...     whom: str
+    >>> Greeted("world")
+    Greeted(whom='world')
     """
 
     def declare(plain: C) -> C:
