@@ -43,8 +43,7 @@ class LoopWaker:
     def wake(self, future: asyncio.Future[None]) -> None:
         """Let ``future`` be done, from any thread."""
         if _get_ident() == self.thread:
-            if not future.done():
-                future.set_result(None)
+            self._settle(future)
             return
         # First append, then look: `run` clears the flag before it empties the queue.
         self.ready.append(future)
@@ -59,9 +58,15 @@ class LoopWaker:
         """Wake all that is ready; called on the loop."""
         self.scheduled = False
         while self.ready:
-            future = self.ready.popleft()
-            if not future.done():
+            self._settle(self.ready.popleft())
+
+    @staticmethod
+    def _settle(future: asyncio.Future[None]) -> None:
+        if not future.done():
+            try:
                 future.set_result(None)
+            except RuntimeError:  # its loop is closed, and whoever waited there is gone with it
+                return
 
 
 class _Generation:

@@ -8,34 +8,28 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from crewbus import _buffer
-from crewbus._buffer import Buffer, Slow, buffers_of
+from crewbus._buffer import Buffer
 from crewbus._context import running_loop
 from crewbus._dispatch import inside_delivery
 from crewbus._flatten import flatten
 from crewbus._guard import collecting, level_outside
 from crewbus._manager import PluginManager, entry_points
-from crewbus._recording import Recording
-from crewbus._run import Run, Sink
-from crewbus._stream import OwnedStream, Stream, StreamOptions
+from crewbus._runs import Runs
 from crewbus._tasks import inside_async_handler
 from crewbus._work import Work, deadline
 from crewbus.builtin import memory_store
 from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
 from crewbus.builtin.run_scope import RunScope
-from crewbus.events import RunStarted, event_type_of, register_event
+from crewbus.events import event_type_of, register_event
 from crewbus.exceptions import (
-    BusClosedError,
     FlushError,
     GraceWarning,
     PluginError,
-    RunError,
-    RunIdInUseError,
-    RunNotFoundError,
     UnregisteredEventError,
 )
 
@@ -58,7 +52,7 @@ live_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
 """The buses that are not closed: what a fork and the process's exit concern."""
 
 
-class Bus(Recording):
+class Bus(Runs):
     """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
 
     ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; a plugin that bears
@@ -79,8 +73,6 @@ class Bus(Recording):
         unscoped: str = "warn",
     ) -> None:
         super().__init__(unscoped)
-        self._awaited: dict[str, set[weakref.ref[Buffer]]] = {}
-        self._works: set[Work] = set()
         self._strict = strict
         self._closer: int | None = None
         self._gone = threading.Event()
@@ -152,127 +144,6 @@ class Bus(Recording):
     def unregister(self, plugin: Any) -> Any:
         """Let a plugin, or the one of that name, go; returns it, or None if there is none."""
         return self.plugins.unregister(name=plugin) if isinstance(plugin, str) else self.plugins.unregister(plugin)
-
-    # Runs
-
-    def run(
-        self,
-        name: str | None = None,
-        *,
-        id: str | None = None,  # noqa: A002 - what users look for
-        tags: Mapping[str, str] | None = None,
-        record: bool | None = None,
-    ) -> Run:
-        """A run, to be entered with ``with`` or ``async with``: nested in the run in scope then, or a root.
-
-        ``id`` must be of no live run and no recorded one (`RunIdInUseError`). ``tags`` map strings to strings.
-        ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
-        """
-        if id is not None and not _is_text(id):
-            raise RunError(f"a run id is a string that is not empty; got {id!r}")
-        for key, value in (tags or {}).items():
-            if not (_is_text(key) and isinstance(value, str)):
-                raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
-        return Run(self, name, id, tags, record)
-
-    @property
-    def runs(self) -> list[Run]:
-        """The runs that are live, in the order of their start."""
-        return list(self._runs.values())
-
-    def _admit(self, run: Run, sinks: Iterable[Sink]) -> None:
-        with self._registry:
-            if self.closed:
-                raise BusClosedError(f"this bus is closed: run {run.id} can't start")
-            if run.id in self._runs:
-                raise RunIdInUseError(f"run {run.id} is live: choose another id, or wait for its end")
-            self._runs[run.id] = run
-            awaited = [buffer() for buffer in self._awaited.pop(run.id, ())]
-        run.state, run.ended = "running", False
-        with run.tree.lock:
-            run.tree.live += 1
-        for sink in [*sinks, *awaited]:
-            if sink is not None:
-                sink.attach(run)
-
-    def _announce(self, run: Run, started: RunStarted) -> None:
-        with collecting():
-            self.plugins.hook.crewbus_run_start(bus=self, run=run)
-        self._open(run, started)
-
-    def _withdraw(self, run: Run) -> None:
-        with run.tree.lock:
-            run.state, run.ended = "failed", True
-            run.tree.live -= 1
-            sinks, run.sinks = run.sinks, ()
-            run.tree.sinks -= len(sinks)
-            run.tree.judge()
-            for sink in sinks:
-                sink.end()
-        self._dismiss(run)
-
-    def _dismiss(self, run: Run) -> None:
-        with self._registry:
-            if self._runs.get(run.id) is run:
-                del self._runs[run.id]
-        with collecting():
-            self.plugins.hook.crewbus_run_finish(bus=self, run=run)
-
-    # Streams
-
-    def stream(
-        self, fn: Callable[..., Any], /, *args: Any, options: StreamOptions | None = None, **kwargs: Any
-    ) -> OwnedStream[Any]:
-        """Stream what ``fn(*args, **kwargs)`` emits in a run of its own: see `OwnedStream`.
-
-        A sync ``fn`` runs in a thread of its own, an async one as a task on the running loop, or in a thread where none
-        runs; in either case in a copy of the caller's context. ``options`` says how, where the defaults don't fit.
-        """
-        chosen = options or StreamOptions()
-        run = self.run(chosen.name, id=chosen.id, tags=chosen.tags, record=chosen.record)
-        work = Work(fn, args, kwargs, run)
-        buffer = Buffer(chosen.bound, chosen.slow)
-        return OwnedStream(run, work, buffer, chosen.grace)
-
-    def subscribe(self, run_id: str, *, timeout: float | None = 30.0, bound: int = 1024, slow: Slow = "drop") -> Stream:
-        """Watch a run of this process, from now on, or from its start if it has not started yet.
-
-        Leaving the stream cancels nothing. A run that does not start within ``timeout`` seconds (None: no
-        limit) ends the watch with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
-        """
-        buffer = Buffer(bound, slow, deadline(timeout))
-        with self._registry:
-            if self.closed:
-                raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")
-            run = self._runs.get(run_id)
-            if run is None:
-                self._await(run_id, buffer)
-        if run is not None:
-            buffer.attach(run)
-            if buffer.ended:
-                raise RunNotFoundError(f"run {run_id} has just ended")
-        return Stream(run_id, buffer)
-
-    def _await(self, run_id: str, buffer: Buffer) -> None:
-        def forget(gone: weakref.ref[Buffer]) -> None:
-            with self._registry:  # no thread that holds it ever waits for another lock
-                waiting = self._awaited.get(run_id, set())
-                waiting.discard(gone)
-                if not waiting:
-                    self._awaited.pop(run_id, None)
-
-        with self._registry:
-            self._awaited.setdefault(run_id, set()).add(weakref.ref(buffer, forget))
-
-    async def drain(self) -> None:
-        """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
-        run = self._run_in_scope()
-        loop = running_loop()
-        assert loop is not None
-        for buffer in buffers_of(run):
-            await buffer.drain(loop)
-        if run is not None:
-            run.check()
 
     # Flushing and closing
 
@@ -357,7 +228,8 @@ class Bus(Recording):
             return first
 
     def _interrupt(self) -> list[Work]:
-        works = list(self._works)
+        with self._registry:
+            works = list(self._works)
         for work in works:
             work.run.cancel("the bus is closed")
             work.interrupt()
@@ -417,10 +289,6 @@ class Bus(Recording):
         self._works.clear()
         if self._store is not None:
             self._store.after_fork()
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
 
 
 def _left(until: float | None) -> float | None:

@@ -246,7 +246,6 @@ class OwnedStream(Stream, Generic[T]):
         context = copy_context()
         self._run.start(self._buffer)
         self._begun = True
-        self._run.bus._works.add(self._work)
         self._work.begin(context)
 
     # The result

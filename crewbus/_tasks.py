@@ -75,10 +75,15 @@ class Tasks:
             self._references.add(task)
             task.add_done_callback(lambda task: self._settle(owed, task))
 
-        if here:
-            begin()
-        else:
-            loop.call_soon_threadsafe(begin)
+        try:
+            if here:
+                begin()
+            else:
+                loop.call_soon_threadsafe(begin)
+        except BaseException:
+            with self._changed:
+                self._owed.pop(owed, None)
+            raise
 
     async def _call(self, handler: Handler, envelope: Any, owed: Owed) -> None:
         handling.set(owed)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from crewbus._context import running_loop, scope
@@ -53,10 +53,20 @@ class Work:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self, context: Context) -> None:
-        """Start the work in ``context``: as a task where it is async and a loop runs here, else in a thread."""
+        """Start the work: as a task where it is async and a loop runs here, else in a thread.
+
+        ``context`` is the work's own. What keeps it from starting ends the run, and is raised.
+        """
+        try:
+            self._start(context)
+        except BaseException as error:  # no thread can be had, say
+            self._conclude(None, error)
+            raise
+
+    def _start(self, context: Context) -> None:
         loop = running_loop()
-        context = context.run(copy_context)
         context.run(scope.set, self.run)
+        self.run.bus._employ(self)
         if self._is_async and loop is not None:
             self._follow(loop, loop.create_task(self._perform(), name=f"crewbus:{self.name}", context=context))
             return
@@ -115,7 +125,7 @@ class Work:
         except BaseException as failure:
             self.result, self.error = None, failure
         finally:
-            self.run.bus._works.discard(self)
+            self.run.bus._release(self)
             with self._lock:
                 self._over.set()
                 listeners, self._listeners = self._listeners, []

@@ -23,7 +23,7 @@ LAYERS = [
     "_guard _tasks _flatten _handlers _dispatch _buffer _transcript _work _stream",
     "_manager",
     "builtin builtin.run_scope builtin.checkpoint_recorder builtin.memory_store",
-    "_record _recording _bus _default __init__",
+    "_record _recording _runs _bus _default __init__",
     "testing cli __main__",
 ]
 """A module imports only from those before it, in this list and in its line."""

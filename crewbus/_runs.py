@@ -1,0 +1,163 @@
+"""The runs and streams of a bus: which are live, who watches them, what works in them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from crewbus._buffer import Buffer, Slow, buffers_of
+from crewbus._context import running_loop
+from crewbus._guard import collecting
+from crewbus._recording import Recording
+from crewbus._run import Run, Sink
+from crewbus._stream import OwnedStream, Stream, StreamOptions
+from crewbus._work import Work, deadline
+from crewbus.events import RunStarted
+from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError
+
+if TYPE_CHECKING:
+    from crewbus._bus import Bus
+
+
+class Runs(Recording):
+    """Starts and ends runs, and streams them."""
+
+    def __init__(self, unscoped: str) -> None:
+        super().__init__(unscoped)
+        self._awaited: dict[str, set[weakref.ref[Buffer]]] = {}
+        """The buffers of those who watch for a run that has not started, by its id."""
+        self._works: set[Work] = set()
+        """What works in the runs that streams own."""
+
+    def run(
+        self,
+        name: str | None = None,
+        *,
+        id: str | None = None,  # noqa: A002 - what users look for
+        tags: Mapping[str, str] | None = None,
+        record: bool | None = None,
+    ) -> Run:
+        """A run, to be entered with ``with`` or ``async with``: nested in the run in scope then, or a root.
+
+        ``id`` must be of no live run and no recorded one (`RunIdInUseError`). ``tags`` map strings to strings.
+        ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
+        """
+        if id is not None and not _is_text(id):
+            raise RunError(f"a run id is a string that is not empty; got {id!r}")
+        for key, value in (tags or {}).items():
+            if not (_is_text(key) and isinstance(value, str)):
+                raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
+        return Run(cast("Bus", self), name, id, tags, record)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that are live, in the order of their start."""
+        with self._registry:
+            return list(self._runs.values())
+
+    def _admit(self, run: Run, sinks: Iterable[Sink]) -> None:
+        with self._registry:
+            if self.closed:
+                raise BusClosedError(f"this bus is closed: run {run.id} can't start")
+            if run.id in self._runs:
+                raise RunIdInUseError(f"run {run.id} is live: choose another id, or wait for its end")
+            self._runs[run.id] = run
+            awaited = [buffer() for buffer in self._awaited.pop(run.id, ())]
+        run.state, run.ended = "running", False
+        with run.tree.lock:
+            run.tree.live += 1
+        for sink in [*sinks, *awaited]:
+            if sink is not None:
+                sink.attach(run)
+
+    def _announce(self, run: Run, started: RunStarted) -> None:
+        with collecting():
+            self.plugins.hook.crewbus_run_start(bus=self, run=run)
+        self._open(run, started)
+
+    def _withdraw(self, run: Run) -> None:
+        with run.tree.lock:
+            run.state, run.ended = "failed", True
+            run.tree.live -= 1
+            sinks, run.sinks = run.sinks, ()
+            run.tree.sinks -= len(sinks)
+            run.tree.judge()
+            for sink in sinks:
+                sink.end()
+        self._dismiss(run)
+
+    def _dismiss(self, run: Run) -> None:
+        with self._registry:
+            if self._runs.get(run.id) is run:
+                del self._runs[run.id]
+        with collecting():
+            self.plugins.hook.crewbus_run_finish(bus=self, run=run)
+
+    # Streams
+
+    def stream(
+        self, fn: Callable[..., Any], /, *args: Any, options: StreamOptions | None = None, **kwargs: Any
+    ) -> OwnedStream[Any]:
+        """Stream what ``fn(*args, **kwargs)`` emits in a run of its own: see `OwnedStream`.
+
+        A sync ``fn`` runs in a thread of its own, an async one as a task on the running loop, or in a thread where none
+        runs; in either case in a copy of the caller's context. ``options`` says how, where the defaults don't fit.
+        """
+        chosen = options or StreamOptions()
+        run = self.run(chosen.name, id=chosen.id, tags=chosen.tags, record=chosen.record)
+        work = Work(fn, args, kwargs, run)
+        buffer = Buffer(chosen.bound, chosen.slow)
+        return OwnedStream(run, work, buffer, chosen.grace)
+
+    def _employ(self, work: Work) -> None:
+        with self._registry:
+            self._works.add(work)
+
+    def _release(self, work: Work) -> None:
+        with self._registry:
+            self._works.discard(work)
+
+    def subscribe(self, run_id: str, *, timeout: float | None = 30.0, bound: int = 1024, slow: Slow = "drop") -> Stream:
+        """Watch a run of this process, from now on, or from its start if it has not started yet.
+
+        Leaving the stream cancels nothing. A run that does not start within ``timeout`` seconds (None: no
+        limit) ends the watch with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
+        """
+        buffer = Buffer(bound, slow, deadline(timeout))
+        with self._registry:
+            if self.closed:
+                raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")
+            run = self._runs.get(run_id)
+            if run is None:
+                self._await(run_id, buffer)
+        if run is not None:
+            buffer.attach(run)
+            if buffer.ended:
+                raise RunNotFoundError(f"run {run_id} has just ended")
+        return Stream(run_id, buffer)
+
+    def _await(self, run_id: str, buffer: Buffer) -> None:
+        def forget(gone: weakref.ref[Buffer]) -> None:
+            with self._registry:  # no thread that holds it ever waits for another lock
+                waiting = self._awaited.get(run_id, set())
+                waiting.discard(gone)
+                if not waiting:
+                    self._awaited.pop(run_id, None)
+
+        with self._registry:
+            self._awaited.setdefault(run_id, set()).add(weakref.ref(buffer, forget))
+
+    async def drain(self) -> None:
+        """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
+        run = self._run_in_scope()
+        loop = running_loop()
+        assert loop is not None
+        for buffer in buffers_of(run):
+            await buffer.drain(loop)
+        if run is not None:
+            run.check()
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
