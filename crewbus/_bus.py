@@ -180,7 +180,10 @@ class Bus(Runs):
             except BaseException as error:
                 failure = failure or error
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # or it, its traceback and this frame would hold each other
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Cancel the runs that streams own, flush, let the plugins go, and take nothing more.
@@ -239,10 +242,11 @@ class Bus(Runs):
         with self._registry:
             self.closed = True
             self._plans = {}
-            runs = list(self._runs.values())
+            buffers = [buffer() for waiting in self._awaited.values() for buffer in waiting]
+            buffers += [sink for run in self._runs.values() for sink in run.sinks if isinstance(sink, Buffer)]
             self._awaited.clear()
-        for run in runs:
-            for buffer in [sink for sink in run.sinks if isinstance(sink, Buffer)]:
+        for buffer in buffers:
+            if buffer is not None:
                 buffer.close()
         self._tasks.stop(timeout)
         with collecting():

@@ -236,11 +236,14 @@ class Dispatch(Handlers):
                 taken = True
             except BaseException as error:
                 failure = failure or error
+        if failure is not None and not taken:
+            # Every emission of a recorded tree passes under its lock, so the number is still the last.
+            run.tree.numbers = count(envelope.seq)
         if failure is not None:
-            if not taken:
-                # Every emission of a recorded tree passes under its lock, so the number is still the last.
-                run.tree.numbers = count(envelope.seq)
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # or it, its traceback and this frame would hold each other
 
     def _route(self, run: Run, envelope: Envelope) -> None:
         escaped: BaseException | None = None
@@ -252,7 +255,10 @@ class Dispatch(Handlers):
             except BaseException as error:
                 escaped = escaped or error
         if escaped is not None:
-            raise escaped
+            try:
+                raise escaped
+            finally:
+                del escaped  # or it, its traceback and this frame would hold each other
 
     def _redact(self, run: Run | None, event: Any) -> tuple[Any, Plan]:
         for name, function in self._redactors:
@@ -286,7 +292,10 @@ class Dispatch(Handlers):
             except BaseException as error:
                 escaped = escaped or error
         if escaped is not None:
-            raise escaped
+            try:
+                raise escaped
+            finally:
+                del escaped  # or it, its traceback and this frame would hold each other
 
     # The end of a run
 
@@ -301,6 +310,7 @@ class Dispatch(Handlers):
                 except RedactionError as error:
                     event, failure = _withheld(event), error
         after = None
+        recorded = True
         try:
             with tree.lock:
                 if tree.busy:
@@ -315,13 +325,15 @@ class Dispatch(Handlers):
                         try:
                             self._record(run, envelope)
                         except BaseException as error:
-                            failure = error
+                            # Its streams end all the same, but no handler is told of what the record lacks,
+                            # and its number goes to the next event.
+                            recorded, failure = False, error
                     self._route(run, envelope)
                 finally:
                     tree.busy = False
                     self._retire(run, event)
                     after, tree.after = tree.after, None
-            if not self.closed:
+            if recorded and not self.closed:
                 self._deliver(self._plans.get(type(event)) or self._plan(type(event)), run, envelope)
         finally:
             if run.ended:
@@ -329,7 +341,10 @@ class Dispatch(Handlers):
             for call in after or ():
                 call()
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # or it, its traceback and this frame would hold each other
 
     def _retire(self, run: Run, event: RunEnded) -> None:
         run.state = (

@@ -78,7 +78,10 @@ def collecting() -> Iterator[None]:
     finally:
         _local.escapes = outer
     if escapes:
-        raise escapes[0]
+        try:
+            raise escapes[0]
+        finally:
+            escapes.clear()  # or the exception, its traceback and this frame would hold each other
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -10,7 +10,7 @@ from crewbus._record import Record
 from crewbus._serialization import Codec
 from crewbus.abc import Store, StoredEvent
 from crewbus.events import Envelope
-from crewbus.exceptions import RecordingError, RunNotFoundError
+from crewbus.exceptions import RecordingError, RunIdInUseError, RunNotFoundError
 
 if TYPE_CHECKING:
     from crewbus._run import Run
@@ -28,6 +28,7 @@ class Recording(Dispatch):
         self._runs: dict[str, Run] = {}
         self._armed = False
         self._store: Store | None = None
+        self._store_url: str | None = None
         self._codec: Codec | None = None
         self._opening = threading.RLock()
 
@@ -53,12 +54,20 @@ class Recording(Dispatch):
         given while recorded runs are live.
         """
         self._require_recorder()
-        if store is not None and store is not self._store:
-            if any(run.recorded for run in self._runs.values()):
-                raise RecordingError("recorded runs are live: the store can't be changed before they end")
+        if store is not None and store not in (self._store, self._store_url):
+            with self._registry:
+                recorded = [run.id for run in self._runs.values() if run.recorded]
+            if recorded:
+                raise RecordingError(f"live runs record to another store until they end: {', '.join(recorded[:3])}")
+            self._store_url = store if isinstance(store, str) else None
             self._store = self._open_store(store) if isinstance(store, str) else store
         _ = self.store
         self._armed = True
+
+    def _refuse_recorded(self, run_id: str) -> None:
+        """Raise `RunIdInUseError` if a run of that id is recorded."""
+        if self._store is not None and self._store.root_of(run_id) is not None:
+            raise RunIdInUseError(f"run {run_id} is recorded already: choose another id")
 
     def disable_recording(self) -> None:
         """Disarm recording: runs that start from now on are not recorded; live ones are, to their end."""

@@ -95,7 +95,7 @@ class Run:
     """
 
     __slots__ = (
-        "__weakref__", "_token", "_told", "_wanted", "attempt", "bus", "cancel_reason", "ended", "id", "name",
+        "__weakref__", "_token", "_told", "_wanted", "attempt", "bus", "cancel_reason", "ended", "id", "name", "named",
         "outer", "parent", "root", "sinks", "start_id", "state", "tags", "tree",
     )  # fmt: skip
 
@@ -109,6 +109,8 @@ class Run:
     ) -> None:
         self.bus = bus
         self.id: str = run_id if run_id is not None else new_id()
+        self.named = run_id is not None
+        """Whether the id was chosen by whoever made the run, so that it may be taken."""
         self.name = name
         self.tags = MappingProxyType(dict(tags)) if tags else _NO_TAGS
         self.parent: Run | None = None

@@ -57,6 +57,8 @@ class Runs(Recording):
             return list(self._runs.values())
 
     def _admit(self, run: Run, sinks: Iterable[Sink]) -> None:
+        if run.named:
+            self._refuse_recorded(run.id)
         with self._registry:
             if self.closed:
                 raise BusClosedError(f"this bus is closed: run {run.id} can't start")

@@ -40,7 +40,7 @@ handling: Final[ContextVar[Owed | None]] = ContextVar("crewbus_handling", defaul
 
 def inside_async_handler() -> bool:
     """Whether the caller's context is that of an async handler's call."""
-    return handling.get() is not None
+    return any(not call.done for call in _chain(handling.get()))
 
 
 class Tasks:
@@ -73,7 +73,7 @@ class Tasks:
         def begin() -> None:
             task = loop.create_task(self._call(handler, envelope, owed), name=f"crewbus:{name}", context=context)
             self._references.add(task)
-            task.add_done_callback(lambda task: self._settle(owed, task))
+            task.add_done_callback(lambda task: self._settle(owed, task, handler, envelope))
 
         try:
             if here:
@@ -97,12 +97,17 @@ class Tasks:
             # Nobody waits on the background loop whom it could reach, and it must go on for the others.
             self._report(handler, error, envelope)
 
-    def _settle(self, owed: Owed, task: asyncio.Task[None]) -> None:
+    def _settle(self, owed: Owed, task: asyncio.Task[None], handler: Handler, envelope: Any) -> None:
         self._references.discard(task)
-        if not task.cancelled():
+        if task.cancelled():
+            import asyncio  # loaded: this is one of its tasks
+
+            self._report(handler, asyncio.CancelledError("cancelled before it had handled the event"), envelope)
+        else:
             task.exception()  # retrieved, so that asyncio does not report it once more
         with self._changed:
             owed.done = True
+            owed.outer = None  # or a chain of handlers would keep its whole history
             self._owed.pop(owed, None)
             self._notify()
 
@@ -149,12 +154,9 @@ class Tasks:
         owed = self._snapshot()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            while owed := [call for call in owed if not call.done and not call.flushing]:
+            while owed := [call for call in owed if not call.done]:
                 self._refuse_dead_loops(owed)
-                left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
-                if left <= 0:
-                    raise FlushTimeoutError(f"after {timeout} s these handlers still run: {_names(owed)}")
-                self._changed.wait(left)
+                self._changed.wait(_patience(deadline, owed))
 
     async def await_all(self, timeout: float | None) -> None:
         """As `wait`, without blocking the loop; inside an async handler it waits for all the others.
@@ -175,13 +177,11 @@ class Tasks:
         self._mark(inside, True)
         try:
             self._listeners.add(listener)
-            while owed := [call for call in owed if not call.done and not call.flushing]:
+            while owed := [call for call in owed if not (call.done or (inside and call.flushing))]:
                 self._refuse_dead_loops(owed)
-                left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
-                if left <= 0:
-                    raise FlushTimeoutError(f"after {timeout} s these handlers still run: {_names(owed)}")
+                patience = _patience(deadline, owed)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), left)
+                    await asyncio.wait_for(changed.wait(), patience)
                 changed.clear()
         finally:
             self._listeners.discard(listener)
@@ -234,6 +234,14 @@ def _chain(call: Owed | None) -> Iterator[Owed]:
     while call is not None:
         yield call
         call = call.outer
+
+
+def _patience(deadline: float | None, owed: list[Owed]) -> float:
+    """How long to wait before the next look; raises `FlushTimeoutError` once ``deadline`` (monotonic) is past."""
+    left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
+    if left <= 0:
+        raise FlushTimeoutError(f"the time is up, and these handlers still run: {_names(owed)}")
+    return left
 
 
 def _names(owed: list[Owed]) -> str:

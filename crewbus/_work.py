@@ -92,8 +92,9 @@ class Work:
         try:
             result = await self._call()
         except BaseException as raised:
-            error = raised
+            error = _trimmed(raised)
         self._conclude(result, error)
+        del error
 
     def _serve(self) -> None:
         assert self._call is not None
@@ -103,8 +104,9 @@ class Work:
             if inspect.isawaitable(result):
                 result = self._run_to_end(result)
         except BaseException as raised:
-            error = raised
+            error = _trimmed(raised)
         self._conclude(result, error)
+        del error
 
     def _run_to_end(self, awaitable: Awaitable[Any]) -> Any:
         import asyncio  # loaded at first use
@@ -188,6 +190,15 @@ class Work:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         return True
+
+
+def _trimmed(error: BaseException) -> BaseException:
+    """``error`` without what would keep alive, for as long as somebody holds it, what the run had emitted.
+
+    The frame that caught it is cut off, since it refers to the work; of a cancellation nobody reads the traceback.
+    """
+    trace = error.__traceback__
+    return error.with_traceback(trace.tb_next if trace is not None and isinstance(error, Exception) else None)
 
 
 def deadline(timeout: float | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crewbus import hookimpl
+from crewbus.abc import Store, StoredEvent
 from crewbus.events import Envelope
 
 if TYPE_CHECKING:
@@ -24,8 +25,20 @@ class CheckpointRecorder:
         encoded = bus.encode(envelope)
         epoch = self._epochs.get(root)
         if epoch is None:
-            epoch = self._epochs[root] = bus.store.begin(root)
-        bus.store.append(root, epoch, encoded)
+            self._begin(bus.store, root, encoded)
+        else:
+            bus.store.append(root, epoch, encoded)
+
+    def _begin(self, store: Store, root: str, first: StoredEvent) -> None:
+        epoch = store.begin(root)
+        try:
+            store.append(root, epoch, first)
+        except BaseException:
+            # The run does not start, so there is no record of it either.
+            store.finish(root, epoch)
+            store.drop(root)
+            raise
+        self._epochs[root] = epoch
 
     @hookimpl
     def crewbus_run_finish(self, bus: Bus, run: Run) -> None:

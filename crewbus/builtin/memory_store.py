@@ -67,14 +67,18 @@ class MemoryStore(Store):
             self._roots[event.run_id] = root_id
 
     def _make_room(self, size: int) -> None:
-        while self._size + size > self.max_bytes:
-            oldest = next((root for root, log in self._logs.items() if not log.open), None)
-            if oldest is None:
-                raise StoreFullError(
-                    f"the memory store holds {self._size} of {self.max_bytes} bytes, all of runs that are live: "
-                    "give it a larger max_bytes, or record to a store on disk"
-                )
-            self._forget(oldest)
+        if self._size + size <= self.max_bytes:
+            return
+        live = sum(log.size for log in self._logs.values() if log.open)
+        if live + size > self.max_bytes:
+            raise StoreFullError(
+                f"the memory store holds {live} bytes of live runs, and {size} more are over its bound of "
+                f"{self.max_bytes}: give it a larger max_bytes, or record to a store on disk"
+            )
+        for root in [root for root, log in self._logs.items() if not log.open]:
+            if self._size + size <= self.max_bytes:
+                return
+            self._forget(root)
 
     def _forget(self, root_id: str) -> None:
         log = self._logs.pop(root_id)
