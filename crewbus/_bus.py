@@ -95,36 +95,36 @@ class Bus(Runs):
             names |= {entry.name for entry in entry_points()}
         for name, plugin in BUILTINS.items():
             if name not in names:
-                self._join(plugin, name)
+                self.plugins.register(plugin, name)
         for name, plugin in given:
             try:
-                self._join(plugin, name)
+                self.plugins.register(plugin, name)
             except Exception as error:
                 title = name or getattr(plugin, "__name__", None) or type(plugin).__qualname__
-                self.plugins.skip(title, ("", ""), str(error), self._strict, error)
+                self.plugins.skip(title, str(error), self._strict, error)
         if use_entry_points:
-            self.plugins.load_entry_points(self._join, self._strict)
+            self.plugins.load_entry_points(self._strict)
         for name, plugin in BUILTINS.items():  # whose replacement could not be loaded
             if not self.plugins.has_plugin(name):
-                self._join(plugin, name)
+                self.plugins.register(plugin, name)
+        for name, member in self.plugins.list_name_plugin():
+            if member is not None:
+                try:
+                    self._configure(name)
+                except PluginError as error:
+                    self.plugins.skip(name, str(error), self._strict, error)
 
-    def _join(self, plugin: Any, name: str | None) -> str | None:
-        """Register and configure a plugin; if either fails, it was never there."""
-        registered = self.plugins.register(plugin, name)
-        if registered is None:
-            return None
-        member = self.plugins.get_plugin(registered)
+    def _configure(self, name: str) -> None:
+        """Let a registered plugin begin to serve this bus; if it can't, it was never there."""
+        member = self.plugins.get_plugin(name)
         others = [other for other in self.plugins.get_plugins() if other is not member]
         try:
             for types in self.plugins.subset_hook_caller("crewbus_event_types", others)(bus=self):
                 self._register_types(types)
             self.plugins.subset_hook_caller("crewbus_configure", others)(bus=self)
         except Exception as error:
-            self.plugins.unregister(name=registered)
-            raise PluginError(
-                f"plugin {registered!r} could not be configured: {type(error).__name__}: {error}"
-            ) from error
-        return registered
+            self.plugins.unregister(name=name)
+            raise PluginError(f"plugin {name!r} could not be configured: {type(error).__name__}: {error}") from error
 
     @staticmethod
     def _register_types(types: Iterable[type]) -> None:
@@ -139,7 +139,10 @@ class Bus(Runs):
 
         Raises `PluginError`, and leaves no trace, if it is not valid or can't be configured.
         """
-        return self._join(plugin, name)
+        registered = self.plugins.register(plugin, name)
+        if registered is not None:
+            self._configure(registered)
+        return registered
 
     def unregister(self, plugin: Any) -> Any:
         """Let a plugin, or the one of that name, go; returns it, or None if there is none."""

@@ -13,16 +13,15 @@ from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from crewbus._flatten import Blame, Function, blames, chain, flatten
-from crewbus._guard import Failure, collecting, level_outside, name_of
+from crewbus._flatten import Blame, Function, blames, chain, flatten, is_watched
+from crewbus._guard import Failure, collecting, gathering, level_outside, name_of
 from crewbus._handlers import Handlers, Plan
-from crewbus._run import FREE, ORDERED
+from crewbus._run import FREE, ORDERED, Run
 from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed
 from crewbus.exceptions import BusClosedError, EventTypeError, RedactionError, UnscopedError, UnscopedWarning
 
 if TYPE_CHECKING:
     from crewbus._manager import PluginManager
-    from crewbus._run import Run
 
 HOT: Final = (
     "crewbus_emit",
@@ -53,6 +52,7 @@ class Dispatch(Handlers):
         self.unscoped = unscoped
         self._observers: tuple[tuple[Function, Blame], ...] = ()
         self._recorders: tuple[Function, ...] = ()
+        self._record: Callable[[Run, Envelope], None] = self._record_flat
         self._routers: tuple[tuple[Function, Blame], ...] = ()
         self._redactors: tuple[tuple[str, Function], ...] = ()
         self._scope: Callable[[], Run | None] = lambda: None
@@ -66,6 +66,7 @@ class Dispatch(Handlers):
             flat = {name: flatten(getattr(pm.hook, name), pm.watched) for name in HOT}
             self._observers = blames(pm.hook.crewbus_emit, flat["crewbus_emit"])
             self._recorders = flat["crewbus_record"]
+            self._record = self._record_watched if is_watched(pm, pm.hook.crewbus_record) else self._record_flat
             self._routers = blames(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
             self._transports = any(impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls())
             self._redactors = tuple(chain(pm, "crewbus_redact"))
@@ -82,15 +83,21 @@ class Dispatch(Handlers):
             return cast("Callable[[], Run | None]", direct)
 
         def first() -> Run | None:
+            escaped: BaseException | None = None
+            found = None
             for function, blame in functions:
                 try:
-                    run = function(self)
-                except Exception as error:
-                    self._blame_plugin(blame, error)
-                else:
-                    if run is not None:
-                        return cast("Run", run)
-            return None
+                    found = _run_or_none(function(self))
+                except BaseException as error:
+                    escaped = self._contain(blame, error, None, escaped)
+                if found is not None:
+                    break
+            if escaped is not None:
+                try:
+                    raise escaped
+                finally:
+                    del escaped
+            return found
 
         return first
 
@@ -188,7 +195,7 @@ class Dispatch(Handlers):
         ``opens``: whether it is the start of the run, which all else in the run has for its parent.
         """
         tree = run.tree
-        after = None
+        after = escaped = None
         try:
             with tree.lock:
                 if tree.busy:
@@ -211,8 +218,8 @@ class Dispatch(Handlers):
                             for function, blame in self._routers:
                                 try:
                                     function(self, run, envelope)
-                                except Exception as error:
-                                    self._blame_plugin(blame, error, envelope)
+                                except BaseException as error:
+                                    escaped = self._contain(blame, error, envelope, escaped)
                     finally:
                         tree.busy = False
                         if tree.after is not None:
@@ -221,13 +228,16 @@ class Dispatch(Handlers):
                 return self._emit_unscoped(plan, run, event, source)
             if plan.heard:
                 self._deliver(plan, run, envelope)
+            if escaped is not None:
+                raise escaped
             return envelope
         finally:
+            del escaped
             if after is not None:
                 for call in after:
                     call()
 
-    def _record(self, run: Run, envelope: Envelope) -> None:
+    def _record_flat(self, run: Run, envelope: Envelope) -> None:
         failure: BaseException | None = None
         taken = False
         for function in self._recorders:
@@ -236,29 +246,28 @@ class Dispatch(Handlers):
                 taken = True
             except BaseException as error:
                 failure = failure or error
-        if failure is not None and not taken:
+        self._recorded(run, envelope, taken, failure)
+
+    def _record_watched(self, run: Run, envelope: Envelope) -> None:
+        """The same through pluggy's own call."""
+        failure: BaseException | None = None
+        with gathering() as gathered:
+            try:
+                self.plugins.hook.crewbus_record(bus=self, run=run, envelope=envelope)
+            except BaseException as error:  # of a wrapper
+                failure = error
+        self._recorded(run, envelope, gathered.returned > 0, failure or gathered.first)
+
+    def _recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException | None) -> None:
+        if failure is None:
+            return
+        if not taken:
             # Every emission of a recorded tree passes under its lock, so the number is still the last.
             run.tree.numbers = count(envelope.seq)
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # or it, its traceback and this frame would hold each other
-
-    def _route(self, run: Run, envelope: Envelope) -> None:
-        escaped: BaseException | None = None
-        for function, blame in self._routers:
-            try:
-                function(self, run, envelope)
-            except Exception as error:
-                self._blame_plugin(blame, error, envelope)
-            except BaseException as error:
-                escaped = escaped or error
-        if escaped is not None:
-            try:
-                raise escaped
-            finally:
-                del escaped  # or it, its traceback and this frame would hold each other
+        try:
+            raise failure
+        finally:
+            del failure  # or it, its traceback and this frame would hold each other
 
     def _redact(self, run: Run | None, event: Any) -> tuple[Any, Plan]:
         for name, function in self._redactors:
@@ -280,17 +289,13 @@ class Dispatch(Handlers):
         for observer, blame in self._observers:
             try:
                 observer(self, run, envelope)
-            except Exception as error:
-                self._blame_plugin(blame, error, envelope)
             except BaseException as error:
-                escaped = escaped or error
+                escaped = self._contain(blame, error, envelope, escaped)
         for handler in plan.handlers:
             try:
                 handler(envelope)
-            except Exception as error:
-                self._blame_handler(handler, error, envelope)
             except BaseException as error:
-                escaped = escaped or error
+                escaped = self._contain(handler, error, envelope, escaped)
         if escaped is not None:
             try:
                 raise escaped
@@ -328,7 +333,11 @@ class Dispatch(Handlers):
                             # Its streams end all the same, but no handler is told of what the record lacks,
                             # and its number goes to the next event.
                             recorded, failure = False, error
-                    self._route(run, envelope)
+                    for function, blame in self._routers:
+                        try:
+                            function(self, run, envelope)
+                        except BaseException as error:
+                            failure = self._contain(blame, error, envelope, failure)
                 finally:
                     tree.busy = False
                     self._retire(run, event)
@@ -363,12 +372,21 @@ class Dispatch(Handlers):
 
     # Blame
 
-    def _blame_handler(self, handler: Callable[..., Any], error: BaseException, envelope: Any) -> None:
-        self._report(Failure("handler", name_of(handler), error, envelope=envelope))
+    def _contain(
+        self, culprit: Blame | Function, error: BaseException, envelope: Any, escaped: BaseException | None
+    ) -> BaseException | None:
+        """Report an Exception; keep any other BaseException, the first, to be raised when the siblings have run."""
+        if not isinstance(error, Exception):
+            return escaped or error
+        if isinstance(culprit, Blame):
+            origin = self.plugins.origin(culprit.plugin)
+            self._report(Failure("plugin", culprit.plugin, error, culprit.hook, origin, envelope))
+        else:
+            self._blame_handler(culprit, error, envelope)
+        return escaped
 
-    def _blame_plugin(self, blame: Blame, error: BaseException, envelope: Any = None) -> None:
-        origin = self.plugins.origin(blame.plugin)
-        self._report(Failure("plugin", blame.plugin, error, blame.hook, origin, envelope))
+    def _blame_handler(self, handler: Function, error: BaseException, envelope: Any) -> None:
+        self._report(Failure("handler", name_of(handler), error, envelope=envelope))
 
     def _report(self, failure: Failure) -> None:
         try:
@@ -378,6 +396,12 @@ class Dispatch(Handlers):
         except Exception:
             with suppress(Exception):
                 _log.exception("reporting a fault of %s failed", failure.name)
+
+
+def _run_or_none(found: Any) -> Run | None:
+    if found is None or isinstance(found, Run):
+        return found
+    raise TypeError(f"crewbus_current_run answers with a Run or None; got {found!r}")
 
 
 def _withheld(event: RunEnded) -> RunEnded:

@@ -39,7 +39,7 @@ def flatten(hook: HookCaller, through_pluggy: bool) -> tuple[Function, ...]:
     impls = hook.get_hookimpls()
     if not impls:
         return ()
-    if through_pluggy or any(impl.wrapper or impl.hookwrapper for impl in impls):
+    if through_pluggy or has_wrappers(impls):
 
         def call(*values: Any) -> Any:
             with collecting():
@@ -49,10 +49,20 @@ def flatten(hook: HookCaller, through_pluggy: bool) -> tuple[Function, ...]:
     return tuple(project(impl, arguments) for impl in reversed(impls))
 
 
+def has_wrappers(impls: list[HookImpl]) -> bool:
+    """Whether one of ``impls`` is a wrapper, of the new style or the old."""
+    return any(impl.wrapper or impl.hookwrapper for impl in impls)
+
+
+def is_watched(pm: PluginManager, hook: HookCaller) -> bool:
+    """Whether ``hook`` must be called through pluggy: it has wrappers, or all calls are monitored."""
+    return pm.watched or has_wrappers(hook.get_hookimpls())
+
+
 def blames(hook: HookCaller, functions: tuple[Function, ...]) -> tuple[tuple[Function, Blame], ...]:
     """Each function of a flattened hook with whom to blame when it fails."""
     impls = hook.get_hookimpls()[::-1]
-    if len(functions) != len(impls) or any(impl.wrapper or impl.hookwrapper for impl in impls):
+    if len(functions) != len(impls) or has_wrappers(impls):
         wrappers = ", ".join(impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper)
         return tuple((function, Blame(wrappers or "(a monitor)", hook.name)) for function in functions)
     return tuple(
@@ -74,9 +84,10 @@ def chain(pm: PluginManager, hook: str) -> list[tuple[str, Function]]:
     impls = caller.get_hookimpls()
     plain = [impl for impl in reversed(impls) if not (impl.wrapper or impl.hookwrapper)]
     arguments = tuple(caller.spec.argnames)
-    if len(plain) == len(impls) and not pm.watched:
+    if not is_watched(pm, caller):
         return [(impl.plugin_name, project(impl, arguments)) for impl in plain]
-    return [(impl.plugin_name, _alone(pm, hook, impl, plain, arguments)) for impl in plain]
+    # Wrappers stand around each step; around none at all, they are the only step.
+    return [(impl.plugin_name, _alone(pm, hook, impl, plain, arguments)) for impl in plain or impls[-1:]]
 
 
 def _alone(pm: PluginManager, hook: str, impl: HookImpl, plain: list[HookImpl], arguments: tuple[str, ...]) -> Function:

@@ -40,48 +40,71 @@ class Failure:
 
 
 class Guard:
-    """What stands around an observer's function in pluggy's registry.
+    """What stands around an observer's function in pluggy's registry, since pluggy stops a call at the first exception.
 
-    pluggy stops a call at the first exception. The guard reports an Exception and keeps any other
-    BaseException until the siblings have run; `collecting` raises it then.
+    The guard reports an Exception, and keeps any other BaseException until the siblings have run; without a
+    ``report`` it keeps every exception. What is kept, `collecting` raises and `gathering` hands out.
     """
 
-    def __init__(self, function: Callable[..., Any], report: Callable[[BaseException, Any], None]) -> None:
+    def __init__(self, function: Callable[..., Any], report: Callable[[BaseException, Any], None] | None) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.report = report
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        gathered: Gathered | None = _local.gathered
         try:
-            return self.function(*args, **kwargs)
-        except Exception as error:
-            self.report(error, next((value for value in args if isinstance(value, Envelope)), None))
+            result = self.function(*args, **kwargs)
         except BaseException as error:
-            escapes: list[BaseException] | None = getattr(_local, "escapes", None)
-            if escapes is None:
+            if self.report is not None and isinstance(error, Exception):
+                self.report(error, next((value for value in args if isinstance(value, Envelope)), None))
+            elif gathered is None:
                 raise
-            escapes.append(error)
-        return None
+            else:
+                gathered.first = gathered.first or error
+            return None
+        if gathered is not None:
+            gathered.returned += 1
+        return result
 
 
-_local = threading.local()
+class Gathered:
+    """What guarded functions did in one call of a hook."""
+
+    def __init__(self) -> None:
+        self.first: BaseException | None = None
+        """The first exception that was kept."""
+        self.returned = 0
+        """How many returned."""
+
+
+class _Local(threading.local):
+    gathered: Gathered | None = None
+
+
+_local = _Local()
+
+
+@contextmanager
+def gathering() -> Iterator[Gathered]:
+    """Let guarded functions keep what they raise until all have run."""
+    outer, _local.gathered = _local.gathered, Gathered()
+    try:
+        yield _local.gathered
+    finally:
+        _local.gathered = outer
 
 
 @contextmanager
 def collecting() -> Iterator[None]:
     """Let the siblings of a guarded function run before its BaseException goes on."""
-    outer = getattr(_local, "escapes", None)
-    escapes: list[BaseException] = []
-    _local.escapes = escapes
-    try:
+    with gathering() as gathered:
         yield
-    finally:
-        _local.escapes = outer
-    if escapes:
+    if gathered.first is not None:
         try:
-            raise escapes[0]
+            raise gathered.first
         finally:
-            escapes.clear()  # or the exception, its traceback and this frame would hold each other
+            gathered.first = None  # or the exception, its traceback and this frame would hold each other
 
 
 def name_of(function: Callable[..., Any]) -> str:

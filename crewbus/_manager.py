@@ -36,6 +36,9 @@ GUARDED: Final = frozenset(
 )
 """The hooks whose failing implementations are contained; of the others, an exception reaches the caller."""
 
+KEPT: Final = frozenset({"crewbus_flush", "crewbus_record"})
+"""The hooks whose exceptions reach the caller once the siblings have run."""
+
 _log = logging.getLogger("crewbus")
 
 
@@ -89,8 +92,9 @@ class PluginManager(pluggy.PluginManager):
         except (ValueError, pluggy.PluginValidationError) as error:
             raise PluginError(f"plugin {self._title(name)}: {error}") from error
         for caller in self.get_hookcallers(plugin) or ():
-            if caller.name in GUARDED:
+            if caller.name in GUARDED or caller.name in KEPT:
                 self._guard(plugin, caller)
+        self._broken.pop(name, None)
         self._changed()
         return registered
 
@@ -106,7 +110,7 @@ class PluginManager(pluggy.PluginManager):
     def _guard(self, plugin: Any, caller: pluggy.HookCaller) -> None:
         for impl in caller.get_hookimpls():
             if impl.plugin is plugin and not (impl.wrapper or impl.hookwrapper):
-                report = self._reporter(impl.plugin_name, caller.name)
+                report = self._reporter(impl.plugin_name, caller.name) if caller.name in GUARDED else None
                 impl.function = Guard(impl.function, report)  # type: ignore[misc]
 
     def _reporter(self, name: str, hook: str) -> Callable[[BaseException, Any], None]:
@@ -120,7 +124,7 @@ class PluginManager(pluggy.PluginManager):
         return report
 
     def _validate(self, plugin: Any, name: str) -> None:
-        known = {hook for hook in vars(self.hook) if not hook.startswith("_")}
+        known = {name for name, caller in vars(self.hook).items() if caller.has_spec()}
         for attribute in dir(plugin):
             options = self.parse_hookimpl_opts(plugin, attribute)
             if options is None:
@@ -150,8 +154,6 @@ class PluginManager(pluggy.PluginManager):
 
     def _check_arguments(self, function: Callable[..., Any], name: str, hook: str) -> None:
         spec = getattr(self.hook, hook).spec
-        if spec is None:
-            return
         takes = [*spec.argnames, *spec.kwargnames]
         asked = [
             parameter.name
@@ -166,7 +168,9 @@ class PluginManager(pluggy.PluginManager):
             )
 
     def unregister(self, plugin: Any = None, name: str | None = None) -> Any:
-        """Remove a plugin, by itself or by name, and return it; None if there is none of that name."""
+        """Remove a plugin, by itself or by name, and return it; None if it is not registered."""
+        if name is None and self.get_name(plugin) is None:
+            return None
         removed = super().unregister(plugin, name)
         self._changed()
         return removed
@@ -193,49 +197,60 @@ class PluginManager(pluggy.PluginManager):
         self._monitors += 1
         self._changed()
 
+        ended = False
+
         def end() -> None:
-            undo()
-            self._monitors -= 1
-            self._changed()
+            nonlocal ended
+            if not ended:
+                ended = True
+                undo()
+                self._monitors -= 1
+                self._changed()
 
         return end
 
     # Entry points
 
-    def load_entry_points(self, load: Callable[[Any, str], object], strict: bool) -> None:
-        """Import the plugins that installed distributions name, and ``load(plugin, name)`` each.
+    def load_entry_points(self, strict: bool) -> None:
+        """Import and register the plugins that installed distributions name.
 
         A blocked one is not imported. One that fails is skipped with a `PluginWarning`, or refused with a
         `PluginError` when ``strict``.
         """
         for entry in entry_points():
-            origin = (entry.dist.name, entry.dist.version) if entry.dist is not None else ("", "")
+            origin = (entry.dist.name, entry.dist.version) if entry.dist is not None else None
             if self.is_blocked(entry.name):
-                self._blocked_origins[entry.name] = origin
-                continue
-            if self.has_plugin(entry.name):
-                self.skip(entry.name, origin, f"a plugin named {entry.name!r} is loaded already", strict)
-                continue
+                if origin is not None:
+                    self._blocked_origins[entry.name] = origin
+            elif self.has_plugin(entry.name):
+                self.skip(entry.name, f"a plugin named {entry.name!r} is loaded already", strict, origin=origin)
+            else:
+                self._load_entry(entry, origin, strict)
+
+    def _load_entry(self, entry: metadata.EntryPoint, origin: tuple[str, str] | None, strict: bool) -> None:
+        if origin is not None:
             self._origins[entry.name] = origin
-            try:
-                load(entry.load(), entry.name)
-            except (Exception, SystemExit) as error:
-                self._origins.pop(entry.name, None)
-                self.skip(entry.name, origin, f"{type(error).__name__}: {error}", strict, error)
+        try:
+            self.register(entry.load(), entry.name)
+        except (Exception, SystemExit) as error:
+            self._origins.pop(entry.name, None)
+            self.skip(entry.name, f"{type(error).__name__}: {error}", strict, error, origin)
 
     def skip(
         self,
         name: str,
-        origin: tuple[str, str],
         reason: str,
         strict: bool,
         error: BaseException | None = None,
+        origin: tuple[str, str] | None = None,
     ) -> None:
         """Note a plugin as broken, and say so: with a `PluginWarning`, or a `PluginError` when ``strict``."""
-        title = f"{name!r} ({' '.join(origin)})" if origin[0] else repr(name)
+        origin = origin or self._origins.pop(name, None)
+        title = f"{name!r} ({' '.join(origin)})" if origin else repr(name)
         if strict:
             raise PluginError(f"plugin {title} failed to load: {reason}") from error
-        self._broken[name] = PluginInfo(name, "broken", origin[0] or None, origin[1] or None, reason=reason)
+        distribution, version = origin or (None, None)
+        self._broken[name] = PluginInfo(name, "broken", distribution, version, reason=reason)
         warnings.warn(f"plugin {title} was skipped: {reason}", PluginWarning, stacklevel=level_outside())
 
     # What is there
@@ -243,7 +258,7 @@ class PluginManager(pluggy.PluginManager):
     def origin(self, name: str) -> str | None:
         """Name and version of the distribution that the plugin ``name`` came with, if it came with one."""
         origin = self._origins.get(name)
-        return " ".join(origin) if origin is not None and origin[0] else None
+        return " ".join(origin) if origin is not None else None
 
     def _title(self, name: str) -> str:
         origin = self.origin(name)

@@ -17,11 +17,13 @@ class CheckpointRecorder:
 
     def __init__(self) -> None:
         self._epochs: dict[str, int] = {}
+        self._written: Store | None = None
 
     @hookimpl
     def crewbus_record(self, bus: Bus, run: Run, envelope: Envelope) -> None:
         """Encode the event and append it: what was emitted can't be changed once this has returned."""
         root = run.root.id
+        self._written = bus.store
         encoded = bus.encode(envelope)
         epoch = self._epochs.get(root)
         if epoch is None:
@@ -49,6 +51,7 @@ class CheckpointRecorder:
                 bus.store.finish(run.root.id, epoch)
 
     @hookimpl
-    def crewbus_flush(self, bus: Bus, timeout: float | None) -> None:
+    def crewbus_flush(self, timeout: float | None) -> None:
         """Wait for the store to have written everything."""
-        bus.store.flush(timeout)
+        if self._written is not None:
+            self._written.flush(timeout)
