@@ -15,10 +15,10 @@ from typing import Any, Final, Self, TypeVar
 from crewbus import _buffer
 from crewbus._buffer import Buffer
 from crewbus._context import running_loop
-from crewbus._dispatch import inside_delivery
+from crewbus._faults import inside_delivery
 from crewbus._flatten import flatten
-from crewbus._guard import collecting, level_outside
-from crewbus._manager import PluginManager, entry_points
+from crewbus._guard import level_outside
+from crewbus._manager import PluginManager, entry_points, own_name
 from crewbus._runs import Runs
 from crewbus._tasks import inside_async_handler
 from crewbus._work import Work, deadline
@@ -31,6 +31,7 @@ from crewbus.exceptions import (
     GraceWarning,
     PluginError,
     UnregisteredEventError,
+    text_of,
 )
 
 __all__ = ["Bus"]
@@ -90,7 +91,7 @@ class Bus(Runs):
 
     def _load(self, plugins: Iterable[Any], use_entry_points: bool) -> None:
         given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
-        names = {name or getattr(plugin, "__name__", None) for name, plugin in given}
+        names = {name or own_name(plugin) for name, plugin in given}
         if use_entry_points:
             names |= {entry.name for entry in entry_points()}
         for name, plugin in BUILTINS.items():
@@ -100,8 +101,7 @@ class Bus(Runs):
             try:
                 self.plugins.register(plugin, name)
             except Exception as error:
-                title = name or getattr(plugin, "__name__", None) or type(plugin).__qualname__
-                self.plugins.skip(title, str(error), self._strict, error)
+                self.plugins.skip(name or own_name(plugin), text_of(error), self._strict, error)
         if use_entry_points:
             self.plugins.load_entry_points(self._strict)
         for name, plugin in BUILTINS.items():  # whose replacement could not be loaded
@@ -112,7 +112,7 @@ class Bus(Runs):
                 try:
                     self._configure(name)
                 except PluginError as error:
-                    self.plugins.skip(name, str(error), self._strict, error)
+                    self.plugins.skip(name, text_of(error), self._strict, error)
 
     def _configure(self, name: str) -> None:
         """Let a registered plugin begin to serve this bus; if it can't, it was never there."""
@@ -122,9 +122,12 @@ class Bus(Runs):
             for types in self.plugins.subset_hook_caller("crewbus_event_types", others)(bus=self):
                 self._register_types(types)
             self.plugins.subset_hook_caller("crewbus_configure", others)(bus=self)
-        except Exception as error:
+        except BaseException as error:
             self.plugins.unregister(name=name)
-            raise PluginError(f"plugin {name!r} could not be configured: {type(error).__name__}: {error}") from error
+            if not isinstance(error, Exception | SystemExit):
+                raise
+            why = f"{type(error).__name__}: {text_of(error)}"
+            raise PluginError(f"plugin {name!r} could not be configured: {why}") from error
 
     @staticmethod
     def _register_types(types: Iterable[type]) -> None:
@@ -203,9 +206,9 @@ class Bus(Runs):
         if not self._begin_closing():
             self._gone.wait(timeout)
             return
-        until = deadline(timeout)
-        late = [work.name for work in self._interrupt() if not work.wait(_left(until))]
+        until, late = deadline(timeout), []
         try:
+            late = [work.name for work in self._interrupt() if not work.wait(_left(until))]
             self.flush(_left(until))
         finally:
             self._shut(late, timeout)
@@ -216,9 +219,9 @@ class Bus(Runs):
             raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
         if self.closed or not self._begin_closing():
             return
-        until = deadline(timeout)
-        late = [work.name for work in self._interrupt() if not await work.wait_async(_left(until))]
+        until, late = deadline(timeout), []
         try:
+            late = [work.name for work in self._interrupt() if not await work.wait_async(_left(until))]
             await self.aflush(_left(until))
         finally:
             self._shut(late, timeout)
@@ -251,13 +254,14 @@ class Bus(Runs):
         for buffer in buffers:
             if buffer is not None:
                 buffer.close()
-        self._tasks.stop(timeout)
-        with collecting():
-            self.plugins.hook.crewbus_close(bus=self)
-        if self._store is not None:
-            self._store.close()
-        live_buses.discard(self)
-        self._gone.set()
+        try:
+            self._tasks.stop(timeout)
+            self._tell("crewbus_close")
+        finally:
+            live_buses.discard(self)
+            self._gone.set()
+            if self._store is not None:
+                self._store.close()
         if late:
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=level_outside()
@@ -307,7 +311,7 @@ def _close_all() -> None:
         try:
             bus.close()
         except Exception as error:
-            warnings.warn(f"closing {bus!r} at exit: {error}", GraceWarning, stacklevel=1)
+            warnings.warn(f"closing {bus!r} at exit: {text_of(error)}", GraceWarning, stacklevel=1)
 
 
 def _forked_all() -> None:

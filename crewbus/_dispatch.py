@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
+from crewbus._faults import DELIVERING, INSIDE, Faults
 from crewbus._flatten import Blame, Function, blames, chain, flatten, is_watched
-from crewbus._guard import Failure, collecting, gathering, level_outside, name_of
-from crewbus._handlers import Handlers, Plan
+from crewbus._guard import gathering, level_outside
+from crewbus._handlers import Plan
 from crewbus._run import FREE, ORDERED, Run
-from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed
-from crewbus.exceptions import BusClosedError, EventTypeError, RedactionError, UnscopedError, UnscopedWarning
-
-if TYPE_CHECKING:
-    from crewbus._manager import PluginManager
+from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed, event_type_of
+from crewbus.exceptions import (
+    BusClosedError,
+    EventTypeError,
+    RedactionError,
+    UnscopedError,
+    UnscopedWarning,
+    text_of,
+)
 
 HOT: Final = (
     "crewbus_emit",
@@ -40,10 +43,8 @@ _now: Final = time.time
 _unscoped_numbers: Final = count()
 
 
-class Dispatch(Handlers):
+class Dispatch(Faults):
     """Carries what is emitted to whoever asked for it."""
-
-    plugins: PluginManager
 
     def __init__(self, unscoped: str) -> None:
         super().__init__()
@@ -251,12 +252,12 @@ class Dispatch(Handlers):
     def _record_watched(self, run: Run, envelope: Envelope) -> None:
         """The same through pluggy's own call."""
         failure: BaseException | None = None
-        with gathering() as gathered:
+        with gathering(envelope) as gathered:
             try:
                 self.plugins.hook.crewbus_record(bus=self, run=run, envelope=envelope)
             except BaseException as error:  # of a wrapper
                 failure = error
-        self._recorded(run, envelope, gathered.returned > 0, failure or gathered.first)
+        self._recorded(run, envelope, gathered.returned > 0, gathered.first or failure)
 
     def _recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException | None) -> None:
         if failure is None:
@@ -273,13 +274,13 @@ class Dispatch(Handlers):
         for name, function in self._redactors:
             try:
                 replaced = function(self, run, event)
+                if replaced is not None:
+                    event = _replacement(event, replaced)
             except Exception as error:
                 raise RedactionError(
                     f"the plugin {name!r} failed to redact {type(event).__qualname__} "
-                    f"({type(error).__name__}: {error}): it was not emitted"
+                    f"({type(error).__name__}: {text_of(error)}): it was not emitted"
                 ) from error
-            if replaced is not None:
-                event = replaced
         kind = type(event)
         return event, self._plans.get(kind) or self._plan(kind)
 
@@ -312,7 +313,7 @@ class Dispatch(Handlers):
             if self._redactors:
                 try:
                     event, _ = self._redact(run, event)
-                except RedactionError as error:
+                except BaseException as error:
                     event, failure = _withheld(event), error
         after = None
         recorded = True
@@ -370,38 +371,18 @@ class Dispatch(Handlers):
     def _dismiss(self, run: Run) -> None:
         raise NotImplementedError
 
-    # Blame
-
-    def _contain(
-        self, culprit: Blame | Function, error: BaseException, envelope: Any, escaped: BaseException | None
-    ) -> BaseException | None:
-        """Report an Exception; keep any other BaseException, the first, to be raised when the siblings have run."""
-        if not isinstance(error, Exception):
-            return escaped or error
-        if isinstance(culprit, Blame):
-            origin = self.plugins.origin(culprit.plugin)
-            self._report(Failure("plugin", culprit.plugin, error, culprit.hook, origin, envelope))
-        else:
-            self._blame_handler(culprit, error, envelope)
-        return escaped
-
-    def _blame_handler(self, handler: Function, error: BaseException, envelope: Any) -> None:
-        self._report(Failure("handler", name_of(handler), error, envelope=envelope))
-
-    def _report(self, failure: Failure) -> None:
-        try:
-            _log.error("%s", failure, exc_info=failure.error)
-            with collecting():
-                self.plugins.hook.crewbus_plugin_error(bus=self, failure=failure)
-        except Exception:
-            with suppress(Exception):
-                _log.exception("reporting a fault of %s failed", failure.name)
-
 
 def _run_or_none(found: Any) -> Run | None:
     if found is None or isinstance(found, Run):
         return found
     raise TypeError(f"crewbus_current_run answers with a Run or None; got {found!r}")
+
+
+def _replacement(event: Any, replaced: Any) -> Any:
+    event_type_of(type(replaced))
+    if isinstance(event, RunEnded) and type(replaced) is not type(event):
+        raise TypeError(f"what ends a run must stay {type(event).__qualname__}; got {type(replaced).__qualname__}")
+    return replaced
 
 
 def _withheld(event: RunEnded) -> RunEnded:
@@ -410,18 +391,5 @@ def _withheld(event: RunEnded) -> RunEnded:
     return RunCancelled() if isinstance(event, RunCancelled) else event
 
 
-INSIDE: Final = frozenset(function.__code__ for function in (Dispatch._deliver, Dispatch._emit_in_order, Dispatch._end))
-"""The code that runs while an event is being handled: found on the stack of whoever flushes inside a handler."""
-
-
-def inside_delivery() -> bool:
-    """Whether the caller was called, however deep, by a handler, an observer or a recorder.
-
-    A look at the stack, since marking each delivery would cost every emission; only a flush asks.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code in INSIDE:
-            return True
-        frame = frame.f_back
-    return False
+INSIDE.update(function.__code__ for function in (Dispatch._emit_in_order, Dispatch._end))
+DELIVERING.add(Dispatch._deliver.__code__)

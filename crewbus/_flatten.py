@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from crewbus._guard import Guard, collecting
+from crewbus.events import Envelope
 
 if TYPE_CHECKING:
     from pluggy import HookCaller, HookImpl
@@ -42,7 +43,7 @@ def flatten(hook: HookCaller, through_pluggy: bool) -> tuple[Function, ...]:
     if through_pluggy or has_wrappers(impls):
 
         def call(*values: Any) -> Any:
-            with collecting():
+            with collecting(next((value for value in values if isinstance(value, Envelope)), None)):
                 return hook(**dict(zip(arguments, values, strict=True)))
 
         return (call,)
@@ -54,6 +55,12 @@ def has_wrappers(impls: list[HookImpl]) -> bool:
     return any(impl.wrapper or impl.hookwrapper for impl in impls)
 
 
+def wrappers_of(hook: HookCaller) -> str:
+    """Whom to blame for what guards don't contain: the names of the plugins that wrap the hook, or a monitor."""
+    wrappers = [impl.plugin_name for impl in hook.get_hookimpls() if impl.wrapper or impl.hookwrapper]
+    return ", ".join(wrappers) or "(a monitor)"
+
+
 def is_watched(pm: PluginManager, hook: HookCaller) -> bool:
     """Whether ``hook`` must be called through pluggy: it has wrappers, or all calls are monitored."""
     return pm.watched or has_wrappers(hook.get_hookimpls())
@@ -63,8 +70,7 @@ def blames(hook: HookCaller, functions: tuple[Function, ...]) -> tuple[tuple[Fun
     """Each function of a flattened hook with whom to blame when it fails."""
     impls = hook.get_hookimpls()[::-1]
     if len(functions) != len(impls) or has_wrappers(impls):
-        wrappers = ", ".join(impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper)
-        return tuple((function, Blame(wrappers or "(a monitor)", hook.name)) for function in functions)
+        return tuple((function, Blame(wrappers_of(hook), hook.name)) for function in functions)
     return tuple(
         (function, Blame(impl.plugin_name, hook.name)) for function, impl in zip(functions, impls, strict=True)
     )

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from crewbus.events import Envelope
+from crewbus.exceptions import text_of
 
 __all__ = ["Failure"]
 
@@ -36,7 +37,11 @@ class Failure:
         where = f" in {self.hook}" if self.hook else ""
         origin = f" ({self.distribution})" if self.distribution else ""
         what = f" while handling {type(self.envelope.event).__name__} {self.envelope.id}" if self.envelope else ""
-        return f"{self.kind} {self.name}{origin}{where} raised {type(self.error).__name__}{what}: {self.error}"
+        return f"{self.kind} {self.name}{origin}{where} raised {type(self.error).__name__}{what}: {text_of(self.error)}"
+
+
+Report = Callable[[BaseException, Envelope | None], BaseException | None]
+"""Tells of a contained fault; returns what escaped from those that were told."""
 
 
 class Guard:
@@ -46,7 +51,7 @@ class Guard:
     ``report`` it keeps every exception. What is kept, `collecting` raises and `gathering` hands out.
     """
 
-    def __init__(self, function: Callable[..., Any], report: Callable[[BaseException, Any], None] | None) -> None:
+    def __init__(self, function: Callable[..., Any], report: Report | None) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.report = report
@@ -56,12 +61,13 @@ class Guard:
         try:
             result = self.function(*args, **kwargs)
         except BaseException as error:
+            kept: BaseException | None = error
             if self.report is not None and isinstance(error, Exception):
-                self.report(error, next((value for value in args if isinstance(value, Envelope)), None))
-            elif gathered is None:
+                kept = self.report(error, gathered.envelope if gathered is not None else None)
+            if gathered is not None:
+                gathered.first = gathered.first or kept
+            elif kept is not None:
                 raise
-            else:
-                gathered.first = gathered.first or error
             return None
         if gathered is not None:
             gathered.returned += 1
@@ -71,7 +77,8 @@ class Guard:
 class Gathered:
     """What guarded functions did in one call of a hook."""
 
-    def __init__(self) -> None:
+    def __init__(self, envelope: Envelope | None) -> None:
+        self.envelope = envelope
         self.first: BaseException | None = None
         """The first exception that was kept."""
         self.returned = 0
@@ -86,20 +93,25 @@ _local = _Local()
 
 
 @contextmanager
-def gathering() -> Iterator[Gathered]:
-    """Let guarded functions keep what they raise until all have run."""
-    outer, _local.gathered = _local.gathered, Gathered()
+def gathering(envelope: Envelope | None = None) -> Iterator[Gathered]:
+    """Let guarded functions keep what they raise, handling ``envelope``, until all have run."""
+    outer, gathered = _local.gathered, Gathered(envelope)
+    _local.gathered = gathered
     try:
-        yield _local.gathered
+        yield gathered
     finally:
         _local.gathered = outer
 
 
 @contextmanager
-def collecting() -> Iterator[None]:
-    """Let the siblings of a guarded function run before its BaseException goes on."""
-    with gathering() as gathered:
-        yield
+def collecting(envelope: Envelope | None = None) -> Iterator[None]:
+    """Let the siblings of a guarded function run before its BaseException goes on, ahead of what a wrapper raises."""
+    with gathering(envelope) as gathered:
+        try:
+            yield
+        except Exception:
+            if gathered.first is None:
+                raise
     if gathered.first is not None:
         try:
             raise gathered.first
@@ -110,8 +122,10 @@ def collecting() -> Iterator[None]:
 def name_of(function: Callable[..., Any]) -> str:
     """Module and qualified name of a handler, for whoever must find it."""
     plain = function.func if isinstance(function, functools.partial) else function
-    owner = plain if hasattr(plain, "__qualname__") else type(plain)
-    return f"{owner.__module__}.{owner.__qualname__}"
+    try:
+        return f"{plain.__module__}.{plain.__qualname__}"
+    except Exception:  # an object, or one that does not like to be asked
+        return f"{type(plain).__module__}.{type(plain).__qualname__}"
 
 
 def level_outside() -> int:

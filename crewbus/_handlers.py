@@ -6,6 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -78,7 +79,7 @@ class Handlers:
             if not callable(function):
                 raise EventTypeError(f"a handler is called with the envelope; {function!r} can't be called")
             with self._registry:
-                if not any(s.event_type is event_type and s.function == function for s in self._subscriptions):
+                if not any(s.event_type is event_type and _same(s.function, function) for s in self._subscriptions):
                     self._subscriptions += (Subscription(event_type, function, self._as_call(function)),)
                     self._plans = {}
             return function
@@ -89,7 +90,9 @@ class Handlers:
         """End a subscription; returns whether there was one. An emission under way may still reach it."""
         with self._registry:
             before = self._subscriptions
-            self._subscriptions = tuple(s for s in before if not (s.event_type is event_type and s.function == handler))
+            self._subscriptions = tuple(
+                s for s in before if not (s.event_type is event_type and _same(s.function, handler))
+            )
             self._plans = {}
             return len(self._subscriptions) < len(before)
 
@@ -110,18 +113,26 @@ class Handlers:
         if self.closed:
             raise BusClosedError(f"this bus is closed: {kind.__qualname__} was not emitted")
         event_type_of(kind)
-        found: dict[Any, Subscription] = {}
+        found: list[Subscription] = []
         for subscription in self._subscriptions:
-            if issubclass(kind, subscription.event_type):
-                found.setdefault(subscription.function, subscription)
+            known = any(_same(other.function, subscription.function) for other in found)
+            if issubclass(kind, subscription.event_type) and not known:
+                found.append(subscription)
         frame = issubclass(kind, FRAMES)
         plans[kind] = plan = Plan(
-            tuple(found.values()),
+            tuple(found),
             observed=self._observed,
             frame=frame,
             careful=self._redacts or (frame and self._transports),
         )
         return plan
 
-    def _blame_handler(self, handler: Callable[..., Any], error: BaseException, envelope: Any) -> None:
+    def _blame_handler(self, handler: Callable[..., Any], error: BaseException, envelope: Any) -> BaseException | None:
         raise NotImplementedError
+
+
+def _same(one: Any, other: Any) -> bool:
+    # Not by ==, which a handler may define as it likes; bound methods are made anew at each access.
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return one is other

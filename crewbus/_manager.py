@@ -14,9 +14,11 @@ import attrs
 import pluggy
 
 from crewbus import hookspecs
-from crewbus._guard import Failure, Guard, level_outside
+from crewbus._faults import recursed_too_deep
+from crewbus._guard import Failure, Guard, Report, level_outside
 from crewbus._markers import PROJECT
-from crewbus.exceptions import PluginError, PluginWarning
+from crewbus.events import Envelope
+from crewbus.exceptions import PluginError, PluginWarning, text_of
 
 __all__ = ["PluginInfo", "PluginManager"]
 
@@ -63,7 +65,7 @@ class PluginManager(pluggy.PluginManager):
     their calls.
     """
 
-    def __init__(self, report: Callable[[Failure], None], changed: Callable[[], None]) -> None:
+    def __init__(self, report: Callable[[Failure], BaseException | None], changed: Callable[[], None]) -> None:
         super().__init__(PROJECT)
         self._report = report
         self._changed = changed
@@ -89,8 +91,8 @@ class PluginManager(pluggy.PluginManager):
         self._validate(plugin, name)
         try:
             registered = super().register(plugin, name)
-        except (ValueError, pluggy.PluginValidationError) as error:
-            raise PluginError(f"plugin {self._title(name)}: {error}") from error
+        except Exception as error:
+            raise PluginError(f"plugin {self._title(name)}: {text_of(error)}") from error
         for caller in self.get_hookcallers(plugin) or ():
             if caller.name in GUARDED or caller.name in KEPT:
                 self._guard(plugin, caller)
@@ -104,7 +106,7 @@ class PluginManager(pluggy.PluginManager):
         except Exception as error:
             raise PluginError(
                 f"plugin {self._title(name or cls.__qualname__)}: {cls.__qualname__}() failed: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {text_of(error)}"
             ) from error
 
     def _guard(self, plugin: Any, caller: pluggy.HookCaller) -> None:
@@ -113,17 +115,26 @@ class PluginManager(pluggy.PluginManager):
                 report = self._reporter(impl.plugin_name, caller.name) if caller.name in GUARDED else None
                 impl.function = Guard(impl.function, report)  # type: ignore[misc]
 
-    def _reporter(self, name: str, hook: str) -> Callable[[BaseException, Any], None]:
-        def report(error: BaseException, envelope: Any) -> None:
+    def _reporter(self, name: str, hook: str) -> Report:
+        def report(error: BaseException, envelope: Envelope | None) -> BaseException | None:
+            if recursed_too_deep(error):
+                return error
             failure = Failure("plugin", name, error, hook, self.origin(name), envelope)
-            if hook == "crewbus_plugin_error":
-                _log.error("%s", failure)  # reporting it through the same hook would never end
-            else:
-                self._report(failure)
+            if hook != "crewbus_plugin_error":
+                return self._report(failure)
+            _log.error("%s", failure)  # telling of it through the same hook would never end
+            return None
 
         return report
 
     def _validate(self, plugin: Any, name: str) -> None:
+        try:
+            hash(plugin)
+        except Exception as error:
+            raise PluginError(
+                f"plugin {self._title(name)} is told from others by what it is, so it must be hashable "
+                f"({text_of(error)}): compare it by identity, with eq=False for attrs and dataclasses"
+            ) from error
         known = {name for name, caller in vars(self.hook).items() if caller.has_spec()}
         for attribute in dir(plugin):
             options = self.parse_hookimpl_opts(plugin, attribute)
@@ -145,7 +156,7 @@ class PluginManager(pluggy.PluginManager):
                 raise PluginError(f"plugin {self._title(name)} implements {hook}, and there is no such hook{hint}")
 
     def _suspect(self, plugin: Any, name: str, attribute: str, known: set[str]) -> None:
-        if attribute in known and inspect.isroutine(inspect.getattr_static(plugin, attribute)):
+        if attribute in known and inspect.isroutine(inspect.getattr_static(plugin, attribute, None)):
             warnings.warn(
                 f"plugin {self._title(name)}: {attribute} is not marked with @crewbus.hookimpl, so it is not called",
                 PluginWarning,
@@ -177,7 +188,7 @@ class PluginManager(pluggy.PluginManager):
 
     def get_canonical_name(self, plugin: Any) -> str:
         """The name for a plugin that is registered without one: its ``__name__``, or its class's, made unique."""
-        name: str = getattr(plugin, "__name__", None) or type(plugin).__qualname__
+        name = own_name(plugin)
         taken, number = name, 1
         while self.has_plugin(taken) and self.get_plugin(taken) is not plugin:
             number += 1
@@ -234,7 +245,7 @@ class PluginManager(pluggy.PluginManager):
             self.register(entry.load(), entry.name)
         except (Exception, SystemExit) as error:
             self._origins.pop(entry.name, None)
-            self.skip(entry.name, f"{type(error).__name__}: {error}", strict, error, origin)
+            self.skip(entry.name, f"{type(error).__name__}: {text_of(error)}", strict, error, origin)
 
     def skip(
         self,
@@ -276,6 +287,15 @@ class PluginManager(pluggy.PluginManager):
                 distribution, version = self._blocked_origins.get(name, (None, None))
                 yield PluginInfo(name, "blocked", distribution, version, reason="blocked by name")
         yield from self._broken.values()
+
+
+def own_name(plugin: Any) -> str:
+    """What a plugin is called where nobody named it: its ``__name__``, or its class's."""
+    try:
+        name = plugin.__name__
+    except Exception:
+        name = None
+    return name if isinstance(name, str) else type(plugin).__qualname__
 
 
 def entry_points() -> Iterable[metadata.EntryPoint]:

@@ -59,8 +59,8 @@ class Recording(Dispatch):
                 recorded = [run.id for run in self._runs.values() if run.recorded]
             if recorded:
                 raise RecordingError(f"live runs record to another store until they end: {', '.join(recorded[:3])}")
-            self._store_url = store if isinstance(store, str) else None
-            self._store = self._open_store(store) if isinstance(store, str) else store
+            opened = self._open_store(store) if isinstance(store, str) else store
+            self._store, self._store_url = opened, store if isinstance(store, str) else None
         _ = self.store
         self._armed = True
 
@@ -102,8 +102,8 @@ class Recording(Dispatch):
             )
 
     def _open_store(self, url: str) -> Store:
-        store: Store | None = self.plugins.hook.crewbus_open_store(bus=self, url=url)
-        if store is None:
+        store = self.plugins.hook.crewbus_open_store(bus=self, url=url)
+        if not isinstance(store, Store):
             raise RecordingError(f"no plugin opens the store {url!r}: install or unblock the one for its scheme")
         return store
 

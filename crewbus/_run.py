@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from crewbus._context import running_loop, scope
 from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
-from crewbus.exceptions import Cancelled, RecordingError, RunError
+from crewbus.exceptions import Cancelled, RecordingError, RunError, text_of
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
@@ -289,14 +289,6 @@ def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
         kind = type(error)
         return RunFailed(f"{kind.__module__}.{kind.__qualname__}", text_of(error))
     return RunCancelled(reason if reason is not None else text_of(error) or type(error).__name__)
-
-
-def text_of(error: BaseException) -> str:
-    """``str(error)``, even where that raises."""
-    try:
-        return str(error)
-    except Exception:
-        return f"({type(error).__name__} without a readable text)"
 
 
 def reach(run: Run) -> Iterator[Run]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crewbus._buffer import Buffer, Slow, buffers_of
 from crewbus._context import running_loop
-from crewbus._guard import collecting
 from crewbus._recording import Recording
 from crewbus._run import Run, Sink
 from crewbus._stream import OwnedStream, Stream, StreamOptions
@@ -74,8 +73,7 @@ class Runs(Recording):
                 sink.attach(run)
 
     def _announce(self, run: Run, started: RunStarted) -> None:
-        with collecting():
-            self.plugins.hook.crewbus_run_start(bus=self, run=run)
+        self._tell("crewbus_run_start", run=run)
         self._open(run, started)
 
     def _withdraw(self, run: Run) -> None:
@@ -93,8 +91,7 @@ class Runs(Recording):
         with self._registry:
             if self._runs.get(run.id) is run:
                 del self._runs[run.id]
-        with collecting():
-            self.plugins.hook.crewbus_run_finish(bus=self, run=run)
+        self._tell("crewbus_run_finish", run=run)
 
     # Streams
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from crewbus.events import EventType, UnknownEvent, event_type_of, find_event_type
-from crewbus.exceptions import DecodeError, UnserializableError
+from crewbus.exceptions import DecodeError, UnserializableError, text_of
 
 if TYPE_CHECKING:
     import cattrs
@@ -112,7 +112,7 @@ class Codec:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{type(error).__name__}: {text_of(error)}".splitlines()[0]
 
 
 def _fields(cls: type) -> list[tuple[str, Any]]:

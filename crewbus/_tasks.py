@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
 
 Handler = Callable[[Any], Coroutine[Any, Any, object]]
-Report = Callable[[Callable[..., Any], BaseException, Any], None]
+Report = Callable[[Callable[..., Any], BaseException, Any], object]
 
 _POLL: Final = 0.25  # seconds between two looks at whether a loop that owes something still runs
 
@@ -86,16 +86,20 @@ class Tasks:
             raise
 
     async def _call(self, handler: Handler, envelope: Any, owed: Owed) -> None:
+        import asyncio  # loaded: this is one of its tasks
+
         handling.set(owed)
         try:
             await handler(envelope)
         except Exception as error:
             self._report(handler, error, envelope)
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:
+            self._report(handler, error, envelope)
             if owed.loop is not self._loop:
                 raise
-            # Nobody waits on the background loop whom it could reach, and it must go on for the others.
-            self._report(handler, error, envelope)
+            # On the background loop nobody waits whom it could reach, and it must go on for the others.
 
     def _settle(self, owed: Owed, task: asyncio.Task[None], handler: Handler, envelope: Any) -> None:
         self._references.discard(task)

@@ -37,6 +37,14 @@ __all__ = [
 ]
 
 
+def text_of(error: BaseException) -> str:
+    """``str(error)``, even where that raises."""
+    try:
+        return str(error)
+    except Exception:
+        return f"({type(error).__name__} without a readable text)"
+
+
 class CrewbusError(Exception):
     """The root of all errors of crewbus."""
 

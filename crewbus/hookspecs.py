@@ -76,7 +76,10 @@ def crewbus_callback_register(bus: Bus, scope: Any, callback: Any) -> Any:
 
 @hookspec
 def crewbus_configure(bus: Bus) -> None:
-    """Begin to serve a bus: called once for each plugin, when the bus is complete or the plugin joins it later."""
+    """Begin to serve a bus: called once for each plugin, when the bus is complete or the plugin joins it later.
+
+    An exception is a refusal: the plugin is unregistered, and skipped or refused as one that can't be loaded.
+    """
 
 
 @hookspec(firstresult=True)
@@ -118,7 +121,10 @@ def crewbus_open_store(bus: Bus, url: str) -> Store | None:
 
 @hookspec
 def crewbus_event_types(bus: Bus) -> Iterable[type] | None:
-    """Name event classes that this plugin brings; the bus registers those that are not yet registered."""
+    """Name event classes that this plugin brings; the bus registers those that are not yet registered.
+
+    Called once for each plugin, just before `crewbus_configure`; an exception is a refusal, as there.
+    """
 
 
 @hookspec
@@ -133,7 +139,8 @@ def crewbus_converter(bus: Bus, converter: cattrs.Converter) -> None:
 def crewbus_cli_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add commands to ``crewbus``: add a parser to ``commands``, with ``set_defaults(main=function)``.
 
-    ``main(args, bus)`` gets the parsed arguments and the bus, and returns the exit code.
+    ``main(args, bus)`` gets the parsed arguments and the bus, and returns the exit code. An exception of this hook or
+    of ``main`` ends the command: a `CrewbusError` with its text alone.
     """
 
 

@@ -20,7 +20,7 @@ LAYERS = [
     "events hookspecs",
     "abc",
     "_serialization _context _run",
-    "_guard _tasks _flatten _handlers _dispatch _buffer _transcript _work _stream",
+    "_guard _tasks _flatten _handlers _faults _dispatch _buffer _transcript _work _stream",
     "_manager",
     "builtin builtin.run_scope builtin.checkpoint_recorder builtin.memory_store",
     "_record _recording _runs _bus _default __init__",

@@ -1,0 +1,1 @@
+"""The budgets of the bus, measured: ``python -m benchmarks``, or one part alone, as ``python -m benchmarks.emit``."""

@@ -1,0 +1,9 @@
+"""All budgets in one table."""
+
+from __future__ import annotations
+
+from benchmarks import emit, imports, memory, stream
+from benchmarks._harness import main
+
+if __name__ == "__main__":
+    main(emit.rows, stream.rows, memory.rows, imports.rows)

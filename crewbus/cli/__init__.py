@@ -1,0 +1,111 @@
+"""The command ``crewbus``: runs agents on the default bus, and lists what is loaded there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import crewbus
+from crewbus import Bus, default_bus
+from crewbus.cli import _listing, _run
+from crewbus.cli._terminal import Terminal
+from crewbus.exceptions import CrewbusError, PluginWarning
+
+__all__ = ["main"]
+
+_OWN: Final = ("run", "plugins", "hooks", "--version")
+
+_EPILOG: Final = """\
+examples:
+  crewbus run agent.py:answer --arg question="Why is the sky blue?"
+  crewbus run newsroom.crew:write --input topics.jsonl --concurrency 50
+  jq -c .topic topics.json | crewbus run newsroom.crew:write --input - --json
+  crewbus plugins
+
+exit codes:
+  0    all runs ended well
+  1    a run failed or was cancelled, or nobody read the output
+  2    bad usage, input, target or plugin, before or after the runs
+  130  interrupted (Ctrl-C): the runs were cancelled
+  143  terminated (SIGTERM): the same
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default the process's; returns the exit code."""
+    terminal = Terminal()
+    try:
+        code = _main(sys.argv[1:] if argv is None else argv, terminal)
+        sys.stdout.flush()
+        return code
+    except CrewbusError as error:
+        terminal.fail(str(error))
+        return 2
+    except KeyboardInterrupt:
+        terminal.note("crewbus: interrupted")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        _discard_output()
+        return 1
+
+
+def _main(argv: Sequence[str], terminal: Terminal) -> int:
+    parser, commands = _parser()
+    bus = None
+    try:
+        if argv and argv[0] not in _OWN:
+            # Which commands there are is for the plugins to say.
+            bus = _bus(terminal)
+            bus.plugins.hook.crewbus_cli_commands(commands=commands)
+        try:
+            args = parser.parse_args(argv)
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        bus = bus or _bus(terminal, quiet=args.main is _listing.plugins)
+        return int(args.main(args, bus) or 0)
+    finally:
+        if bus is not None:
+            bus.close()
+
+
+def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        "crewbus",
+        description="The event bus under agent applications: run agents on it, see what is plugged in.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"crewbus {crewbus.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _run.add(commands)
+    _listing.add(commands)
+    return parser, commands
+
+
+def _bus(terminal: Terminal, quiet: bool = False) -> Bus:
+    """The default bus; what its plugins warn of becomes a note, unless ``quiet`` and they were skipped."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PluginWarning)
+        bus = default_bus()
+    skipped = tuple(f"was skipped: {info.reason}" for info in bus.plugins.infos() if info.status == "broken")
+    for warning in caught:
+        if not issubclass(warning.category, PluginWarning):
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+        elif not (quiet and str(warning.message).endswith(skipped)):
+            terminal.warn(str(warning.message))
+    return bus
+
+
+def _discard_output() -> None:
+    """Let what Python flushes at exit go nowhere, since nobody reads it."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
