@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from types import MethodType
+from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -135,4 +135,6 @@ def _same(one: Any, other: Any) -> bool:
     # Not by ==, which a handler may define as it likes; bound methods are made anew at each access.
     if isinstance(one, MethodType) and isinstance(other, MethodType):
         return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    if isinstance(one, BuiltinMethodType) and isinstance(other, BuiltinMethodType):
+        return one == other  # which compares what they are bound to by identity
     return one is other

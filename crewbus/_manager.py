@@ -27,6 +27,7 @@ GROUP: Final = "crewbus"
 
 GUARDED: Final = frozenset(
     {
+        "crewbus_cli_commands",
         "crewbus_close",
         "crewbus_current_run",
         "crewbus_emit",

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import Token
 from itertools import count
@@ -131,7 +132,7 @@ class Run:
         self.cancel_reason: str | None = None
         self._wanted = record
         self._token: Token[Run | None] | None = None
-        self._told: set[tuple[int, int]] | None = None
+        self._told: weakref.WeakSet[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.name or ''} {self.id} {self.state}>"
@@ -186,9 +187,9 @@ class Run:
         # Once for each thread or task, so that clean-up code may emit on its way out.
         loop = running_loop()
         task = sys.modules["asyncio"].current_task(loop) if loop is not None else None
-        caller = (threading.get_ident(), id(task))
+        caller = task or threading.current_thread()
         if self._told is None:
-            self._told = set()
+            self._told = weakref.WeakSet()
         if caller not in self._told:
             self._told.add(caller)
             raise Cancelled(f"run {self.id} was cancelled: {self.cancel_reason}")

@@ -101,7 +101,8 @@ class Runs(Recording):
         """Stream what ``fn(*args, **kwargs)`` emits in a run of its own: see `OwnedStream`.
 
         A sync ``fn`` runs in a thread of its own, an async one as a task on the running loop, or in a thread where none
-        runs; in either case in a copy of the caller's context. ``options`` says how, where the defaults don't fit.
+        runs; in either case in a copy of the caller's context. ``options`` says how, where the defaults don't fit; an
+        argument of ``fn`` that bears this name goes in by `functools.partial`.
         """
         chosen = options or StreamOptions()
         run = self.run(chosen.name, id=chosen.id, tags=chosen.tags, record=chosen.record)

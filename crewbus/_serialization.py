@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
+from crewbus._fidelity import fields_of, is_exact, is_same
 from crewbus.events import EventType, UnknownEvent, event_type_of, find_event_type
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
 
@@ -29,7 +27,7 @@ class Codec:
         self._converter = make_converter()
         if configure is not None:
             configure(self._converter)
-        self._encoders: dict[type, tuple[EventType, Encode]] = {}
+        self._encoders: dict[EventType, Encode] = {}
 
     def encode(self, event: Any) -> tuple[str, int, bytes]:
         """Event type name, version and JSON of ``event``.
@@ -38,16 +36,24 @@ class Codec:
         not come back as it was.
         """
         if type(event) is UnknownEvent:
-            return event.name, event.version, event.data.encode()
-        known = self._encoders.get(type(event))
-        if known is None:
-            registered = event_type_of(type(event))
-            known = self._encoders[type(event)] = registered, self._encoder(registered)
-        registered, encode = known
+            return event.name, event.version, self._untouched(event)
+        registered = event_type_of(type(event))
+        encode = self._encoders.get(registered)
+        if encode is None:
+            encode = self._encoders[registered] = self._encoder(registered)
         try:
             return registered.name, registered.version, encode(event)
-        except (TypeError, ValueError, RecursionError) as error:
+        except UnserializableError:
+            raise
+        except Exception as error:
             raise UnserializableError(f"{registered.name}: {self._blame(registered, event)}: {error}") from error
+
+    @staticmethod
+    def _untouched(event: UnknownEvent) -> bytes:
+        try:
+            return event.data.encode()
+        except UnicodeEncodeError as error:
+            raise UnserializableError(f"{event.name}: field 'data' can't be written: {error}") from error
 
     def decode(self, name: str, version: int, data: bytes) -> Any:
         """The event that `encode` was given; `UnknownEvent` for a type that is not registered, or is newer here.
@@ -72,17 +78,17 @@ class Codec:
             unstructure = registered.unstructure
             return lambda event: _dump(unstructure(event)).encode()
         cls = registered.cls
-        for field, annotation in _fields(cls):
+        for field, annotation in fields_of(cls):
             self._refuse_unreadable(registered, field, annotation)
         unstructure = self._converter.get_unstructure_hook(cls)
-        if not _loose(cls, set()):
+        if is_exact(cls, set(), top=True):
             return lambda event: _dump(unstructure(event)).encode()
 
         def checked(event: Any) -> bytes:
             data = _dump(unstructure(event)).encode()
-            again: Any = self._converter.structure(json.loads(data), cls)
-            for field, _ in _fields(cls):
-                if getattr(again, field) != getattr(event, field):
+            again = self._read_back(registered, data, event)
+            for field, _ in fields_of(cls):
+                if not is_same(getattr(again, field), getattr(event, field)):
                     raise UnserializableError(
                         f"{registered.name}: field {field!r} would come back as {getattr(again, field)!r}, "
                         f"not {getattr(event, field)!r}: give it a precise type, or use what JSON can hold"
@@ -90,6 +96,20 @@ class Codec:
             return data
 
         return checked
+
+    def _read_back(self, registered: EventType, data: bytes, event: Any) -> Any:
+        try:
+            return self._converter.structure(json.loads(data), registered.cls)
+        except Exception as error:
+            for field, annotation in fields_of(registered.cls):
+                try:
+                    value = self._converter.unstructure(getattr(event, field), unstructure_as=annotation)
+                    self._converter.structure(json.loads(_dump(value)), annotation)
+                except Exception as reason:
+                    raise UnserializableError(
+                        f"{registered.name}: field {field!r} can't be read back: {_first_line(reason)}"
+                    ) from error
+            raise UnserializableError(f"{registered.name} can't be read back: {_first_line(error)}") from error
 
     def _refuse_unreadable(self, registered: EventType, field: str, annotation: Any) -> None:
         try:
@@ -103,7 +123,7 @@ class Codec:
 
     def _blame(self, registered: EventType, event: Any) -> str:
         if registered.unstructure is None:
-            for field, annotation in _fields(registered.cls):
+            for field, annotation in fields_of(registered.cls):
                 try:
                     _dump(self._converter.unstructure(getattr(event, field), unstructure_as=annotation))
                 except Exception:  # the field that fails is the one to name
@@ -113,33 +133,3 @@ class Codec:
 
 def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text_of(error)}".splitlines()[0]
-
-
-def _fields(cls: type) -> list[tuple[str, Any]]:
-    try:
-        hints = typing.get_type_hints(cls)
-    except Exception as error:
-        raise UnserializableError(
-            f"{cls.__module__}.{cls.__qualname__}: its annotations can't be resolved: {error}"
-        ) from error
-    if attrs.has(cls):
-        return [(field.name, hints.get(field.name, Any)) for field in attrs.fields(cls)]
-    names = getattr(cls, "__dataclass_fields__", None)
-    if names is None:
-        raise UnserializableError(
-            f"{cls.__module__}.{cls.__qualname__} is neither an attrs class nor a dataclass: "
-            "register it with structure= and unstructure="
-        )
-    return [(name, hints.get(name, Any)) for name in names]
-
-
-def _loose(annotation: Any, seen: set[Any]) -> bool:
-    """Whether the type leaves open what a value may be, so that only the value can tell if it survives."""
-    if annotation in (Any, object, dict, list, tuple, set, frozenset):
-        return True
-    if isinstance(annotation, type) and (attrs.has(annotation) or hasattr(annotation, "__dataclass_fields__")):
-        if annotation in seen:
-            return False
-        seen.add(annotation)
-        return any(_loose(inner, seen) for _, inner in _fields(annotation))
-    return any(_loose(inner, seen) for inner in typing.get_args(annotation) if inner is not Ellipsis)

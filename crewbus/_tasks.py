@@ -180,7 +180,8 @@ class Tasks:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._mark(inside, True)
         try:
-            self._listeners.add(listener)
+            with self._changed:
+                self._listeners.add(listener)
             while owed := [call for call in owed if not (call.done or (inside and call.flushing))]:
                 self._refuse_dead_loops(owed)
                 patience = _patience(deadline, owed)
@@ -188,7 +189,8 @@ class Tasks:
                     await asyncio.wait_for(changed.wait(), patience)
                 changed.clear()
         finally:
-            self._listeners.discard(listener)
+            with self._changed:
+                self._listeners.discard(listener)
             self._mark(inside, False)
 
     def _mark(self, calls: list[Owed], flushing: bool) -> None:

