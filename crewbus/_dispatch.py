@@ -255,9 +255,11 @@ class Dispatch(Faults):
         with gathering(envelope) as gathered:
             try:
                 self.plugins.hook.crewbus_record(bus=self, run=run, envelope=envelope)
-            except BaseException as error:  # of a wrapper
+            except Exception as error:  # of a wrapper
+                failure = gathered.first or error
+            except BaseException as error:
                 failure = error
-        self._recorded(run, envelope, gathered.returned > 0, gathered.first or failure)
+        self._recorded(run, envelope, gathered.returned > 0, failure or gathered.first)
 
     def _recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException | None) -> None:
         if failure is None:

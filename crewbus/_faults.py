@@ -39,8 +39,10 @@ class Faults(Handlers):
         if recursed_too_deep(error):
             raise error
         if isinstance(culprit, Blame):
-            return escaped or self._blame_plugin(culprit, error, envelope)
-        return escaped or self._blame_handler(culprit, error, envelope)
+            told = self._blame_plugin(culprit, error, envelope)
+        else:
+            told = self._blame_handler(culprit, error, envelope)
+        return escaped or told
 
     def _blame_plugin(self, blame: Blame, error: BaseException, envelope: Any = None) -> BaseException | None:
         origin = self.plugins.origin(blame.plugin)

@@ -57,7 +57,7 @@ def has_wrappers(impls: list[HookImpl]) -> bool:
 
 def wrappers_of(hook: HookCaller) -> str:
     """Whom to blame for what guards don't contain: the names of the plugins that wrap the hook, or a monitor."""
-    wrappers = [impl.plugin_name for impl in hook.get_hookimpls() if impl.wrapper or impl.hookwrapper]
+    wrappers = [impl.plugin_name for impl in reversed(hook.get_hookimpls()) if impl.wrapper or impl.hookwrapper]
     return ", ".join(wrappers) or "(a monitor)"
 
 

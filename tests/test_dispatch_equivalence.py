@@ -268,7 +268,7 @@ def watch(stage: Stage, how: str, seen: list[str]) -> Callable[[], None]:
 
 @pytest.mark.filterwarnings("ignore::pluggy.PluggyTeardownRaisedWarning")
 @pytest.mark.parametrize("hook", HOOKS)
-@settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_the_bus_calls_what_pluggy_would_call(hook, data):
     first, changes = data.draw(scenarios(hook))
