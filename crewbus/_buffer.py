@@ -300,7 +300,7 @@ class Buffer:
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
         """As `take`, for a task: what is there, or else a future of its loop to await before asking again."""
-        if self._is_inherited():
+        if self.born != generation.number:
             return []
         tree, waker = self.tree, self.waker
         assert waker is not None

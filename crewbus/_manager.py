@@ -7,8 +7,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import pluggy
@@ -19,6 +18,9 @@ from crewbus._guard import Failure, Guard, Report, level_outside
 from crewbus._markers import PROJECT
 from crewbus.events import Envelope
 from crewbus.exceptions import PluginError, PluginWarning, text_of
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 __all__ = ["PluginInfo", "PluginManager"]
 
@@ -301,4 +303,6 @@ def own_name(plugin: Any) -> str:
 
 def entry_points() -> Iterable[metadata.EntryPoint]:
     """The entry points of the group, in the order in which distributions are found; each name and dist once."""
+    from importlib import metadata  # it takes longer to load than all of crewbus, and not every bus asks
+
     return metadata.entry_points(group=GROUP)

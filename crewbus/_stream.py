@@ -123,10 +123,14 @@ class Stream:
         while not isinstance(found, list):
             await found
             found = poll()
-        if not self._took(found):
+        if not found:
+            self._finish()
             raise StopAsyncIteration
-        self._batch = iter(found)
-        return next(self._batch)
+        self._transcript.add(found)
+        if len(found) > 1:
+            self._batch = iter(found)
+            next(self._batch)
+        return found[0]
 
     def batches(self) -> Batches:
         """Iterate, with ``for`` or ``async for``, over lists of the frames that are there, at once."""
@@ -140,9 +144,13 @@ class Stream:
     def _took(self, batch: list[Envelope]) -> list[Envelope]:
         if batch:
             self._transcript.add(batch)
-        elif self._buffer.failure is not None:
-            raise self._buffer.failure
+        else:
+            self._finish()
         return batch
+
+    def _finish(self) -> None:
+        if self._buffer.failure is not None:
+            raise self._buffer.failure
 
     def _begin(self) -> None:
         """Start what must be started before there is anything to wait for."""
