@@ -32,10 +32,11 @@ _POLL: Final = 0.5  # seconds after which a blocked emitter looks whether its co
 class LoopWaker:
     """Wakes waiting tasks of one event loop: across threads once per batch, not once per task."""
 
-    __slots__ = ("loop", "ready", "scheduled", "thread")
+    __slots__ = ("future", "loop", "ready", "scheduled", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.future = loop.create_future
         self.thread = _get_ident()
         self.ready: deque[asyncio.Future[None]] = deque()
         self.scheduled = False
@@ -103,7 +104,7 @@ class Buffer:
     """A bounded queue of frames between a run's emitters and one consumer."""
 
     __slots__ = (
-        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "last",
+        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "room",
         "run", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
     )  # fmt: skip
 
@@ -114,8 +115,8 @@ class Buffer:
             raise ConsumptionError(f"slow={slow!r}: choose one of {', '.join(get_args(Slow))}")
         self.born = generation.number
         self.bound = bound
-        self.last = bound - 1
-        """How many frames may wait when one more still leaves room."""
+        self.room = bound - 1 if slow != "coalesce" else 0
+        """Below how many frames the next is taken without a further look; none where each needs one."""
         self.half = (bound + 1) // 2
         self.slow = slow
         self.deadline = deadline
@@ -157,23 +158,25 @@ class Buffer:
 
     def push(self, envelope: Envelope) -> None:
         """Take the next frame; called under the lock."""
-        if self.closed:
-            self._detach()
-            return
         frames = self.frames
-        if len(frames) + self.held >= self.last or self.slow == "coalesce":
-            self._push_tight(envelope)
-        else:
+        if len(frames) + self.held < self.room:
             frames.append(envelope)
-        if self.wake is not None:
-            self._wake_consumer()
+        else:
+            self._push_tight(envelope)
+        wake = self.wake
+        if wake is not None:  # as `_wake_consumer`
+            self.wake = None
+            wake(self.token)
 
     def _push_tight(self, envelope: Envelope) -> None:
         event = envelope.event
-        if isinstance(event, RunEnded) or len(self.frames) + self.held < self.last:
+        room = self.bound - len(self.frames) - self.held
+        if self.closed:
+            self._detach()
+        elif isinstance(event, RunEnded) or room > 1:
             if not (self.slow == "coalesce" and self._merge(envelope)):
                 self.frames.append(envelope)
-        elif self.slow in ("drop", "fail") and len(self.frames) + self.held < self.bound:
+        elif self.slow in ("drop", "fail") and room > 0:
             self.frames.append(envelope)
         elif self.slow == "fail":
             self._fail(f"{self.bound} frames were waiting, and slow='fail'")
@@ -304,14 +307,24 @@ class Buffer:
             return []
         tree, waker = self.tree, self.waker
         assert waker is not None
-        with tree.lock:
+        lock = tree.lock
+        try:  # as `with lock`, at half the price; inside, since an interrupt may follow the acquiring at once
+            lock.acquire()
             if self.frames or self.ended or self.closed:
                 return self._swap()
-            future = waker.loop.create_future()
+            self.held = 0
+            if self.waiters is not None:
+                self._wake_waiters()
+            future = waker.future()
             self.token, self.wake = future, waker.wake
             if self.frames or tree is not self.tree:
                 # A finaliser pushed in between, or the run started meanwhile.
                 waker.wake(future)
+        finally:
+            try:  # noqa: SIM105 - costs nothing so
+                lock.release()
+            except RuntimeError:  # an interrupt ended the wait for it
+                pass
         if self.deadline is not None:
             self._limit(future, waker.loop)
         return future
@@ -367,11 +380,12 @@ class Buffer:
     def abandon(self) -> None:
         """As `close`, for a finaliser, which may take no lock: the next push does the rest."""
         self.closed = True
+        self.room = 0
         self.frames = []
 
     def _detach(self) -> None:
         self.closed = True
-        self.held = 0
+        self.held = self.room = 0
         run, self.run = self.run, None
         if run is not None and self in run.sinks:
             run.sinks = tuple(sink for sink in run.sinks if sink is not self)

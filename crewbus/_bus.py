@@ -210,6 +210,8 @@ class Bus(Runs):
         try:
             late = [work.name for work in self._interrupt() if not work.wait(_left(until))]
             self.flush(_left(until))
+            while self._tasks.owe():  # what the handlers emitted in turn
+                self.flush(_left(until))
         finally:
             self._shut(late, timeout)
 
@@ -223,6 +225,8 @@ class Bus(Runs):
         try:
             late = [work.name for work in self._interrupt() if not await work.wait_async(_left(until))]
             await self.aflush(_left(until))
+            while self._tasks.owe():
+                await self.aflush(_left(until))
         finally:
             self._shut(late, timeout)
 
@@ -247,7 +251,7 @@ class Bus(Runs):
     def _shut(self, late: list[str], timeout: float) -> None:
         with self._registry:
             self.closed = True
-            self._plans = {}
+            self._plans, self._silent = {}, set()
             buffers = [buffer() for waiting in self._awaited.values() for buffer in waiting]
             buffers += [sink for run in self._runs.values() for sink in run.sinks if isinstance(sink, Buffer)]
             self._awaited.clear()

@@ -52,6 +52,8 @@ class Handlers:
         self._registry = threading.RLock()
         self._subscriptions: tuple[Subscription, ...] = ()
         self._plans: dict[type, Plan] = {}
+        self._silent: set[type] = set()
+        """The classes whose plan is silent."""
         self._tasks = Tasks(self._blame_handler)
         self._observed = False
         """Whether a plugin observes every event."""
@@ -81,7 +83,7 @@ class Handlers:
             with self._registry:
                 if not any(s.event_type is event_type and _same(s.function, function) for s in self._subscriptions):
                     self._subscriptions += (Subscription(event_type, function, self._as_call(function)),)
-                    self._plans = {}
+                    self._plans, self._silent = {}, set()
             return function
 
         return subscribe if handler is None else subscribe(handler)
@@ -93,7 +95,7 @@ class Handlers:
             self._subscriptions = tuple(
                 s for s in before if not (s.event_type is event_type and _same(s.function, handler))
             )
-            self._plans = {}
+            self._plans, self._silent = {}, set()
             return len(self._subscriptions) < len(before)
 
     def _as_call(self, function: Callable[[Envelope], Any]) -> Callable[[Envelope], Any]:
@@ -109,7 +111,8 @@ class Handlers:
         return call
 
     def _plan(self, kind: type) -> Plan:
-        plans = self._plans  # a change puts another in its place, so that what is stale is stored nowhere
+        # A change puts others in their place, so that what is stale is stored nowhere.
+        plans, silent = self._plans, self._silent
         if self.closed:
             raise BusClosedError(f"this bus is closed: {kind.__qualname__} was not emitted")
         event_type_of(kind)
@@ -125,6 +128,8 @@ class Handlers:
             frame=frame,
             careful=self._redacts or (frame and self._transports),
         )
+        if plan.silent:
+            silent.add(kind)
         return plan
 
     def _blame_handler(self, handler: Callable[..., Any], error: BaseException, envelope: Any) -> BaseException | None:

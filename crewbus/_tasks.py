@@ -139,6 +139,10 @@ class Tasks:
         finally:
             loop.close()
 
+    def owe(self) -> bool:
+        """Whether a call has not returned yet."""
+        return bool(self._owed)
+
     def refuse_to_block(self, action: str) -> None:
         """Raise `FlushError` where ``action`` would wait for itself: in an async handler, on a loop that owes one."""
         if inside_async_handler():

@@ -18,13 +18,12 @@ class Transcript:
 
     def add(self, batch: list[Envelope]) -> None:
         """Take what the stream hands out."""
-        number, keep = self._numbers.append, self._texts.append
         for envelope in batch:
             event = envelope.event
             if isinstance(event, Chunk):
                 if event.kind == "text":
-                    number(envelope.seq)
-                    keep(event.text)
+                    self._numbers.append(envelope.seq)
+                    self._texts.append(event.text)
             elif isinstance(event, Retracted):
                 self._retract(event.since, envelope.seq)
 

@@ -55,7 +55,9 @@ def runtime_imports(tree):
             if isinstance(child, ast.ImportFrom) and (child.module or "").partition(".")[0] == "crewbus":
                 yield from ((target, inside) for target in targets(child))
             elif isinstance(child, ast.Import):
-                yield from ((a.name.removeprefix("crewbus."), inside) for a in child.names if a.name.startswith("crewbus."))
+                yield from (
+                    (a.name.removeprefix("crewbus."), inside) for a in child.names if a.name.startswith("crewbus.")
+                )
             yield from walk(child, inside or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
     def targets(node):
@@ -82,7 +84,9 @@ def test_there_is_no_module_outside_the_layers():
 @pytest.mark.parametrize("package", ["cli", "testing"])
 def test_packages_above_have_no_cycles(package):
     inner = {name: path for name, path in MODULES.items() if name.split(".")[0] == package}
-    graph = {name: {t for t, _ in runtime_imports(ast.parse(path.read_text())) if t in inner} for name, path in inner.items()}
+    graph = {
+        name: {t for t, _ in runtime_imports(ast.parse(path.read_text())) if t in inner} for name, path in inner.items()
+    }
     done: set[str] = set()
     while ready := {name for name in graph.keys() - done if graph[name] <= done | {name}}:
         done |= ready

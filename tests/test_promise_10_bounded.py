@@ -390,3 +390,19 @@ def test_promise_10_producers_in_threads_wake_a_loop_once_per_batch():
 def test_promise_10_wrong_options_are_refused(bound, slow):
     with quiet_bus() as bus, pytest.raises(crewbus.ConsumptionError):
         bus.subscribe("run", bound=bound, slow=slow)
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3])
+def test_promise_10_the_smallest_buffers_do_not_deadlock(bound):
+    """A consumer that comes for more lets go of what it had, before it waits."""
+
+    async def main(bus):
+        async with bus.stream(chunks, 200, options=StreamOptions(bound=bound)) as stream:
+            async for _ in stream:
+                pass
+            return stream.text()
+
+    with quiet_bus() as bus:
+        assert asyncio.run(asyncio.wait_for(main(bus), TIMEOUT)) == numbered(200)
+        with bus.stream(chunks, 200, options=StreamOptions(bound=bound)) as stream:
+            assert "".join(frame.event.text for frame in stream if type(frame.event) is Chunk) == numbered(200)

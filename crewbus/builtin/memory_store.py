@@ -59,12 +59,14 @@ class MemoryStore(Store):
             if event.seq > len(log.events):
                 raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {len(log.events) - 1}")
             size = len(event.data) + OVERHEAD
-            self._make_room(size)
+            if self._size + size > self.max_bytes:
+                self._make_room(size)
             log.events.append(event)
             log.size += size
             self._size += size
-            log.runs.add(event.run_id)
-            self._roots[event.run_id] = root_id
+            if event.run_id not in log.runs:
+                log.runs.add(event.run_id)
+                self._roots[event.run_id] = root_id
 
     def _make_room(self, size: int) -> None:
         if self._size + size <= self.max_bytes:
