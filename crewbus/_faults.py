@@ -68,6 +68,8 @@ class Faults(Handlers):
     def _tell(self, hook: str, **values: Any) -> None:
         """Call a hook whose faults are contained, those of its wrappers too."""
         caller = getattr(self.plugins.hook, hook)
+        if not (caller.get_hookimpls() or self.plugins.watched):
+            return
         try:
             with collecting():
                 caller(bus=self, **values)
