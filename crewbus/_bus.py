@@ -116,12 +116,10 @@ class Bus(Runs):
 
     def _configure(self, name: str) -> None:
         """Let a registered plugin begin to serve this bus; if it can't, it was never there."""
-        member = self.plugins.get_plugin(name)
-        others = [other for other in self.plugins.get_plugins() if other is not member]
         try:
-            for types in self.plugins.subset_hook_caller("crewbus_event_types", others)(bus=self):
+            for types in self.plugins.alone("crewbus_event_types", name)(bus=self):
                 self._register_types(types)
-            self.plugins.subset_hook_caller("crewbus_configure", others)(bus=self)
+            self.plugins.alone("crewbus_configure", name)(bus=self)
         except BaseException as error:
             self.plugins.unregister(name=name)
             if not isinstance(error, Exception | SystemExit):
@@ -295,6 +293,7 @@ class Bus(Runs):
         self._opening = threading.RLock()
         self._closer, self._gone = None, threading.Event()
         self._tasks.reset()
+        self.plugins.forked()
         for run in self._runs.values():
             run.orphan()
         for work in self._works:

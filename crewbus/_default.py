@@ -42,12 +42,12 @@ def _bus_in_scope() -> Bus:
     return run.bus if run is not None else default_bus()
 
 
-def emit(event: Any, *, source: Any = None) -> Envelope | None:
+def emit(event: Any, source: Any = None) -> Envelope | None:
     """Emit ``event`` on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.emit`."""
     return _bus_in_scope().emit(event, source=source)
 
 
-def chunk(text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
+def chunk(text: str, kind: str = "text", source: Any = None) -> Envelope | None:
     """Emit a `Chunk` on the bus of the run in scope, or else on the default bus: for libraries."""
     return _bus_in_scope().emit(Chunk(text, kind), source=source)
 

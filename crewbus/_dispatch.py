@@ -104,7 +104,7 @@ class Dispatch(Faults):
 
     # Emission
 
-    def emit(self, event: Any, *, source: Any = None) -> Envelope | None:
+    def emit(self, event: Any, source: Any = None) -> Envelope | None:
         """Emit ``event`` in the run in scope, or outside any, and return its envelope.
 
         ``source`` says who emits. Returns None outside a run where nobody listens. Raises
@@ -134,7 +134,7 @@ class Dispatch(Faults):
                 return envelope
         return self._emit_with_care(plan, self._own(run), event, source)
 
-    def chunk(self, text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
+    def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
         """Emit a `Chunk` in the run in scope: it reaches the streams of that run and of the runs around it."""
         event = Chunk(text, kind)
         scope = self._scope

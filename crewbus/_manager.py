@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -76,6 +77,7 @@ class PluginManager(pluggy.PluginManager):
         self._broken: dict[str, PluginInfo] = {}
         self._blocked_origins: dict[str, tuple[str, str]] = {}
         self._monitors = 0
+        self._lock = threading.RLock()  # pluggy leaves it to its callers to take turns
         self.add_hookspecs(hookspecs)
 
     # Registration
@@ -91,17 +93,28 @@ class PluginManager(pluggy.PluginManager):
         name = name or self.get_canonical_name(plugin)
         if self.is_blocked(name):
             return None
-        self._validate(plugin, name)
-        try:
-            registered = super().register(plugin, name)
-        except Exception as error:
-            raise PluginError(f"plugin {self._title(name)}: {text_of(error)}") from error
-        for caller in self.get_hookcallers(plugin) or ():
-            if caller.name in GUARDED or caller.name in KEPT:
-                self._guard(plugin, caller)
-        self._broken.pop(name, None)
-        self._changed()
+        with self._lock:
+            self._validate(plugin, name)
+            try:
+                registered = super().register(plugin, name)
+            except Exception as error:
+                raise PluginError(f"plugin {self._title(name)}: {text_of(error)}") from error
+            for caller in self.get_hookcallers(plugin) or ():
+                if caller.name in GUARDED or caller.name in KEPT:
+                    self._guard(plugin, caller)
+            self._broken.pop(name, None)
+            self._changed()
         return registered
+
+    def alone(self, hook: str, name: str) -> pluggy.HookCaller:
+        """A caller of ``hook`` that reaches the plugin ``name`` and no other."""
+        with self._lock:
+            member = self.get_plugin(name)
+            return self.subset_hook_caller(hook, [other for other in self.get_plugins() if other is not member])
+
+    def forked(self) -> None:
+        """In a forked child: take a new lock."""
+        self._lock = threading.RLock()
 
     def _make(self, cls: type, name: str | None) -> Any:
         try:
@@ -183,10 +196,11 @@ class PluginManager(pluggy.PluginManager):
 
     def unregister(self, plugin: Any = None, name: str | None = None) -> Any:
         """Remove a plugin, by itself or by name, and return it; None if it is not registered."""
-        if name is None and self.get_name(plugin) is None:
-            return None
-        removed = super().unregister(plugin, name)
-        self._changed()
+        with self._lock:
+            if name is None and self.get_name(plugin) is None:
+                return None
+            removed = super().unregister(plugin, name)
+            self._changed()
         return removed
 
     def get_canonical_name(self, plugin: Any) -> str:
@@ -280,6 +294,10 @@ class PluginManager(pluggy.PluginManager):
 
     def infos(self) -> Iterator[PluginInfo]:
         """What became of each plugin: loaded ones in order of registration, then blocked and broken ones."""
+        with self._lock:
+            yield from list(self._infos())
+
+    def _infos(self) -> Iterator[PluginInfo]:
         for name, plugin in self.list_name_plugin():
             if plugin is not None:
                 hooks = tuple(sorted(caller.name for caller in self.get_hookcallers(plugin) or ()))

@@ -147,11 +147,11 @@ class Run:
         """Whether the root run and every run nested in it have ended."""
         return self.tree.live == 0
 
-    def emit(self, event: Any, *, source: Any = None) -> Envelope | None:
+    def emit(self, event: Any, source: Any = None) -> Envelope | None:
         """Emit ``event`` in this run, from wherever: no context is needed. See `Bus.emit`."""
         return self.bus._emit_in(self, event, source)
 
-    def chunk(self, text: str, kind: str = "text", *, source: Any = None) -> Envelope | None:
+    def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
         """Emit a `Chunk` in this run, from wherever: no context is needed."""
         return self.bus._emit_in(self, Chunk(text, kind), source)
 
