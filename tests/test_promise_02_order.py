@@ -61,6 +61,42 @@ def test_promise_02_tasks():
         assert numbers(bus.record_of(run.id)) == list(range(TASKS * 7 + 2))
 
 
+def sync_agent():
+    for i in range(EACH):
+        crewbus.chunk(str(i))
+
+
+async def async_agent():
+    for i in range(EACH):
+        crewbus.chunk(str(i))
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("agent", [sync_agent, async_agent])
+@pytest.mark.parametrize("consumer", ["for", "async for"])
+def test_promise_02_each_of_many_streams_has_its_numbers_in_order(agent, consumer):
+    """Producers and consumers of either kind: 64 at once where one of them takes a thread, 1,000 where none does."""
+    count = TASKS if (agent, consumer) == (async_agent, "async for") else THREADS
+
+    async def follow(bus):
+        async with bus.stream(agent) as stream:
+            return [frame.seq async for frame in stream]
+
+    async def follow_all(bus):
+        return await asyncio.gather(*(follow(bus) for _ in range(count)))
+
+    def read(bus):
+        with bus.stream(agent) as stream:
+            return numbers(stream)
+
+    with quiet_bus() as bus:
+        if consumer == "for":
+            orders = in_threads(count, lambda _: read(bus))
+        else:
+            orders = asyncio.run(follow_all(bus))
+    assert orders == [list(range(1, EACH + 2))] * count
+
+
 def test_promise_02_threads_in_nested_runs_share_the_numbers():
     with quiet_bus() as bus, bus.run(record=True) as root:
 
