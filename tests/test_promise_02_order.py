@@ -90,10 +90,7 @@ def test_promise_02_each_of_many_streams_has_its_numbers_in_order(agent, consume
             return numbers(stream)
 
     with quiet_bus() as bus:
-        if consumer == "for":
-            orders = in_threads(count, lambda _: read(bus))
-        else:
-            orders = asyncio.run(follow_all(bus))
+        orders = in_threads(count, lambda _: read(bus)) if consumer == "for" else asyncio.run(follow_all(bus))
     assert orders == [list(range(1, EACH + 2))] * count
 
 

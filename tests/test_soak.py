@@ -1,0 +1,187 @@
+"""A soak: everything at once, at random, for a while. Longer than the suite may take; runs in ``tox -e slow``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import sys
+import threading
+import time
+
+import pytest
+from helpers import TIMEOUT, Noted, crewbus_threads, in_thread
+
+import crewbus
+from crewbus import Chunk, Dropped, StreamOptions, hookimpl
+
+SECONDS = 20.0
+
+
+class Visitor:
+    """A plugin that joins and leaves, and fails now and then."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+
+    @hookimpl
+    def crewbus_emit(self, envelope):
+        if self.random.random() < 0.001:
+            raise ValueError("a visitor's fault")
+
+    @hookimpl
+    def crewbus_stream_chunk(self, envelope):
+        if self.random.random() < 0.001:
+            raise ValueError("a visitor's fault")
+
+
+def produce(name, count, dice):
+    """Chunks that name their run, numbered; some in a nested run, some retried, some failing at the end."""
+    for i in range(count):
+        crewbus.chunk(f"{name}:{i} ")
+        if dice.random() < 0.05:
+            with crewbus.run("nested"):
+                crewbus.emit(Noted(name))
+    if dice.random() < 0.1:
+        raise LookupError(name)
+    return count
+
+
+async def produce_async(name, count, dice):
+    for i in range(count):
+        crewbus.chunk(f"{name}:{i} ")
+        if dice.random() < 0.3:
+            await crewbus.drain()
+        if dice.random() < 0.1:
+            await asyncio.sleep(0)
+    return count
+
+
+def check(name, frames):
+    """Frames of one run, as far as they were read: its own, in order; complete where nothing says otherwise."""
+    numbers = [frame.seq for frame in frames]
+    assert numbers == sorted(numbers)
+    expected = 0
+    for frame in frames:
+        if isinstance(frame.event, Dropped):
+            expected += frame.event.count
+        elif isinstance(frame.event, Chunk):
+            for piece in frame.event.text.split():
+                owner, _, number = piece.partition(":")
+                assert (owner, int(number)) == (name, expected)
+                expected += 1
+
+
+def options(dice):
+    return StreamOptions(
+        bound=dice.choice([1, 2, 8, 64, 1024]),
+        slow=dice.choice(["block", "block", "coalesce", "drop"]),
+        record=dice.choice([None, True]),
+    )
+
+
+def consume(bus, name, dice):
+    agent = dice.choice([produce, produce_async])
+    chosen = options(dice)
+    if agent is produce_async and chosen.slow in ("block", "coalesce"):
+        chosen = StreamOptions(bound=1024)
+    stop = dice.choice([None, None, 0, 3])
+    frames = []
+    try:
+        with bus.stream(agent, name, dice.randrange(200), random.Random(dice.random()), options=chosen) as stream:
+            for frame in stream:
+                if len(frames) == stop:
+                    break
+                frames.append(frame)
+    except LookupError:
+        pass
+    check(name, frames)
+
+
+async def consume_async(bus, name, dice):
+    agent = dice.choice([produce, produce_async])
+    chosen = options(dice)
+    if agent is produce_async and chosen.slow in ("block", "coalesce"):
+        chosen = StreamOptions(bound=1024)
+    stop = dice.choice([None, None, 0, 3])
+    frames = []
+    try:
+        async with bus.stream(agent, name, dice.randrange(200), random.Random(dice.random()), options=chosen) as stream:
+            async for batch in stream.batches():
+                frames += batch
+                if stop is not None and len(frames) > stop:
+                    break
+    except LookupError:
+        pass
+    check(name, frames)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_soak(seed, caplog):
+    caplog.set_level("CRITICAL", logger="crewbus")  # the visitors' faults
+    gc.collect()
+    end = time.monotonic() + SECONDS
+    bus = crewbus.Bus(entry_points=False, unscoped="ignore")
+    handled = []
+
+    async def handle(envelope):
+        handled.append(envelope.event.text)
+
+    bus.on(Noted, handle)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+
+    def consumers(number):
+        dice = random.Random(f"{seed} {number}")
+        count = 0
+        while time.monotonic() < end:
+            consume(bus, f"t{number}r{count}", dice)
+            count += 1
+        return count
+
+    def loop(number):
+        async def main():
+            dice = random.Random(f"{seed} loop {number}")
+            count = 0
+            while time.monotonic() < end:
+                names = [f"a{number}r{count + i}" for i in range(20)]
+                await asyncio.gather(*(consume_async(bus, name, random.Random(dice.random())) for name in names))
+                count += len(names)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            return count
+
+        return asyncio.run(main())
+
+    def visits():
+        dice = random.Random(seed)
+        count = 0
+        while time.monotonic() < end:
+            visitor = Visitor(dice.random())
+            bus.register(visitor, f"visitor {count}")
+            undo = (
+                bus.plugins.add_hookcall_monitoring(lambda *_: None, lambda *_: None) if dice.random() < 0.1 else None
+            )
+            threading.Event().wait(0.001)
+            if undo is not None:
+                undo()
+            bus.unregister(visitor)
+            count += 1
+        return count
+
+    try:
+        futures = [in_thread(consumers, number) for number in range(4)]
+        futures += [in_thread(loop, number) for number in range(2)]
+        futures.append(in_thread(visits))
+        counts = [future.result(SECONDS + TIMEOUT * 3) for future in futures]
+    finally:
+        sys.setswitchinterval(before)
+    bus.flush(TIMEOUT)
+    assert all(counts)
+    assert handled
+    for root in bus.store.roots():
+        record = list(bus.record_of(root))
+        assert [envelope.seq for envelope in record] == list(range(len(record)))
+    assert bus.runs == []
+    bus.close()
+    assert crewbus_threads() == []
