@@ -26,6 +26,7 @@ Slow = Literal["block", "coalesce", "drop", "fail"]
 
 _get_ident: Final = threading.get_ident
 _MERGED_CHARS: Final = 65_536  # how long coalesced text may grow before the next frame begins
+_TWO: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
 _POLL: Final = 0.5  # seconds after which a blocked emitter looks whether its consumer was garbage-collected
 
 
@@ -105,15 +106,16 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "room",
-        "run", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
+        "run", "run_id", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
     )  # fmt: skip
 
-    def __init__(self, bound: int, slow: Slow, deadline: float | None = None) -> None:
+    def __init__(self, run_id: str, bound: int, slow: Slow, deadline: float | None = None) -> None:
         if bound < 1:
             raise ConsumptionError(f"a stream's bound is a number of frames, at least 1; got {bound}")
         if slow not in get_args(Slow):
             raise ConsumptionError(f"slow={slow!r}: choose one of {', '.join(get_args(Slow))}")
         self.born = generation.number
+        self.run_id = run_id
         self.bound = bound
         self.room = bound - 1 if slow != "coalesce" else 0
         """Below how many frames the next is taken without a further look; none where each needs one."""
@@ -275,6 +277,8 @@ class Buffer:
 
     def take(self, deadline: float | None = None) -> list[Envelope]:
         """What is there, waiting for at least one frame; empty at the end, or when ``deadline`` (monotonic) passes."""
+        if self.wake is not None and self.thread != _get_ident():
+            raise ConsumptionError(_TWO)
         self.thread = _get_ident()
         gate = None
         while not self._is_inherited():
@@ -312,6 +316,8 @@ class Buffer:
             lock.acquire()
             if self.frames or self.ended or self.closed:
                 return self._swap()
+            if self.wake is not None and not self.token.done():
+                raise ConsumptionError(_TWO)
             self.held = 0
             if self.waiters is not None:
                 self._wake_waiters()
@@ -359,7 +365,7 @@ class Buffer:
     def _give_up(self, deadline: float | None) -> bool:
         now = time.monotonic()
         if self.deadline is not None and now >= self.deadline:
-            raise RunNotFoundError("no run of that id started in the time given; it may have ended before")
+            raise RunNotFoundError(f"no run {self.run_id} started in the time given; it may have ended before")
         return deadline is not None and now >= deadline
 
     def close(self) -> None:

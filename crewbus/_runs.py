@@ -107,7 +107,7 @@ class Runs(Recording):
         chosen = options or StreamOptions()
         run = self.run(chosen.name, id=chosen.id, tags=chosen.tags, record=chosen.record)
         work = Work(fn, args, kwargs, run)
-        buffer = Buffer(chosen.bound, chosen.slow)
+        buffer = Buffer(run.id, chosen.bound, chosen.slow)
         return OwnedStream(run, work, buffer, chosen.grace)
 
     def _employ(self, work: Work) -> None:
@@ -124,7 +124,7 @@ class Runs(Recording):
         Leaving the stream cancels nothing. A run that does not start within ``timeout`` seconds (None: no
         limit) ends the watch with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
         """
-        buffer = Buffer(bound, slow, deadline(timeout))
+        buffer = Buffer(run_id, bound, slow, deadline(timeout))
         with self._registry:
             if self.closed:
                 raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")

@@ -287,6 +287,38 @@ def test_async_for_outside_a_loop_says_so(bus):
         stream.__aiter__()
 
 
+def test_two_consumers_of_one_stream_are_told(bus):
+    """Both would wait, and only one be woken."""
+    with bus.run() as run:
+        stream = bus.subscribe(run.id)
+        waiting = in_thread(next, iter(stream))
+        while stream._buffer.wake is None:
+            threading.Event().wait(0)
+        with pytest.raises(ConsumptionError, match="one consumer"):
+            next(stream)
+        run.chunk("for the first")
+        assert waiting.result(TIMEOUT).event.text == "for the first"
+
+    async def main():
+        with bus.run() as run:
+            stream = bus.subscribe(run.id)
+            first = asyncio.create_task(anext(aiter(stream)))
+            await asyncio.sleep(0)
+            with pytest.raises(ConsumptionError, match="one consumer"):
+                await anext(stream)
+            run.chunk("for the first")
+            assert (await first).event.text == "for the first"
+
+            cancelled = asyncio.create_task(anext(stream))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await asyncio.gather(cancelled, return_exceptions=True)
+            run.chunk("for the next")
+            assert (await anext(stream)).event.text == "for the next"
+
+    asyncio.run(main())
+
+
 # Results
 
 
@@ -522,14 +554,14 @@ def test_waiting_for_the_start_in_a_thread_and_in_a_task(bus):
 
 
 def test_a_run_that_never_starts_is_given_up(bus):
-    with pytest.raises(RunNotFoundError, match="no run of that id"):
+    with pytest.raises(RunNotFoundError, match="no run never started"):
         list(bus.subscribe("never", timeout=0.01))
 
     async def main():
         async with bus.subscribe("never", timeout=0.01) as stream:
             await anext(aiter(stream))
 
-    with pytest.raises(RunNotFoundError, match="no run of that id"):
+    with pytest.raises(RunNotFoundError, match="no run never started"):
         asyncio.run(main())
     gc.collect()
     bus._awaited.clear()
