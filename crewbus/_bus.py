@@ -202,7 +202,8 @@ class Bus(Runs):
         if loop is not None and any(not work.over and work.loop is loop for work in self._works):
             raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
         if not self._begin_closing():
-            self._gone.wait(timeout)
+            if self._closer != threading.get_ident():  # another thread is at it; this one may be, in a hook
+                self._gone.wait(timeout)
             return
         until, late = deadline(timeout), []
         try:
@@ -215,9 +216,14 @@ class Bus(Runs):
 
     async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """As `close`, without blocking the loop."""
+        import asyncio
+
         if inside_async_handler():
             raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
-        if self.closed or not self._begin_closing():
+        if self.closed:
+            return
+        if not self._begin_closing():
+            await asyncio.to_thread(self._gone.wait, timeout)
             return
         until, late = deadline(timeout), []
         try:
@@ -229,13 +235,11 @@ class Bus(Runs):
             self._shut(late, timeout)
 
     def _begin_closing(self) -> bool:
-        """Whether the caller is the one to close; another may be at it, or this very thread."""
+        """Whether the caller is the first to close, and so the one to do it."""
         with self._registry:
             first = self._closer is None
             if first:
                 self._closer = threading.get_ident()
-            elif self._closer == threading.get_ident():
-                self._gone.set()
             return first
 
     def _interrupt(self) -> list[Work]:
