@@ -262,7 +262,8 @@ class Dispatch(Faults):
                 taken = True
             except BaseException as error:
                 failure = failure or error
-        self._recorded(run, envelope, taken, failure)
+        if failure is not None:
+            self._not_recorded(run, envelope, taken, failure)
 
     def _record_watched(self, run: Run, envelope: Envelope) -> None:
         """The same through pluggy's own call."""
@@ -274,11 +275,12 @@ class Dispatch(Faults):
                 failure = gathered.first or error
             except BaseException as error:
                 failure = error
-        self._recorded(run, envelope, gathered.returned > 0, failure or gathered.first)
+        failure = failure or gathered.first
+        if failure is not None:
+            self._not_recorded(run, envelope, gathered.returned > 0, failure)
 
-    def _recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException | None) -> None:
-        if failure is None:
-            return
+    def _not_recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException) -> None:
+        """Give the number back, unless another recorder has it, and let the failure reach the emitter."""
         if not taken:
             # Every emission of a recorded tree passes under its lock, so the number is still the last.
             run.tree.numbers = count(envelope.seq)

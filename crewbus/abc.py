@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-
-import attrs
+from typing import NamedTuple
 
 __all__ = ["Store", "StoredEvent"]
 
 
-@attrs.frozen
-class StoredEvent:
-    """One event of a record, encoded.
+class StoredEvent(NamedTuple):
+    """One event of a record, encoded: a row, as a backend stores it.
 
     ``name`` and ``version`` identify the event type; ``data`` is its JSON in UTF-8; ``source`` names who
     emitted it. The rest is as in `crewbus.Envelope`.

@@ -60,9 +60,9 @@ class Envelope:
         return f"{self.run_id or 'unscoped'}:{self.seq}"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class EventType:
-    """A registered event type: the class and how its instances are written and read."""
+    """A registered event type: the class and how its instances are written and read. Registering anew makes another."""
 
     cls: type
     name: str

@@ -877,7 +877,7 @@ def test_promise_03_the_recorder_keeps_nothing_of_runs_that_are_over(bus: crewbu
             with bus.run():
                 raise ValueError
     assert store.calls == (["begin"] + ["append"] * 5 + ["finish"]) * 10
-    assert recorder._epochs == {}
+    assert recorder._logs == {}
     assert reachable([recorder], (crewbus.Run, crewbus.Envelope, Note, Agent)) == []
     assert reachable([store], (crewbus.Run, crewbus.Envelope, Note, Agent)) == []
 

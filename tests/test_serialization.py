@@ -805,7 +805,7 @@ def test_promise_12_a_damaged_record_is_an_error_where_it_is_damaged() -> None:
             bus.chunk("fine")
             bus.chunk("damaged")
         log = store._logs["run"]
-        log.events[2] = attrs.evolve(log.events[2], data=b"\x80garbage")
+        log.events[2] = log.events[2]._replace(data=b"\x80garbage")
         reader = iter(bus.record_of("run"))
         assert [next(reader).seq, next(reader).seq] == [0, 1]
         with pytest.raises(crewbus.DecodeError, match=r"crewbus\.Chunk"):

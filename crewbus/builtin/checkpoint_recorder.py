@@ -16,22 +16,24 @@ class CheckpointRecorder:
     """Keeps one log for each root run: opened by its first event, sealed when the last run in it has ended."""
 
     def __init__(self) -> None:
-        self._epochs: dict[str, int] = {}
+        self._logs: dict[str, tuple[Store, int]] = {}
+        """Of each root run whose log is open: where it is, and the epoch to write with."""
         self._written: Store | None = None
 
     @hookimpl
     def crewbus_record(self, bus: Bus, run: Run, envelope: Envelope) -> None:
         """Encode the event and append it: what was emitted can't be changed once this has returned."""
         root = run.root.id
-        self._written = bus.store
         encoded = bus.encode(envelope)
-        epoch = self._epochs.get(root)
-        if epoch is None:
+        log = self._logs.get(root)
+        if log is None:
             self._begin(bus.store, root, encoded)
         else:
-            bus.store.append(root, epoch, encoded)
+            store, epoch = log
+            store.append(root, epoch, encoded)
 
     def _begin(self, store: Store, root: str, first: StoredEvent) -> None:
+        self._written = store
         epoch = store.begin(root)
         try:
             store.append(root, epoch, first)
@@ -40,15 +42,15 @@ class CheckpointRecorder:
             store.finish(root, epoch)
             store.drop(root)
             raise
-        self._epochs[root] = epoch
+        self._logs[root] = store, epoch
 
     @hookimpl
-    def crewbus_run_finish(self, bus: Bus, run: Run) -> None:
+    def crewbus_run_finish(self, run: Run) -> None:
         """Seal the log with the last run of its tree."""
-        if run.over:
-            epoch = self._epochs.pop(run.root.id, None)
-            if epoch is not None:
-                bus.store.finish(run.root.id, epoch)
+        log = self._logs.pop(run.root.id, None) if run.over else None
+        if log is not None:
+            store, epoch = log
+            store.finish(run.root.id, epoch)
 
     @hookimpl
     def crewbus_flush(self, timeout: float | None) -> None:

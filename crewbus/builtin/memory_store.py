@@ -54,9 +54,9 @@ class MemoryStore(Store):
             log = self._logs.get(root_id)
             if log is None or not log.open or epoch != 1:
                 raise RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
-            if event.seq < len(log.events):
-                return
-            if event.seq > len(log.events):
+            if event.seq != len(log.events):
+                if event.seq < len(log.events):
+                    return
                 raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {len(log.events) - 1}")
             size = len(event.data) + OVERHEAD
             if self._size + size > self.max_bytes:
