@@ -189,7 +189,7 @@ class Dispatch(Faults):
         if plan.silent and run is None:
             return None
         if self.unscoped != "ignore" and (plan.frame or run is not None):
-            where = f"in run {run.id}, which has {run.state}" if run is not None else "outside any run"
+            where = f"in run {run.id}, which {_standing(run)}" if run is not None else "outside any run"
             message = f"{type(event).__name__} emitted {where}: it reaches no run's stream"
             if self.unscoped == "raise":
                 raise UnscopedError(message)
@@ -389,6 +389,10 @@ class Dispatch(Faults):
 
     def _dismiss(self, run: Run) -> None:
         raise NotImplementedError
+
+
+def _standing(run: Run) -> str:
+    return "has not started" if run.state == "new" else f"has ended ({run.state})"
 
 
 def _run_or_none(found: Any) -> Run | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from crewbus._context import running_loop, scope
 from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
-from crewbus.exceptions import Cancelled, RecordingError, RunError, text_of
+from crewbus.exceptions import Cancelled, RecordingError, RunCancelledError, RunError, text_of
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
@@ -170,8 +170,9 @@ class Run:
         """As `cancel`, for a finaliser, which may take no lock: blocked emitters notice a little later."""
         if self.cancel_reason is None:
             self.cancel_reason = reason
-            self.tree.cancelled = True
-            self.tree.mode = CANCELLED
+            if self.state != "new":
+                self.tree.cancelled = True
+                self.tree.mode = CANCELLED
 
     def is_cancelled(self) -> bool:
         """Whether this run or one around it was cancelled."""
@@ -197,11 +198,14 @@ class Run:
     def start(self, *sinks: Sink) -> None:
         """Start the run, without putting it in scope: for whoever carries it to another context.
 
-        ``sinks`` get its frames from the first on. Raises `RunIdInUseError`, `RecordingError`, and `RunError` if
-        it was started before.
+        ``sinks`` get its frames from the first on. Raises `RunIdInUseError`, `RecordingError`, `RunCancelledError` if
+        it was cancelled before, and `RunError` if it was started before.
         """
         if self.state != "new":
             raise RunError(f"run {self.id} is {self.state}; a run is started once: make another with bus.run()")
+        if self.cancel_reason is not None:
+            self.state = "cancelled"
+            raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
         self.outer = scope.get()
         parent = self.bus._run_in_scope()
         if parent is not None:

@@ -526,6 +526,17 @@ def test_cancellation_reaches_nested_runs(bus):
             nested.chunk("x")
 
 
+def test_a_run_cancelled_before_it_starts_does_not_start(bus):
+    stream = bus.stream(agent, "a")
+    stream.run.cancel("nobody wants it")
+    with pytest.raises(RunCancelledError, match="before it started: nobody wants it"):
+        stream.__enter__()
+    stream.close()
+    assert stream.run.state == "cancelled"
+    with bus.run() as other:  # and no other run is touched
+        assert other.chunk("x") is not None
+
+
 # Watching
 
 
