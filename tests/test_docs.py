@@ -45,3 +45,10 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
         for target in re.findall(r"`((?:tests|examples|docs|benchmarks)/[\w./]+)`", page.read_text()):
             assert (ROOT / target).exists(), f"{page.name} names {target}"
+
+
+def test_each_promise_of_the_documentation_has_tests_that_bear_its_number():
+    promised = set(map(int, re.findall(r"^(\d+)\. ", (ROOT / "docs" / "promises.md").read_text(), re.MULTILINE)))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    shown = set(map(int, re.findall(r"def test_promise_(\d+)_", tests)))
+    assert promised == shown
