@@ -52,12 +52,15 @@ __all__ = [
     "Stream",
     "StreamOptions",
     "TargetError",
+    "Thread",
+    "ThreadPoolExecutor",
     "UnknownEvent",
     "UnregisteredEventError",
     "UnscopedError",
     "UnscopedWarning",
     "UnserializableError",
     "__version__",
+    "bind",
     "chunk",
     "current_run",
     "default_bus",
@@ -78,6 +81,7 @@ if TYPE_CHECKING:
     from crewbus._guard import Failure
     from crewbus._manager import PluginInfo, PluginManager
     from crewbus._markers import hookimpl, hookspec
+    from crewbus._propagation import Thread, ThreadPoolExecutor, bind
     from crewbus._record import Record
     from crewbus._run import Run, Sink
     from crewbus._stream import OwnedStream, Stream, StreamOptions
@@ -140,6 +144,7 @@ _HOMES = {
     "_guard": "Failure",
     "_manager": "PluginInfo PluginManager",
     "_markers": "hookimpl hookspec",
+    "_propagation": "Thread ThreadPoolExecutor bind",
     "_record": "Record",
     "_run": "Run Sink",
     "_stream": "OwnedStream Stream StreamOptions",
