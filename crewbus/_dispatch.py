@@ -388,6 +388,7 @@ class Dispatch(Faults):
         run.tree.judge()
 
     def _dismiss(self, run: Run) -> None:
+        """Forget a run that has ended: `Runs` knows which are live."""
         raise NotImplementedError
 
 

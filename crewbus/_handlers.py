@@ -133,6 +133,7 @@ class Handlers:
         return plan
 
     def _blame_handler(self, handler: Callable[..., Any], error: BaseException, envelope: Any) -> BaseException | None:
+        """Tell of a handler's fault: `Faults` knows whom."""
         raise NotImplementedError
 
 
