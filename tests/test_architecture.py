@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,12 @@ def test_packages_above_have_no_cycles(package):
     while ready := {name for name in graph.keys() - done if graph[name] <= done | {name}}:
         done |= ready
     assert done == graph.keys()
+
+
+def test_the_documentation_lists_every_module_in_its_layer():
+    page = Path(__file__).parent.parent / "docs" / "architecture.md"
+    listed = re.findall(r"^\| `([\w.]+)` \|", page.read_text(), re.MULTILINE)
+    assert listed == [name for name in ORDER if "." not in name and not name.startswith("__") and name != "testing"]
 
 
 def test_modules_keep_their_size():
