@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from crewbus._context import running_loop
-from crewbus._run import Run, Tree
+from crewbus._run import Run, Tree, reach
 from crewbus.events import Chunk, Dropped, Envelope, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
 
@@ -411,10 +411,6 @@ class Buffer:
             wake()
 
 
-def buffers_of(run: Any) -> list[Buffer]:
+def buffers_of(run: Run) -> list[Buffer]:
     """The buffers that a chunk of ``run`` goes to: its own, and those of the runs around it."""
-    found: list[Buffer] = []
-    while run is not None:
-        found += [sink for sink in run.sinks if isinstance(sink, Buffer)]
-        run = run.parent
-    return found
+    return [sink for around in reach(run) for sink in around.sinks if isinstance(sink, Buffer)]

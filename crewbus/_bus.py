@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
@@ -15,13 +14,14 @@ from typing import Any, Final, Self, TypeVar
 from crewbus import _buffer
 from crewbus._buffer import Buffer
 from crewbus._context import running_loop
+from crewbus._deadline import deadline, left
 from crewbus._faults import inside_delivery
 from crewbus._flatten import flatten
 from crewbus._guard import level_outside
 from crewbus._manager import PluginManager, entry_points, own_name
 from crewbus._runs import Runs
 from crewbus._tasks import inside_async_handler
-from crewbus._work import Work, deadline
+from crewbus._work import Work
 from crewbus.builtin import memory_store
 from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
 from crewbus.builtin.run_scope import RunScope
@@ -91,9 +91,8 @@ class Bus(Runs):
 
     def _load(self, plugins: Iterable[Any], use_entry_points: bool) -> None:
         given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
-        names = {name or own_name(plugin) for name, plugin in given}
-        if use_entry_points:
-            names |= {entry.name for entry in entry_points()}
+        entries = list(entry_points()) if use_entry_points else []
+        names = {name or own_name(plugin) for name, plugin in given} | {entry.name for entry in entries}
         for name, plugin in BUILTINS.items():
             if name not in names:
                 self.plugins.register(plugin, name)
@@ -102,8 +101,7 @@ class Bus(Runs):
                 self.plugins.register(plugin, name)
             except Exception as error:
                 self.plugins.skip(name or own_name(plugin), text_of(error), self._strict, error)
-        if use_entry_points:
-            self.plugins.load_entry_points(self._strict)
+        self.plugins.load_entry_points(entries, self._strict)
         for name, plugin in BUILTINS.items():  # whose replacement could not be loaded
             if not self.plugins.has_plugin(name):
                 self.plugins.register(plugin, name)
@@ -160,7 +158,7 @@ class Bus(Runs):
         self._refuse_to_block("flush")
         until = deadline(timeout)
         self._tasks.wait(timeout)
-        self._call_all("crewbus_flush", timeout=_left(until))
+        self._call_all("crewbus_flush", timeout=left(until))
 
     async def aflush(self, timeout: float | None = None) -> None:
         """As `flush`, without blocking the loop; inside an async handler it waits for all the others."""
@@ -168,10 +166,10 @@ class Bus(Runs):
 
         until = deadline(timeout)
         await self._tasks.await_all(timeout)
-        await asyncio.to_thread(self._call_all, "crewbus_flush", timeout=_left(until))
+        await asyncio.to_thread(self._call_all, "crewbus_flush", timeout=left(until))
 
     def _refuse_to_block(self, action: str) -> None:
-        if inside_delivery():
+        if inside_delivery() or inside_async_handler():
             raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
         self._tasks.refuse_to_block(action)
 
@@ -207,10 +205,10 @@ class Bus(Runs):
             return
         until, late = deadline(timeout), []
         try:
-            late = [work.name for work in self._interrupt() if not work.wait(_left(until))]
-            self.flush(_left(until))
+            late = [work.name for work in self._interrupt() if not work.wait(left(until))]
+            self.flush(left(until))
             while self._tasks.owe():  # what the handlers emitted in turn
-                self.flush(_left(until))
+                self.flush(left(until))
         finally:
             self._shut(late, timeout)
 
@@ -227,10 +225,10 @@ class Bus(Runs):
             return
         until, late = deadline(timeout), []
         try:
-            late = [work.name for work in self._interrupt() if not await work.wait_async(_left(until))]
-            await self.aflush(_left(until))
+            late = [work.name for work in self._interrupt() if not await work.wait_async(left(until))]
+            await self.aflush(left(until))
             while self._tasks.owe():
-                await self.aflush(_left(until))
+                await self.aflush(left(until))
         finally:
             self._shut(late, timeout)
 
@@ -253,7 +251,7 @@ class Bus(Runs):
     def _shut(self, late: list[str], timeout: float) -> None:
         with self._registry:
             self.closed = True
-            self._plans, self._silent = {}, set()
+            self._forget_plans()
             buffers = [buffer() for waiting in self._awaited.values() for buffer in waiting]
             buffers += [sink for run in self._runs.values() for sink in run.sinks if isinstance(sink, Buffer)]
             self._awaited.clear()
@@ -307,10 +305,6 @@ class Bus(Runs):
         self._works.clear()
         if self._store is not None:
             self._store.after_fork()
-
-
-def _left(until: float | None) -> float | None:
-    return None if until is None else max(0.0, until - time.monotonic())
 
 
 def _close_all() -> None:

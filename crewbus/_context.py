@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +24,12 @@ def current_run(bus: Bus | None = None) -> Run | None:
     while run is not None and bus is not None and run.bus is not bus:
         run = run.outer
     return run
+
+
+def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have ``loop`` make a call, from any thread; where it is closed, nobody is there any more whom it concerns."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -51,11 +51,9 @@ class Dispatch(Faults):
         if unscoped not in ("warn", "raise", "ignore"):
             raise EventTypeError(f"unscoped={unscoped!r}: choose 'warn', 'raise' or 'ignore'")
         self.unscoped = unscoped
-        self._observers: tuple[tuple[Function, Blame], ...] = ()
         self._recorders: tuple[Function, ...] = ()
         self._record: Callable[[Run, Envelope], None] = self._record_flat
         self._routers: tuple[tuple[Function, Blame], ...] = ()
-        self._redactors: tuple[tuple[str, Function], ...] = ()
         self._scope: Callable[[], Run | None] = lambda: None
 
     # Plugins
@@ -71,9 +69,8 @@ class Dispatch(Faults):
             self._routers = blames(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
             self._transports = any(impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls())
             self._redactors = tuple(chain(pm, "crewbus_redact"))
-            self._observed, self._redacts = bool(self._observers), bool(self._redactors)
             self._scope = self._scoping(blames(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
-            self._plans, self._silent = {}, set()
+            self._forget_plans()
 
     def _scoping(self, functions: tuple[tuple[Function, Blame], ...]) -> Callable[[], Run | None]:
         if not functions:
@@ -146,7 +143,7 @@ class Dispatch(Faults):
         return self.emit(event, source=source)
 
     def _emit_in(self, run: Run | None, event: Any, source: Any) -> Envelope | None:
-        try:
+        try:  # as `_plan_of`, without the call
             plan = self._plans[type(event)]
         except KeyError:
             plan = self._plan(type(event))
@@ -157,7 +154,7 @@ class Dispatch(Faults):
     def _open(self, run: Run, event: Any) -> None:
         """Emit the event that opens a run."""
         run.start_id = run.parent.start_id if run.parent is not None else None
-        plan = self._plans.get(type(event)) or self._plan(type(event))
+        plan = self._plan_of(event)
         if self._redactors:
             event, plan = self._redact(run, event)
         self._emit_in_order(plan, run, event, None, opens=True)
@@ -300,8 +297,7 @@ class Dispatch(Faults):
                     f"the plugin {name!r} failed to redact {type(event).__qualname__} "
                     f"({type(error).__name__}: {text_of(error)}): it was not emitted"
                 ) from error
-        kind = type(event)
-        return event, self._plans.get(kind) or self._plan(kind)
+        return event, self._plan_of(event)
 
     def _deliver(self, plan: Plan, run: Run | None, envelope: Envelope) -> None:
         """Call observers and handlers; what one raises stays with it."""
@@ -360,10 +356,10 @@ class Dispatch(Faults):
                             failure = self._contain(blame, error, envelope, failure)
                 finally:
                     tree.busy = False
-                    self._retire(run, event)
+                    run.retire(_state_after(event))
                     after, tree.after = tree.after, None
             if recorded and not self.closed:
-                self._deliver(self._plans.get(type(event)) or self._plan(type(event)), run, envelope)
+                self._deliver(self._plan_of(event), run, envelope)
         finally:
             if run.ended:
                 self._dismiss(run)
@@ -375,21 +371,15 @@ class Dispatch(Faults):
             finally:
                 del failure  # or it, its traceback and this frame would hold each other
 
-    def _retire(self, run: Run, event: RunEnded) -> None:
-        run.state = (
-            "failed" if isinstance(event, RunFailed) else "cancelled" if isinstance(event, RunCancelled) else "finished"
-        )
-        run.ended = True
-        run.tree.live -= 1
-        for sink in run.sinks:
-            sink.end()
-        run.tree.sinks -= len(run.sinks)
-        run.sinks = ()
-        run.tree.judge()
-
     def _dismiss(self, run: Run) -> None:
         """Forget a run that has ended: `Runs` knows which are live."""
         raise NotImplementedError
+
+
+def _state_after(event: RunEnded) -> str:
+    if isinstance(event, RunFailed):
+        return "failed"
+    return "cancelled" if isinstance(event, RunCancelled) else "finished"
 
 
 def _standing(run: Run) -> str:

@@ -9,8 +9,9 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from crewbus._callables import name_of
 from crewbus._flatten import Blame, Function, wrappers_of
-from crewbus._guard import Failure, collecting, name_of
+from crewbus._guard import Failure, collecting
 from crewbus._handlers import Handlers
 from crewbus.exceptions import text_of
 

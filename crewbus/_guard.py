@@ -119,15 +119,6 @@ def collecting(envelope: Envelope | None = None) -> Iterator[None]:
             gathered.first = None  # or the exception, its traceback and this frame would hold each other
 
 
-def name_of(function: Callable[..., Any]) -> str:
-    """Module and qualified name of a handler, for whoever must find it."""
-    plain = function.func if isinstance(function, functools.partial) else function
-    try:
-        return f"{plain.__module__}.{plain.__qualname__}"
-    except Exception:  # an object, or one that does not like to be asked
-        return f"{type(plain).__module__}.{type(plain).__qualname__}"
-
-
 def level_outside() -> int:
     """The stack level, for a warning issued by the caller, of the first frame that is not crewbus itself."""
     level, frame = 1, sys._getframe(1)

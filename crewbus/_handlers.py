@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable
 from types import BuiltinMethodType, MethodType
@@ -11,7 +10,8 @@ from typing import Any, TypeVar, overload
 
 import attrs
 
-from crewbus._guard import name_of
+from crewbus._callables import is_async, name_of
+from crewbus._flatten import Blame, Function
 from crewbus._tasks import Tasks
 from crewbus.events import FRAMES, Envelope, event_type_of
 from crewbus.exceptions import BusClosedError, EventTypeError
@@ -55,12 +55,12 @@ class Handlers:
         self._silent: set[type] = set()
         """The classes whose plan is silent."""
         self._tasks = Tasks(self._blame_handler)
-        self._observed = False
-        """Whether a plugin observes every event."""
+        self._observers: tuple[tuple[Function, Blame], ...] = ()
+        """The plugins' functions that observe every event."""
+        self._redactors: tuple[tuple[str, Function], ...] = ()
+        """The plugins' functions that redact, by the plugin's name."""
         self._transports = False
         """Whether a plugin takes every frame, also where no stream is attached."""
-        self._redacts = False
-        """Whether a plugin redacts."""
 
     @overload
     def on(self, event_type: type) -> Callable[[H], H]: ...
@@ -83,7 +83,7 @@ class Handlers:
             with self._registry:
                 if not any(s.event_type is event_type and _same(s.function, function) for s in self._subscriptions):
                     self._subscriptions += (Subscription(event_type, function, self._as_call(function)),)
-                    self._plans, self._silent = {}, set()
+                    self._forget_plans()
             return function
 
         return subscribe if handler is None else subscribe(handler)
@@ -95,12 +95,11 @@ class Handlers:
             self._subscriptions = tuple(
                 s for s in before if not (s.event_type is event_type and _same(s.function, handler))
             )
-            self._plans, self._silent = {}, set()
+            self._forget_plans()
             return len(self._subscriptions) < len(before)
 
     def _as_call(self, function: Callable[[Envelope], Any]) -> Callable[[Envelope], Any]:
-        called = getattr(type(function), "__call__", function)  # noqa: B004 - its kind matters, not that it is there
-        if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(called):
+        if not is_async(function):
             return function
         name, schedule = name_of(function), self._tasks.schedule
 
@@ -110,8 +109,14 @@ class Handlers:
 
         return call
 
+    def _forget_plans(self) -> None:
+        """Have all plans made anew. Others take their place, so that what is being made is stored nowhere."""
+        self._plans, self._silent = {}, set()
+
+    def _plan_of(self, event: Any) -> Plan:
+        return self._plans.get(type(event)) or self._plan(type(event))
+
     def _plan(self, kind: type) -> Plan:
-        # A change puts others in their place, so that what is stale is stored nowhere.
         plans, silent = self._plans, self._silent
         if self.closed:
             raise BusClosedError(f"this bus is closed: {kind.__qualname__} was not emitted")
@@ -124,9 +129,9 @@ class Handlers:
         frame = issubclass(kind, FRAMES)
         plans[kind] = plan = Plan(
             tuple(found),
-            observed=self._observed,
+            observed=bool(self._observers),
             frame=frame,
-            careful=self._redacts or (frame and self._transports),
+            careful=bool(self._redactors) or (frame and self._transports),
         )
         if plan.silent:
             silent.add(kind)

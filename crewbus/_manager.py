@@ -239,13 +239,13 @@ class PluginManager(pluggy.PluginManager):
 
     # Entry points
 
-    def load_entry_points(self, strict: bool) -> None:
+    def load_entry_points(self, entries: Iterable[metadata.EntryPoint], strict: bool) -> None:
         """Import and register the plugins that installed distributions name.
 
         A blocked one is not imported. One that fails is skipped with a `PluginWarning`, or refused with a
         `PluginError` when ``strict``.
         """
-        for entry in entry_points():
+        for entry in entries:
             origin = (entry.dist.name, entry.dist.version) if entry.dist is not None else None
             if self.is_blocked(entry.name):
                 if origin is not None:
@@ -261,8 +261,7 @@ class PluginManager(pluggy.PluginManager):
         try:
             self.register(entry.load(), entry.name)
         except (Exception, SystemExit) as error:
-            self._origins.pop(entry.name, None)
-            self.skip(entry.name, f"{type(error).__name__}: {text_of(error)}", strict, error, origin)
+            self.skip(entry.name, f"{type(error).__name__}: {text_of(error)}", strict, error)
 
     def skip(
         self,
@@ -320,7 +319,7 @@ def own_name(plugin: Any) -> str:
 
 
 def entry_points() -> Iterable[metadata.EntryPoint]:
-    """The entry points of the group, in the order in which distributions are found; each name and dist once."""
+    """The entry points of the group, in the order in which distributions are found: a look at each of them."""
     from importlib import metadata  # it takes longer to load than all of crewbus, and not every bus asks
 
     return metadata.entry_points(group=GROUP)

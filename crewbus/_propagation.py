@@ -6,12 +6,13 @@ What the work sets in turn stays with it: it runs in a copy.
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable
 from concurrent import futures
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar, cast
+
+from crewbus._callables import is_async
 
 __all__ = ["Thread", "ThreadPoolExecutor", "bind"]
 
@@ -32,7 +33,7 @@ def bind(function: Callable[P, T]) -> Callable[P, T]:
     'here'
     """
     here = copy_context()
-    if inspect.iscoroutinefunction(function):
+    if is_async(function):
         return cast("Callable[P, T]", _bind_async(function, here))
 
     @functools.wraps(function)

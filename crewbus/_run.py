@@ -237,6 +237,16 @@ class Run:
     def _started(self) -> RunStarted:
         return RunStarted(self.name, dict(self.tags), self.parent.id if self.parent is not None else None)
 
+    def retire(self, state: str) -> None:
+        """Be over, with this state, and take the sinks along; called under the lock."""
+        self.state, self.ended = state, True
+        sinks, self.sinks = self.sinks, ()
+        self.tree.live -= 1
+        self.tree.sinks -= len(sinks)
+        self.tree.judge()
+        for sink in sinks:
+            sink.end()
+
     def orphan(self) -> None:
         """Be over without a word: in a forked child, where the run goes on in the parent only."""
         self.tree.lock = threading.RLock()

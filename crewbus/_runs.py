@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from crewbus._buffer import Buffer, Slow, buffers_of
 from crewbus._context import running_loop
+from crewbus._deadline import deadline
 from crewbus._recording import Recording
 from crewbus._run import Run, Sink
 from crewbus._stream import OwnedStream, Stream, StreamOptions
-from crewbus._work import Work, deadline
+from crewbus._work import Work
 from crewbus.events import RunStarted
 from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError
 
@@ -78,13 +79,7 @@ class Runs(Recording):
 
     def _withdraw(self, run: Run) -> None:
         with run.tree.lock:
-            run.state, run.ended = "failed", True
-            run.tree.live -= 1
-            sinks, run.sinks = run.sinks, ()
-            run.tree.sinks -= len(sinks)
-            run.tree.judge()
-            for sink in sinks:
-                sink.end()
+            run.retire("failed")
         self._dismiss(run)
 
     def _dismiss(self, run: Run) -> None:
@@ -153,10 +148,11 @@ class Runs(Recording):
         run = self._run_in_scope()
         loop = running_loop()
         assert loop is not None
+        if run is None:
+            return
         for buffer in buffers_of(run):
             await buffer.drain(loop)
-        if run is not None:
-            run.check()
+        run.check()
 
 
 def _is_text(value: object) -> bool:

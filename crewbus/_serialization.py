@@ -78,7 +78,8 @@ class Codec:
             unstructure = registered.unstructure
             return lambda event: _dump(unstructure(event)).encode()
         cls = registered.cls
-        for field, annotation in fields_of(cls):
+        fields = fields_of(cls)
+        for field, annotation in fields:
             self._refuse_unreadable(registered, field, annotation)
         unstructure = self._converter.get_unstructure_hook(cls)
         if is_exact(cls, set(), top=True):
@@ -87,7 +88,7 @@ class Codec:
         def checked(event: Any) -> bytes:
             data = _dump(unstructure(event)).encode()
             again = self._read_back(registered, data, event)
-            for field, _ in fields_of(cls):
+            for field, _ in fields:
                 if not is_same(getattr(again, field), getattr(event, field)):
                     raise UnserializableError(
                         f"{registered.name}: field {field!r} would come back as {getattr(again, field)!r}, "
@@ -101,15 +102,27 @@ class Codec:
         try:
             return self._converter.structure(json.loads(data), registered.cls)
         except Exception as error:
-            for field, annotation in fields_of(registered.cls):
-                try:
-                    value = self._converter.unstructure(getattr(event, field), unstructure_as=annotation)
-                    self._converter.structure(json.loads(_dump(value)), annotation)
-                except Exception as reason:
-                    raise UnserializableError(
-                        f"{registered.name}: field {field!r} can't be read back: {_first_line(reason)}"
-                    ) from error
-            raise UnserializableError(f"{registered.name} can't be read back: {_first_line(error)}") from error
+            culprit = self._culprit(registered, event, self._round_trip)
+            what, reason = (f": field {culprit[0]!r}", culprit[1]) if culprit else ("", error)
+            raise UnserializableError(f"{registered.name}{what} can't be read back: {_first_line(reason)}") from error
+
+    def _write(self, value: Any, annotation: Any) -> str:
+        return _dump(self._converter.unstructure(value, unstructure_as=annotation))
+
+    def _round_trip(self, value: Any, annotation: Any) -> Any:
+        return self._converter.structure(json.loads(self._write(value, annotation)), annotation)
+
+    @staticmethod
+    def _culprit(
+        registered: EventType, event: Any, attempt: Callable[[Any, Any], object]
+    ) -> tuple[str, Exception] | None:
+        """The first field with which ``attempt(value, annotation)`` fails, and how; None if there is none."""
+        for field, annotation in fields_of(registered.cls):
+            try:
+                attempt(getattr(event, field), annotation)
+            except Exception as error:
+                return field, error
+        return None
 
     def _refuse_unreadable(self, registered: EventType, field: str, annotation: Any) -> None:
         try:
@@ -122,13 +135,8 @@ class Codec:
             ) from error
 
     def _blame(self, registered: EventType, event: Any) -> str:
-        if registered.unstructure is None:
-            for field, annotation in fields_of(registered.cls):
-                try:
-                    _dump(self._converter.unstructure(getattr(event, field), unstructure_as=annotation))
-                except Exception:  # the field that fails is the one to name
-                    return f"field {field!r} can't be written as JSON"
-        return "can't be written as JSON"
+        culprit = self._culprit(registered, event, self._write) if registered.unstructure is None else None
+        return f"field {culprit[0]!r} can't be written as JSON" if culprit else "can't be written as JSON"
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import copy_context
@@ -14,10 +13,11 @@ import attrs
 
 from crewbus._buffer import Buffer, Slow
 from crewbus._context import running_loop
+from crewbus._deadline import deadline, left
 from crewbus._guard import level_outside
 from crewbus._run import Run
 from crewbus._transcript import Transcript
-from crewbus._work import Work, deadline
+from crewbus._work import Work
 from crewbus.events import Envelope
 from crewbus.exceptions import (
     Cancelled,
@@ -273,7 +273,7 @@ class OwnedStream(Stream, Generic[T]):
             if self._is_mine():
                 while batch := self._buffer.take(until):
                     self._transcript.add(batch)
-            if not self._work.wait(None if until is None else max(0.0, until - time.monotonic())):
+            if not self._work.wait(left(until)):
                 raise ResultTimeoutError(f"run {self.run_id} has no result after {timeout} s; it goes on")
         return self._outcome()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._context import running_loop
+from crewbus._context import call_on, running_loop
+from crewbus._deadline import deadline, left
+from crewbus._guard import level_outside
 from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
 
 if TYPE_CHECKING:
@@ -144,9 +146,7 @@ class Tasks:
         return bool(self._owed)
 
     def refuse_to_block(self, action: str) -> None:
-        """Raise `FlushError` where ``action`` would wait for itself: in an async handler, on a loop that owes one."""
-        if inside_async_handler():
-            raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
+        """Raise `FlushError` where ``action`` would wait for itself: on a loop that owes a call."""
         here = running_loop()
         owed = [call for call in self._snapshot() if call.loop is here]
         if here is not None and owed:
@@ -160,11 +160,11 @@ class Tasks:
         Raises `FlushError` for a loop that has stopped, and `FlushTimeoutError`.
         """
         owed = self._snapshot()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        until = deadline(timeout)
         with self._changed:
             while owed := [call for call in owed if not call.done]:
                 self._refuse_dead_loops(owed)
-                self._changed.wait(_patience(deadline, owed))
+                self._changed.wait(_patience(until, owed))
 
     async def await_all(self, timeout: float | None) -> None:
         """As `wait`, without blocking the loop; inside an async handler it waits for all the others.
@@ -176,19 +176,18 @@ class Tasks:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def listener() -> None:
-            with suppress(RuntimeError):  # the waiting loop is closed: nobody waits there any more
-                loop.call_soon_threadsafe(changed.set)
+            call_on(loop, changed.set)
 
         inside = list(_chain(handling.get()))
         owed = [call for call in self._snapshot() if call not in inside]
-        deadline = None if timeout is None else time.monotonic() + timeout
+        until = deadline(timeout)
         self._mark(inside, True)
         try:
             with self._changed:
                 self._listeners.add(listener)
             while owed := [call for call in owed if not (call.done or (inside and call.flushing))]:
                 self._refuse_dead_loops(owed)
-                patience = _patience(deadline, owed)
+                patience = _patience(until, owed)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), patience)
                 changed.clear()
@@ -223,7 +222,6 @@ class Tasks:
         if loop is None or thread is None:
             return
         import asyncio
-        import warnings
 
         def finish() -> None:
             tasks = asyncio.all_tasks(loop)
@@ -237,7 +235,7 @@ class Tasks:
         if thread is not threading.current_thread():
             thread.join(timeout)
             if thread.is_alive():
-                warnings.warn(f"async handlers still run after {timeout} s", GraceWarning, stacklevel=3)
+                warnings.warn(f"async handlers still run after {timeout} s", GraceWarning, stacklevel=level_outside())
 
 
 def _chain(call: Owed | None) -> Iterator[Owed]:
@@ -246,12 +244,12 @@ def _chain(call: Owed | None) -> Iterator[Owed]:
         call = call.outer
 
 
-def _patience(deadline: float | None, owed: list[Owed]) -> float:
-    """How long to wait before the next look; raises `FlushTimeoutError` once ``deadline`` (monotonic) is past."""
-    left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
-    if left <= 0:
+def _patience(until: float | None, owed: list[Owed]) -> float:
+    """How long to wait before the next look; raises `FlushTimeoutError` once ``until`` (monotonic) is past."""
+    rest = left(until)
+    if rest == 0:
         raise FlushTimeoutError(f"the time is up, and these handlers still run: {_names(owed)}")
-    return left
+    return _POLL if rest is None else min(_POLL, rest)
 
 
 def _names(owed: list[Owed]) -> str:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import inspect
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from crewbus._context import running_loop, scope
-from crewbus._guard import name_of
+from crewbus._callables import is_async, name_of
+from crewbus._context import call_on, running_loop, scope
 from crewbus._run import Run
 from crewbus.exceptions import Cancelled, TargetError
 
 if TYPE_CHECKING:
     import asyncio
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling ``function`` gives a coroutine."""
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - its kind matters, not that it is there
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 class Work:
@@ -138,8 +130,7 @@ class Work:
         """Cancel the task, where the work is one; a thread notices at its next crewbus call."""
         loop, task = self.loop, self._task
         if loop is not None and task is not None:
-            with suppress(RuntimeError):  # its loop is closed, and the task with it
-                loop.call_soon_threadsafe(task.cancel)
+            call_on(loop, task.cancel)
 
     def forked(self) -> None:
         """Be over: in a forked child, where neither the thread nor the loop lives on."""
@@ -170,8 +161,7 @@ class Work:
                 future.set_result(None)
 
         def notify() -> None:
-            with suppress(RuntimeError):  # the waiting loop is closed: nobody waits there any more
-                loop.call_soon_threadsafe(settle)
+            call_on(loop, settle)
 
         with self._lock:
             if self._over.is_set():
@@ -199,8 +189,3 @@ def _trimmed(error: BaseException) -> BaseException:
     """
     trace = error.__traceback__
     return error.with_traceback(trace.tb_next if trace is not None and isinstance(error, Exception) else None)
-
-
-def deadline(timeout: float | None) -> float | None:
-    """The moment (monotonic) at which ``timeout`` seconds from now are over."""
-    return None if timeout is None else time.monotonic() + timeout

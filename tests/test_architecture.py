@@ -20,7 +20,7 @@ LAYERS = [
     "exceptions _markers",
     "events hookspecs",
     "abc",
-    "_fidelity _serialization _context _propagation _run",
+    "_callables _deadline _fidelity _serialization _context _propagation _run",
     "_guard _tasks _flatten _handlers _faults _dispatch _buffer _transcript _work _stream",
     "_manager",
     "builtin builtin.run_scope builtin.checkpoint_recorder builtin.memory_store",

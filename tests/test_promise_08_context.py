@@ -134,6 +134,19 @@ def test_promise_08_bound_functions_in_executors_and_tasks(scene):
     asyncio.run(main())
 
 
+def test_promise_08_bound_objects_with_an_async_call(scene):
+    """They are as async as functions are: what they await runs where they were bound, too."""
+
+    class Looking:
+        async def __call__(self):
+            await asyncio.sleep(0)
+            return look()
+
+    with scene.run("inner"):
+        bound = crewbus.bind(Looking())
+    assert contextvars.Context().run(asyncio.run, bound()) == ("acme", "inner")
+
+
 def test_promise_08_nested_hand_overs(scene):
     """A thread that starts a pool that starts a thread: the run goes all the way."""
 

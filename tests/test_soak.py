@@ -36,7 +36,7 @@ class Visitor:
 
 
 def produce(name, count, dice):
-    """Chunks that name their run, numbered; some in a nested run, some retried, some failing at the end."""
+    """Chunks that name their run, numbered; with nested runs among them, and failures at the end."""
     for i in range(count):
         crewbus.chunk(f"{name}:{i} ")
         if dice.random() < 0.05:
@@ -80,12 +80,17 @@ def options(dice):
     )
 
 
-def consume(bus, name, dice):
+def draw(dice):
+    """A producer, how its stream is made, and after how many frames it is left."""
     agent = dice.choice([produce, produce_async])
     chosen = options(dice)
     if agent is produce_async and chosen.slow in ("block", "coalesce"):
-        chosen = StreamOptions(bound=1024)
-    stop = dice.choice([None, None, 0, 3])
+        chosen = StreamOptions(bound=1024)  # a loop's thread never waits, and would fail a small one
+    return agent, chosen, dice.choice([None, None, 0, 3])
+
+
+def consume(bus, name, dice):
+    agent, chosen, stop = draw(dice)
     frames = []
     try:
         with bus.stream(agent, name, dice.randrange(200), random.Random(dice.random()), options=chosen) as stream:
@@ -99,11 +104,7 @@ def consume(bus, name, dice):
 
 
 async def consume_async(bus, name, dice):
-    agent = dice.choice([produce, produce_async])
-    chosen = options(dice)
-    if agent is produce_async and chosen.slow in ("block", "coalesce"):
-        chosen = StreamOptions(bound=1024)
-    stop = dice.choice([None, None, 0, 3])
+    agent, chosen, stop = draw(dice)
     frames = []
     try:
         async with bus.stream(agent, name, dice.randrange(200), random.Random(dice.random()), options=chosen) as stream:

@@ -1,0 +1,15 @@
+"""Deadlines: a time limit that several waits share."""
+
+from __future__ import annotations
+
+import time
+
+
+def deadline(timeout: float | None) -> float | None:
+    """The moment (monotonic) at which ``timeout`` seconds from now are over; None: never."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def left(until: float | None) -> float | None:
+    """How many seconds are left until that moment, at least 0; None: no limit."""
+    return None if until is None else max(0.0, until - time.monotonic())
