@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from crewbus._dispatch import Dispatch
 from crewbus._record import Record
@@ -14,6 +14,10 @@ from crewbus.exceptions import RecordingError, RunIdInUseError, RunNotFoundError
 
 if TYPE_CHECKING:
     from crewbus._run import Run
+
+
+DEFAULT_STORE: Final = "memory:"
+"""Where a bus records that was told of no store."""
 
 
 class Recording(Dispatch):
@@ -43,7 +47,7 @@ class Recording(Dispatch):
         if self._store is None:
             with self._opening:
                 if self._store is None:
-                    self._store = self._open_store("memory:")
+                    self._store, self._store_url = self._open_store(DEFAULT_STORE), DEFAULT_STORE
         return self._store
 
     def enable_recording(self, store: Store | str | None = None) -> None:

@@ -156,6 +156,13 @@ def test_enabling_twice_changes_nothing(bus: crewbus.Bus) -> None:
     assert texts(bus.record_of(run.id)) == ["one", "two"]
 
 
+def test_naming_the_default_store_that_is_in_use_changes_nothing(bus: crewbus.Bus) -> None:
+    bus.enable_recording()
+    with bus.run() as run:
+        bus.enable_recording("memory:")
+    assert len(list(bus.record_of(run.id))) == 2
+
+
 def test_enabling_the_same_url_twice_changes_nothing(bus: crewbus.Bus) -> None:
     bus.enable_recording("memory:")
     store = bus.store
