@@ -6,8 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "Attempt",
+    "AttemptStarted",
     "Bus",
     "BusClosedError",
+    "Call",
+    "CallCancelled",
+    "CallEnded",
+    "CallError",
+    "CallFailed",
+    "CallFinished",
+    "CallStarted",
+    "CallbackError",
+    "Callbacks",
     "Cancelled",
     "Chunk",
     "ConsumptionError",
@@ -61,7 +72,10 @@ __all__ = [
     "UnserializableError",
     "__version__",
     "bind",
+    "call",
     "chunk",
+    "current_bus",
+    "current_call",
     "current_run",
     "default_bus",
     "drain",
@@ -76,18 +90,27 @@ __all__ = [
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
-    from crewbus._context import current_run
-    from crewbus._default import chunk, default_bus, drain, emit, run
+    from crewbus._call import Call
+    from crewbus._callbacks import Callbacks
+    from crewbus._context import current_call, current_run
+    from crewbus._default import call, chunk, current_bus, default_bus, drain, emit, run
     from crewbus._guard import Failure
     from crewbus._manager import PluginInfo, PluginManager
     from crewbus._markers import hookimpl, hookspec
     from crewbus._propagation import Thread, ThreadPoolExecutor, bind
     from crewbus._record import Record
     from crewbus._run import Run, Sink
+    from crewbus._scope import Attempt
     from crewbus._stream import OwnedStream, Stream, StreamOptions
     from crewbus.abc import Store, StoredEvent
     from crewbus.builtin.memory_store import MemoryStore
     from crewbus.events import (
+        AttemptStarted,
+        CallCancelled,
+        CallEnded,
+        CallFailed,
+        CallFinished,
+        CallStarted,
         Chunk,
         Dropped,
         Envelope,
@@ -105,6 +128,8 @@ if TYPE_CHECKING:
     )
     from crewbus.exceptions import (
         BusClosedError,
+        CallbackError,
+        CallError,
         Cancelled,
         ConsumptionError,
         CrewbusError,
@@ -139,21 +164,26 @@ if TYPE_CHECKING:
 # costs next to nothing to whoever only passes by.
 _HOMES = {
     "_bus": "Bus",
-    "_context": "current_run",
-    "_default": "chunk default_bus drain emit run",
+    "_call": "Call",
+    "_callbacks": "Callbacks",
+    "_context": "current_call current_run",
+    "_default": "call chunk current_bus default_bus drain emit run",
     "_guard": "Failure",
     "_manager": "PluginInfo PluginManager",
     "_markers": "hookimpl hookspec",
     "_propagation": "Thread ThreadPoolExecutor bind",
     "_record": "Record",
     "_run": "Run Sink",
+    "_scope": "Attempt",
     "_stream": "OwnedStream Stream StreamOptions",
     "abc": "Store StoredEvent",
     "builtin.memory_store": "MemoryStore",
-    "events": "Chunk Dropped Envelope EventType Retracted RunCancelled RunEnded RunFailed RunFinished RunStarted "
-    "UnknownEvent event event_types register_event",
-    "exceptions": "BusClosedError Cancelled ConsumptionError CrewbusError CrewbusWarning DecodeError EventTypeError "
-    "FlushError FlushTimeoutError GraceWarning InputError PluginError PluginWarning RecordingError RedactionError "
+    "events": "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted Chunk Dropped Envelope "
+    "EventType Retracted RunCancelled RunEnded RunFailed RunFinished RunStarted UnknownEvent event event_types "
+    "register_event",
+    "exceptions": "BusClosedError CallError CallbackError Cancelled ConsumptionError CrewbusError CrewbusWarning "
+    "DecodeError EventTypeError FlushError FlushTimeoutError GraceWarning InputError PluginError PluginWarning "
+    "RecordingError RedactionError "
     "ResultTimeoutError RunCancelledError RunError RunIdInUseError RunNotFoundError SlowConsumer StoreFullError "
     "TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError",
 }

@@ -14,7 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from crewbus._context import running_loop
-from crewbus._run import Run, Tree, reach
+from crewbus._fork import generation
+from crewbus._run import Run, reach
+from crewbus._tree import Tree
 from crewbus.events import Chunk, Dropped, Envelope, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
 
@@ -71,22 +73,16 @@ class LoopWaker:
                 return
 
 
-class _Generation:
-    """Counts the forks that led to this process: what was made before the last belongs to the parent."""
-
-    number = 0
-
-    def advance(self) -> None:
-        self.number += 1
-        _wakers.waker = None
-
-
 class _Wakers(threading.local):
     waker: LoopWaker | None = None
 
 
 _wakers: Final = _Wakers()
-generation: Final = _Generation()
+
+
+def forked() -> None:
+    """In a forked child: what waits on the parent's loop waits there."""
+    _wakers.waker = None
 
 
 def waker_of(loop: asyncio.AbstractEventLoop) -> LoopWaker:
@@ -203,7 +199,8 @@ class Buffer:
         if not (
             type(last.event) is type(new.event) is Chunk
             and last.event.kind == new.event.kind
-            and (last.run_id, last.source, last.attempt) == (new.run_id, new.source, new.attempt)
+            and (last.parent, last.attempt) == (new.parent, new.attempt)
+            and last.source is new.source
             and len(last.event.text) < _MERGED_CHARS
         ):
             return False

@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from crewbus import _buffer
 from crewbus._buffer import Buffer
@@ -17,12 +17,14 @@ from crewbus._context import running_loop
 from crewbus._deadline import deadline, left
 from crewbus._faults import inside_delivery
 from crewbus._flatten import flatten
+from crewbus._fork import generation
 from crewbus._guard import level_outside
-from crewbus._manager import PluginManager, entry_points, own_name
+from crewbus._manager import BLOCK, ONLY, PluginManager, entry_points, hint, named_by, own_name
 from crewbus._runs import Runs
 from crewbus._tasks import inside_async_handler
 from crewbus._work import Work
 from crewbus.builtin import memory_store
+from crewbus.builtin.callback_isolation import CallbackIsolation
 from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
 from crewbus.builtin.run_scope import RunScope
 from crewbus.events import event_type_of, register_event
@@ -34,6 +36,9 @@ from crewbus.exceptions import (
     text_of,
 )
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["Bus"]
 
 T = TypeVar("T")
@@ -42,6 +47,7 @@ BUILTINS: Final[Mapping[str, Any]] = {
     "memory_store": memory_store,
     "run_scope": RunScope,
     "checkpoint_recorder": CheckpointRecorder,
+    "callback_isolation": CallbackIsolation,
 }
 """The built-in plugins by name; a class makes an instance for each bus."""
 
@@ -58,10 +64,13 @@ class Bus(Runs):
 
     ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; a plugin that bears
     the name of a built-in one takes its place. ``entry_points``: whether to load the plugins that installed
-    distributions name in the entry point group ``crewbus``. ``blocked``: names of plugins to leave out, built-in
-    ones too. ``strict``: whether a plugin that can't be loaded is an error (`PluginError`) or is skipped with
-    a warning. ``unscoped``: what to do about a chunk emitted outside any run, or an event in a finished one, which no
-    stream can get: "warn" (and deliver it to handlers), "ignore" (deliver it in silence) or "raise".
+    distributions name in the entry point group ``crewbus``. ``only``: the names of those to load; None: those that
+    the environment variable ``CREWBUS_ONLY`` names, or all. ``blocked``: names of plugins to leave out, built-in
+    ones too; None: those that ``CREWBUS_BLOCK`` names, except what ``plugins`` brings. The variables hold names with
+    commas between them; what is left out is not imported. ``strict``: whether a plugin that can't be loaded is an
+    error (`PluginError`) or is skipped with a warning. ``unscoped``: what to do about a chunk emitted outside any run,
+    or an event in a finished one, which no stream can get: "warn" (and deliver it to handlers), "ignore" (deliver it
+    in silence) or "raise".
     """
 
     def __init__(
@@ -69,7 +78,8 @@ class Bus(Runs):
         plugins: Iterable[Any] = (),
         *,
         entry_points: bool = True,
-        blocked: Iterable[str] = (),
+        only: Iterable[str] | None = None,
+        blocked: Iterable[str] | None = None,
         strict: bool = False,
         unscoped: str = "warn",
     ) -> None:
@@ -78,9 +88,9 @@ class Bus(Runs):
         self._closer: int | None = None
         self._gone = threading.Event()
         self.plugins = PluginManager(self._report, self._reflatten)
-        for name in [blocked] if isinstance(blocked, str) else blocked:
-            self.plugins.set_blocked(name)
-        self._load(plugins, entry_points)
+        given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
+        self._block(blocked, {name or own_name(plugin) for name, plugin in given})
+        self._load(given, list(self._entries(only)) if entry_points else [])
         live_buses.add(self)
 
     def __repr__(self) -> str:
@@ -89,18 +99,42 @@ class Bus(Runs):
 
     # Plugins
 
-    def _load(self, plugins: Iterable[Any], use_entry_points: bool) -> None:
-        given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
-        entries = list(entry_points()) if use_entry_points else []
+    def _block(self, blocked: Iterable[str] | None, given: set[str]) -> None:
+        if blocked is not None:
+            for name in [blocked] if isinstance(blocked, str) else blocked:
+                self.plugins.set_blocked(name)
+            return
+        for name in named_by(BLOCK) or ():
+            if name not in given:
+                self.plugins.block(name, f"blocked by {BLOCK}")
+
+    def _entries(self, only: Iterable[str] | None) -> Iterable[EntryPoint]:
+        """The entry points to load; what is not among ``only`` is left out."""
+        entries = list(entry_points())
+        source, names = ("only=", only) if only is not None else (ONLY, named_by(ONLY))
+        if names is None:
+            return entries
+        wanted = {names} if isinstance(names, str) else set(names)
+        for entry in entries:
+            if entry.name not in wanted:
+                self.plugins.leave_out(entry, f"not among those that {source} names")
+        known = [*BUILTINS, *(entry.name for entry in entries)]
+        for name in sorted(wanted.difference(known)):
+            self.plugins.skip(
+                name, f"{source} names it, and no distribution brings it{hint(name, known)}", self._strict
+            )
+        return [entry for entry in entries if entry.name in wanted]
+
+    def _load(self, given: list[tuple[str | None, Any]], entries: list[EntryPoint]) -> None:
         names = {name or own_name(plugin) for name, plugin in given} | {entry.name for entry in entries}
         for name, plugin in BUILTINS.items():
             if name not in names:
                 self.plugins.register(plugin, name)
-        for name, plugin in given:
+        for given_name, plugin in given:
             try:
-                self.plugins.register(plugin, name)
+                self.plugins.register(plugin, given_name)
             except Exception as error:
-                self.plugins.skip(name or own_name(plugin), text_of(error), self._strict, error)
+                self.plugins.skip(given_name or own_name(plugin), text_of(error), self._strict, error)
         self.plugins.load_entry_points(entries, self._strict)
         for name, plugin in BUILTINS.items():  # whose replacement could not be loaded
             if not self.plugins.has_plugin(name):
@@ -188,7 +222,7 @@ class Bus(Runs):
                 del failure  # or it, its traceback and this frame would hold each other
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Cancel the runs that streams own, flush, let the plugins go, and take nothing more.
+        """Cancel the runs that streams own, wait for what was submitted, flush, let the plugins go, take nothing more.
 
         Closing again does nothing. What still runs after ``timeout`` seconds is named in a `GraceWarning`.
         Raises `FlushError` where `flush` does, and then leaves the bus open.
@@ -206,6 +240,7 @@ class Bus(Runs):
         until, late = deadline(timeout), []
         try:
             late = [work.name for work in self._interrupt() if not work.wait(left(until))]
+            late += [job.name for job in list(self._jobs) if not job.wait(left(until))]
             self.flush(left(until))
             while self._tasks.owe():  # what the handlers emitted in turn
                 self.flush(left(until))
@@ -226,6 +261,7 @@ class Bus(Runs):
         until, late = deadline(timeout), []
         try:
             late = [work.name for work in self._interrupt() if not await work.wait_async(left(until))]
+            late += [job.name for job in list(self._jobs) if not await job.wait_async(left(until))]
             await self.aflush(left(until))
             while self._tasks.owe():
                 await self.aflush(left(until))
@@ -260,6 +296,8 @@ class Bus(Runs):
                 buffer.close()
         try:
             self._tasks.stop(timeout)
+            for worker in self._workers():
+                worker.stop()
             self._tell("crewbus_close")
         finally:
             live_buses.discard(self)
@@ -295,6 +333,8 @@ class Bus(Runs):
         self._opening = threading.RLock()
         self._closer, self._gone = None, threading.Event()
         self._tasks.reset()
+        for worker in self._workers():
+            worker.reset()
         self.plugins.forked()
         for run in self._runs.values():
             run.orphan()
@@ -303,6 +343,7 @@ class Bus(Runs):
         self._runs.clear()
         self._awaited.clear()
         self._works.clear()
+        self._jobs.clear()
         if self._store is not None:
             self._store.after_fork()
 
@@ -316,7 +357,8 @@ def _close_all() -> None:
 
 
 def _forked_all() -> None:
-    _buffer.generation.advance()
+    generation.advance()
+    _buffer.forked()
     for bus in list(live_buses):
         bus._forked()
 

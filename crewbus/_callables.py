@@ -1,10 +1,11 @@
-"""Functions as they are handed in: of which kind, and by which name."""
+"""What is handed in: functions, of which kind and by which name; text."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
+from types import BuiltinMethodType, MethodType
 from typing import Any
 
 
@@ -21,3 +22,18 @@ def name_of(function: Callable[..., Any]) -> str:
         return f"{plain.__module__}.{plain.__qualname__}"
     except Exception:  # an object, or one that does not like to be asked
         return f"{type(plain).__module__}.{type(plain).__qualname__}"
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two callables are one and the same."""
+    # Not by ==, which a handler may define as it likes; bound methods are made anew at each access.
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    if isinstance(one, BuiltinMethodType) and isinstance(other, BuiltinMethodType):
+        return one == other  # which compares what they are bound to by identity
+    return one is other
+
+
+def is_text(value: object) -> bool:
+    """Whether ``value`` is a string that says something."""
+    return isinstance(value, str) and value != ""

@@ -12,18 +12,36 @@ if TYPE_CHECKING:
     import asyncio
 
     from crewbus._bus import Bus
+    from crewbus._call import Call
     from crewbus._run import Run
+    from crewbus._scope import Scope
+    from crewbus._tasks import Owed
 
-scope: Final[ContextVar[Run | None]] = ContextVar("crewbus_scope", default=None)
-"""The innermost run entered here, of whichever bus; it may have ended since."""
+scope: Final[ContextVar[Scope | None]] = ContextVar("crewbus_scope", default=None)
+"""What was entered last here, of whichever bus: a run, a call or an attempt; it may have ended since."""
+
+handling: Final[ContextVar[Owed | None]] = ContextVar("crewbus_handling", default=None)
+"""The delivery to an async or background handler that this context belongs to, if any."""
 
 
 def current_run(bus: Bus | None = None) -> Run | None:
     """The innermost run in scope, of ``bus`` if one is named; None outside any. It may have ended."""
-    run = scope.get()
-    while run is not None and bus is not None and run.bus is not bus:
-        run = run.outer
-    return run
+    here = scope.get()
+    while here is not None:
+        if bus is None or here.bus is bus:
+            run = here.run
+            if run is not None:
+                return run
+        here = here.outer
+    return None
+
+
+def current_call(bus: Bus | None = None) -> Call | None:
+    """The call that an emission here belongs to, of ``bus`` if one is named; None outside any. It may have ended."""
+    here = scope.get()
+    while here is not None and bus is not None and here.bus is not bus:
+        here = here.outer
+    return here.call if here is not None else None
 
 
 def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from crewbus._bus import Bus
+from crewbus._call import Call
+from crewbus._callbacks import Function
 from crewbus._context import scope
 from crewbus._run import Run
 from crewbus.events import Chunk, Envelope
 
-__all__ = ["chunk", "default_bus", "drain", "emit", "run"]
+__all__ = ["call", "chunk", "current_bus", "default_bus", "drain", "emit", "run"]
 
 
 class _Default:
@@ -37,29 +39,35 @@ def default_bus() -> Bus:
     return _default.get()
 
 
-def _bus_in_scope() -> Bus:
-    run = scope.get()
-    return run.bus if run is not None else default_bus()
+def current_bus() -> Bus:
+    """The bus of the run or call in scope, or else the default bus: where a library emits that knows no bus."""
+    here = scope.get()
+    return here.bus if here is not None else default_bus()
 
 
 def emit(event: Any, source: Any = None) -> Envelope | None:
     """Emit ``event`` on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.emit`."""
-    return _bus_in_scope().emit(event, source=source)
+    return current_bus().emit(event, source=source)
 
 
 def chunk(text: str, kind: str = "text", source: Any = None) -> Envelope | None:
     """Emit a `Chunk` on the bus of the run in scope, or else on the default bus: for libraries."""
-    return _bus_in_scope().emit(Chunk(text, kind), source=source)
+    return current_bus().emit(Chunk(text, kind), source=source)
+
+
+def call(name: str, *, callbacks: Iterable[Function] = (), inherit: bool = False, source: Any = None) -> Call:
+    """A call on the bus of the run or call in scope, or else on the default bus: for libraries. See `Bus.call`."""
+    return current_bus().call(name, callbacks=callbacks, inherit=inherit, source=source)
 
 
 def run(name: str | None = None, *, tags: Mapping[str, str] | None = None) -> Run:
     """A run on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.run`."""
-    return _bus_in_scope().run(name, tags=tags)
+    return current_bus().run(name, tags=tags)
 
 
 async def drain() -> None:
     """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
-    await _bus_in_scope().drain()
+    await current_bus().drain()
 
 
 def _forked() -> None:

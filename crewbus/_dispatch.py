@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -11,11 +12,14 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, Final, cast
 
+from crewbus._context import scope as _in_scope
 from crewbus._faults import DELIVERING, INSIDE, Faults
-from crewbus._flatten import Blame, Function, blames, chain, flatten, is_watched
+from crewbus._flatten import Blame, Function, Router, blames, chain, flatten, is_watched
 from crewbus._guard import gathering, level_outside
 from crewbus._handlers import Plan
-from crewbus._run import FREE, ORDERED, Run
+from crewbus._run import Run
+from crewbus._scope import OPENS, WITHIN, Scope
+from crewbus._tree import FREE, ORDERED
 from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed, event_type_of
 from crewbus.exceptions import (
     BusClosedError,
@@ -39,8 +43,9 @@ ROUTER: Final = "run_scope"
 """The plugin whose `crewbus_stream_chunk` serves attached streams only; any other's is a transport."""
 
 _log = logging.getLogger("crewbus")
-_now: Final = time.time
-_unscoped_numbers: Final = count()
+now: Final = time.time
+unscoped_numbers: Final = count()
+"""The numbers of what is emitted outside any run: per process."""
 
 
 class Dispatch(Faults):
@@ -51,10 +56,12 @@ class Dispatch(Faults):
         if unscoped not in ("warn", "raise", "ignore"):
             raise EventTypeError(f"unscoped={unscoped!r}: choose 'warn', 'raise' or 'ignore'")
         self.unscoped = unscoped
+        self._outside = threading.RLock()
+        """Held while what is emitted outside any run is numbered for background handlers."""
         self._recorders: tuple[Function, ...] = ()
         self._record: Callable[[Run, Envelope], None] = self._record_flat
-        self._routers: tuple[tuple[Function, Blame], ...] = ()
-        self._scope: Callable[[], Run | None] = lambda: None
+        self._scope: Callable[[], Any] = lambda: None
+        """What is in scope here, of whichever bus, or None: a run; or a call or attempt, as its tree's mode tells."""
 
     # Plugins
 
@@ -72,15 +79,15 @@ class Dispatch(Faults):
             self._scope = self._scoping(blames(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
             self._forget_plans()
 
-    def _scoping(self, functions: tuple[tuple[Function, Blame], ...]) -> Callable[[], Run | None]:
+    def _scoping(self, functions: tuple[tuple[Function, Blame], ...]) -> Callable[[], Any]:
         if not functions:
             return lambda: None
         # An implementation may carry a cheaper equal of itself, which is used where it stands alone.
         direct = getattr(functions[0][0], "direct", None)
         if len(functions) == 1 and direct is not None:
-            return cast("Callable[[], Run | None]", direct)
+            return cast("Callable[[], Any]", direct)
 
-        def first() -> Run | None:
+        def first() -> Scope | None:
             escaped: BaseException | None = None
             found = None
             for function, blame in functions:
@@ -95,7 +102,8 @@ class Dispatch(Faults):
                     raise escaped
                 finally:
                     del escaped
-            return found
+            here = self._own(_in_scope.get())  # a call or attempt in the run that was found
+            return here if here is not None and here.run is found else found
 
         return first
 
@@ -109,75 +117,76 @@ class Dispatch(Faults):
         not be, `RedactionError`, and `Cancelled` if the run was cancelled.
         """
         scope = self._scope  # Python 3.11 calls a local name at half the price of an instance's attribute
-        run = scope()
+        here: Run | None = scope()
         kind = type(event)
-        if run is None and kind in self._silent:
+        if here is None and kind in self._silent:
             return None
         try:
             plan = self._plans[kind]
         except KeyError:
             plan = self._plan(kind)
-        if run is None:
+        if here is None:
             if plan.silent:
                 return None
-        elif not plan.careful and run.bus is self:
-            mode = run.tree.mode
+        elif not plan.careful and here.bus is self:
+            mode = here.tree.mode
             if mode == ORDERED:
-                return self._emit_in_order(plan, run, event, source)
-            if mode == FREE and not run.ended:
-                envelope = Envelope(event, run.id, next(run.tree.numbers), run.start_id, _now(), source, run.attempt)
+                return self._emit_in_order(plan, here, event, source)
+            if mode == FREE and not here.ended:
+                envelope = Envelope(
+                    event, here.id, next(here.tree.numbers), here.start_id, now(), source, here.attempt_number
+                )
                 if plan.heard:
-                    self._deliver(plan, run, envelope)
+                    self._deliver(plan, here, envelope)
                 return envelope
-        return self._emit_with_care(plan, self._own(run), event, source)
+        return self._emit_with_care(plan, self._own(here), event, source)
 
     def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
         """Emit a `Chunk` in the run in scope: it reaches the streams of that run and of the runs around it."""
         event = Chunk(text, kind)
         scope = self._scope
-        run = scope()
-        if run is not None and run.tree.mode == ORDERED and run.bus is self:
+        here: Run | None = scope()
+        if here is not None and here.tree.mode == ORDERED and here.bus is self:
             plan = self._plans.get(Chunk)
             if plan is not None and not plan.careful:
-                return self._emit_in_order(plan, run, event, source)
+                return self._emit_in_order(plan, here, event, source)
         return self.emit(event, source=source)
 
-    def _emit_in(self, run: Run | None, event: Any, source: Any) -> Envelope | None:
+    def _emit_in(self, scope: Any, event: Any, source: Any) -> Envelope | None:
         try:  # as `_plan_of`, without the call
             plan = self._plans[type(event)]
         except KeyError:
             plan = self._plan(type(event))
-        if run is not None and run.tree.mode == ORDERED and not plan.careful:
-            return self._emit_in_order(plan, run, event, source)
-        return self._emit_with_care(plan, run, event, source)
+        if scope.tree.mode == ORDERED and not plan.careful:
+            return self._emit_in_order(plan, scope, event, source)
+        return self._emit_with_care(plan, scope, event, source)
 
     def _open(self, run: Run, event: Any) -> None:
         """Emit the event that opens a run."""
-        run.start_id = run.parent.start_id if run.parent is not None else None
         plan = self._plan_of(event)
         if self._redactors:
             event, plan = self._redact(run, event)
         self._emit_in_order(plan, run, event, None, opens=True)
 
-    def _own(self, run: Run | None) -> Run | None:
-        while run is not None and run.bus is not self:
-            run = run.outer
-        return run
+    def _own(self, scope: Scope | None) -> Scope | None:
+        while scope is not None and scope.bus is not self:
+            scope = scope.outer
+        return scope
 
-    def _run_in_scope(self) -> Run | None:
-        return self._own(self._scope())
-
-    def _emit_with_care(self, plan: Plan, run: Run | None, event: Any, source: Any) -> Envelope | None:
+    def _emit_with_care(self, plan: Plan, scope: Scope | None, event: Any, source: Any) -> Envelope | None:
+        run = scope.run if scope is not None else None
         if run is not None and run.tree.cancelled:
             run.check()
             if run.ended and run.cancel_reason is not None:
                 return None  # what a cancelled run still emits after its end is discarded
         if self._redactors:
             event, plan = self._redact(run, event)
+        if scope is not None and scope is not run:
+            return self._emit_in_scope(plan, scope, event, source, WITHIN)
         if run is None or run.ended:
             return self._emit_unscoped(plan, run, event, source)
-        if run.tree.mode == FREE and not (plan.frame and self._transports):
-            envelope = Envelope(event, run.id, next(run.tree.numbers), run.start_id, _now(), source, run.attempt)
+        if run.tree.mode == FREE and not plan.ordered:
+            envelope = Envelope(event, run.id, next(run.tree.numbers), run.start_id, now(), source, run.attempt_number)
             self._deliver(plan, run, envelope)
             return envelope
         return self._emit_in_order(plan, run, event, source)
@@ -185,14 +194,32 @@ class Dispatch(Faults):
     def _emit_unscoped(self, plan: Plan, run: Run | None, event: Any, source: Any) -> Envelope | None:
         if plan.silent and run is None:
             return None
-        if self.unscoped != "ignore" and (plan.frame or run is not None):
-            where = f"in run {run.id}, which {_standing(run)}" if run is not None else "outside any run"
-            message = f"{type(event).__name__} emitted {where}: it reaches no run's stream"
-            if self.unscoped == "raise":
-                raise UnscopedError(message)
-            warnings.warn(message, UnscopedWarning, stacklevel=level_outside())
-        envelope = Envelope(event, None, next(_unscoped_numbers), None, _now(), source)
+        if plan.frame or run is not None:
+            self._warn_astray(event, f"in a run that {_standing(run)}" if run is not None else "outside any run")
+        envelope = self._stamp_outside(plan, None, event, source)
         self._deliver(plan, None, envelope)
+        for worker in plan.queues:
+            worker.wait_for_room()
+        return envelope
+
+    def _warn_astray(self, event: Any, where: str) -> None:
+        # `where` names no run: Python keeps each text for each place that was ever warned of.
+        if self.unscoped == "ignore":
+            return
+        message = f"{type(event).__name__} emitted {where}: it reaches no run's stream"
+        if self.unscoped == "raise":
+            raise UnscopedError(message)
+        warnings.warn(message, UnscopedWarning, stacklevel=level_outside())
+
+    def _stamp_outside(self, plan: Plan, scope: Scope | None, event: Any, source: Any) -> Envelope:
+        """Number an event outside any run; in the order of the numbers it is queued for background handlers."""
+        parent, attempt = (scope.start_id, scope.attempt_number) if scope is not None else (None, 1)
+        if not plan.queues:
+            return Envelope(event, None, next(unscoped_numbers), parent, now(), source, attempt)
+        with self._outside:
+            envelope = Envelope(event, None, next(unscoped_numbers), parent, now(), source, attempt)
+            for worker in plan.queues:
+                worker.push(self, None, envelope)
         return envelope
 
     def _emit_in_order(self, plan: Plan, run: Run, event: Any, source: Any, opens: bool = False) -> Envelope | None:
@@ -216,18 +243,17 @@ class Dispatch(Faults):
                     tree.busy = True
                     try:
                         envelope = Envelope(
-                            event, run.id, next(tree.numbers), run.start_id, _now(), source, run.attempt
+                            event, run.id, next(tree.numbers), run.start_id, now(), source, run.attempt_number
                         )
                         if tree.recorded:
                             self._record(run, envelope)
                         if opens:
-                            run.start_id = envelope.id
-                        if plan.frame:
-                            for function, blame in self._routers:
-                                try:
-                                    function(self, run, envelope)
-                                except BaseException as error:
-                                    escaped = self._contain(blame, error, envelope, escaped)
+                            run.turn(OPENS, envelope)
+                        for function, blame in plan.routers:
+                            try:
+                                function(self, run, envelope)
+                            except BaseException as error:
+                                escaped = self._contain(blame, error, envelope, escaped)
                     finally:
                         tree.busy = False
                         if tree.after is not None:
@@ -331,7 +357,7 @@ class Dispatch(Faults):
                 except BaseException as error:
                     event, failure = _withheld(event), error
         after = None
-        recorded = True
+        recorded = told = True
         try:
             with tree.lock:
                 if tree.busy:
@@ -340,7 +366,7 @@ class Dispatch(Faults):
                 if run.ended:
                     return
                 tree.busy = True
-                envelope = Envelope(event, run.id, next(tree.numbers), run.start_id, _now())
+                envelope = Envelope(event, run.id, next(tree.numbers), run.start_id, now())
                 try:
                     if tree.recorded:
                         try:
@@ -349,16 +375,14 @@ class Dispatch(Faults):
                             # Its streams end all the same, but no handler is told of what the record lacks,
                             # and its number goes to the next event.
                             recorded, failure = False, error
-                    for function, blame in self._routers:
-                        try:
-                            function(self, run, envelope)
-                        except BaseException as error:
-                            failure = self._contain(blame, error, envelope, failure)
+                    told = recorded and not self.closed
+                    routers = self._plan_of(event).routers if told else self._routers
+                    failure = self._route(routers, run, envelope, failure)
                 finally:
                     tree.busy = False
                     run.retire(_state_after(event))
                     after, tree.after = tree.after, None
-            if recorded and not self.closed:
+            if told:
                 self._deliver(self._plan_of(event), run, envelope)
         finally:
             if run.ended:
@@ -370,6 +394,20 @@ class Dispatch(Faults):
                 raise failure
             finally:
                 del failure  # or it, its traceback and this frame would hold each other
+
+    def _route(
+        self, routers: tuple[Router, ...], run: Run, envelope: Envelope, escaped: BaseException | None
+    ) -> BaseException | None:
+        for function, blame in routers:
+            try:
+                function(self, run, envelope)
+            except BaseException as error:
+                escaped = self._contain(blame, error, envelope, escaped)
+        return escaped
+
+    def _emit_in_scope(self, plan: Plan, scope: Scope, event: Any, source: Any, turn: int) -> Envelope | None:
+        """Emit an event of a call or an attempt: `Calls` knows how."""
+        raise NotImplementedError
 
     def _dismiss(self, run: Run) -> None:
         """Forget a run that has ended: `Runs` knows which are live."""

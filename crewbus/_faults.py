@@ -10,6 +10,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._callables import name_of
+from crewbus._callbacks import Callback
 from crewbus._flatten import Blame, Function, wrappers_of
 from crewbus._guard import Failure, collecting
 from crewbus._handlers import Handlers
@@ -32,7 +33,7 @@ class Faults(Handlers):
     plugins: PluginManager
 
     def _contain(
-        self, culprit: Blame | Function, error: BaseException, envelope: Any, escaped: BaseException | None
+        self, culprit: Blame | Callback | Function, error: BaseException, envelope: Any, escaped: BaseException | None
     ) -> BaseException | None:
         """Report an Exception; keep any other BaseException, the first, to be raised when the siblings have run."""
         if not isinstance(error, Exception):
@@ -49,7 +50,9 @@ class Faults(Handlers):
         origin = self.plugins.origin(blame.plugin)
         return self._report(Failure("plugin", blame.plugin, error, blame.hook, origin, envelope))
 
-    def _blame_handler(self, handler: Function, error: BaseException, envelope: Any) -> BaseException | None:
+    def _blame_handler(self, handler: Any, error: BaseException, envelope: Any) -> BaseException | None:
+        if isinstance(handler, Callback):
+            return self._report(Failure("callback", handler.name, error, envelope=envelope))
         return self._report(Failure("handler", name_of(handler), error, envelope=envelope))
 
     def _report(self, failure: Failure) -> BaseException | None:

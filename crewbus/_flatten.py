@@ -84,6 +84,10 @@ class Blame:
     hook: str
 
 
+Router = tuple[Function, Blame]
+"""What a frame is pushed into, under the lock, and whom to blame when it fails."""
+
+
 def chain(pm: PluginManager, hook: str) -> list[tuple[str, Function]]:
     """A hook as a chain: for each implementation in call order, its plugin's name and a call of it alone."""
     caller = getattr(pm.hook, hook)

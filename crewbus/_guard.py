@@ -24,7 +24,7 @@ class Failure:
     kind: str
     """"plugin", "handler" or "callback"."""
     name: str
-    """The plugin's name, or the handler's module and qualified name."""
+    """The plugin's name, or the handler's or callback's module and qualified name."""
     error: BaseException
     hook: str | None = None
     """The hook that failed, of a plugin."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
-from types import BuiltinMethodType, MethodType
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
 import attrs
 
-from crewbus._callables import is_async, name_of
-from crewbus._flatten import Blame, Function
+from crewbus._background import Worker
+from crewbus._callables import is_async, is_same, name_of
+from crewbus._flatten import Blame, Function, Router
 from crewbus._tasks import Tasks
 from crewbus.events import FRAMES, Envelope, event_type_of
 from crewbus.exceptions import BusClosedError, EventTypeError
@@ -19,28 +19,45 @@ from crewbus.exceptions import BusClosedError, EventTypeError
 H = TypeVar("H", bound=Callable[[Envelope], Any])
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class Subscription:
-    """A handler of an event type, as a plain call."""
+    """A handler of an event type, as a plain call; or with the worker that tells it in the background."""
 
     event_type: type
     function: Callable[[Envelope], Any]
     call: Callable[[Envelope], Any]
+    worker: Worker | None = None
 
 
 class Plan:
     """What becomes of the events of one class."""
 
-    __slots__ = ("careful", "frame", "handlers", "heard", "silent")
+    __slots__ = ("careful", "frame", "handlers", "heard", "ordered", "queues", "routers", "silent")
 
-    def __init__(self, handlers: tuple[Subscription, ...], observed: bool, frame: bool, careful: bool) -> None:
-        self.handlers = tuple(handler.call for handler in handlers)
+    def __init__(
+        self,
+        subscriptions: list[Subscription],
+        frame: bool,
+        observed: bool,
+        redacted: bool,
+        routers: tuple[Router, ...],
+        transported: bool,
+    ) -> None:
         self.frame = frame
-        self.careful = careful
-        """Whether even an unwatched emission must go the long way: redactors, transports."""
-        self.heard = observed or bool(handlers)
-        """Whether an observer or handler is to be called."""
-        self.silent = not self.heard and not frame
+        """Whether it goes to streams."""
+        self.handlers = tuple(one.call for one in subscriptions if one.worker is None)
+        self.queues = tuple(one.worker for one in subscriptions if one.worker is not None)
+        """What tells background handlers, and must be told in the order of the numbers."""
+        queued = tuple((worker.push, Blame(worker.name, "bus.on")) for worker in self.queues)
+        self.routers: tuple[Router, ...] = (*routers, *queued) if frame else queued
+        """All that must be told in the order of the numbers."""
+        self.ordered = (frame and transported) or bool(self.queues)
+        """Whether there is an order to keep even where no stream is attached and nothing recorded."""
+        self.careful = redacted or self.ordered
+        """Whether even an unwatched emission must go the long way."""
+        self.heard = observed or bool(self.handlers)
+        """Whether an observer or an inline handler is to be called."""
+        self.silent = not (self.heard or self.queues or frame)
         """Whether nothing at all comes of it outside a run."""
 
 
@@ -59,20 +76,24 @@ class Handlers:
         """The plugins' functions that observe every event."""
         self._redactors: tuple[tuple[str, Function], ...] = ()
         """The plugins' functions that redact, by the plugin's name."""
+        self._routers: tuple[Router, ...] = ()
+        """The plugins' functions that take every frame."""
         self._transports = False
         """Whether a plugin takes every frame, also where no stream is attached."""
 
     @overload
-    def on(self, event_type: type) -> Callable[[H], H]: ...
+    def on(self, event_type: type, *, background: bool = False) -> Callable[[H], H]: ...
     @overload
-    def on(self, event_type: type, handler: H) -> H: ...
-    def on(self, event_type: type, handler: H | None = None) -> H | Callable[[H], H]:
+    def on(self, event_type: type, handler: H, *, background: bool = False) -> H: ...
+    def on(self, event_type: type, handler: H | None = None, *, background: bool = False) -> H | Callable[[H], H]:
         """Subscribe ``handler(envelope)`` to an event type and its subclasses; a decorator without ``handler``.
 
         Handlers run inline, in the order of their registration, in the emitter's thread and context.
         An ``async def`` handler runs as a task on the emitter's event loop, or on a background one where
-        none runs. Subscribing the same handler to the same type again changes nothing. One that
-        raises is reported by name, and nobody else notices. ``object`` stands for every event.
+        none runs. With ``background`` a handler of either kind has a thread of its own, which calls it in a copy of
+        the emitter's context, one event after the other, those of a root run in the order of their numbers; when 1024
+        are waiting for it, emitters wait. Subscribing the same handler to the same type again changes nothing. One
+        that raises is reported by name, and nobody else notices. ``object`` stands for every event.
         """
         if not isinstance(event_type, type):
             raise EventTypeError(f"bus.on() takes an event class; got {event_type!r}")
@@ -81,31 +102,44 @@ class Handlers:
             if not callable(function):
                 raise EventTypeError(f"a handler is called with the envelope; {function!r} can't be called")
             with self._registry:
-                if not any(s.event_type is event_type and _same(s.function, function) for s in self._subscriptions):
-                    self._subscriptions += (Subscription(event_type, function, self._as_call(function)),)
+                if not any(s.event_type is event_type and is_same(s.function, function) for s in self._subscriptions):
+                    self._subscriptions += (self._subscription(event_type, function, background),)
                     self._forget_plans()
             return function
 
         return subscribe if handler is None else subscribe(handler)
+
+    def _subscription(self, event_type: type, function: Callable[[Envelope], Any], background: bool) -> Subscription:
+        if not background:
+            return Subscription(event_type, function, self._as_call(function, name_of(function), function))
+        # Of one worker for each handler, so that what it hears of several types is in order too.
+        known = (s.worker for s in self._subscriptions if s.worker is not None and is_same(s.function, function))
+        worker = next(known, None) or Worker(function, self._tasks, self._blame_handler)
+        return Subscription(event_type, function, function, worker)
+
+    def _workers(self) -> Iterable[Worker]:
+        """The workers of background handlers."""
+        return {id(one.worker): one.worker for one in self._subscriptions if one.worker is not None}.values()
 
     def off(self, event_type: type, handler: Callable[[Envelope], Any]) -> bool:
         """End a subscription; returns whether there was one. An emission under way may still reach it."""
         with self._registry:
             before = self._subscriptions
             self._subscriptions = tuple(
-                s for s in before if not (s.event_type is event_type and _same(s.function, handler))
+                s for s in before if not (s.event_type is event_type and is_same(s.function, handler))
             )
             self._forget_plans()
             return len(self._subscriptions) < len(before)
 
-    def _as_call(self, function: Callable[[Envelope], Any]) -> Callable[[Envelope], Any]:
+    def _as_call(self, function: Callable[[Envelope], Any], name: str, culprit: Any) -> Callable[[Envelope], Any]:
+        """``function`` as a plain call; where that leaves work to be done later, ``culprit`` is to blame for it."""
         if not is_async(function):
             return function
-        name, schedule = name_of(function), self._tasks.schedule
+        schedule = self._tasks.schedule
 
         @functools.wraps(function)
         def call(envelope: Envelope) -> None:
-            schedule(function, name, envelope)
+            schedule(function, name, culprit, envelope)
 
         return call
 
@@ -123,29 +157,21 @@ class Handlers:
         event_type_of(kind)
         found: list[Subscription] = []
         for subscription in self._subscriptions:
-            known = any(_same(other.function, subscription.function) for other in found)
+            known = any(is_same(other.function, subscription.function) for other in found)
             if issubclass(kind, subscription.event_type) and not known:
                 found.append(subscription)
-        frame = issubclass(kind, FRAMES)
         plans[kind] = plan = Plan(
-            tuple(found),
+            found,
+            issubclass(kind, FRAMES),
             observed=bool(self._observers),
-            frame=frame,
-            careful=bool(self._redactors) or (frame and self._transports),
+            redacted=bool(self._redactors),
+            routers=self._routers,
+            transported=self._transports,
         )
         if plan.silent:
             silent.add(kind)
         return plan
 
-    def _blame_handler(self, handler: Callable[..., Any], error: BaseException, envelope: Any) -> BaseException | None:
-        """Tell of a handler's fault: `Faults` knows whom."""
+    def _blame_handler(self, handler: Any, error: BaseException, envelope: Any) -> BaseException | None:
+        """Tell of a handler's or callback's fault: `Faults` knows whom."""
         raise NotImplementedError
-
-
-def _same(one: Any, other: Any) -> bool:
-    # Not by ==, which a handler may define as it likes; bound methods are made anew at each access.
-    if isinstance(one, MethodType) and isinstance(other, MethodType):
-        return one.__self__ is other.__self__ and one.__func__ is other.__func__
-    if isinstance(one, BuiltinMethodType) and isinstance(other, BuiltinMethodType):
-        return one == other  # which compares what they are bound to by identity
-    return one is other

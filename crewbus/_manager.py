@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +29,13 @@ __all__ = ["PluginInfo", "PluginManager"]
 
 GROUP: Final = "crewbus"
 """The entry point group in which distributions name their plugins."""
+
+BLOCK: Final = "CREWBUS_BLOCK"
+"""The environment variable that names the plugins to leave out."""
+ONLY: Final = "CREWBUS_ONLY"
+"""The environment variable that names the installed plugins to load, and no other."""
+SLOW_IMPORT: Final = 1.0
+"""How many seconds a plugin may take to import until it is named for it."""
 
 GUARDED: Final = frozenset(
     {
@@ -76,6 +85,8 @@ class PluginManager(pluggy.PluginManager):
         self._origins: dict[str, tuple[str, str]] = {}
         self._broken: dict[str, PluginInfo] = {}
         self._blocked_origins: dict[str, tuple[str, str]] = {}
+        self._blocked_by: dict[str, str] = {}
+        self._left_out: dict[str, PluginInfo] = {}
         self._monitors = 0
         self._lock = threading.RLock()  # pluggy leaves it to its callers to take turns
         self.add_hookspecs(hookspecs)
@@ -167,9 +178,9 @@ class PluginManager(pluggy.PluginManager):
             if hook in known:
                 self._check_arguments(function, name, hook)
             elif not options.get("optionalhook"):
-                near = difflib.get_close_matches(hook, known, 1)
-                hint = f": did you mean {near[0]}?" if near else ""
-                raise PluginError(f"plugin {self._title(name)} implements {hook}, and there is no such hook{hint}")
+                raise PluginError(
+                    f"plugin {self._title(name)} implements {hook}, and there is no such hook{hint(hook, known)}"
+                )
 
     def _suspect(self, plugin: Any, name: str, attribute: str, known: set[str]) -> None:
         if attribute in known and inspect.isroutine(inspect.getattr_static(plugin, attribute, None)):
@@ -237,6 +248,18 @@ class PluginManager(pluggy.PluginManager):
 
         return end
 
+    # Leaving out
+
+    def block(self, name: str, reason: str) -> None:
+        """As `set_blocked`, with the reason that is shown for it."""
+        self._blocked_by[name] = reason
+        self.set_blocked(name)
+
+    def leave_out(self, entry: metadata.EntryPoint, reason: str) -> None:
+        """Note that what ``entry`` names was not asked for; a plugin of that name may still be registered."""
+        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist is not None else (None, None)
+        self._left_out[entry.name] = PluginInfo(entry.name, "blocked", distribution, version, reason=reason)
+
     # Entry points
 
     def load_entry_points(self, entries: Iterable[metadata.EntryPoint], strict: bool) -> None:
@@ -258,10 +281,21 @@ class PluginManager(pluggy.PluginManager):
     def _load_entry(self, entry: metadata.EntryPoint, origin: tuple[str, str] | None, strict: bool) -> None:
         if origin is not None:
             self._origins[entry.name] = origin
+        began = time.perf_counter()
         try:
-            self.register(entry.load(), entry.name)
+            plugin = entry.load()
+            seconds = time.perf_counter() - began
+            self.register(plugin, entry.name)
         except (Exception, SystemExit) as error:
             self.skip(entry.name, f"{type(error).__name__}: {text_of(error)}", strict, error)
+            return
+        if seconds > SLOW_IMPORT:
+            warnings.warn(
+                f"plugin {self._title(entry.name)} took {seconds:.1f} s to import: "
+                f"block it where it is not needed ({BLOCK}={entry.name}), or let it import what is slow at first use",
+                PluginWarning,
+                stacklevel=level_outside(),
+            )
 
     def skip(
         self,
@@ -305,7 +339,9 @@ class PluginManager(pluggy.PluginManager):
         for name, plugin in self.list_name_plugin():
             if plugin is None:
                 distribution, version = self._blocked_origins.get(name, (None, None))
-                yield PluginInfo(name, "blocked", distribution, version, reason="blocked by name")
+                reason = self._blocked_by.get(name, "blocked by name")
+                yield PluginInfo(name, "blocked", distribution, version, reason=reason)
+        yield from (info for name, info in self._left_out.items() if not self.has_plugin(name))
         yield from self._broken.values()
 
 
@@ -323,3 +359,15 @@ def entry_points() -> Iterable[metadata.EntryPoint]:
     from importlib import metadata  # it takes longer to load than all of crewbus, and not every bus asks
 
     return metadata.entry_points(group=GROUP)
+
+
+def named_by(variable: str) -> list[str] | None:
+    """The names that an environment variable lists, with commas; None where it is not set, or empty."""
+    names = [name.strip() for name in os.environ.get(variable, "").split(",")]
+    return [name for name in names if name] or None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What ``name`` was meant to be, where it is near to something that is known; to be put after a message."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {near[0]}?" if near else ""

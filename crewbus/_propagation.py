@@ -13,6 +13,7 @@ from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar, cast
 
 from crewbus._callables import is_async
+from crewbus._context import handling
 
 __all__ = ["Thread", "ThreadPoolExecutor", "bind"]
 
@@ -48,8 +49,11 @@ def _bind_async(function: Callable[..., Any], here: Context) -> Callable[..., An
 
     @functools.wraps(function)
     async def bound(*args: Any, **kwargs: Any) -> Any:
+        context = here.copy()
+        # Whether it is called by a handler is a matter of the call, and an `aflush` in it must know.
+        context.run(handling.set, handling.get())
         # In its own task, since a context belongs to a task as a whole.
-        return await asyncio.create_task(function(*args, **kwargs), context=here.copy())
+        return await asyncio.create_task(function(*args, **kwargs), context=context)
 
     return bound
 

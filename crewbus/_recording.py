@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from crewbus._dispatch import Dispatch
+from crewbus._calls import Calls
 from crewbus._record import Record
 from crewbus._serialization import Codec
 from crewbus.abc import Store, StoredEvent
@@ -20,7 +20,7 @@ DEFAULT_STORE: Final = "memory:"
 """Where a bus records that was told of no store."""
 
 
-class Recording(Dispatch):
+class Recording(Calls):
     """Nothing is kept until recording is armed, for the bus or for one run.
 
     A root run is recorded from its first event to its last, with the runs nested in it, or not at all: arming and

@@ -7,18 +7,19 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import Token
-from itertools import count
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from crewbus._context import running_loop, scope
-from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
+from crewbus._scope import Scope
+from crewbus._tree import CANCELLED, UNSTARTED, Tree
+from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
 from crewbus.exceptions import Cancelled, RecordingError, RunCancelledError, RunError, text_of
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
+    from crewbus._call import Call
 
 __all__ = ["Run", "Sink"]
 
@@ -46,58 +47,15 @@ def new_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
 
 
-FREE: Final = 0
-"""Nothing is attached: an emission is numbered by the atomic counter, and nothing is locked."""
-ORDERED: Final = 1
-"""A recorder or a stream is attached: an emission takes the lock."""
-CANCELLED: Final = 2
-"""Something in the tree was cancelled: an emission must look whether it may go on."""
-
-
-class Tree:
-    """What a root run and the runs nested in it share.
-
-    ``mode`` (FREE, ORDERED, CANCELLED) is what the hot path looks at to choose its way. ``after`` holds what
-    the thread inside the lock has to do once it is out.
-    """
-
-    __slots__ = ("after", "busy", "cancelled", "live", "lock", "mode", "numbers", "recorded", "sinks")
-
-    def __init__(self) -> None:
-        # Re-entrant, since a finaliser or signal handler may emit while this thread is inside;
-        # `busy` tells, and what it emits is deferred until the lock is free.
-        self.lock = threading.RLock()
-        # Taking the next of a count is atomic on every supported build, with no lock.
-        self.numbers = count()
-        self.busy = False
-        self.after: list[Callable[[], object]] | None = None
-        self.recorded = False
-        self.cancelled = False
-        self.mode = FREE
-        self.sinks = 0
-        self.live = 0
-
-    def judge(self) -> None:
-        """Set `mode` anew; called under the lock, or before the tree is shared."""
-        self.mode = CANCELLED if self.cancelled else ORDERED if self.recorded or self.sinks > 0 else FREE
-
-    def defer(self, call: Callable[[], object]) -> None:
-        """Have ``call`` made by the thread inside the lock, once it is out."""
-        if self.after is None:
-            self.after = []
-        self.after.append(call)
-
-
-class Run:
+class Run(Scope):
     """One execution: the scope of what is emitted in it, and a context manager around it.
 
-    Made by `Bus.run`. ``with`` and ``async with`` alike start it, put it in scope, and end it with its
-    terminal event: `RunFinished`, `RunFailed` for an Exception, `RunCancelled` for any other BaseException.
+    Made by `Bus.run`. Leaving its ``with`` ends it with its terminal event: `RunFinished`, `RunFailed` for an
+    Exception, `RunCancelled` for any other BaseException.
     """
 
     __slots__ = (
-        "__weakref__", "_token", "_told", "_wanted", "attempt", "bus", "cancel_reason", "ended", "id", "name", "named",
-        "outer", "parent", "root", "sinks", "start_id", "state", "tags", "tree",
+        "_told", "_wanted", "cancel_reason", "ended", "id", "name", "named", "parent", "root", "sinks", "state", "tags",
     )  # fmt: skip
 
     def __init__(
@@ -108,7 +66,7 @@ class Run:
         tags: Mapping[str, str] | None,
         record: bool | None,
     ) -> None:
-        self.bus = bus
+        super().__init__(bus, UNSTARTED)
         self.id: str = run_id if run_id is not None else new_id()
         self.named = run_id is not None
         """Whether the id was chosen by whoever made the run, so that it may be taken."""
@@ -118,20 +76,14 @@ class Run:
         """The run around this one, or None."""
         self.root: Run = self
         """The outermost run around this one, or itself."""
-        self.outer: Run | None = None
-        """The run that was in scope when this one started, of whichever bus."""
-        self.tree = _UNSTARTED
         self.state = "new"
         """"new", "running", "finished", "failed" or "cancelled"."""
         self.ended = True
         """Whether it is not running: not yet, or no more."""
-        self.attempt = 1
-        self.start_id: str | None = None
         self.sinks: tuple[Sink, ...] = ()
         """The buffers of this run's own streams, for routers."""
         self.cancel_reason: str | None = None
         self._wanted = record
-        self._token: Token[Run | None] | None = None
         self._told: weakref.WeakSet[Any] | None = None
 
     def __repr__(self) -> str:
@@ -147,13 +99,24 @@ class Run:
         """Whether the root run and every run nested in it have ended."""
         return self.tree.live == 0
 
-    def emit(self, event: Any, source: Any = None) -> Envelope | None:
-        """Emit ``event`` in this run, from wherever: no context is needed. See `Bus.emit`."""
-        return self.bus._emit_in(self, event, source)
+    @property
+    def run(self) -> Run:
+        """Itself: what is in scope may be a call or an attempt, which belong to a run."""
+        return self
 
-    def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
-        """Emit a `Chunk` in this run, from wherever: no context is needed."""
-        return self.bus._emit_in(self, Chunk(text, kind), source)
+    @property
+    def call(self) -> Call | None:
+        """None: what is emitted in a run nested in a call is that run's, not the call's."""
+        return None
+
+    @property
+    def base(self) -> Tree:
+        """The tree that it shares with its root."""
+        return self.tree
+
+    def _here(self) -> Scope:
+        here = scope.get()
+        return here if here is not None and here is not self and here.run is self else self
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Cancel this run and those nested in it: the next crewbus call in each thread or task raises `Cancelled`.
@@ -207,11 +170,13 @@ class Run:
             self.state = "cancelled"
             raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
         self.outer = scope.get()
-        parent = self.bus._run_in_scope()
+        around = self.bus._own(self.bus._scope())
+        parent = around.run if around is not None else None
         if parent is not None:
             parent.check()
         if parent is not None and not parent.ended:
             self.parent, self.root, self.tree = parent, parent.root, parent.tree
+            self._open_under(around)
         else:
             self.tree = Tree()
         self._arm()
@@ -259,41 +224,11 @@ class Run:
     def finish(self, error: BaseException | None = None) -> None:
         """End the run with the terminal event that ``error`` calls for; ending it again does nothing."""
         if not self.ended:
-            self.bus._end(self, ending(error, self.cancel_reason))
+            reasons = (run.cancel_reason for run in reach(self) if run.cancel_reason is not None)
+            self.bus._end(self, ending(error, next(reasons, None)))
 
-    def __enter__(self) -> Self:
-        self.start()
-        self._token = scope.set(self)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._leave()
+    def _exit(self, error: BaseException | None) -> None:
         self.finish(error)
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
-
-    def _leave(self) -> None:
-        token, self._token = self._token, None
-        if token is None:
-            return
-        try:
-            scope.reset(token)
-        except ValueError:
-            # An async generator may be finalised in another context, where there is
-            # nothing to restore unless the run was inherited.
-            if scope.get() is self:
-                scope.set(self.outer)
-
-
-_UNSTARTED: Final = Tree()
 
 
 def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from crewbus._buffer import Buffer, Slow, buffers_of
+from crewbus._callables import is_text, name_of
 from crewbus._context import running_loop
 from crewbus._deadline import deadline
 from crewbus._recording import Recording
-from crewbus._run import Run, Sink
+from crewbus._run import Run, Sink, reach
 from crewbus._stream import OwnedStream, Stream, StreamOptions
+from crewbus._submit import Job
 from crewbus._work import Work
 from crewbus.events import RunStarted
-from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError
+from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError, text_of
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from crewbus._bus import Bus
+
+T = TypeVar("T")
 
 
 class Runs(Recording):
@@ -29,6 +35,8 @@ class Runs(Recording):
         """The buffers of those who watch for a run that has not started, by its id."""
         self._works: set[Work] = set()
         """What works in the runs that streams own."""
+        self._jobs: set[Job] = set()
+        """What was submitted and is not over."""
 
     def run(
         self,
@@ -43,10 +51,10 @@ class Runs(Recording):
         ``id`` must be of no live run and no recorded one (`RunIdInUseError`). ``tags`` map strings to strings.
         ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
         """
-        if id is not None and not _is_text(id):
+        if id is not None and not is_text(id):
             raise RunError(f"a run id is a string that is not empty; got {id!r}")
         for key, value in (tags or {}).items():
-            if not (_is_text(key) and isinstance(value, str)):
+            if not (is_text(key) and isinstance(value, str)):
                 raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
         return Run(cast("Bus", self), name, id, tags, record)
 
@@ -82,6 +90,13 @@ class Runs(Recording):
             run.retire("failed")
         self._dismiss(run)
 
+    def _give_up(self, run: Run, error: BaseException) -> None:
+        """End a run and those nested in it, the innermost first: what they still emit is discarded."""
+        for nested in reversed(self.runs):
+            if run in reach(nested):
+                nested.mark_cancelled(text_of(error))
+                nested.finish(error)
+
     def _dismiss(self, run: Run) -> None:
         with self._registry:
             if self._runs.get(run.id) is run:
@@ -100,7 +115,8 @@ class Runs(Recording):
         argument of ``fn`` that bears this name goes in by `functools.partial`.
         """
         chosen = options or StreamOptions()
-        run = self.run(chosen.name, id=chosen.id, tags=chosen.tags, record=chosen.record)
+        name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
+        run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record)
         work = Work(fn, args, kwargs, run)
         buffer = Buffer(run.id, chosen.bound, chosen.slow)
         return OwnedStream(run, work, buffer, chosen.grace)
@@ -112,6 +128,28 @@ class Runs(Recording):
     def _release(self, work: Work) -> None:
         with self._registry:
             self._works.discard(work)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call ``fn(*args, **kwargs)`` in a thread of its own, in a copy of this context; returns its future.
+
+        There is no bound to how many run at once, so that those which wait for others can't starve; where you want
+        one, use a `crewbus.ThreadPoolExecutor`. Closing the bus waits for what was submitted. Raises `TargetError` for
+        what can't be called in a thread, `BusClosedError`, and `Cancelled` if the run in scope was cancelled.
+        """
+        here = self._own(self._scope())
+        if here is not None and here.run is not None:
+            here.run.check()
+        job = Job(fn, args, kwargs)
+        with self._registry:
+            if self.closed:
+                raise BusClosedError(f"this bus is closed: {job.name} was not submitted")
+            self._jobs.add(job)
+        try:
+            job.begin(self._jobs.discard)
+        except BaseException:  # no thread can be had, say
+            self._jobs.discard(job)
+            raise
+        return job.future
 
     def subscribe(self, run_id: str, *, timeout: float | None = 30.0, bound: int = 1024, slow: Slow = "drop") -> Stream:
         """Watch a run of this process, from now on, or from its start if it has not started yet.
@@ -144,16 +182,18 @@ class Runs(Recording):
             self._awaited.setdefault(run_id, set()).add(weakref.ref(buffer, forget))
 
     async def drain(self) -> None:
-        """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
-        run = self._run_in_scope()
+        """Wait until the streams of the run in scope, and background handlers, have room.
+
+        It is where an async producer feels its consumers, since an event loop's thread never blocks.
+        """
+        here = self._own(self._scope())
+        run = here.run if here is not None else None
         loop = running_loop()
         assert loop is not None
+        for worker in self._workers():
+            await worker.drain(loop)
         if run is None:
             return
         for buffer in buffers_of(run):
             await buffer.drain(loop)
         run.check()
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""

@@ -41,7 +41,7 @@ class StreamOptions:
     """How a stream and its run are made, where the defaults don't fit."""
 
     name: str | None = None
-    """The run's name."""
+    """The run's name; by default the module and qualified name of what is streamed."""
     id: str | None = None
     """The run's id; by default a fresh one."""
     tags: Mapping[str, str] | None = None
@@ -332,7 +332,7 @@ class OwnedStream(Stream, Generic[T]):
         try:
             over = await self._work.wait_async(self._grace)
         except BaseException:
-            self._run.finish(Cancelled("its consumer left the stream"))
+            self._run.bus._give_up(self._run, Cancelled("its consumer left the stream"))
             raise
         if not over:
             self._overdue()
@@ -347,7 +347,7 @@ class OwnedStream(Stream, Generic[T]):
         return True
 
     def _overdue(self) -> None:
-        self._run.finish(Cancelled("its consumer left the stream"))
+        self._run.bus._give_up(self._run, Cancelled("its consumer left the stream"))
         warnings.warn(
             f"{self._work.name} of run {self.run_id} still runs {self._grace} s after its stream was left; "
             "what it emits is discarded",

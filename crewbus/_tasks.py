@@ -1,4 +1,4 @@
-"""Async handlers: on the emitter's loop, or on a background one; and waiting for what they owe."""
+"""Async handlers: on the emitter's loop, or on a background one; and waiting for what is owed to handlers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._context import call_on, running_loop
+from crewbus._context import call_on, handling, running_loop
 from crewbus._deadline import deadline, left
 from crewbus._guard import level_outside
 from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
@@ -18,30 +18,27 @@ if TYPE_CHECKING:
     import asyncio
 
 Handler = Callable[[Any], Coroutine[Any, Any, object]]
-Report = Callable[[Callable[..., Any], BaseException, Any], object]
+Report = Callable[[Any, BaseException, Any], object]
 
 _POLL: Final = 0.25  # seconds between two looks at whether a loop that owes something still runs
 
 
 class Owed:
-    """One call of an async handler that has not returned yet."""
+    """One delivery that is still to be made, or under way."""
 
     __slots__ = ("done", "flushing", "loop", "name", "outer")
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, outer: Owed | None) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None, outer: Owed | None) -> None:
         self.name = name
         self.loop = loop
+        """Where it is made; None: in a thread."""
         self.outer = outer
         self.done = False
         self.flushing = False
 
 
-handling: Final[ContextVar[Owed | None]] = ContextVar("crewbus_handling", default=None)
-"""The async handler's call that this context belongs to, if any."""
-
-
 def inside_async_handler() -> bool:
-    """Whether the caller's context is that of an async handler's call."""
+    """Whether the caller's context is that of an async or background handler."""
     return any(not call.done for call in _chain(handling.get()))
 
 
@@ -61,21 +58,39 @@ class Tasks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def schedule(self, handler: Handler, name: str, envelope: Any) -> None:
-        """Call ``handler(envelope)`` on the loop running here, else on the background loop, in this context."""
+    def owe_one(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> Owed:
+        """Owe a delivery to the handler ``name``: a flush waits until it is settled."""
+        owed = Owed(name, loop, handling.get())
+        with self._changed:
+            self._owed[owed] = None
+        return owed
+
+    def settle(self, owed: Owed) -> None:
+        """The delivery was made."""
+        with self._changed:
+            owed.done = True
+            owed.outer = None  # or a chain of handlers would keep its whole history
+            self._owed.pop(owed, None)
+            self._notify()
+
+    def schedule(self, handler: Handler, name: str, culprit: Any, envelope: Any) -> None:
+        """Call ``handler(envelope)`` on the loop running here, else on the background loop, in this context.
+
+        What it raises is reported as ``culprit``'s.
+        """
         loop = running_loop()
         here = loop is not None
         if loop is None:
             loop = self._background()
-        owed = Owed(name, loop, handling.get())
+        owed = self.owe_one(name, loop)
         context = copy_context()
-        with self._changed:
-            self._owed[owed] = None
 
         def begin() -> None:
-            task = loop.create_task(self._call(handler, envelope, owed), name=f"crewbus:{name}", context=context)
+            task = loop.create_task(
+                self._call(handler, culprit, envelope, owed), name=f"crewbus:{name}", context=context
+            )
             self._references.add(task)
-            task.add_done_callback(lambda task: self._settle(owed, task, handler, envelope))
+            task.add_done_callback(lambda task: self._settle(owed, task, culprit, envelope))
 
         try:
             if here:
@@ -87,35 +102,31 @@ class Tasks:
                 self._owed.pop(owed, None)
             raise
 
-    async def _call(self, handler: Handler, envelope: Any, owed: Owed) -> None:
+    async def _call(self, handler: Handler, culprit: Any, envelope: Any, owed: Owed) -> None:
         import asyncio  # loaded: this is one of its tasks
 
         handling.set(owed)
         try:
             await handler(envelope)
         except Exception as error:
-            self._report(handler, error, envelope)
+            self._report(culprit, error, envelope)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            self._report(handler, error, envelope)
+            self._report(culprit, error, envelope)
             if owed.loop is not self._loop:
                 raise
             # On the background loop nobody waits whom it could reach, and it must go on for the others.
 
-    def _settle(self, owed: Owed, task: asyncio.Task[None], handler: Handler, envelope: Any) -> None:
+    def _settle(self, owed: Owed, task: asyncio.Task[None], culprit: Any, envelope: Any) -> None:
         self._references.discard(task)
         if task.cancelled():
             import asyncio  # loaded: this is one of its tasks
 
-            self._report(handler, asyncio.CancelledError("cancelled before it had handled the event"), envelope)
+            self._report(culprit, asyncio.CancelledError("cancelled before it had handled the event"), envelope)
         else:
             task.exception()  # retrieved, so that asyncio does not report it once more
-        with self._changed:
-            owed.done = True
-            owed.outer = None  # or a chain of handlers would keep its whole history
-            self._owed.pop(owed, None)
-            self._notify()
+        self.settle(owed)
 
     def _notify(self) -> None:
         self._changed.notify_all()
@@ -207,7 +218,11 @@ class Tasks:
             return list(self._owed)
 
     def _refuse_dead_loops(self, owed: list[Owed]) -> None:
-        dead = [call for call in owed if not call.loop.is_running() and call.loop is not self._loop]
+        dead = [
+            call
+            for call in owed
+            if call.loop is not None and not call.loop.is_running() and call.loop is not self._loop
+        ]
         if dead:
             with self._changed:
                 for call in dead:

@@ -8,12 +8,13 @@ from crewbus.events import Chunk, Envelope, Retracted
 
 
 class Transcript:
-    """The text chunks of a stream, in order, each with its number."""
+    """The text chunks of a stream, in order, each with its number and what it belongs to."""
 
-    __slots__ = ("_numbers", "_texts")
+    __slots__ = ("_numbers", "_parents", "_texts")
 
     def __init__(self) -> None:
         self._numbers = array("q")
+        self._parents: list[str | None] = []
         self._texts: list[str] = []
 
     def add(self, batch: list[Envelope]) -> None:
@@ -23,15 +24,17 @@ class Transcript:
             if isinstance(event, Chunk):
                 if event.kind == "text":
                     self._numbers.append(envelope.seq)
+                    self._parents.append(envelope.parent)
                     self._texts.append(event.text)
             elif isinstance(event, Retracted):
-                self._retract(event.since, envelope.seq)
+                self._retract(event)
 
-    def _retract(self, since: int, until: int) -> None:
+    def _retract(self, event: Retracted) -> None:
+        # Backwards, since what is taken back came last.
         for at in range(len(self._numbers) - 1, -1, -1):
-            if self._numbers[at] < since:
+            if self._numbers[at] < event.since:
                 break
-            if self._numbers[at] < until:
+            if event.covers(self._numbers[at], self._parents[at]):
                 self._texts[at] = ""
 
     def text(self) -> str:

@@ -84,7 +84,7 @@ class Work:
         try:
             result = await self._call()
         except BaseException as raised:
-            error = _trimmed(raised)
+            error = trimmed(raised)
         self._conclude(result, error)
         del error
 
@@ -96,7 +96,7 @@ class Work:
             if inspect.isawaitable(result):
                 result = self._run_to_end(result)
         except BaseException as raised:
-            error = _trimmed(raised)
+            error = trimmed(raised)
         self._conclude(result, error)
         del error
 
@@ -182,7 +182,7 @@ class Work:
         return True
 
 
-def _trimmed(error: BaseException) -> BaseException:
+def trimmed(error: BaseException) -> BaseException:
     """``error`` without what would keep alive, for as long as somebody holds it, what the run had emitted.
 
     The frame that caught it is cut off, since it refers to the work; of a cancellation nobody reads the traceback.

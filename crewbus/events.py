@@ -10,6 +10,12 @@ import attrs
 from crewbus.exceptions import EventTypeError, UnregisteredEventError
 
 __all__ = [
+    "AttemptStarted",
+    "CallCancelled",
+    "CallEnded",
+    "CallFailed",
+    "CallFinished",
+    "CallStarted",
     "Chunk",
     "Dropped",
     "Envelope",
@@ -44,7 +50,8 @@ class Envelope:
     seq: int
     """Its number: gapless within a root run and the runs nested in it, from 0; outside runs, per process."""
     parent: str | None
-    """`id` of the envelope that opened what it belongs to: its run's start; for a start, the outer run's."""
+    """`id` of the envelope that opened what it belongs to: the start of its run, call or attempt; for a start, that of
+    what is around it."""
     at: float
     """When it was emitted, in seconds since the epoch (UTC)."""
     source: Any = None
@@ -71,6 +78,28 @@ class EventType:
     unstructure: Unstructure | None = None
 
 
+@attrs.frozen
+class Family:
+    """What was registered for a class and its subclasses."""
+
+    version: int
+    structure: Callable[[Any, type], Any] | None
+    unstructure: Unstructure | None
+
+    def structure_for(self, cls: type) -> Structure | None:
+        """How instances of ``cls``, one of the family, are read."""
+        structure = self.structure
+        return None if structure is None else lambda data: structure(data, cls)
+
+    def admit(self, cls: type) -> EventType:
+        """Register ``cls``, one of the family."""
+        name = _qualified(cls)
+        registered = EventType(cls, name, self.version, self.structure_for(cls), self.unstructure)
+        _by_class[cls] = _by_name[name] = registered
+        return registered
+
+
+_families: Final[dict[type, Family]] = {}
 _by_class: Final[dict[type, EventType]] = {}
 _by_name: Final[dict[str, EventType]] = {}
 
@@ -80,16 +109,19 @@ def register_event(
     *,
     name: str | None = None,
     version: int = 1,
-    structure: Structure | None = None,
+    structure: Callable[..., Any] | None = None,
     unstructure: Unstructure | None = None,
+    subclasses: bool = False,
 ) -> C:
     """Register ``cls`` as an event type, at any time, and return it.
 
     For classes that are not declared with `event`: pydantic models, dataclasses, plain classes.
     ``name`` (default ``module.qualname``) and ``version`` identify the type in a record;
-    ``unstructure(instance)`` gives what JSON can hold, ``structure(that)`` gives an instance back. Both may
-    be left out for attrs classes and dataclasses. A class defined again under its own module and
-    name (a reloaded module, a factory) takes the name over.
+    ``unstructure(instance)`` gives what JSON can hold, ``structure(that)`` gives an instance back; whether it is
+    the same is then their affair. Both may be left out for attrs classes and dataclasses. With ``subclasses`` all
+    subclasses are event types too, also those defined later, each under its own module and name; ``structure(that,
+    cls)`` is then told which one. A class defined again under its own module and name (a reloaded module, a
+    factory) takes the name over.
 
     Raises `EventTypeError` when ``cls`` is not a class, or the name belongs to another class.
     """
@@ -105,6 +137,9 @@ def register_event(
         raise EventTypeError(
             f"the event name {name!r} belongs to {_qualified(known.cls)}; give {_qualified(cls)} another name="
         )
+    if subclasses:
+        _families[cls] = Family(version, structure, unstructure)
+        structure = _families[cls].structure_for(cls)
     registered = EventType(cls, name, version, structure, unstructure)
     _by_class[cls] = registered
     _by_name[name] = registered
@@ -148,6 +183,9 @@ def event_type_of(cls: type) -> EventType:
     try:
         return _by_class[cls]
     except KeyError:
+        for base in cls.__mro__:
+            if base in _families:
+                return _families[base].admit(cls)
         raise UnregisteredEventError(
             f"{_qualified(cls)} is not an event type: decorate it with @crewbus.event, "
             f"or call crewbus.register_event({cls.__name__})"
@@ -156,7 +194,18 @@ def event_type_of(cls: type) -> EventType:
 
 def find_event_type(name: str) -> EventType | None:
     """The event type registered under ``name``, or None. Nothing is ever imported to find it."""
-    return _by_name.get(name)
+    known = _by_name.get(name)
+    if known is None:
+        found = next((cls for base in _families for cls in _descendants(base) if _qualified(cls) == name), None)
+        known = event_type_of(found) if found is not None else None
+    return known
+
+
+def _descendants(cls: type) -> Iterator[type]:
+    children: list[type] = type.__subclasses__(cls)
+    for child in children:
+        yield child
+        yield from _descendants(child)
 
 
 def event_types() -> Iterator[EventType]:
@@ -203,6 +252,53 @@ class RunCancelled(RunEnded):
     reason: str = ""
 
 
+@event(name="crewbus.CallStarted")
+class CallStarted:
+    """A call of a model or tool began. The `id` of its envelope is the ``parent`` of what is emitted in the call."""
+
+    name: str
+
+
+class CallEnded:
+    """What the terminal events of a call have in common: subscribe to it for all of them."""
+
+    __slots__ = ()
+
+
+@event(name="crewbus.CallFinished")
+class CallFinished(CallEnded):
+    """A call ended as it should. What it gave, and what it took, as far as whoever made it said so."""
+
+    output: Any = None
+    """Text, or whatever JSON can hold."""
+    usage: Mapping[str, int] | None = None
+    """Counts by name, such as ``output_tokens``."""
+    cost: float | None = None
+    """In US dollars."""
+
+
+@event(name="crewbus.CallFailed")
+class CallFailed(CallEnded):
+    """A call ended with an exception: its type's qualified name (empty where nobody knows it) and its text."""
+
+    error: str
+    message: str
+
+
+@event(name="crewbus.CallCancelled")
+class CallCancelled(CallEnded):
+    """A call was given up: its run or task was cancelled, or Ctrl-C hit it."""
+
+    reason: str = ""
+
+
+@event(name="crewbus.AttemptStarted")
+class AttemptStarted:
+    """A retried piece of work began anew; ``number`` counts from 1."""
+
+    number: int
+
+
 @event(name="crewbus.Chunk")
 class Chunk:
     """A streamed piece. ``kind``: "text", "reasoning", or "tool_call" (``text`` is then a piece of its arguments)."""
@@ -213,10 +309,19 @@ class Chunk:
 
 @event(name="crewbus.Retracted")
 class Retracted:
-    """Takes back the chunks of this run, and of the runs in it, numbered from ``since`` up to this event."""
+    """Takes back chunks that were streamed before it: those numbered ``since`` and later.
+
+    ``parents`` narrows it to the chunks whose envelope has one of these for its `Envelope.parent`: what a failed
+    attempt streamed, and what the calls and runs in it did. Empty, it takes back all that a stream has shown since.
+    """
 
     since: int
     reason: str = ""
+    parents: tuple[str, ...] = ()
+
+    def covers(self, seq: int, parent: str | None) -> bool:
+        """Whether this takes back a chunk that was seen before it, by the ``seq`` and ``parent`` of its envelope."""
+        return seq >= self.since and (not self.parents or parent in self.parents)
 
 
 @event(name="crewbus.Dropped")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 __all__ = [
     "BusClosedError",
+    "CallError",
+    "CallbackError",
     "Cancelled",
     "ConsumptionError",
     "CrewbusError",
@@ -91,6 +93,14 @@ class ResultTimeoutError(RunError, TimeoutError):
 
 class UnscopedError(RunError):
     """With ``unscoped="raise"``: a chunk was emitted outside any run, or an event in a finished one."""
+
+
+class CallError(CrewbusError):
+    """A call or an attempt is used in a way its state does not allow."""
+
+
+class CallbackError(CrewbusError):
+    """What was given as a callback can't serve as one: what it is, and what is needed."""
 
 
 class ConsumptionError(CrewbusError):

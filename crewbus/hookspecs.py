@@ -20,11 +20,13 @@ from crewbus._markers import hookspec
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import cattrs
 
     from crewbus._bus import Bus
+    from crewbus._call import Call
+    from crewbus._callbacks import Callbacks
     from crewbus._run import Run
     from crewbus.abc import Store
     from crewbus.events import Envelope
@@ -63,12 +65,16 @@ def crewbus_stream_chunk(bus: Bus, run: Run, envelope: Envelope) -> None:
 
 
 @hookspec(firstresult=True)
-def crewbus_callback_register(bus: Bus, scope: Any, callback: Any) -> Any:
+def crewbus_callback_register(
+    bus: Bus, scope: Call | Callbacks, callback: Callable[[Envelope], Any]
+) -> Callable[[Envelope], Any] | None:
     """Take a callback that is given to a call or scope. For isolation; a plugin may wrap, veto or add.
 
-    The first result other than None stands for the callback from then on. An exception is a veto: it
-    reaches whoever gave the callback. Specified ahead of calls and scopes, which the next release brings: nothing
-    calls it yet.
+    Called for each callback in the context of whoever gives it: when a `crewbus.Call` starts that was given it, or
+    when the ``with`` of `crewbus.Callbacks` is entered; ``scope`` is that call, or those callbacks. The first result
+    other than None is called in its place; where there is none, the callback itself. ``scope.add(other)`` adds one of
+    your own. An exception is a veto: it reaches whoever gave the callback, and the call does not start. The built-in
+    plugin ``callback_isolation`` answers last, with the callback bound to the context in which it was given.
     """
 
 

@@ -20,10 +20,10 @@ LAYERS = [
     "exceptions _markers",
     "events hookspecs",
     "abc",
-    "_callables _deadline _fidelity _serialization _context _propagation _run",
-    "_guard _tasks _flatten _handlers _faults _dispatch _buffer _transcript _work _stream",
+    "_callables _deadline _fork _fidelity _serialization _context _propagation _tree _scope _run _callbacks _call",
+    "_guard _tasks _background _flatten _handlers _faults _dispatch _calls _buffer _transcript _work _submit _stream",
     "_manager",
-    "builtin builtin.run_scope builtin.checkpoint_recorder builtin.memory_store",
+    "builtin builtin.run_scope builtin.checkpoint_recorder builtin.callback_isolation builtin.memory_store",
     "_record _recording _runs _bus _default __init__",
     "testing cli __main__",
 ]

@@ -617,3 +617,87 @@ def test_the_examples_in_the_docstrings_are_true() -> None:
     results = {name: doctest.testmod(importlib.import_module(name)) for name in modules()}
     assert {name: result.failed for name, result in results.items() if result.failed} == {}
     assert sum(result.attempted for result in results.values()) > 0
+
+
+# Families of event types
+
+
+class Family:
+    """Stands for a class of a framework: neither attrs nor a dataclass."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Known(Family):
+    """Defined before its base is registered."""
+
+
+@pytest.fixture
+def family() -> type:
+    crewbus.register_event(
+        Family,
+        name="tests.Family",
+        version=2,
+        structure=lambda data, cls: cls(**data),
+        unstructure=lambda event: event.fields,
+        subclasses=True,
+    )
+    return Family
+
+
+def test_a_family_is_registered_with_its_subclasses_also_later_ones(family: type, bus: crewbus.Bus) -> None:
+    class Later(Known):
+        """Defined after."""
+
+    heard: list[Any] = []
+    bus.on(Family, lambda envelope: heard.append(envelope.event))
+    sent = [Family(a=1), Known(b=2), Later(c=3)]
+    with bus.run(record=True) as run:
+        for event in sent:
+            bus.emit(event)
+    assert heard == sent
+    assert [envelope.event for envelope in bus.record_of(run.id)][1:-1] == sent
+    assert (event_type_of(Known).name, event_type_of(Known).version) == (f"{__name__}.Known", 2)
+
+
+def test_a_reader_knows_subclasses_that_nobody_has_emitted(family: type) -> None:
+    class Unseen(Family):
+        pass
+
+    name = f"{Unseen.__module__}.{Unseen.__qualname__}"
+    found = find_event_type(name)
+    assert found is not None
+    assert found.cls is Unseen
+    assert found.structure is not None
+    assert found.structure({"x": 1}) == Unseen(x=1)
+    assert find_event_type("tests.nobody") is None
+
+
+def test_a_member_may_be_registered_on_its_own(family: type) -> None:
+    class Special(Family):
+        pass
+
+    crewbus.register_event(Special, name="tests.Special", structure=lambda data: Special(), unstructure=lambda event: 0)
+    assert event_type_of(Special).name == "tests.Special"
+
+
+def test_a_family_of_attrs_classes_needs_no_functions(bus: crewbus.Bus) -> None:
+    @attrs.define
+    class Base:
+        x: int
+
+    crewbus.register_event(Base, subclasses=True)
+
+    @attrs.define
+    class Child(Base):
+        y: str = ""
+
+    with bus.run(record=True) as run:
+        bus.emit(Child(1, "z"))
+    assert [envelope.event for envelope in bus.record_of(run.id)][1] == Child(1, "z")

@@ -24,8 +24,6 @@ PACKAGE = Path(crewbus.__file__).parent
 TESTS = Path(__file__).parent
 HOOKS = {name: function for name, function in vars(hookspecs).items() if hasattr(function, "crewbus_spec")}
 ARGUMENTS = {name: tuple(inspect.signature(function).parameters) for name, function in HOOKS.items()}
-AWAITED = {"crewbus_callback_register"}
-"""Specified, and called from the next part on: calls with callbacks of their own."""
 
 
 def mentions(tree: ast.AST) -> set[str]:
@@ -86,7 +84,7 @@ def test_its_signature_is_annotated_and_without_defaults(name):
 
 
 def test_each_hook_is_hot_or_called():
-    assert set(HOOKS) - set(HOT) - called() == AWAITED
+    assert set(HOOKS) - set(HOT) - called() == set()
 
 
 @pytest.mark.parametrize("name", HOOKS)
@@ -122,6 +120,10 @@ for hook in HOOKS:
     setattr(Everything, hook, implement(hook))
 
 
+def ignore(envelope: crewbus.Envelope) -> None:
+    """A callback."""
+
+
 def fails(envelope: crewbus.Envelope) -> None:
     raise ValueError("a handler")
 
@@ -134,6 +136,8 @@ def test_each_hook_is_called_with_what_it_asks_for():
         with bus.run() as run:
             bus.emit(Noted())
             bus.chunk("x")
+            with bus.call("gpt", callbacks=[ignore]):
+                pass
         bus.flush(TIMEOUT)
     commands = argparse.ArgumentParser().add_subparsers()
     bus.plugins.hook.crewbus_cli_commands(commands=commands)
@@ -142,13 +146,15 @@ def test_each_hook_is_called_with_what_it_asks_for():
         "run": crewbus.Run,
         "envelope": crewbus.Envelope,
         "event": object,
+        "scope": crewbus.Call,
+        "callback": type(ignore),
         "url": str,
         "converter": cattrs.Converter,
         "commands": argparse._SubParsersAction,
         "failure": crewbus.Failure,
         "timeout": (float, type(None)),
     }
-    assert set(everything.got) == set(HOOKS) - AWAITED
+    assert set(everything.got) == set(HOOKS)
     for calls in everything.got.values():
         for values in calls:
             for argument, value in values.items():
@@ -161,6 +167,8 @@ def test_each_hook_is_called_with_what_it_asks_for():
         "RunStarted",
         "Noted",
         "Chunk",
+        "CallStarted",
+        "CallFinished",
         "RunFinished",
     ]
 
@@ -183,14 +191,3 @@ def test_a_plugin_adds_a_command(capsys):
     crewbus.default_bus().register(Commands, "commands")
     assert crewbus.cli.main(["greet", "world"]) == 7
     assert capsys.readouterr().out == "hello world True\n"
-
-
-def test_a_hook_that_awaits_its_caller_may_be_implemented_already():
-    class Isolating:
-        @crewbus.hookimpl
-        def crewbus_callback_register(self, bus, scope, callback):
-            return None
-
-    with quiet_bus() as bus:
-        bus.register(Isolating, "isolating")
-        assert bus.plugins.hook.crewbus_callback_register(bus=bus, scope=None, callback=print) is None

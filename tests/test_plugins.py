@@ -1114,7 +1114,14 @@ def test_infos_say_what_became_of_each_plugin():
         bus = crewbus.Bus([("acme", Acme), ("bad", FailingInit)], entry_points=False, blocked=["memory_store"])
     with bus:
         infos = {info.name: info for info in bus.plugins.infos()}
-    assert set(infos) == {"acme", "bad", "checkpoint_recorder", "memory_store", "run_scope"}
+    assert set(infos) == {
+        "acme",
+        "bad",
+        "callback_isolation",
+        "checkpoint_recorder",
+        "memory_store",
+        "run_scope",
+    }
     assert infos["acme"] == crewbus.PluginInfo("acme", "loaded", hooks=("crewbus_close", "crewbus_emit"))
     assert infos["memory_store"] == crewbus.PluginInfo("memory_store", "blocked", reason="blocked by name")
     assert infos["bad"].status == "broken"

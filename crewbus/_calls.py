@@ -1,0 +1,200 @@
+"""Calls on a bus: making them, what is emitted in them, and their callbacks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import attrs
+
+from crewbus._call import Call
+from crewbus._callables import is_text, name_of
+from crewbus._callbacks import Callback, Callbacks, Function
+from crewbus._dispatch import Dispatch, now, unscoped_numbers
+from crewbus._faults import DELIVERING, INSIDE
+from crewbus._handlers import Plan
+from crewbus._run import Run
+from crewbus._scope import ENDS, WITHIN, Scope
+from crewbus._tree import Tree
+from crewbus.events import Envelope
+from crewbus.exceptions import CallbackError, CallError
+
+if TYPE_CHECKING:
+    from crewbus._bus import Bus
+
+
+class Emission(NamedTuple):
+    """An event that was numbered, and must be told to handlers and callbacks."""
+
+    run: Run | None
+    envelope: Envelope
+    call: Call | None
+    """The call whose callbacks get it."""
+    callbacks: tuple[Callback, ...]
+    escaped: BaseException | None
+    """A BaseException that a router raised."""
+
+
+class Calls(Dispatch):
+    """Carries what is emitted in calls and attempts to whoever asked for it, the call's own callbacks last.
+
+    All of it passes under a lock, the root run's or, outside any run, one of the call's own: so that callbacks get what
+    is numbered before the call's terminal event, and nothing after. It is never held while anybody is called.
+    """
+
+    def call(self, name: str, *, callbacks: Iterable[Function] = (), inherit: bool = False, source: Any = None) -> Call:
+        """A call of a model or tool, to be entered with ``with``; in the run in scope, or outside any.
+
+        ``callbacks`` are called, plain ones inline and async ones as tasks, with each envelope of this call and no
+        other's, until its terminal event; those of `Bus.callbacks` around it are too. ``inherit``: so are those of the
+        call around it, for integrations, whose users know nothing of the call that is made on their behalf.
+        ``source``: who calls.
+        """
+        if not is_text(name):
+            raise CallError(f"a call has a name, such as its model's; got {name!r}")
+        if callable(callbacks):
+            raise CallbackError(f"callbacks= takes several: write callbacks=[{name_of(callbacks)}]")
+        return Call(cast("Bus", self), name, callbacks, inherit, source)
+
+    def callbacks(self, *callbacks: Function) -> Callbacks:
+        """Callbacks for all calls that start in the context of a ``with``; nested ones are added."""
+        return Callbacks(cast("Bus", self), callbacks)
+
+    # Callbacks
+
+    def _register_callback(self, scope: Call | Callbacks, given: Any) -> Callback:
+        """A callback that is given to ``scope``, as the plugins would have it."""
+        if not callable(given):
+            raise CallbackError(f"a callback is called with the envelope; {given!r} can't be called")
+        taken = self.plugins.hook.crewbus_callback_register(bus=self, scope=scope, callback=given)
+        if taken is not None and not callable(taken):
+            raise CallbackError(f"crewbus_callback_register answers with what can be called, or None; got {taken!r}")
+        return self._as_callback(given, taken or given)
+
+    def _as_callback(self, given: Any, function: Function) -> Callback:
+        callback = Callback(cast("Bus", self), given, name_of(given), function)
+        return attrs.evolve(callback, call=self._as_call(function, callback.name, callback))
+
+    def _call_back(
+        self, callbacks: tuple[Callback, ...], envelope: Envelope, escaped: BaseException | None
+    ) -> BaseException | None:
+        for callback in callbacks:
+            try:
+                callback.call(envelope)
+            except BaseException as error:
+                escaped = self._contain(callback, error, envelope, escaped)
+        return escaped
+
+    def _let_go(self, call: Call, escaped: BaseException | None) -> BaseException | None:
+        """End the delivery of an event to a call's callbacks; the last to do so tells them that the call has ended."""
+        with call.base.lock:
+            last, callbacks, owed = call.release()
+        try:
+            return escaped if last is None else self._call_back(callbacks, last, escaped)
+        finally:
+            if owed is not None:
+                self._tasks.settle(owed)
+
+    # Emission
+
+    def _turn(self, scope: Scope, event: Any, turn: int) -> None:
+        """Emit the event that opens or ends a call or an attempt."""
+        if self.closed and turn == ENDS:
+            scope.abandon()
+            return
+        plan = self._plan_of(event)
+        if self._redactors:
+            event, plan = self._redact(scope.run, event)
+        self._emit_in_scope(plan, scope, event, scope.call.source if scope.call is not None else None, turn)
+
+    def _emit_in_scope(self, plan: Plan, scope: Scope, event: Any, source: Any, turn: int) -> Envelope | None:
+        tree = scope.base
+        after = emission = None
+        try:
+            with tree.lock:
+                if tree.busy:
+                    tree.defer(functools.partial(self._emit_in_scope, plan, scope, event, source, turn))
+                    return None
+                admitted = scope.admits(plan.frame, turn)
+                tree.busy = True
+                try:
+                    emission = self._number(plan, scope, event, source, turn) if admitted else None
+                finally:
+                    tree.busy = False
+                    after, tree.after = tree.after, None
+            if emission is None:
+                return self._emit_astray(plan, scope, event, source, turn, admitted)
+            self._spread(plan, emission)
+            return emission.envelope
+        finally:
+            for act in after or ():
+                act()
+
+    def _emit_astray(
+        self, plan: Plan, scope: Scope, event: Any, source: Any, turn: int, admitted: bool
+    ) -> Envelope | None:
+        """An event that has no place in its scope any more: of a call that has ended, or an attempt that failed."""
+        if admitted:
+            return self._emit_unscoped(plan, scope.run, event, source)
+        if turn == WITHIN:
+            self._warn_astray(event, "in an attempt that has failed, and discarded")
+        return None
+
+    def _number(self, plan: Plan, scope: Scope, event: Any, source: Any, turn: int) -> Emission | None:
+        """Number, record and stream an event; None for one that has no place any more. Called under the lock."""
+        call, run = scope.call, scope.run
+        alive = call is not None and not call.ended
+        if run is not None and run.ended:
+            run = None
+        escaped = None
+        if run is not None:
+            tree = run.tree
+            number = next(tree.numbers)
+            envelope = Envelope(event, run.id, number, scope.start_id, now(), source, scope.attempt_number)
+            if tree.recorded:
+                self._record(run, envelope)
+            escaped = self._route(plan.routers, run, envelope, None)
+        elif alive or turn != WITHIN:
+            envelope = self._stamp_outside(plan, scope, event, source)
+        else:
+            return None
+        scope.turn(turn, envelope)
+        if call is None or not (alive or not call.ended):
+            return Emission(run, envelope, None, (), escaped)
+        if envelope is call.last and call.delivering:
+            call.owed = self._tasks.owe_one(call.name)
+        return Emission(run, envelope, call, call.hold(), escaped)
+
+    def _spread(self, plan: Plan, emission: Emission) -> None:
+        """Tell observers, handlers and callbacks."""
+        run, envelope, call, callbacks, escaped = emission
+        try:
+            if plan.heard:
+                self._deliver(plan, run, envelope)
+        except BaseException as error:
+            escaped = escaped or error
+        try:
+            if call is not None and envelope is not call.last:
+                escaped = self._call_back(callbacks, envelope, escaped)
+        finally:
+            if call is not None:
+                escaped = self._let_go(call, escaped)
+        if run is None:
+            for worker in plan.queues:
+                worker.wait_for_room()
+        if escaped is not None:
+            try:
+                raise escaped
+            finally:
+                del escaped, emission  # or it, its traceback and this frame would hold each other
+
+    def _tree_outside(self) -> Tree:
+        """The tree of a call outside any run: a lock of its own, and the numbers of the process."""
+        tree = Tree()
+        tree.numbers = unscoped_numbers
+        return tree
+
+
+INSIDE.add(Calls._emit_in_scope.__code__)
+DELIVERING.add(Calls._call_back.__code__)

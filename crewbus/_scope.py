@@ -1,0 +1,259 @@
+"""Scopes: what an emission belongs to. A run, a call in one or outside any, or an attempt at either."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from crewbus._context import scope
+from crewbus._tree import INNER, Tree
+from crewbus.events import AttemptStarted, Chunk, Envelope, Retracted
+from crewbus.exceptions import InputError, RunError, text_of
+
+if TYPE_CHECKING:
+    from crewbus._bus import Bus
+    from crewbus._call import Call
+    from crewbus._run import Run
+
+__all__ = ["Attempt"]
+
+WITHIN: Final = 0
+"""An emission inside a scope."""
+OPENS: Final = 1
+"""The emission that opens a scope."""
+ENDS: Final = 2
+"""The emission that ends a scope."""
+
+
+class Scope:
+    """What emissions belong to; ``with`` and ``async with`` alike start it, put it in scope, and end it."""
+
+    __slots__ = ("__weakref__", "_token", "attempt_number", "attempts", "bus", "outer", "start_id", "tree")
+
+    bus: Bus
+    outer: Scope | None
+    """What was in scope when this started, of whichever bus."""
+    tree: Tree
+    """What says how an emission goes; of a run, what it shares with those nested in it."""
+    start_id: str | None
+    """The id of the envelope that opened it."""
+    attempt_number: int
+    """Which attempt what is emitted here belongs to."""
+    attempts: tuple[Attempt, ...]
+    """The attempts around it, itself among them."""
+
+    def __init__(self, bus: Bus, tree: Tree) -> None:
+        self.bus = bus
+        self.tree = tree
+        self.outer = None
+        self.start_id = None
+        self.attempt_number = 1
+        self.attempts = ()
+        self._token: Token[Scope | None] | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """The run that it belongs to, or None."""
+        raise NotImplementedError
+
+    @property
+    def call(self) -> Call | None:
+        """The call that it belongs to, or None."""
+        raise NotImplementedError
+
+    @property
+    def base(self) -> Tree:
+        """The tree whose lock its emissions take."""
+        raise NotImplementedError
+
+    def emit(self, event: Any, source: Any = None) -> Envelope | None:
+        """Emit ``event`` here, from wherever: no context is needed. See `Bus.emit`."""
+        return self.bus._emit_in(self._here(), event, source)
+
+    def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
+        """Emit a `Chunk` here, from wherever: no context is needed."""
+        return self.bus._emit_in(self._here(), Chunk(text, kind), source)
+
+    def attempt(self, number: int | None = None) -> Attempt:
+        """An attempt, to be entered with ``with``: when an Exception ends it, what was streamed in it is retracted.
+
+        ``number``: which one it is; by default one more than the last that failed here in this context.
+        """
+        if number is not None and number < 1:
+            raise InputError(f"attempts count from 1; got {number}")
+        return Attempt(self, number)
+
+    def _here(self) -> Scope:
+        """What is in scope, where that is inside this; else this."""
+        return self
+
+    def _open_under(self, around: Scope | None) -> None:
+        """Take from what is around this what is inherited."""
+        if around is not None:
+            self.start_id = around.start_id
+            self.attempt_number = around.attempt_number
+            self.attempts = around.attempts
+
+    def admits(self, frame: bool, turn: int) -> bool:
+        """Whether an emission is taken; what a failed attempt still streams is not. Called under the lock."""
+        return not (frame and turn == WITHIN and any(attempt.failed for attempt in self.attempts))
+
+    def turn(self, turn: int, envelope: Envelope) -> None:
+        """Be opened or ended by ``envelope``, which was numbered and recorded; called under the lock."""
+        if turn == OPENS:
+            self.start_id = envelope.id
+            for attempt in self.attempts:
+                attempt.opened.append(envelope.id)
+
+    def abandon(self) -> None:
+        """Be over without a word, on a bus that is closed."""
+
+    # Being in scope
+
+    def start(self) -> None:
+        """Start it without putting it in scope: for whoever carries it to another context."""
+        raise NotImplementedError
+
+    def _exit(self, error: BaseException | None) -> None:
+        """Be left, with ``error``."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.start()
+        self._token = scope.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+        self._exit(error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def _leave(self) -> None:
+        token, self._token = self._token, None
+        if token is None:
+            return
+        try:
+            scope.reset(token)
+        except ValueError:
+            # An async generator may be finalised in another context, where there is
+            # nothing to restore unless the scope was inherited.
+            if scope.get() is self:
+                scope.set(self.outer)
+
+
+_retried: Final[ContextVar[tuple[str | None, int] | None]] = ContextVar("crewbus_retried", default=None)
+"""The last attempt that failed in this context: what it was an attempt at, and its number."""
+
+
+class Attempt(Scope):
+    """One try at a piece of work that is retried. Left with an Exception, it takes back what was streamed in it.
+
+    Made by `Scope.attempt` of a run or call. Calls and runs that start in it are part of it. What its threads still
+    stream after it failed is discarded.
+    """
+
+    __slots__ = ("_number", "_of", "ended", "failed", "opened", "since")
+
+    def __init__(self, of: Scope, number: int | None) -> None:
+        super().__init__(of.bus, INNER)
+        self._of = of
+        self._number = number
+        self.ended = True
+        """Whether it is not under way: not yet, or no more."""
+        self.failed = False
+        self.since = 0
+        self.opened: list[str] = []
+        """The ids of what opened in it, its own first: the parents of what it streams."""
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.attempt_number} at {self._of!r}>"
+
+    @property
+    def run(self) -> Run | None:
+        """The run that it belongs to, or None."""
+        return self._of.run
+
+    @property
+    def call(self) -> Call | None:
+        """The call that it belongs to, or None."""
+        return self._of.call
+
+    @property
+    def base(self) -> Tree:
+        """The tree whose lock its emissions take."""
+        return self._of.base
+
+    @property
+    def number(self) -> int:
+        """Which attempt it is, from 1."""
+        return self.attempt_number
+
+    def start(self) -> None:
+        """Start the attempt, without putting it in scope. Raises `RunError` if it was started before."""
+        if self.opened or not self.ended:
+            raise RunError(f"{self!r} was started before: make another with attempt()")
+        self.outer = scope.get()
+        self._of = _going_on(self._of._here())
+        if self._of.start_id is None:
+            raise RunError(f"{self._of!r} has not started: an attempt is part of what goes on")
+        self._open_under(self._of)
+        self.attempts = (*self._of.attempts, self)
+        retried = _retried.get()
+        if self._number is not None:
+            self.attempt_number = self._number
+        else:
+            self.attempt_number = retried[1] + 1 if retried is not None and retried[0] == self._of.start_id else 1
+        self.bus._turn(self, AttemptStarted(self.attempt_number), OPENS)
+
+    def turn(self, turn: int, envelope: Envelope) -> None:
+        """Be opened by ``envelope``; called under the lock."""
+        super().turn(turn, envelope)
+        if turn == OPENS:
+            self.ended = False
+            self.since = envelope.seq + 1
+
+    def finish(self) -> None:
+        """End the attempt: it succeeded. Ending it again does nothing."""
+        with self.base.lock:
+            ended, self.ended = self.ended, True
+        if not ended and _retried.get() is not None:
+            _retried.set(None)
+
+    def fail(self, error: BaseException | str) -> None:
+        """End the attempt with ``error``: an Exception, or a text that tells of one, retracts what was streamed.
+
+        Ending it again does nothing.
+        """
+        with self.base.lock:
+            if self.ended:
+                return
+            self.ended = True
+            self.failed = isinstance(error, Exception | str)
+            parents = tuple(self.opened)
+        if self.failed:
+            _retried.set((self._of.start_id, self.attempt_number))
+            reason = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
+            self.bus._turn(self, Retracted(self.since, reason, parents), ENDS)
+
+    def _exit(self, error: BaseException | None) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.fail(error)
+
+
+def _going_on(scope: Scope) -> Scope:
+    """``scope``, or what is around it where it is an attempt that has ended: a retry may be made in the failed one."""
+    while isinstance(scope, Attempt) and scope.ended:
+        scope = scope._of
+    return scope

@@ -1,0 +1,399 @@
+"""Attempts: what a failed one streamed is taken back, so that nobody has the text twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+
+import openai
+import pytest
+from helpers import TIMEOUT, in_thread, in_threads, quiet_bus
+from hypothesis import given
+from hypothesis import strategies as st
+from served import model_server
+
+import crewbus
+from crewbus import AttemptStarted, Chunk, Retracted, RunFinished, StreamOptions
+
+
+class CutError(Exception):
+    """A connection that was cut."""
+
+
+@pytest.fixture
+def bus():
+    with quiet_bus() as bus:
+        yield bus
+
+
+def retry(times, work, scope=None):
+    """Call ``work(number)`` up to ``times`` times, each in an attempt."""
+    for number in range(1, times + 1):
+        try:
+            with (scope or crewbus.current_run()).attempt() as attempt:
+                assert attempt.number == number
+                return work(number)
+        except CutError:
+            if number == times:
+                raise
+    return None
+
+
+def twice_cut(number):
+    crewbus.chunk("the ")
+    crewbus.chunk("tides ")
+    if number < 3:
+        raise CutError(f"after try {number}")
+    crewbus.chunk("turn")
+
+
+def test_the_text_is_there_once(bus):
+    with bus.stream(retry, 3, twice_cut) as stream:
+        frames = list(stream)
+    kinds = [type(frame.event) for frame in frames]
+    assert kinds == [Chunk, Chunk, Retracted, Chunk, Chunk, Retracted, Chunk, Chunk, Chunk, RunFinished]
+    assert stream.text() == "the tides turn"
+    assert [frame.attempt for frame in frames if isinstance(frame.event, Chunk)] == [1, 1, 2, 2, 3, 3, 3]
+    assert frames[2].event.reason == "CutError: after try 1"
+
+
+def test_the_last_attempts_text_is_taken_back_too_when_it_fails(bus):
+    with bus.stream(retry, 2, twice_cut) as stream:
+        assert stream.text() == ""
+        with pytest.raises(CutError):
+            stream.result()
+
+
+def test_only_an_exception_takes_back(bus):
+    """What was cancelled stays as far as it came."""
+
+    def work():
+        with crewbus.current_run().attempt():
+            crewbus.chunk("so far")
+            raise KeyboardInterrupt
+
+    with bus.stream(work) as stream:
+        assert stream.text() == "so far"
+
+
+def test_of_calls_and_runs_inside_too_and_of_nothing_else(bus):
+    """Siblings that stream at the same time keep theirs."""
+
+    def work():
+        run = crewbus.current_run()
+
+        def cut(number):
+            crewbus.chunk("own ")
+            run.chunk("by name ")
+            with bus.call("gpt") as call:
+                crewbus.chunk("call's ")
+                call.chunk("by name ")
+            with bus.run("nested"), bus.call("tool"):
+                crewbus.chunk("nested run's ")
+            in_thread(run.chunk, "sibling's ").result(TIMEOUT)
+            if number == 1:
+                raise CutError
+
+        crewbus.chunk("before ")
+        retry(2, cut)
+        crewbus.chunk("after")
+
+    with bus.stream(work) as stream:
+        text = stream.text()
+    assert text == "before sibling's own by name call's by name nested run's sibling's after"
+
+
+def test_siblings_that_retry_at_the_same_time(bus):
+    """Each takes back its own, whoever streamed in between."""
+    count = 8
+
+    def work():
+        step = threading.Barrier(count)
+
+        def member(i):
+            def cut(number):
+                for part in range(3):
+                    step.wait(TIMEOUT)
+                    crewbus.chunk(f"{i}.{number}.{part} ")
+                if number <= i % 3:
+                    raise CutError
+
+            for number in range(1, 4):
+                if number <= i % 3 + 1:
+                    with_attempt(cut, number)
+                else:
+                    for _ in range(3):
+                        step.wait(TIMEOUT)
+
+        def with_attempt(cut, number):
+            try:
+                with crewbus.current_run().attempt(number):
+                    cut(number)
+            except CutError:
+                pass
+
+        futures = [bus.submit(member, i) for i in range(count)]
+        for future in futures:
+            future.result(TIMEOUT)
+
+    with bus.stream(work) as stream:
+        pieces = stream.text().split()
+    assert sorted(pieces) == sorted(f"{i}.{i % 3 + 1}.{part}" for i in range(count) for part in range(3))
+
+
+@pytest.mark.parametrize("joins", range(1, 9))
+def test_a_watcher_that_joined_in_the_middle_is_right_too(bus, joins):
+    """Wherever it joins, it ends up with what is left of what it saw."""
+    watchers = []
+
+    def work():
+        run = crewbus.current_run()
+        done = 0
+
+        def step(text):
+            nonlocal done
+            done += 1
+            if done == joins:
+                watchers.append(bus.subscribe(run.id))
+            crewbus.chunk(text)
+
+        def cut(number):
+            for part in range(3):
+                step(f"{number}.{part} ")
+            if number < 3:
+                raise CutError
+
+        retry(3, cut)
+
+    with bus.stream(work) as stream:
+        assert stream.text() == "3.0 3.1 3.2 "
+    expected = [f"3.{part} " for part in range(3) if 6 + part + 1 >= joins]
+    assert watchers[0].text() == "".join(expected)
+
+
+@pytest.mark.parametrize("slow", ["block", "coalesce"])
+def test_with_a_tight_buffer(bus, slow):
+    """Coalescing puts no text of one attempt to another's."""
+
+    def work():
+        def cut(number):
+            for _ in range(50):
+                crewbus.chunk(f"{number} ")
+            if number == 1:
+                raise CutError
+
+        crewbus.chunk("before ")
+        retry(2, cut)
+        crewbus.chunk("after")
+
+    with bus.stream(work, options=StreamOptions(slow=slow, bound=2)) as stream:
+        assert "".join(stream.text().split()) == "before" + "2" * 50 + "after"
+
+
+def test_what_a_failed_attempts_threads_still_stream_is_discarded(bus):
+    go, told = threading.Event(), threading.Event()
+
+    def late():
+        assert go.wait(TIMEOUT)
+        with pytest.warns(crewbus.UnscopedWarning, match="attempt that has failed"):
+            assert crewbus.chunk("late") is None
+        assert crewbus.emit(AttemptStarted(7)) is not None  # no frame: it is told as ever
+        told.set()
+
+    def work():
+        def cut(number):
+            if number == 1:
+                with bus.call("gpt"):
+                    bus.submit(late)
+                    raise CutError
+            go.set()
+            assert told.wait(TIMEOUT)
+            crewbus.chunk("text")
+
+        retry(2, cut)
+
+    with bus.stream(work) as stream:
+        assert stream.text() == "text"
+
+
+def test_a_retry_that_is_made_inside_the_failed_attempt(bus):
+    """As agents do that call themselves again where they catch the error."""
+
+    def agent(number=1):
+        with crewbus.current_run().attempt() as attempt:
+            assert attempt.number == number
+            try:
+                crewbus.chunk(f"try {number} ")
+                if number < 3:
+                    raise CutError
+            except CutError as error:
+                attempt.fail(error)
+                agent(number + 1)
+
+    with bus.stream(agent) as stream:
+        assert stream.text() == "try 3 "
+
+
+def test_numbers_begin_anew_for_the_next_piece_of_work(bus):
+    numbers = []
+    bus.on(AttemptStarted, lambda envelope: numbers.append(envelope.event.number))
+
+    async def main():
+        async def piece(failures):
+            for number in range(failures + 1):
+                try:
+                    async with bus_run.attempt():
+                        await asyncio.sleep(0)
+                        if number < failures:
+                            raise CutError
+                except CutError:
+                    pass
+
+        with bus.run() as bus_run:
+            await piece(1)
+            await piece(1)
+            await asyncio.gather(piece(2), piece(2))
+
+    asyncio.run(main())
+    assert numbers == [1, 2, 1, 2, 1, 1, 2, 2, 3, 3]
+
+
+def test_attempts_at_a_call(bus):
+    """Callbacks learn of each try, and of what is taken back; a call that is retried has one start and one end."""
+    seen = []
+
+    def callback(envelope):
+        seen.append((type(envelope.event).__name__, envelope.attempt))
+
+    with bus.run() as run, bus.call("gpt", callbacks=[callback]) as call:
+        retry(2, lambda number: call.chunk("x") and number == 1 and (_ for _ in ()).throw(CutError), scope=call)
+        retry(1, lambda number: bus.chunk("y"), scope=run)  # of the run, and inside the call
+    assert seen == [
+        ("CallStarted", 1),
+        ("AttemptStarted", 1),
+        ("Chunk", 1),
+        ("Retracted", 1),
+        ("AttemptStarted", 2),
+        ("Chunk", 2),
+        ("AttemptStarted", 1),
+        ("Chunk", 1),
+        ("CallFinished", 1),
+    ]
+
+
+def test_without_a_scope_from_any_thread(bus):
+    with bus.run() as run:
+        watching = bus.subscribe(run.id)
+        for number in (1, 2):
+            attempt = run.attempt(number)
+            attempt.start()
+            in_thread(attempt.chunk, f"{number} ").result(TIMEOUT)
+            if number == 1:
+                in_thread(attempt.fail, "the server said no").result(TIMEOUT)
+                attempt.fail("again")
+            attempt.finish()
+    frames = list(watching)
+    assert [frame.event.reason for frame in frames if isinstance(frame.event, Retracted)] == ["the server said no"]
+    assert watching.text() == "2 "
+
+
+def test_a_recorded_retry_reads_back(bus):
+    def work():
+        retry(3, twice_cut)
+
+    with bus.stream(work, options=StreamOptions(record=True)) as stream:
+        frames = list(stream)
+    read = [envelope for envelope in bus.record_of(stream.run_id) if isinstance(envelope.event, Chunk | Retracted)]
+    assert [(e.seq, e.event, e.attempt, e.parent) for e in read] == [
+        (e.seq, e.event, e.attempt, e.parent) for e in frames[:-1]
+    ]
+
+
+def test_wrong_uses_say_what_is_wrong(bus):
+    run = bus.run()
+    with pytest.raises(crewbus.RunError, match="has not started"), run.attempt():
+        raise AssertionError("it began")
+    with run:
+        with pytest.raises(crewbus.InputError, match="count from 1"):
+            run.attempt(0)
+        with run.attempt() as attempt, pytest.raises(crewbus.RunError, match="started before"):
+            attempt.start()
+
+
+@given(st.data())
+def test_whatever_is_nested_and_fails_the_text_is_what_succeeded(data):
+    """A random tree of attempts, calls and runs, against a plain list that forgets what failed."""
+    rng = random.Random(data.draw(st.integers()))
+
+    def grow(bus, kept, depth):
+        for _ in range(rng.randint(0, 3)):
+            kind = rng.choice(["chunk", "chunk", "call", "run", "attempt"] if depth else ["chunk"])
+            if kind == "chunk":
+                kept.append(f"{rng.random():.6f} ")
+                bus.chunk(kept[-1])
+            elif kind == "attempt":
+                inner: list[str] = []
+                try:
+                    with crewbus.current_run().attempt():
+                        grow(bus, inner, depth - 1)
+                        if rng.random() < 0.5:
+                            raise CutError
+                    kept += inner
+                except CutError:
+                    pass
+            else:
+                with bus.call("gpt") if kind == "call" else bus.run():
+                    grow(bus, kept, depth - 1)
+
+    with quiet_bus() as bus:
+        kept: list[str] = []
+        with bus.run() as run:
+            watching = bus.subscribe(run.id)
+            grow(bus, kept, 4)
+        assert watching.text() == "".join(kept)
+
+
+# Against a server that cuts the connection
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with model_server(tmp_path_factory.mktemp("served"), "--delay", "0") as url:
+        yield url
+
+
+def ask(url, name, cut):
+    """A streamed answer, cut after ``cut`` chunks at the first two tries, and emitted as it comes."""
+    client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=TIMEOUT)
+    with client:
+        for number in range(1, 4):
+            fail = f" FAIL={cut}" if number < 3 else ""
+            try:
+                with crewbus.current_run().attempt():
+                    message = {"role": "user", "content": f"RUN={name} CHUNKS=10{fail}"}
+                    for piece in client.chat.completions.create(model="m", messages=[message], stream=True):
+                        if piece.choices and piece.choices[0].delta.content:
+                            crewbus.chunk(piece.choices[0].delta.content)
+                return
+            except Exception:  # whatever a cut connection becomes
+                if number == 3:
+                    raise
+
+
+@pytest.mark.parametrize("cut", [1, 4, 10])
+def test_a_connection_that_is_cut_in_mid_stream(bus, served, cut):
+    with bus.stream(ask, served, "one", cut) as stream:
+        frames = list(stream)
+    assert stream.text() == "Final Answer: " + "".join(f"one:{i} " for i in range(10))
+    assert sum(isinstance(frame.event, Retracted) for frame in frames) == 2
+    assert sum(isinstance(frame.event, Chunk) for frame in frames) == 2 * cut + 11
+
+
+def test_many_cut_connections_at_once(bus, served):
+    def consume(i):
+        with bus.stream(ask, served, f"run{i}", 1 + i % 10) as stream:
+            return stream.text()
+
+    texts = in_threads(16, consume)
+    assert texts == ["Final Answer: " + "".join(f"run{i}:{j} " for j in range(10)) for i in range(16)]
