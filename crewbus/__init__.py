@@ -81,6 +81,7 @@ __all__ = [
     "drain",
     "emit",
     "event",
+    "event_type_of",
     "event_types",
     "hookimpl",
     "hookspec",
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
         RunStarted,
         UnknownEvent,
         event,
+        event_type_of,
         event_types,
         register_event,
     )
@@ -179,8 +181,8 @@ _HOMES = {
     "abc": "Store StoredEvent",
     "builtin.memory_store": "MemoryStore",
     "events": "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted Chunk Dropped Envelope "
-    "EventType Retracted RunCancelled RunEnded RunFailed RunFinished RunStarted UnknownEvent event event_types "
-    "register_event",
+    "EventType Retracted RunCancelled RunEnded RunFailed RunFinished RunStarted UnknownEvent event event_type_of "
+    "event_types register_event",
     "exceptions": "BusClosedError CallError CallbackError Cancelled ConsumptionError CrewbusError CrewbusWarning "
     "DecodeError EventTypeError FlushError FlushTimeoutError GraceWarning InputError PluginError PluginWarning "
     "RecordingError RedactionError "

@@ -62,8 +62,8 @@ live_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
 class Bus(Runs):
     """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
 
-    ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; a plugin that bears
-    the name of a built-in one takes its place. ``entry_points``: whether to load the plugins that installed
+    ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; one that bears the
+    name of a built-in or installed one takes its place. ``entry_points``: whether to load the plugins that installed
     distributions name in the entry point group ``crewbus``. ``only``: the names of those to load; None: those that
     the environment variable ``CREWBUS_ONLY`` names, or all. ``blocked``: names of plugins to leave out, built-in
     ones too; None: those that ``CREWBUS_BLOCK`` names, except what ``plugins`` brings. The variables hold names with
@@ -126,7 +126,8 @@ class Bus(Runs):
         return [entry for entry in entries if entry.name in wanted]
 
     def _load(self, given: list[tuple[str | None, Any]], entries: list[EntryPoint]) -> None:
-        names = {name or own_name(plugin) for name, plugin in given} | {entry.name for entry in entries}
+        replaced = {name or own_name(plugin) for name, plugin in given}
+        names = replaced | {entry.name for entry in entries}
         for name, plugin in BUILTINS.items():
             if name not in names:
                 self.plugins.register(plugin, name)
@@ -135,7 +136,7 @@ class Bus(Runs):
                 self.plugins.register(plugin, given_name)
             except Exception as error:
                 self.plugins.skip(given_name or own_name(plugin), text_of(error), self._strict, error)
-        self.plugins.load_entry_points(entries, self._strict)
+        self.plugins.load_entry_points(entries, self._strict, replaced)
         for name, plugin in BUILTINS.items():  # whose replacement could not be loaded
             if not self.plugins.has_plugin(name):
                 self.plugins.register(plugin, name)
@@ -178,8 +179,12 @@ class Bus(Runs):
         return registered
 
     def unregister(self, plugin: Any) -> Any:
-        """Let a plugin, or the one of that name, go; returns it, or None if there is none."""
-        return self.plugins.unregister(name=plugin) if isinstance(plugin, str) else self.plugins.unregister(plugin)
+        """Have a plugin, or the one of that name, release what it holds, and let it go; returns it, or None."""
+        name = plugin if isinstance(plugin, str) else self.plugins.get_name(plugin)
+        if name is None or not self.plugins.has_plugin(name):
+            return None
+        self._tell_through(self.plugins.alone("crewbus_close", name))
+        return self.plugins.unregister(name=name)
 
     # Flushing and closing
 

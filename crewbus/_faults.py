@@ -17,6 +17,8 @@ from crewbus._handlers import Handlers
 from crewbus.exceptions import text_of
 
 if TYPE_CHECKING:
+    from pluggy import HookCaller
+
     from crewbus._manager import PluginManager
 
 _log = logging.getLogger("crewbus")
@@ -71,14 +73,16 @@ class Faults(Handlers):
 
     def _tell(self, hook: str, **values: Any) -> None:
         """Call a hook whose faults are contained, those of its wrappers too."""
-        caller = getattr(self.plugins.hook, hook)
+        self._tell_through(getattr(self.plugins.hook, hook), **values)
+
+    def _tell_through(self, caller: HookCaller, **values: Any) -> None:
         if not (caller.get_hookimpls() or self.plugins.watched):
             return
         try:
             with collecting():
                 caller(bus=self, **values)
         except Exception as error:
-            escaped = self._blame_plugin(Blame(wrappers_of(caller), hook), error)
+            escaped = self._blame_plugin(Blame(wrappers_of(caller), caller.name), error)
             if escaped is not None:
                 raise escaped from None
 

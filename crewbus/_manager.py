@@ -262,17 +262,22 @@ class PluginManager(pluggy.PluginManager):
 
     # Entry points
 
-    def load_entry_points(self, entries: Iterable[metadata.EntryPoint], strict: bool) -> None:
+    def load_entry_points(
+        self, entries: Iterable[metadata.EntryPoint], strict: bool, replaced: Iterable[str] = ()
+    ) -> None:
         """Import and register the plugins that installed distributions name.
 
-        A blocked one is not imported. One that fails is skipped with a `PluginWarning`, or refused with a
-        `PluginError` when ``strict``.
+        A blocked one is not imported, nor one that is ``replaced`` by a plugin of its name. One that fails is skipped
+        with a `PluginWarning`, or refused with a `PluginError` when ``strict``.
         """
         for entry in entries:
             origin = (entry.dist.name, entry.dist.version) if entry.dist is not None else None
             if self.is_blocked(entry.name):
                 if origin is not None:
                     self._blocked_origins[entry.name] = origin
+            elif entry.name in replaced:
+                if origin is not None:
+                    self._origins.setdefault(entry.name, origin)
             elif self.has_plugin(entry.name):
                 self.skip(entry.name, f"a plugin named {entry.name!r} is loaded already", strict, origin=origin)
             else:
@@ -346,7 +351,9 @@ class PluginManager(pluggy.PluginManager):
 
 
 def own_name(plugin: Any) -> str:
-    """What a plugin is called where nobody named it: its ``__name__``, or its class's."""
+    """What a plugin is called where nobody named it: a module's name, or the qualified name of a class."""
+    if isinstance(plugin, type):
+        return plugin.__qualname__
     try:
         name = plugin.__name__
     except Exception:

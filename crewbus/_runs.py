@@ -53,6 +53,8 @@ class Runs(Recording):
         """
         if id is not None and not is_text(id):
             raise RunError(f"a run id is a string that is not empty; got {id!r}")
+        if name is not None and not isinstance(name, str):
+            raise RunError(f"a run's name is a string; got {name!r}")
         for key, value in (tags or {}).items():
             if not (is_text(key) and isinstance(value, str)):
                 raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")

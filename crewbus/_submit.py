@@ -55,6 +55,7 @@ class Job:
             self.future.set_result(result)
         finally:
             ended(self)
+            del self  # or the error, its traceback, this frame and the future would hold each other
 
     def wait(self, timeout: float | None) -> bool:
         """Block until it is over, and its thread too; returns whether it is. Inside the job itself it does not wait."""

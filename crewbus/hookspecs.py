@@ -40,7 +40,8 @@ def crewbus_emit(bus: Bus, run: Run | None, envelope: Envelope) -> None:
     """Observe an event, once it is stamped with its run and number. For exporters, metrics, consoles.
 
     Called in the emitter's thread and context, outside every lock, before the handlers; ``run`` is None
-    for what is emitted outside any run. An observer may emit: what it emits is delivered first.
+    for what is emitted outside any run. An observer may emit: what it emits is delivered first. A lock of your
+    own must be re-entrant: a finaliser may emit while your thread is inside.
     """
 
 
@@ -105,7 +106,10 @@ def crewbus_run_start(bus: Bus, run: Run) -> None:
 
 @hookspec
 def crewbus_run_finish(bus: Bus, run: Run) -> None:
-    """Clean up after a run: called last, when its terminal event has been delivered."""
+    """Clean up after a run: called when its terminal event has been delivered.
+
+    An observer may be told of the run's events later still, by a thread that was held up between numbering and telling.
+    """
 
 
 @hookspec
@@ -171,4 +175,4 @@ def crewbus_flush(bus: Bus, timeout: float | None) -> None:
 
 @hookspec
 def crewbus_close(bus: Bus) -> None:
-    """Release what you hold: called once, when the bus is closed and everything has been flushed."""
+    """Release what you hold: called when the bus is closed and everything flushed, or when you are unregistered."""

@@ -1180,3 +1180,35 @@ def test_a_built_in_plugin_touches_nothing_private(path):
 
 def test_every_built_in_plugin_is_looked_at():
     assert {"checkpoint_recorder", "memory_store", "run_scope"} <= {path.stem for path in BUILTIN}
+
+
+def test_a_plugin_that_is_unregistered_releases_what_it_holds(bus):
+    """Once, and no more when the bus is closed; a fault of it is told by name."""
+    closed = []
+
+    class Holding:
+        @crewbus.hookimpl
+        def crewbus_close(self, bus):
+            closed.append(bus)
+
+    class Failing:
+        @crewbus.hookimpl
+        def crewbus_close(self):
+            raise LookupError("it was gone")
+
+    watcher = Watcher()
+    bus.register(watcher)
+    bus.register(Holding, "holding")
+    bus.register(Failing, "failing")
+    with logged():
+        bus.unregister("holding")
+        bus.unregister("failing")
+    assert closed == [bus]
+    assert watcher.names == ["failing"]
+    bus.close()
+    assert closed == [bus]
+
+
+def test_a_runs_name_is_a_string(bus):
+    with pytest.raises(crewbus.RunError, match="a string"):
+        bus.run(["newsroom"])

@@ -275,11 +275,10 @@ def test_a_given_plugin_of_its_name_comes_first(python):
             warnings.simplefilter("always")
             with crewbus.Bus([("acme", Mine)]) as bus:
                 print(type(bus.plugins.get_plugin("acme")).__name__, len(caught))
-        print(caught[0].message)
+        import sys
+        print("acme_exporter" in sys.modules)
     """)
-    assert printed.startswith("Mine 1\n")
-    assert "'acme' (acme-exporter 1.2.3)" in printed
-    assert "already" in printed
+    assert printed == "Mine 0\nFalse\n"
 
 
 def test_broken_ones_are_skipped_by_name_and_the_process_goes_on(good, broken, tmp_path):

@@ -1,0 +1,192 @@
+"""Which of the installed plugins a bus loads: by the environment, by the constructor, and what it says of the rest."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+import pytest
+
+import crewbus
+from crewbus import _manager, cli
+from crewbus.exceptions import PluginError, PluginWarning
+
+MODULE = """\
+import crewbus
+
+heard = []
+
+@crewbus.hookimpl
+def crewbus_emit(envelope):
+    heard.append(type(envelope.event).__name__)
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    monkeypatch.delenv("CREWBUS_BLOCK", raising=False)
+    monkeypatch.delenv("CREWBUS_ONLY", raising=False)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install distributions, as far as Python can see, each with one plugin of its own name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    made = []
+
+    def install(name, source=MODULE, target=None):
+        info = tmp_path / f"{name}_dist-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-dist\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text(f"[crewbus]\n{name} = {target or f'{name}_module'}\n")
+        (tmp_path / f"{name}_module.py").write_text(source)
+        made.append(f"{name}_module")
+        importlib.invalidate_caches()
+
+    yield install
+    for module in made:
+        sys.modules.pop(module, None)
+
+
+def loaded(**options):
+    """The installed plugins that a bus loads, among those of these tests."""
+    with crewbus.Bus(**options) as bus:
+        return [name for name, plugin in bus.plugins.list_name_plugin() if plugin and name in ("red", "green", "blue")]
+
+
+def statuses(**options):
+    with crewbus.Bus(**options) as bus:
+        return {info.name: (info.status, info.reason) for info in bus.plugins.infos()}
+
+
+@pytest.fixture
+def three(install):
+    for name in ("red", "green", "blue"):
+        install(name)
+
+
+def test_all_by_default(three):
+    assert sorted(loaded()) == ["blue", "green", "red"]
+    assert loaded(entry_points=False) == []
+
+
+@pytest.mark.parametrize("value", ["red", " red ,", "red,red", "nobody,red"])
+def test_the_environment_blocks_by_name_before_import(three, monkeypatch, value):
+    monkeypatch.setenv("CREWBUS_BLOCK", value)
+    assert sorted(loaded()) == ["blue", "green"]
+    assert "red_module" not in sys.modules
+    assert statuses()["red"] == ("blocked", "blocked by CREWBUS_BLOCK")
+
+
+@pytest.mark.parametrize("value", ["", " , "])
+def test_an_empty_variable_is_as_none(three, monkeypatch, value):
+    monkeypatch.setenv("CREWBUS_BLOCK", value)
+    monkeypatch.setenv("CREWBUS_ONLY", value)
+    assert sorted(loaded()) == ["blue", "green", "red"]
+
+
+def test_the_environment_blocks_built_in_ones_too(monkeypatch):
+    monkeypatch.setenv("CREWBUS_BLOCK", "checkpoint_recorder")
+    with crewbus.Bus(entry_points=False) as bus, pytest.raises(crewbus.RecordingError, match="blocked"):
+        bus.enable_recording()
+
+
+def test_the_environment_names_the_only_ones(three, monkeypatch):
+    monkeypatch.setenv("CREWBUS_ONLY", "green, blue")
+    assert sorted(loaded()) == ["blue", "green"]
+    assert "red_module" not in sys.modules
+    found = statuses()
+    assert found["red"] == ("blocked", "not among those that CREWBUS_ONLY names")
+    assert found["run_scope"] == ("loaded", None)
+
+
+def test_both_variables_together(three, monkeypatch):
+    monkeypatch.setenv("CREWBUS_ONLY", "green,blue")
+    monkeypatch.setenv("CREWBUS_BLOCK", "blue")
+    assert loaded() == ["green"]
+
+
+def test_the_constructor_over_the_environment(three, monkeypatch):
+    monkeypatch.setenv("CREWBUS_ONLY", "green")
+    monkeypatch.setenv("CREWBUS_BLOCK", "green")
+    assert loaded() == []
+    assert loaded(blocked=()) == ["green"]
+    assert loaded(only=["red"]) == ["red"]
+    assert loaded(only="blue") == ["blue"]
+    assert sorted(loaded(only=["red", "green"], blocked=["red"])) == ["green"]
+    assert loaded(only=[], blocked=[]) == []
+
+
+class Red:
+    """A plugin that does nothing."""
+
+
+def test_a_plugin_that_the_constructor_is_given_is_not_blocked_by_the_environment(three, monkeypatch):
+    monkeypatch.setenv("CREWBUS_BLOCK", "red,Red")
+    assert sorted(loaded(plugins=[("red", Red)])) == ["blue", "green", "red"]
+    with crewbus.Bus([Red], entry_points=False) as bus:
+        assert bus.plugins.has_plugin("Red")
+    with crewbus.Bus([Red], entry_points=False, blocked=["Red"]) as bus:
+        assert not bus.plugins.has_plugin("Red")
+
+
+def test_a_plugin_that_the_constructor_is_given_takes_the_place_of_an_installed_one(three):
+    mine = Red()
+    with crewbus.Bus([("red", mine)]) as bus:
+        assert bus.plugins.get_plugin("red") is mine
+        assert bus.plugins.has_plugin("green")
+    assert "red_module" not in sys.modules
+
+
+def test_a_plugin_left_out_may_join_later(three, monkeypatch):
+    monkeypatch.setenv("CREWBUS_ONLY", "green")
+    with crewbus.Bus() as bus:
+        assert bus.register(type("Red", (), {}), "red") == "red"
+        assert [info.status for info in bus.plugins.infos() if info.name == "red"] == ["loaded"]
+
+
+def test_a_name_that_nobody_brings_is_told(three, monkeypatch):
+    monkeypatch.setenv("CREWBUS_ONLY", "gren")
+    with pytest.warns(PluginWarning, match="'gren' was skipped: CREWBUS_ONLY names it.*did you mean green?"):
+        assert loaded() == []
+    with pytest.raises(PluginError, match="only= names it"):
+        loaded(only=["blu"], strict=True)
+    assert loaded(only=["run_scope"]) == []  # a built-in one is there anyway
+
+
+def test_a_plugin_that_takes_long_to_import_is_named(three, monkeypatch):
+    monkeypatch.setattr(_manager, "SLOW_IMPORT", -1.0)
+    with pytest.warns(PluginWarning) as told:
+        assert sorted(loaded()) == ["blue", "green", "red"]
+    assert sorted(str(warning.message).partition(" took ")[0] for warning in told) == [
+        f"plugin '{name}' ({name}-dist 1.5)" for name in ("blue", "green", "red")
+    ]
+    assert "CREWBUS_BLOCK=" in str(told[0].message)
+
+
+def test_one_that_is_quick_is_not(three):
+    assert len(loaded()) == 3  # warnings are errors here
+
+
+@pytest.mark.parametrize("source", ["raise LookupError('no licence')", "import nobody_has_this", "1 +"])
+def test_a_plugin_that_fails_to_import_is_named_and_the_others_are_loaded(install, source):
+    install("red", source)
+    install("green")
+    with pytest.warns(PluginWarning, match=r"plugin 'red' \(red-dist 1.5\) was skipped: "):
+        assert loaded() == ["green"]
+    with pytest.raises(PluginError, match=r"'red' \(red-dist 1.5\) failed to load"):
+        loaded(strict=True)
+    assert loaded(blocked=["red"], strict=True) == ["green"]
+
+
+def test_the_command_shows_what_was_left_out(three, monkeypatch, capsys):
+    monkeypatch.setenv("CREWBUS_ONLY", "green")
+    monkeypatch.setenv("CREWBUS_BLOCK", "memory_store")
+    monkeypatch.setattr(crewbus._default._default, "bus", None)
+    assert cli.main(["plugins", "--json"]) == 0
+    shown = {info["name"]: info for info in json.loads(capsys.readouterr().out)}
+    assert (shown["red"]["status"], shown["red"]["distribution"]) == ("blocked", "red-dist")
+    assert shown["memory_store"]["reason"] == "blocked by CREWBUS_BLOCK"
+    assert shown["green"]["status"] == "loaded"
+    crewbus.default_bus().close()
