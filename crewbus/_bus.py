@@ -351,6 +351,7 @@ class Bus(Runs):
         self._jobs.clear()
         if self._store is not None:
             self._store.after_fork()
+        self._tell("crewbus_fork")
 
 
 def _close_all() -> None:

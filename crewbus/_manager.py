@@ -43,6 +43,7 @@ GUARDED: Final = frozenset(
         "crewbus_close",
         "crewbus_current_run",
         "crewbus_emit",
+        "crewbus_fork",
         "crewbus_plugin_error",
         "crewbus_run_finish",
         "crewbus_run_start",

@@ -97,7 +97,7 @@ class Scope:
 
     def admits(self, frame: bool, turn: int) -> bool:
         """Whether an emission is taken; what a failed attempt still streams is not. Called under the lock."""
-        return not (frame and turn == WITHIN and any(attempt.failed for attempt in self.attempts))
+        return not (self.attempts and frame and turn == WITHIN) or not any(tried.failed for tried in self.attempts)
 
     def turn(self, turn: int, envelope: Envelope) -> None:
         """Be opened or ended by ``envelope``, which was numbered and recorded; called under the lock."""

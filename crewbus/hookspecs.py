@@ -174,5 +174,13 @@ def crewbus_flush(bus: Bus, timeout: float | None) -> None:
 
 
 @hookspec
+def crewbus_fork(bus: Bus) -> None:
+    """Begin anew in a forked child: take new locks, forget queues and threads; what the parent began is the parent's.
+
+    Called in the child, where only the thread that forked lives on, once the bus itself has begun anew.
+    """
+
+
+@hookspec
 def crewbus_close(bus: Bus) -> None:
     """Release what you hold: called when the bus is closed and everything flushed, or when you are unregistered."""

@@ -386,6 +386,54 @@ def test_after_a_fork_the_child_has_an_empty_queue_and_a_thread_of_its_own():
     assert done.stdout == "0 ['parent', 'parent']\n", done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_after_a_fork_plugins_begin_anew_in_the_child():
+    """In the child only, with the bus at work again; one that fails is told by name and hinders nobody."""
+    done = script(
+        """
+        import os, threading, warnings
+        import crewbus
+
+        warnings.simplefilter("ignore")
+
+        class Locked:
+            def __init__(self):
+                self.lock, self.seen = threading.Lock(), []
+
+            @crewbus.hookimpl
+            def crewbus_fork(self, bus):
+                self.lock, self.seen = threading.Lock(), ["forked"]
+                with bus.run():
+                    pass
+
+            @crewbus.hookimpl
+            def crewbus_emit(self, envelope):
+                with self.lock:
+                    self.seen.append(type(envelope.event).__name__)
+
+        class Broken:
+            @crewbus.hookimpl
+            def crewbus_fork(self, bus):
+                raise LookupError("broken")
+
+        locked = Locked()
+        bus = crewbus.Bus([locked, Broken], entry_points=False)
+        with bus.run():
+            locked.lock.acquire()
+            pid = os.fork()
+            if pid == 0:
+                with bus.run():
+                    bus.chunk("x")
+                found = ["forked", "RunStarted", "RunFinished", "RunStarted", "Chunk", "RunFinished"]
+                os._exit(0 if locked.seen == found else 1)
+            locked.lock.release()
+            print(os.waitpid(pid, 0)[1], locked.seen)
+        """
+    )
+    assert done.stdout == "0 ['RunStarted']\n", done.stdout + done.stderr
+    assert "plugin Broken in crewbus_fork raised LookupError" in done.stderr
+
+
 # submit
 
 

@@ -36,7 +36,7 @@ async def async_agent(name: str) -> str:
 
 
 @pytest.mark.parametrize("agent", [sync_agent, async_agent])
-def test_promise_01_threads_of_consumers(agent):
+def test_promise_01_concurrent_streaming_runs_with_no_cross_contamination_in_threads(agent):
     """64 consumers with ``for`` in threads, of sync and of async producers."""
     with quiet_bus() as bus:
 
@@ -52,7 +52,7 @@ def test_promise_01_threads_of_consumers(agent):
 
 
 @pytest.mark.parametrize(("agent", "count"), [(sync_agent, THREADS), (async_agent, TASKS)])
-def test_promise_01_tasks_of_consumers(agent, count):
+def test_promise_01_concurrent_streaming_runs_with_no_cross_contamination_in_tasks(agent, count):
     """Consumers with ``async for`` on one loop: 64 of sync producers in threads, 1,000 of async ones."""
 
     async def consume(bus, i):
@@ -114,7 +114,7 @@ def test_promise_01_named_runs_need_no_context():
 
 
 @pytest.mark.parametrize("where", ["outside", "finished"])
-def test_promise_01_unscoped_chunks_reach_no_stream(where):
+def test_promise_01_unstamped_chunks_reach_no_stream(where):
     """What else becomes of them is a setting."""
     for setting in ("warn", "raise", "ignore"):
         with quiet_bus(unscoped=setting) as bus:

@@ -202,3 +202,104 @@ def test_promise_08_errors_come_through(scene):
         pool.submit(fail).result(TIMEOUT)
     with pytest.raises(LookupError, match="as it was"):
         crewbus.bind(fail)()
+
+
+def test_promise_08_run_in_executor_with_a_pool_of_ours(scene):
+    """The loop submits on the caller's behalf, so that nothing needs to be bound."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with crewbus.ThreadPoolExecutor(1) as pool:
+            assert await loop.run_in_executor(pool, look) == ("acme", "here")
+            with scene.run("inner"):
+                assert await loop.run_in_executor(pool, look) == ("acme", "inner")
+            assert await asyncio.gather(*(loop.run_in_executor(pool, look) for _ in range(3))) == [("acme", "here")] * 3
+
+    asyncio.run(main())
+
+
+def test_promise_08_generators_belong_to_whoever_iterates(scene):
+    """A run or call that a generator enters is in scope between its steps only as Python has it: until it is left."""
+
+    def steps():
+        with scene.run("generator's"):
+            yield look()
+            yield look()
+
+    made = steps()
+    assert next(made) == ("acme", "generator's")
+    assert in_thread(crewbus.bind(lambda: next(made))).result(TIMEOUT) == ("intruder", "generator's")
+    tenant.set("acme")
+    made.close()
+    assert crewbus.current_run().name == "here"
+
+
+def test_promise_08_async_generators_in_tasks_keep_to_themselves(scene):
+    async def steps(name):
+        async with scene.run(name):
+            for _ in range(3):
+                await asyncio.sleep(0)
+                yield look(name)
+
+    async def consume(name):
+        tenant.set(name)
+        return [step async for step in steps(name)] + [crewbus.current_run().name]
+
+    async def main():
+        return await asyncio.gather(*(consume(f"g{i}") for i in range(8)))
+
+    for i, found in enumerate(asyncio.run(main())):
+        assert found == [(f"g{i}", f"g{i}")] * 3 + ["here"]
+
+
+def test_promise_08_an_abandoned_async_generator_ends_its_run_and_leaves_no_scope(scene):
+    async def steps():
+        async with scene.run("abandoned"):
+            yield crewbus.current_run()
+
+    async def main():
+        made = steps()
+        run = await anext(made)
+        await asyncio.create_task(made.aclose())  # in another context, as the loop's finaliser does
+        assert run.ended
+
+    asyncio.run(main())
+    assert crewbus.current_run().name == "here"
+
+
+def test_promise_08_calls_and_attempts_travel_like_runs(scene):
+    seen = []
+    with scene.call("gpt", callbacks=[lambda envelope: seen.append(envelope.event)]) as call, call.attempt() as attempt:
+
+        def work():
+            assert crewbus.current_call() is call
+            crewbus.chunk("x")
+
+        thread = crewbus.Thread(target=work)
+        thread.start()
+        thread.join(TIMEOUT)
+        with crewbus.ThreadPoolExecutor(1) as pool:
+            pool.submit(work).result(TIMEOUT)
+        scene.submit(work).result(TIMEOUT)
+        in_thread(crewbus.bind(work)).result(TIMEOUT)
+        asyncio.run(asyncio.to_thread(work))
+        with scene.stream(work) as stream:  # a run of its own: its events are that run's
+            with pytest.raises(AssertionError):
+                stream.result()
+    chunks = [event for event in seen if isinstance(event, crewbus.Chunk)]
+    assert chunks == [crewbus.Chunk("x")] * 5
+    assert attempt.number == 1
+
+
+def test_promise_08_an_async_callback_that_is_bound_may_flush(scene):
+    """Whether it is a handler that is flushing is a matter of the call, not of where it was bound."""
+    done = []
+
+    async def flushes(envelope):
+        await scene.aflush(TIMEOUT)
+        done.append(1)
+
+    scene.on(crewbus.Chunk, crewbus.bind(flushes))
+    scene.chunk("x")
+    scene.flush(TIMEOUT)
+    assert done == [1]

@@ -1,0 +1,105 @@
+"""What calls with callbacks cost: against the calls alone, and an emission in a call against one in a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from benchmarks._harness import Row, Size, TaskFinished, interleaved, main, per_call
+from crewbus import Bus, Envelope
+
+THREADS: Final = 32
+CHUNKS: Final = 10
+SECONDS: Final = 0.02
+"""How long a call takes, as of a model behind a network."""
+
+
+class Counter:
+    """A callback; all are of this class, as a framework's are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, envelope: Envelope) -> None:
+        self.count += 1
+
+
+def alone(bus: Bus) -> None:  # noqa: ARG001 - what is compared takes the same
+    for _ in range(CHUNKS):
+        time.sleep(SECONDS / CHUNKS)
+
+
+def with_callbacks(bus: Bus) -> None:
+    counter = Counter()
+    with bus.call("gpt", callbacks=[counter]):
+        for _ in range(CHUNKS):
+            time.sleep(SECONDS / CHUNKS)
+            bus.chunk("Hello")
+    assert counter.count == CHUNKS + 2
+
+
+def in_threads(bus: Bus, call: Callable[[Bus], None], calls: int) -> Callable[[], float]:
+    def work(barrier: threading.Barrier) -> None:
+        with bus.run():
+            barrier.wait()
+            for _ in range(calls):
+                call(bus)
+            barrier.wait()
+
+    def timed() -> float:
+        barrier = threading.Barrier(THREADS + 1)
+        threads = [threading.Thread(target=work, args=(barrier,)) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        barrier.wait()
+        start = time.perf_counter_ns()
+        barrier.wait()
+        took = time.perf_counter_ns() - start
+        for thread in threads:
+            thread.join()
+        return took
+
+    return timed
+
+
+def calls(size: Size) -> Iterator[Row]:
+    count, repeat = size.n(10, 1), size.repeat(5)
+    with Bus(entry_points=False) as bus:
+        took = interleaved(
+            {"ours": in_threads(bus, with_callbacks, count), "alone": in_threads(bus, alone, count)}, repeat
+        )
+    what = f"{THREADS} threads × {count} calls of 20 ms with callbacks / the calls alone"
+    yield Row(what, took["ours"] / 1000, took["alone"] / 1000, 1.02, "µs")
+
+
+def emitting(bus: Bus) -> Callable[[int], None]:
+    def loop(n: int) -> None:
+        emit = bus.emit
+        for _ in range(n):
+            emit(TaskFinished("research", "done"))
+
+    return loop
+
+
+def handler(envelope: Envelope) -> None:
+    pass
+
+
+def emission(size: Size) -> Iterator[Row]:
+    n, repeat = size.n(5000), size.repeat(40)
+    with Bus(entry_points=False) as bus, Bus(entry_points=False) as other:
+        bus.on(TaskFinished, handler)
+        with bus.run(), other.run(), other.call("gpt", callbacks=[handler]):
+            took = interleaved({"run": per_call(emitting(bus), n), "call": per_call(emitting(other), n)}, repeat)
+    yield Row("  emit to 1 callback, in a call / to 1 handler, in a run", took["call"], took["run"])
+
+
+def rows(size: Size) -> Iterator[Row]:
+    yield from calls(size)
+    yield from emission(size)
+
+
+if __name__ == "__main__":
+    main(rows)
