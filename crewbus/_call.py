@@ -40,7 +40,7 @@ class Call(Scope):
         super().__init__(bus, INNER)
         self.name = name
         self.source = source
-        """Who makes the call, as given."""
+        """Who makes the call, as given, until it has ended."""
         self.ended = True
         """Whether it is not under way: not yet, or no more."""
         self.callbacks: tuple[Callback, ...] = ()
@@ -196,7 +196,7 @@ class Call(Scope):
         """Be over, and let go of everything; where no terminal event could be emitted, without one."""
         self.ended = True
         self.callbacks = ()
-        self.last = self.owed = None
+        self.last = self.owed = self.source = None
 
     def _orphan(self) -> None:
         """In a forked child: be over, as its run is; the call goes on in the parent only."""

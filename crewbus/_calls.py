@@ -11,7 +11,7 @@ import attrs
 from crewbus._call import Call
 from crewbus._callables import is_text, name_of
 from crewbus._callbacks import Callback, Callbacks, Function
-from crewbus._dispatch import Dispatch, now, unscoped_numbers
+from crewbus._dispatch import LOST_ATTEMPT, Dispatch, now, unscoped_numbers
 from crewbus._faults import DELIVERING, INSIDE
 from crewbus._handlers import Plan
 from crewbus._run import Run
@@ -138,7 +138,7 @@ class Calls(Dispatch):
         if admitted:
             return self._emit_unscoped(plan, scope.run, event, source)
         if turn == WITHIN:
-            self._warn_astray(event, "in an attempt that has failed, and discarded")
+            self._warn_astray(event, LOST_ATTEMPT)
         return None
 
     def _number(self, plan: Plan, scope: Scope, event: Any, source: Any, turn: int) -> Emission | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from crewbus._context import running_loop, scope
 from crewbus._scope import Scope
-from crewbus._tree import CANCELLED, UNSTARTED, Tree
+from crewbus._tree import UNSTARTED, WARY, Tree
 from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
 from crewbus.exceptions import Cancelled, RecordingError, RunCancelledError, RunError, text_of
 
@@ -134,12 +134,12 @@ class Run(Scope):
         if self.cancel_reason is None:
             self.cancel_reason = reason
             if self.state != "new":
-                self.tree.cancelled = True
-                self.tree.mode = CANCELLED
+                self.tree.wary = True
+                self.tree.mode = WARY
 
     def is_cancelled(self) -> bool:
         """Whether this run or one around it was cancelled."""
-        return self.tree.cancelled and any(run.cancel_reason is not None for run in reach(self))
+        return self.tree.wary and any(run.cancel_reason is not None for run in reach(self))
 
     def check(self) -> None:
         """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet told."""

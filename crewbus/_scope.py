@@ -158,8 +158,8 @@ _retried: Final[ContextVar[tuple[str | None, int] | None]] = ContextVar("crewbus
 class Attempt(Scope):
     """One try at a piece of work that is retried. Left with an Exception, it takes back what was streamed in it.
 
-    Made by `Scope.attempt` of a run or call. Calls and runs that start in it are part of it. What its threads still
-    stream after it failed is discarded.
+    Made by `Run.attempt` and `Call.attempt`. Calls and runs that start in it are part of it. What its threads still
+    stream after it failed is discarded, with a warning.
     """
 
     __slots__ = ("_number", "_of", "ended", "failed", "opened", "since")
@@ -240,6 +240,9 @@ class Attempt(Scope):
             self.ended = True
             self.failed = isinstance(error, Exception | str)
             parents = tuple(self.opened)
+            if self.failed and self.run is not None and len(parents) > 1:
+                self.run.tree.wary = True  # runs that are nested in it may still be live
+                self.run.tree.judge()
         if self.failed:
             _retried.set((self._of.start_id, self.attempt_number))
             reason = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"

@@ -72,7 +72,7 @@ class DecodeError(CrewbusError):
 
 
 class RunError(CrewbusError):
-    """A run is used in a way its state does not allow."""
+    """A run, or an attempt at something in it, is used in a way its state does not allow."""
 
 
 class RunIdInUseError(RunError):
@@ -96,7 +96,7 @@ class UnscopedError(RunError):
 
 
 class CallError(CrewbusError):
-    """A call or an attempt is used in a way its state does not allow."""
+    """A call is used in a way its state does not allow."""
 
 
 class CallbackError(CrewbusError):

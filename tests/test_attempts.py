@@ -217,6 +217,28 @@ def test_what_a_failed_attempts_threads_still_stream_is_discarded(bus):
         assert stream.text() == "text"
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+def test_so_is_what_a_run_nested_in_it_still_streams(bus, streamed):
+    """It was abandoned; what else it emits is told as ever."""
+    heard = []
+    bus.on(Chunk, lambda envelope: heard.append(envelope.event.text))
+    bus.on(AttemptStarted, lambda envelope: heard.append(envelope.event.number))
+    with bus.run() as run:
+        watching = bus.subscribe(run.id) if streamed else None
+        nested = bus.run("nested")
+        with pytest.raises(CutError), run.attempt():
+            nested.start()
+            nested.chunk("first ")
+            raise CutError
+        with pytest.warns(crewbus.UnscopedWarning, match="attempt that has failed"):
+            assert nested.chunk("late ") is None
+        nested.emit(AttemptStarted(9))
+        nested.finish()
+        run.chunk("text")
+    assert heard == [1, "first ", 9, "text"]
+    assert watching is None or watching.text() == "text"
+
+
 def test_a_retry_that_is_made_inside_the_failed_attempt(bus):
     """As agents do that call themselves again where they catch the error."""
 

@@ -17,7 +17,7 @@ from plugin_helpers import logged
 import crewbus
 import crewbus.cli
 from crewbus import hookspecs
-from crewbus._dispatch import HOT
+from crewbus._hooks import HOT
 from crewbus._manager import GUARDED
 
 PACKAGE = Path(crewbus.__file__).parent

@@ -666,9 +666,10 @@ def test_promise_07_nothing_is_kept_of_a_call_that_ended(bus):
     gone = weakref.ref(thing)
     gc.disable()
     try:
-        with bus.run(), bus.call("gpt", callbacks=[thing]) as call:
+        with bus.run(), bus.call("gpt", callbacks=[thing], source=thing) as call:
             kept = contextvars.copy_context()
-            bus.chunk("x")
+            bus.chunk("x", source=thing)
+            call.finish(output={"thing": "x"})
         del thing
         assert gone() is None
         assert kept.run(crewbus.current_call) is call

@@ -1,0 +1,149 @@
+"""The hot hooks of a bus: flattened anew at each change of its plugins, and called without pluggy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final, cast
+
+from crewbus._context import scope as _in_scope
+from crewbus._faults import Faults
+from crewbus._flatten import Blame, Function, blames, chain, flatten, is_watched
+from crewbus._guard import gathering
+from crewbus._handlers import Plan
+from crewbus._run import Run
+from crewbus._scope import Scope
+from crewbus.events import Envelope, RunEnded, event_type_of
+from crewbus.exceptions import RedactionError, text_of
+
+HOT: Final = (
+    "crewbus_emit",
+    "crewbus_record",
+    "crewbus_stream_chunk",
+    "crewbus_current_run",
+    "crewbus_redact",
+)
+"""The hooks that are flattened; all others are called through pluggy."""
+
+ROUTER: Final = "run_scope"
+"""The plugin whose `crewbus_stream_chunk` serves attached streams only; any other's is a transport."""
+
+
+class Hooks(Faults):
+    """Whom a bus calls for each emission, besides handlers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recorders: tuple[Function, ...] = ()
+        self._record: Callable[[Run, Envelope], None] = self._record_flat
+        self._scope: Callable[[], Any] = lambda: None
+        """What is in scope here, of whichever bus, or None: a run; or a call or attempt, as its tree's mode tells."""
+
+    def _reflatten(self) -> None:
+        """Take the hooks anew from pluggy; called after each change of the plugins or of who watches them."""
+        with self._registry:
+            pm = self.plugins
+            flat = {name: flatten(getattr(pm.hook, name), pm.watched) for name in HOT}
+            self._observers = blames(pm.hook.crewbus_emit, flat["crewbus_emit"])
+            self._recorders = flat["crewbus_record"]
+            self._record = self._record_watched if is_watched(pm, pm.hook.crewbus_record) else self._record_flat
+            self._routers = blames(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
+            self._transports = any(impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls())
+            self._redactors = tuple(chain(pm, "crewbus_redact"))
+            self._scope = self._scoping(blames(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
+            self._forget_plans()
+
+    def _scoping(self, functions: tuple[tuple[Function, Blame], ...]) -> Callable[[], Any]:
+        if not functions:
+            return lambda: None
+        # An implementation may carry a cheaper equal of itself, which is used where it stands alone.
+        direct = getattr(functions[0][0], "direct", None)
+        if len(functions) == 1 and direct is not None:
+            return cast("Callable[[], Any]", direct)
+
+        def first() -> Scope | None:
+            escaped: BaseException | None = None
+            found = None
+            for function, blame in functions:
+                try:
+                    found = _run_or_none(function(self))
+                except BaseException as error:
+                    escaped = self._contain(blame, error, None, escaped)
+                if found is not None:
+                    break
+            if escaped is not None:
+                try:
+                    raise escaped
+                finally:
+                    del escaped
+            here = self._own(_in_scope.get())  # a call or attempt in the run that was found
+            return here if here is not None and here.run is found else found
+
+        return first
+
+    def _own(self, scope: Scope | None) -> Scope | None:
+        while scope is not None and scope.bus is not self:
+            scope = scope.outer
+        return scope
+
+    def _record_flat(self, run: Run, envelope: Envelope) -> None:
+        failure: BaseException | None = None
+        taken = False
+        for function in self._recorders:
+            try:
+                function(self, run, envelope)
+                taken = True
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            self._not_recorded(run, envelope, taken, failure)
+
+    def _record_watched(self, run: Run, envelope: Envelope) -> None:
+        """The same through pluggy's own call."""
+        failure: BaseException | None = None
+        with gathering(envelope) as gathered:
+            try:
+                self.plugins.hook.crewbus_record(bus=self, run=run, envelope=envelope)
+            except Exception as error:  # of a wrapper
+                failure = gathered.first or error
+            except BaseException as error:
+                failure = error
+        failure = failure or gathered.first
+        if failure is not None:
+            self._not_recorded(run, envelope, gathered.returned > 0, failure)
+
+    def _not_recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException) -> None:
+        """Give the number back, unless another recorder has it, and let the failure reach the emitter."""
+        if not taken:
+            # Every emission of a recorded tree passes under its lock, so the number is still the last.
+            run.tree.numbers = count(envelope.seq)
+        try:
+            raise failure
+        finally:
+            del failure  # or it, its traceback and this frame would hold each other
+
+    def _redact(self, run: Run | None, event: Any) -> tuple[Any, Plan]:
+        for name, function in self._redactors:
+            try:
+                replaced = function(self, run, event)
+                if replaced is not None:
+                    event = _replacement(event, replaced)
+            except Exception as error:
+                raise RedactionError(
+                    f"the plugin {name!r} failed to redact {type(event).__qualname__} "
+                    f"({type(error).__name__}: {text_of(error)}): it was not emitted"
+                ) from error
+        return event, self._plan_of(event)
+
+
+def _run_or_none(found: Any) -> Run | None:
+    if found is None or isinstance(found, Run):
+        return found
+    raise TypeError(f"crewbus_current_run answers with a Run or None; got {found!r}")
+
+
+def _replacement(event: Any, replaced: Any) -> Any:
+    event_type_of(type(replaced))
+    if isinstance(event, RunEnded) and type(replaced) is not type(event):
+        raise TypeError(f"what ends a run must stay {type(event).__qualname__}; got {type(replaced).__qualname__}")
+    return replaced
