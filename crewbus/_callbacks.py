@@ -35,9 +35,9 @@ _in_context: Final[ContextVar[tuple[Callback, ...]]] = ContextVar("crewbus_callb
 """The callbacks for the calls that start in a context, of whichever bus. A tuple: adding makes another."""
 
 
-def callbacks_in_context(bus: Bus) -> tuple[Callback, ...]:
-    """The callbacks for the calls of ``bus`` that start here."""
-    return tuple(callback for callback in _in_context.get() if callback.bus is bus)
+def callbacks_in_context(bus: Bus | None = None) -> tuple[Callback, ...]:
+    """The callbacks for the calls that start here, of ``bus`` if one is named."""
+    return tuple(callback for callback in _in_context.get() if bus is None or callback.bus is bus)
 
 
 def without_repeats(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:

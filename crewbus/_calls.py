@@ -10,7 +10,7 @@ import attrs
 
 from crewbus._call import Call
 from crewbus._callables import is_text, name_of
-from crewbus._callbacks import Callback, Callbacks, Function
+from crewbus._callbacks import Callback, Callbacks, Function, callbacks_in_context
 from crewbus._dispatch import LOST_ATTEMPT, Dispatch, now, unscoped_numbers
 from crewbus._faults import DELIVERING, INSIDE
 from crewbus._handlers import Plan
@@ -60,6 +60,11 @@ class Calls(Dispatch):
     def callbacks(self, *callbacks: Function) -> Callbacks:
         """Callbacks for all calls that start in the context of a ``with``; nested ones are added."""
         return Callbacks(cast("Bus", self), callbacks)
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether `callbacks` were given for the calls of this bus that start here."""
+        return bool(callbacks_in_context(cast("Bus", self)))
 
     # Callbacks
 

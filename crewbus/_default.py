@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from crewbus._bus import Bus
 from crewbus._call import Call
-from crewbus._callbacks import Function
+from crewbus._callbacks import Function, callbacks_in_context
 from crewbus._context import scope
 from crewbus._run import Run
 from crewbus.events import Chunk, Envelope
@@ -39,10 +39,10 @@ def default_bus() -> Bus:
     return _default.get()
 
 
-def current_bus() -> Bus:
-    """The bus of the run or call in scope, or else the default bus: where a library emits that knows no bus."""
+def current_bus(default: Bus | None = None) -> Bus:
+    """The bus of the run or call in scope, else ``default``, else the default bus: where a library emits."""
     here = scope.get()
-    return here.bus if here is not None else default_bus()
+    return here.bus if here is not None else default or default_bus()
 
 
 def emit(event: Any, source: Any = None) -> Envelope | None:
@@ -56,8 +56,13 @@ def chunk(text: str, kind: str = "text", source: Any = None) -> Envelope | None:
 
 
 def call(name: str, *, callbacks: Iterable[Function] = (), inherit: bool = False, source: Any = None) -> Call:
-    """A call on the bus of the run or call in scope, or else on the default bus: for libraries. See `Bus.call`."""
-    return current_bus().call(name, callbacks=callbacks, inherit=inherit, source=source)
+    """A call on the bus of the call in scope, of the callbacks given here, or of the run in scope, or on the default.
+
+    For libraries. See `Bus.call`.
+    """
+    here, given = scope.get(), callbacks_in_context()
+    bus = given[-1].bus if given and (here is None or here.call is None) else current_bus()
+    return bus.call(name, callbacks=callbacks, inherit=inherit, source=source)
 
 
 def run(name: str | None = None, *, tags: Mapping[str, str] | None = None) -> Run:

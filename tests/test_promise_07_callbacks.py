@@ -751,6 +751,23 @@ def test_promise_07_wrong_uses_say_what_is_wrong(bus):
     assert repr(call) == "<Call gpt ended>"
 
 
+def test_promise_07_the_bus_on_which_libraries_call(bus):
+    """Of the call in scope, of the callbacks given here, of the run in scope, or the default."""
+    with quiet_bus() as other, quiet_bus() as third:
+        assert crewbus.current_bus(other) is other
+        assert crewbus.current_bus() is crewbus.call("x").bus is crewbus.default_bus()
+        with other.run():
+            assert crewbus.call("x").bus is crewbus.current_bus(third) is other
+            assert not bus.has_callbacks
+            with bus.callbacks(Collector()):
+                assert (bus.has_callbacks, third.has_callbacks) == (True, False)
+                assert crewbus.current_bus(third) is other
+                assert crewbus.call("x").bus is bus
+                with third.call("gpt"):
+                    assert crewbus.call("x").bus is crewbus.current_bus() is third
+    crewbus.default_bus().close()
+
+
 def test_promise_07_libraries_call_on_the_bus_in_scope(bus):
     mine = Collector()
     with bus.run() as run:
