@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 import crewbus
-from crewbus import Chunk, Envelope
+from crewbus import Bus, Chunk, Envelope
 
 PACKAGES: Final = ("crewbus", "attrs", "cattrs", "pluggy", "blinker", "pyee")
 
@@ -36,6 +36,19 @@ def stamped(seq: int, run_id: str | None = "0199f3f2a1b2c3d4e5f60718293a") -> En
 def stamped_chunk(seq: int, run_id: str = "0199f3f2a1b2c3d4e5f60718293a") -> Envelope:
     """What a stream of the bus yields, built by hand."""
     return Envelope(Chunk("Hello"), run_id, seq, None, now(), None, 1, False)
+
+
+def handler(envelope: Envelope) -> None:
+    pass
+
+
+def emitting(bus: Bus) -> Callable[[int], None]:
+    def loop(n: int) -> None:
+        emit = bus.emit
+        for _ in range(n):
+            emit(TaskFinished("research", "done"))
+
+    return loop
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from benchmarks._harness import Row, Size, TaskFinished, interleaved, main, per_call
+from benchmarks._harness import Row, Size, TaskFinished, emitting, handler, interleaved, main, per_call
 from crewbus import Bus, Envelope
 
 THREADS: Final = 32
@@ -74,19 +74,6 @@ def calls(size: Size) -> Iterator[Row]:
         )
     what = f"{count} calls of 20 ms with callbacks in each of {THREADS} threads / the calls alone"
     yield Row(what, took["ours"] / 1000, took["alone"] / 1000, 1.02, "µs")
-
-
-def emitting(bus: Bus) -> Callable[[int], None]:
-    def loop(n: int) -> None:
-        emit = bus.emit
-        for _ in range(n):
-            emit(TaskFinished("research", "done"))
-
-    return loop
-
-
-def handler(envelope: Envelope) -> None:
-    pass
 
 
 def emission(size: Size) -> Iterator[Row]:

@@ -9,12 +9,8 @@ import blinker
 import cattrs.preconf.json
 import pyee
 
-from benchmarks._harness import Row, Size, TaskFinished, interleaved, main, per_call, stamped
-from crewbus import Bus, Envelope, Run
-
-
-def handler(envelope: Envelope) -> None:
-    pass
+from benchmarks._harness import Row, Size, TaskFinished, emitting, handler, interleaved, main, per_call, stamped
+from crewbus import Bus, Run
 
 
 def receiver(sender: object, envelope: object) -> None:
@@ -23,15 +19,6 @@ def receiver(sender: object, envelope: object) -> None:
 
 # A peer builds the event and the envelope, since that is what its receiver gets to see; the rows
 # that say "event only" spare it the envelope.
-
-
-def emitting(bus: Bus) -> Callable[[int], None]:
-    def loop(n: int) -> None:
-        emit = bus.emit
-        for _ in range(n):
-            emit(TaskFinished("research", "done"))
-
-    return loop
 
 
 def with_blinker(n: int) -> None:
