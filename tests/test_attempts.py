@@ -55,7 +55,9 @@ def test_the_text_is_there_once(bus):
     assert kinds == [Chunk, Chunk, Retracted, Chunk, Chunk, Retracted, Chunk, Chunk, Chunk, RunFinished]
     assert stream.text() == "the tides turn"
     assert [frame.attempt for frame in frames if isinstance(frame.event, Chunk)] == [1, 1, 2, 2, 3, 3, 3]
-    assert frames[2].event.reason == "CutError: after try 1"
+    first, second = frames[2].event, frames[5].event
+    assert (first.since, second.since) == (frames[0].seq, frames[3].seq)
+    assert first.reason == "CutError: after try 1"
 
 
 def test_the_last_attempts_text_is_taken_back_too_when_it_fails(bus):

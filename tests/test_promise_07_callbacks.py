@@ -280,13 +280,15 @@ def test_promise_07_a_late_chunk_outside_any_run_is_astray(bus):
 
 
 def test_promise_07_a_call_goes_on_when_its_run_has_ended(bus):
+    """For its callbacks; what the run's record has is over."""
     mine = Collector()
-    with bus.run():
+    with bus.run(record=True) as run:
         call = bus.call("gpt", callbacks=[mine])
         call.start()
-    call.chunk("read later")
+    assert call.chunk("read later").run_id is None
     call.finish()
     assert mine.events == [CallStarted("gpt"), Chunk("read later"), CallFinished()]
+    assert [envelope.seq for envelope in bus.record_of(run.id)] == [0, 1, 2]
 
 
 # The terminal event is the last
@@ -310,6 +312,7 @@ def test_promise_07_the_terminal_event_waits_for_what_is_being_delivered(bus, in
         assert entered.wait(TIMEOUT)
         call.finish()
         assert call.ended
+        call.emit(Noted("too late, though the terminal event is still to come"))
         assert seen == [CallStarted]
         flushed = in_thread(bus.flush, TIMEOUT)
         assert not flushed.done()
@@ -337,6 +340,23 @@ def test_promise_07_emitters_and_an_end_that_race(bus):
         assert type(mine.events[-1]) is CallFinished
         assert {e.seq for e in mine.envelopes[1:-1]} == {e.seq for e in sent if e.seq < end}
         assert {e.run_id for e in sent} == {run.id}
+
+
+def test_promise_07_two_that_end_a_call_at_once(bus):
+    """Both believe that it goes on; one of them ends it."""
+    barrier, mine, ends = threading.Barrier(2), Collector(), []
+
+    def crewbus_redact(event):
+        if isinstance(event, CallFinished):
+            barrier.wait(TIMEOUT)
+
+    bus.register(plugin(crewbus_redact=crewbus_redact), "meeting")
+    bus.on(crewbus.CallEnded, ends.append)
+    call = bus.call("gpt", callbacks=[mine])
+    call.start()
+    in_threads(2, lambda i: call.finish(str(i)))
+    assert len(ends) == 1
+    assert mine.events == [CallStarted("gpt"), ends[0].event]
 
 
 def test_promise_07_a_callback_that_ends_its_own_call(bus):
@@ -466,6 +486,19 @@ def test_promise_07_a_base_exception_goes_on_once_the_siblings_ran(bus):
     with pytest.raises(KeyboardInterrupt), bus.call("gpt", callbacks=[interrupted, mine]):
         bus.chunk("x")
     assert [type(event) for event in mine.events] == [CallStarted, Chunk, CallCancelled]
+
+
+def test_promise_07_a_handlers_base_exception_goes_on_once_the_callbacks_ran(bus):
+    mine = Collector()
+
+    @bus.on(Noted)
+    def interrupted(envelope):
+        raise KeyboardInterrupt
+
+    with bus.call("gpt", callbacks=[mine]) as call:
+        with pytest.raises(KeyboardInterrupt):
+            call.emit(Noted())
+    assert [type(event) for event in mine.events] == [CallStarted, Noted, CallFinished]
 
 
 def test_promise_07_a_callback_that_emits(bus):
@@ -643,6 +676,11 @@ def test_promise_07_a_plugin_vetoes_and_adds(bus):
         raise AssertionError("it began")
     with pytest.raises(PermissionError), bus.callbacks(print):
         raise AssertionError("it began")
+    refused = bus.call("gpt", callbacks=[Collector(), print])
+    with pytest.raises(PermissionError):
+        refused.start()
+    assert refused.ended
+    assert refused.callbacks == ()
     with bus.callbacks(Collector()), bus.call("gpt"):
         bus.chunk("x")
     assert audit.texts == ["x"]
