@@ -102,8 +102,11 @@ def test_of_calls_and_runs_inside_too_and_of_nothing_else(bus):
         crewbus.chunk("after")
 
     with bus.stream(work) as stream:
-        text = stream.text()
-    assert text == "before sibling's own by name call's by name nested run's sibling's after"
+        frames = list(stream)
+    assert stream.text() == "before sibling's own by name call's by name nested run's sibling's after"
+    numbers = {frame.event.text: frame.attempt for frame in frames if isinstance(frame.event, Chunk)}
+    inside = ("own ", "by name ", "call's ", "nested run's ")
+    assert numbers == {"before ": 1, "sibling's ": 1, "after": 1, **dict.fromkeys(inside, 2)}
 
 
 def test_siblings_that_retry_at_the_same_time(bus):

@@ -212,6 +212,20 @@ def test_promise_01_scope_survives_a_generator_finalised_elsewhere():
         assert bus.runs == []
 
 
+def test_promise_01_a_scope_left_in_another_context_is_left_there_too():
+    """Where it was inherited; where it never was, nothing changes."""
+    with quiet_bus() as bus, bus.run("outer") as outer:
+        run = bus.run("left elsewhere")
+        run.__enter__()
+        inherited = contextvars.copy_context()
+        inherited.run(run.__exit__, None, None, None)
+        assert inherited.run(crewbus.current_run) is outer
+        assert crewbus.current_run() is run
+        with bus.run("never seen there") as unseen:
+            assert inherited.run(crewbus.current_run) is outer
+        assert unseen.ended
+
+
 def test_promise_01_same_thread_interleaves_runs():
     """Contexts of two runs used in turn in one thread, as a scheduler would."""
     with quiet_bus() as bus:

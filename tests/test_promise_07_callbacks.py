@@ -639,6 +639,32 @@ def test_promise_07_buses_keep_their_callbacks_apart(bus):
     assert mine.events == []
 
 
+def test_promise_07_one_callback_on_two_buses(bus):
+    mine = Collector()
+    with quiet_bus() as other, bus.callbacks(mine), other.callbacks(mine):
+        for each in (bus, other):
+            with each.call("gpt"):
+                pass
+    assert [type(event) for event in mine.events] == [CallStarted, CallFinished] * 2
+
+
+def test_promise_07_callbacks_left_in_another_context(bus):
+    """As an async generator may be, which is finalised elsewhere: they are taken off there too."""
+    mine, others = Collector(), Collector()
+    with bus.callbacks(others):
+        scope = bus.callbacks(mine)
+        scope.__enter__()
+        inside = contextvars.copy_context()
+        inside.run(scope.__exit__, None, None, None)
+
+        def calls():
+            with bus.call("gpt"):
+                bus.chunk("x")
+
+        inside.run(calls)
+    assert (mine.texts, others.texts) == ([], ["x"])
+
+
 # Plugins
 
 
