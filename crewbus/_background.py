@@ -41,13 +41,13 @@ class Worker:
     since two that fed each other would wait for ever: at twice the bound what they emit is left out, and reported.
     """
 
-    def __init__(self, handler: Callable[[Envelope], Any], tasks: Tasks, report: Report, bound: int = BOUND) -> None:
+    def __init__(self, handler: Callable[[Envelope], Any], tasks: Tasks, report: Report) -> None:
         self.handler = handler
         self.name = name_of(handler)
         self._is_async = is_async(handler)
         self._tasks = tasks
         self._report = report
-        self._bound = bound
+        self._bound = BOUND
         self.reset()
 
     def reset(self) -> None:
