@@ -58,6 +58,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._waiting: list[Callable[[], object]] = []
         self._left_out = 0
+        self._patience = _IDLE
         self._stopped = False
 
     # The emitter's side
@@ -126,7 +127,7 @@ class Worker:
     def _take(self) -> tuple[Envelope, Context, Owed] | None:
         with self._changed:
             if not self._queue:
-                self._changed.wait_for(lambda: bool(self._queue) or self._stopped, _IDLE)
+                self._changed.wait_for(lambda: bool(self._queue) or self._stopped or not self._patience, self._patience)
             if self._stopped or not self._queue:
                 self._thread = None
                 return None
@@ -159,6 +160,12 @@ class Worker:
             context.run(self._report, self.handler, error, envelope)
         finally:
             self._tasks.settle(owed)
+
+    def finish(self) -> None:
+        """Expect nothing more: once all is told, the thread ends."""
+        with self._changed:
+            self._patience = 0
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Take nothing more, and let go of what still waits."""

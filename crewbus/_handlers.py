@@ -129,6 +129,10 @@ class Handlers:
                 s for s in before if not (s.event_type is event_type and is_same(s.function, handler))
             )
             self._forget_plans()
+            kept = {id(worker) for worker in self._workers()}
+            for subscription in before:
+                if subscription.worker is not None and id(subscription.worker) not in kept:
+                    subscription.worker.finish()
             return len(self._subscriptions) < len(before)
 
     def _as_call(self, function: Callable[[Envelope], Any], name: str, culprit: Any) -> Callable[[Envelope], Any]:

@@ -7,13 +7,13 @@ import contextvars
 import gc
 import os
 import threading
-import time
 import weakref
 from concurrent import futures
 
 import pytest
 from helpers import TIMEOUT, Done, Noted, crewbus_threads, in_thread, in_threads, quiet_bus
 from lifecycle_helpers import script
+from lifecycle_helpers import until as wait_until
 from plugin_helpers import Watcher, logged
 
 import crewbus
@@ -291,13 +291,11 @@ def test_closing_loses_nothing_and_leaves_no_thread():
                 bus.emit(Noted())
         assert crewbus_threads()
     assert len(seen) == 500
-    until = time.monotonic() + TIMEOUT
-    while crewbus_threads():
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    wait_until(lambda: not crewbus_threads())
 
 
-def test_a_handler_taken_off_gets_what_was_emitted_before(bus):
+def test_a_handler_taken_off_gets_what_was_emitted_before(bus, monkeypatch):
+    monkeypatch.setattr(_background, "_IDLE", 10 * TIMEOUT)
     gate, seen = threading.Event(), []
 
     def slow(envelope):
@@ -311,9 +309,19 @@ def test_a_handler_taken_off_gets_what_was_emitted_before(bus):
     gate.set()
     bus.flush(TIMEOUT)
     assert seen == ["before"]
+    wait_until(lambda: not crewbus_threads())  # though nothing ever comes for it
+
+    idle = bus.on(Noted, lambda envelope: None, background=True)
+    bus.emit(Noted())
+    bus.flush(TIMEOUT)
+    assert crewbus_threads()
+    assert bus.off(Noted, idle)
+    wait_until(lambda: not crewbus_threads())
 
 
-def test_nothing_is_kept_of_what_was_handled(bus):
+def test_nothing_is_kept_of_what_was_handled(bus, monkeypatch):
+    monkeypatch.setattr(_background, "_IDLE", 10 * TIMEOUT)
+
     class Thing:
         pass
 
@@ -326,10 +334,7 @@ def test_nothing_is_kept_of_what_was_handled(bus):
             bus.emit(Noted(), source=thing)
             bus.flush(TIMEOUT)
         del thing
-        until = time.monotonic() + TIMEOUT  # the thread is just about to let go
-        while gone() is not None:
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        wait_until(lambda: gone() is None)  # the thread is just about to let go
     finally:
         gc.enable()
 
@@ -342,10 +347,7 @@ def test_its_thread_ends_when_there_is_nothing_to_do(bus, monkeypatch):
         bus.emit(Noted())
         bus.flush(TIMEOUT)
         assert len(seen) == count
-        until = time.monotonic() + TIMEOUT
-        while crewbus_threads():
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        wait_until(lambda: not crewbus_threads())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
@@ -532,10 +534,7 @@ def test_nothing_is_kept_of_submitted_work(bus):
         with pytest.raises(LookupError):
             second.result(TIMEOUT)
         del first, second, thing
-        until = time.monotonic() + TIMEOUT
-        while gone() is not None:
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        wait_until(lambda: gone() is None)
     finally:
         gc.enable()
 
