@@ -108,7 +108,7 @@ class Dispatch(Hooks):
         run = scope.run if scope is not None else None
         if run is not None and run.tree.wary:
             run.check()
-            if run.ended and run.cancel_reason is not None:
+            if run.ended and run.is_cancelled():
                 return None  # what a cancelled run still emits after its end is discarded
             if plan.frame and scope is run and not run.admits(True, WITHIN):
                 self._warn_astray(event, LOST_ATTEMPT)

@@ -16,7 +16,7 @@ from crewbus._stream import OwnedStream, Stream, StreamOptions
 from crewbus._submit import Job
 from crewbus._work import Work
 from crewbus.events import RunStarted
-from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError, text_of
+from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -96,7 +96,6 @@ class Runs(Recording):
         """End a run and those nested in it, the innermost first: what they still emit is discarded."""
         for nested in reversed(self.runs):
             if run in reach(nested):
-                nested.mark_cancelled(text_of(error))
                 nested.finish(error)
 
     def _dismiss(self, run: Run) -> None:

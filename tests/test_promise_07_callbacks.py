@@ -712,6 +712,25 @@ def test_promise_07_a_plugin_vetoes_and_adds(bus):
     assert audit.texts == ["x"]
 
 
+def test_promise_07_with_a_plugin_that_has_a_notion_of_scope_of_its_own(bus):
+    """It says which run; the call in that run's scope is found all the same."""
+    mine = Collector()
+    with bus.run() as run, bus.run() as other:
+        other.finish()
+        bus.register(plugin(crewbus_current_run=lambda: chosen[0]), "chooser")
+        chosen = [run]
+        bus.unregister("run_scope")
+        with bus.call("gpt", callbacks=[mine]) as call:
+            assert call.run is run
+            bus.chunk("x")
+            with bus.run("elsewhere") as elsewhere:
+                chosen[0] = elsewhere
+                bus.chunk("its own")
+            chosen[0] = None
+            bus.emit(Noted())
+    assert mine.events == [CallStarted("gpt"), Chunk("x"), CallFinished()]
+
+
 def test_promise_07_a_plugin_that_answers_with_nonsense(bus):
     bus.register(plugin(crewbus_callback_register=lambda callback: 7), "odd")
     with pytest.raises(crewbus.CallbackError, match="7"), bus.call("gpt", callbacks=[print]):

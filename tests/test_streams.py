@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 from helpers import TIMEOUT, Noted, crewbus_threads, in_thread, quiet_bus
+from lifecycle_helpers import until
 
 import crewbus
 from crewbus import (
@@ -499,6 +500,33 @@ def test_work_that_ignores_its_cancellation_is_named_and_silenced(bus):
     assert stream._work.wait(TIMEOUT)
     assert emitted == ["cancelled", None, None]
     assert seen == []
+
+
+def test_so_are_the_runs_that_it_nests(bus):
+    go, emitted, ends = threading.Event(), [], []
+    bus.on(crewbus.RunEnded, lambda envelope: ends.append((envelope.run_id, envelope.event)))
+
+    def stubborn():
+        crewbus.chunk("a")
+        with bus.run("nested", id="nested"):
+            assert go.wait(TIMEOUT)
+            for _ in range(2):
+                try:
+                    emitted.append(crewbus.emit(Noted("too late")))
+                except crewbus.Cancelled:
+                    emitted.append("cancelled")
+
+    stream = bus.stream(stubborn, options=StreamOptions(id="outer", grace=0.01))
+    assert next(iter(stream)).event.text == "a"
+    until(lambda: len(bus.runs) == 2)
+    with pytest.warns(GraceWarning, match="stubborn of run outer still runs"):
+        stream.close()
+    assert bus.runs == []
+    left = crewbus.RunCancelled("its consumer left the stream")
+    assert ends == [("nested", left), ("outer", left)]
+    go.set()
+    assert stream._work.wait(TIMEOUT)
+    assert emitted == ["cancelled", None]
 
 
 def test_cancelled_once_in_each_thread_so_that_cleaning_up_may_emit(bus):
