@@ -75,7 +75,7 @@ class Calls(Dispatch):
         taken = self.plugins.hook.crewbus_callback_register(bus=self, scope=scope, callback=given)
         if taken is not None and not callable(taken):
             raise CallbackError(f"crewbus_callback_register answers with what can be called, or None; got {taken!r}")
-        return self._as_callback(given, taken or given)
+        return self._as_callback(given, given if taken is None else taken)
 
     def _as_callback(self, given: Any, function: Function) -> Callback:
         callback = Callback(cast("Bus", self), given, name_of(given), function)
@@ -121,7 +121,8 @@ class Calls(Dispatch):
                 if tree.busy:
                     tree.defer(functools.partial(self._emit_in_scope, plan, scope, event, source, turn))
                     return None
-                admitted = scope.admits(plan.frame, turn)
+                # Most emissions are within a call, and no attempt is near: they are spared a look at either.
+                admitted = not (turn or scope.attempts) or scope.admits(plan.frame, turn)
                 tree.busy = True
                 try:
                     emission = self._number(plan, scope, event, source, turn) if admitted else None
@@ -159,12 +160,14 @@ class Calls(Dispatch):
             envelope = Envelope(event, run.id, number, scope.start_id, now(), source, scope.attempt_number)
             if tree.recorded:
                 self._record(run, envelope)
-            escaped = self._route(plan.routers, run, envelope, None)
+            if plan.routers:
+                escaped = self._route(plan.routers, run, envelope, None)
         elif alive or turn != WITHIN:
             envelope = self._stamp_outside(plan, scope, event, source)
         else:
             return None
-        scope.turn(turn, envelope)
+        if turn:
+            scope.turn(turn, envelope)
         if call is None or not (alive or not call.ended):
             return Emission(run, envelope, None, (), escaped)
         if envelope is call.last and call.delivering:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempt"]
 
 WITHIN: Final = 0
-"""An emission inside a scope."""
+"""An emission inside a scope; false, so that it is quick to tell from the others."""
 OPENS: Final = 1
 """The emission that opens a scope."""
 ENDS: Final = 2
