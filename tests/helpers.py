@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any
 
 import crewbus
@@ -32,7 +33,7 @@ def quiet_bus(**options: Any) -> Iterator[crewbus.Bus]:
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Future[Any]:
-    """Call ``function`` in a bare thread; its result or exception is the future's."""
+    """Call ``function`` in a thread without context, on every build; its result or exception is the future's."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -41,7 +42,7 @@ def in_thread(function: Callable[..., Any], *args: Any) -> Future[Any]:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=Context().run, args=(run,), daemon=True).start()
     return future
 
 
