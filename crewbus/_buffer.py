@@ -17,7 +17,7 @@ from crewbus._context import running_loop
 from crewbus._fork import generation
 from crewbus._run import Run, reach
 from crewbus._tree import Tree
-from crewbus.events import Chunk, Dropped, Envelope, RunEnded
+from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Slow = Literal["block", "coalesce", "drop", "fail"]
 """What becomes of a frame when its consumer's buffer is full."""
 
 _get_ident: Final = threading.get_ident
+_FEW: Final = 8  # retractions at least find room in a buffer that drops, however small it is
 _MERGED_CHARS: Final = 65_536  # how long coalesced text may grow before the next frame begins
 _TWO: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
 _POLL: Final = 0.5  # seconds after which a blocked emitter looks whether its consumer was garbage-collected
@@ -180,6 +181,8 @@ class Buffer:
             self._fail(f"{self.bound} frames were waiting, and slow='fail'")
         elif self.slow == "drop" and isinstance(event, Chunk):
             self._drop(envelope)
+        elif self.slow == "drop" and isinstance(event, Retracted):
+            self._retract(envelope, event)
         elif not (self.slow == "coalesce" and self._merge(envelope)):
             self._overfill(envelope)
 
@@ -191,6 +194,17 @@ class Buffer:
             self.frames[-1] = marker
         else:
             self.frames.append(marker)
+
+    def _retract(self, envelope: Envelope, event: Retracted) -> None:
+        """Take back what waits; the consumer is told only where it may have seen more of what is taken back."""
+        told = not self.frames or event.since <= self.frames[0].seq
+        self.frames = [
+            frame
+            for frame in self.frames
+            if not (isinstance(frame.event, Chunk) and event.covers(frame.seq, frame.parent))
+        ]
+        if told:
+            self._overfill(envelope)
 
     def _merge(self, envelope: Envelope) -> bool:
         if not self.frames:
@@ -212,8 +226,9 @@ class Buffer:
 
     def _overfill(self, envelope: Envelope) -> None:
         self.frames.append(envelope)
-        if len(self.frames) + self.held >= 2 * self.bound:
-            self._fail(f"{2 * self.bound} frames were waiting, twice its bound, and nobody could wait for it")
+        most = 2 * (self.bound if self.slow != "drop" else max(self.bound, _FEW))
+        if len(self.frames) + self.held >= most:
+            self._fail(f"{most} frames were waiting, twice its bound, and nobody could wait for it")
         elif self.slow != "drop":
             run = self.run
             emitter = run.bus._runs.get(envelope.run_id or "") if run is not None else None

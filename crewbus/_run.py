@@ -135,7 +135,13 @@ class Run(Scope):
             self.cancel_reason = reason
             if self.state != "new":
                 self.tree.wary = True
-                self.tree.mode = WARY
+                self.tree.mode = WARY  # at once, without the lock
+
+    def be_wary(self) -> None:
+        """Have each emission in the tree look closer: an attempt failed of which something still goes on."""
+        with self.tree.lock:
+            self.tree.wary = True
+            self.tree.judge()
 
     def is_cancelled(self) -> bool:
         """Whether this run or one around it was cancelled."""
@@ -177,6 +183,8 @@ class Run(Scope):
         if parent is not None and not parent.ended:
             self.parent, self.root, self.tree = parent, parent.root, parent.tree
             self._open_under(around)
+            if any(attempt.failed for attempt in self.attempts):
+                self.be_wary()
         else:
             self.tree = Tree()
         self._arm()

@@ -240,10 +240,10 @@ class Attempt(Scope):
             self.ended = True
             self.failed = isinstance(error, Exception | str)
             parents = tuple(self.opened)
-            if self.failed and self.run is not None and len(parents) > 1:
-                self.run.tree.wary = True  # runs that are nested in it may still be live
-                self.run.tree.judge()
         if self.failed:
+            for run in self.bus.runs:  # those nested in it that go on have to look what becomes of it
+                if self in run.attempts:
+                    run.be_wary()
             _retried.set((self._of.start_id, self.attempt_number))
             reason = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
             self.bus._turn(self, Retracted(self.since, reason, parents), ENDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import threading
 
@@ -242,6 +243,22 @@ def test_so_is_what_a_run_nested_in_it_still_streams(bus, streamed):
         run.chunk("text")
     assert heard == [1, "first ", 9, "text"]
     assert watching is None or watching.text() == "text"
+
+
+def test_so_is_what_a_run_streams_that_begins_in_it_after_it_failed(bus):
+    with bus.run() as run:
+        watching = bus.subscribe(run.id)
+        with pytest.raises(CutError), run.attempt():
+            inside = contextvars.copy_context()
+            raise CutError
+
+        def late():
+            with bus.run("late"), pytest.warns(crewbus.UnscopedWarning, match="attempt that has failed"):
+                assert crewbus.chunk("late ") is None
+
+        inside.run(late)
+        run.chunk("text")
+    assert watching.text() == "text"
 
 
 def test_a_retry_that_is_made_inside_the_failed_attempt(bus):

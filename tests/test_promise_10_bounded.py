@@ -110,10 +110,37 @@ def test_promise_10_retractions_alone_fail_a_dropping_stream_at_twice_its_bound(
         stream = bus.subscribe(run.id, bound=4)
         for _ in range(100):
             bus.emit(Retracted(1))
-        assert len(stream._buffer.frames) <= 8
+        assert len(stream._buffer.frames) <= 16
         with pytest.raises(SlowConsumer, match="twice its bound"):
             list(stream)
         run.finish()
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3, 16])
+@pytest.mark.parametrize("reads", [0, 1, 3])
+def test_promise_10_a_dropping_stream_bears_any_number_of_failed_attempts(bound, reads):
+    """What it has not shown is taken back where it waits; of what it never showed, nothing needs to be said."""
+    with quiet_bus() as bus, bus.run() as run:
+        stream = bus.subscribe(run.id, bound=bound)
+        frames = []
+        for number in range(200):
+            with pytest.raises(LookupError), run.attempt(), bus.call("gpt"):
+                for part in range(3):
+                    bus.chunk(f"cut{number}.{part} ")
+                raise LookupError
+            if number % 50 == 0:
+                frames += [next(stream) for _ in range(min(reads, len(stream._buffer.frames)))]
+            assert len(stream._buffer.frames) <= max(2 * bound, 16)
+        frames += list(iter(stream._batch))
+        bus.chunk("text")
+        run.finish()
+        frames += list(stream)
+        assert "cut" not in stream.text()
+        shown = {frame.seq for frame in frames if isinstance(frame.event, Chunk) and frame.event.text != "text"}
+        taken = [frame.event for frame in frames if isinstance(frame.event, Retracted)]
+        for frame in frames:
+            if frame.seq in shown:
+                assert any(event.covers(frame.seq, frame.parent) for event in taken)
 
 
 def test_promise_10_coalesce_puts_adjacent_text_together():
