@@ -3,8 +3,8 @@
     crewbus run examples/newsroom.py:newsroom --arg topic="tidal power"
     crewbus run examples/newsroom.py:newsroom --input examples/topics.jsonl --concurrency 50
 
-Each agent is a run of its own inside the newsroom's run, calls a model that streams, and has its tools run in
-worker threads. With no key the model is the scripted one below. With OPENAI_BASE_URL and OPENAI_API_KEY set
+Each agent is a run of its own inside the newsroom's run, makes a call of a model that streams, and has its tools
+run in worker threads. With no key the model is the scripted one below. With OPENAI_BASE_URL and OPENAI_API_KEY set
 it is OPENAI_MODEL on that server, any that speaks OpenAI's protocol: ``pip install crewbus[openai]``.
 """
 
@@ -119,22 +119,26 @@ def prompt(role: str, topic: str, material: str) -> list[Message]:
 
 
 async def complete(messages: list[Message], model: str | None = None) -> str:
-    """The model's answer; its pieces go to the streams of the run in scope as they arrive."""
+    """The model's answer; its pieces go to the streams of the run in scope, and to callbacks, as they arrive."""
     text = []
-    async with aclosing(ask(messages, model)) as pieces:
+    served = model_on_server(model)
+    pieces = ask_server(messages, served) if served else ask_script(messages)
+    async with crewbus.call(served or "script") as call, aclosing(pieces):
         async for kind, piece in pieces:
             crewbus.chunk(piece, kind)
             await crewbus.drain()  # where a slow consumer slows us down
             if kind == "text":
                 text.append(piece)
-    return "".join(text)
+        answer = "".join(text)
+        call.finish(output=answer)
+        return answer
 
 
-def ask(messages: list[Message], model: str | None) -> AsyncGenerator[Piece, None]:
-    """The pieces of an answer, from the server that the environment names, or else from the scripted model."""
+def model_on_server(model: str | None) -> str | None:
+    """The model to ask on the server that the environment names; None where it names none."""
     if os.environ.get("OPENAI_BASE_URL") and os.environ.get("OPENAI_API_KEY"):
-        return ask_server(messages, model or os.environ.get("OPENAI_MODEL") or "gpt-4o-mini")
-    return ask_script(messages)
+        return model or os.environ.get("OPENAI_MODEL") or "gpt-4o-mini"
+    return None
 
 
 async def ask_server(messages: list[Message], model: str) -> AsyncGenerator[Piece, None]:

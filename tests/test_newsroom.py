@@ -18,7 +18,7 @@ import pytest
 from served import RECORDED, model_server, recorded
 
 import crewbus
-from crewbus import Bus, Chunk, Envelope, RunFailed, RunFinished, RunStarted, StreamOptions
+from crewbus import Bus, CallFinished, CallStarted, Chunk, Envelope, RunFailed, RunFinished, RunStarted, StreamOptions
 
 T = TypeVar("T")
 
@@ -164,15 +164,18 @@ def test_agents_are_nested_runs_in_the_record(bus: Bus) -> None:
     assert [envelope.seq for envelope in record] == list(range(len(list(record))))
 
     done = {start.event.name: Counter(type(child.event) for child in record.children(start)) for start in starts}
-    for agent in AGENTS:
-        assert done[agent].pop(Chunk) > 1
-    finished = {RunFinished: 1}
+    finished = {CallStarted: 1, RunFinished: 1}
     assert done == {
         "researcher": finished | {newsroom.SourcesFound: 2},
         "writer": finished,
         "editor": finished | {newsroom.StyleChecked: 1},
     }
-    assert "".join(pieces(record.children(starts[-1]))) == article
+    calls = [child for start in starts for child in record.children(start) if isinstance(child.event, CallStarted)]
+    for call in calls:
+        *streamed, end = record.children(call)
+        assert len(streamed) > 1
+        assert end.event == CallFinished("".join(pieces(streamed)))
+    assert end.event.output == article
     [published] = [child.event for child in record.children(root) if type(child.event).__module__ == "newsroom"]
     assert published == newsroom.ArticlePublished("night trains", len(article.split()))
 
