@@ -352,6 +352,35 @@ def test_its_thread_ends_when_there_is_nothing_to_do(bus, monkeypatch):
         wait_until(lambda: not crewbus_threads())
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_the_interpreters_exit_loses_nothing_of_it(kind):
+    done = script(
+        f"""
+        import asyncio, time
+        import crewbus
+
+        @crewbus.event
+        class Note:
+            number: int
+
+        bus = crewbus.Bus(entry_points=False)
+        seen = []
+
+        {kind} take(envelope):
+            {"await asyncio.sleep(0.001)" if kind == "async def" else "time.sleep(0.001)"}
+            seen.append(envelope.event.number)
+            if len(seen) == 100:
+                print(seen == list(range(100)), flush=True)
+
+        bus.on(Note, take, background=True)
+        with bus.run():
+            for number in range(100):
+                bus.emit(Note(number))
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 def test_after_a_fork_the_child_has_an_empty_queue_and_a_thread_of_its_own():
     done = script(
