@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._callables import is_async, name_of
 from crewbus._context import call_on, handling, running_loop
-from crewbus._tasks import Owed, Report, Tasks
+from crewbus._tasks import Owed, Report, Tasks, inside_async_handler
 from crewbus.events import Envelope
 from crewbus.exceptions import SlowConsumer
 
@@ -71,24 +71,24 @@ class Worker:
             if len(self._queue) >= 2 * self._bound:
                 self._left_out += 1
                 return
-            owed = self._tasks.owe_one(self.name)
-            self._queue.append((envelope, copy_context(), owed))
-            full = len(self._queue) >= self._bound
             if self._thread is None:
                 self._begin()
-            else:
-                self._changed.notify_all()
+            owed = self._tasks.owe_one(self.name, worker=self)
+            self._queue.append((envelope, copy_context(), owed))
+            full = len(self._queue) >= self._bound
+            self._changed.notify_all()
         if full and run is not None:
             run.base.defer(self.wait_for_room)
 
     def _begin(self) -> None:
-        self._thread = threading.Thread(target=self._serve, name=f"crewbus-handler:{self.name}", daemon=True)
+        thread = threading.Thread(target=self._serve, name=f"crewbus-handler:{self.name}", daemon=True)
         # In a context of its own: some builds' threads inherit the caller's, which would outlive the emitter's run.
-        Context().run(self._thread.start)
+        Context().run(thread.start)
+        self._thread = thread
 
     def wait_for_room(self) -> None:
         """Block the emitter while the queue is full; never an event loop, nor the thread of a worker."""
-        if running_loop() is not None or _here.serving:
+        if running_loop() is not None or _is_handling():
             return
         with self._changed:
             while self._is_full():
@@ -96,7 +96,7 @@ class Worker:
 
     async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """As `wait_for_room`, without blocking the loop."""
-        while True:
+        while not _is_handling():
             with self._changed:
                 if not self._is_full():
                     return
@@ -161,6 +161,16 @@ class Worker:
         finally:
             self._tasks.settle(owed)
 
+    def is_busy(self) -> bool:
+        """Whether it has something to tell, or a thread."""
+        with self._changed:
+            return self._thread is not None
+
+    def resume(self) -> None:
+        """Expect more again, after `finish`."""
+        with self._changed:
+            self._patience = _IDLE
+
     def finish(self) -> None:
         """Expect nothing more: once all is told, the thread ends."""
         with self._changed:
@@ -178,6 +188,11 @@ class Worker:
             wake()
         for _, _, owed in left:
             self._tasks.settle(owed)
+
+
+def _is_handling() -> bool:
+    """Whether the caller works for a handler, which may be the one that has to make room."""
+    return _here.serving or inside_async_handler()
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -21,6 +21,7 @@ from crewbus._fork import generation
 from crewbus._guard import level_outside
 from crewbus._manager import BLOCK, ONLY, PluginManager, entry_points, hint, named_by, own_name
 from crewbus._runs import Runs
+from crewbus._submit import Job
 from crewbus._tasks import inside_async_handler
 from crewbus._work import Work
 from crewbus.builtin import memory_store
@@ -89,8 +90,9 @@ class Bus(Runs):
         self._gone = threading.Event()
         self.plugins = PluginManager(self._report, self._reflatten)
         given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
-        self._block(blocked, {name or own_name(plugin) for name, plugin in given})
-        self._load(given, list(self._entries(only)) if entry_points else [])
+        names = {name or own_name(plugin) for name, plugin in given}
+        self._block(blocked, names)
+        self._load(given, list(self._entries(only, names)) if entry_points else [])
         live_buses.add(self)
 
     def __repr__(self) -> str:
@@ -108,7 +110,7 @@ class Bus(Runs):
             if name not in given:
                 self.plugins.block(name, f"blocked by {BLOCK}")
 
-    def _entries(self, only: Iterable[str] | None) -> Iterable[EntryPoint]:
+    def _entries(self, only: Iterable[str] | None, given: set[str]) -> Iterable[EntryPoint]:
         """The entry points to load; what is not among ``only`` is left out."""
         entries = list(entry_points())
         source, names = ("only=", only) if only is not None else (ONLY, named_by(ONLY))
@@ -118,7 +120,7 @@ class Bus(Runs):
         for entry in entries:
             if entry.name not in wanted:
                 self.plugins.leave_out(entry, f"not among those that {source} names")
-        known = [*BUILTINS, *(entry.name for entry in entries)]
+        known = [*BUILTINS, *given, *(entry.name for entry in entries)]
         for name in sorted(wanted.difference(known)):
             self.plugins.skip(
                 name, f"{source} names it, and no distribution brings it{hint(name, known)}", self._strict
@@ -239,13 +241,18 @@ class Bus(Runs):
         if loop is not None and any(not work.over and work.loop is loop for work in self._works):
             raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
         if not self._begin_closing():
-            if self._closer != threading.get_ident():  # another thread is at it; this one may be, in a hook
+            # Another thread is at it, unless this one is, in a hook, or the other one waits for this one.
+            if self._closer != threading.get_ident() and not any(job.is_here() for job in list(self._jobs)):
                 self._gone.wait(timeout)
             return
         until, late = deadline(timeout), []
+        overdue: list[Job] = []
         try:
             late = [work.name for work in self._interrupt() if not work.wait(left(until))]
-            late += [job.name for job in list(self._jobs) if not job.wait(left(until))]
+            while (job := self._next_job(overdue)) is not None:  # a job may submit others
+                if not job.wait(left(until)):
+                    overdue.append(job)
+            late += [job.name for job in overdue]
             self.flush(left(until))
             while self._tasks.owe():  # what the handlers emitted in turn
                 self.flush(left(until))
@@ -264,9 +271,13 @@ class Bus(Runs):
             await asyncio.to_thread(self._gone.wait, timeout)
             return
         until, late = deadline(timeout), []
+        overdue: list[Job] = []
         try:
             late = [work.name for work in self._interrupt() if not await work.wait_async(left(until))]
-            late += [job.name for job in list(self._jobs) if not await job.wait_async(left(until))]
+            while (job := self._next_job(overdue)) is not None:
+                if not await job.wait_async(left(until)):
+                    overdue.append(job)
+            late += [job.name for job in overdue]
             await self.aflush(left(until))
             while self._tasks.owe():
                 await self.aflush(left(until))
@@ -280,6 +291,11 @@ class Bus(Runs):
             if first:
                 self._closer = threading.get_ident()
             return first
+
+    def _next_job(self, overdue: list[Job]) -> Job | None:
+        """A job to wait for, that is not this thread's own, nor has been waited for in vain."""
+        with self._registry:
+            return next((job for job in self._jobs if not job.is_here() and job not in overdue), None)
 
     def _interrupt(self) -> list[Work]:
         with self._registry:
@@ -336,6 +352,7 @@ class Bus(Runs):
         """In a forked child: new locks, empty queues, finished runs; what the parent began is the parent's to write."""
         self._registry = threading.RLock()
         self._opening = threading.RLock()
+        self._outside = threading.RLock()
         self._closer, self._gone = None, threading.Event()
         self._tasks.reset()
         for worker in self._workers():

@@ -82,8 +82,13 @@ class Call(Scope):
         return self._run.tree if self._run is not None else self._base
 
     def _here(self) -> Scope:
+        if self._given is not None:
+            raise CallError(f"call {self.name!r} has not started: enter its 'with', or call start()")
         here = scope.get()
-        return here if here is not None and here is not self and here.call is self else self
+        if here is None or here is self:
+            return self
+        here = self.bus._own(here)
+        return here if here is not None and here.call is self else self
 
     def start(self) -> None:
         """Start the call without putting it in scope: for whoever carries it to another context.
@@ -107,6 +112,7 @@ class Call(Scope):
             self._base = self.bus._tree_outside()
         try:
             self._take_callbacks(given, around)
+            self.ended = False
             self.bus._turn(self, CallStarted(self.name), OPENS)
         except BaseException:
             self.abandon()
@@ -150,6 +156,8 @@ class Call(Scope):
             self._end(CallCancelled(text_of(error) or kind.__name__))
 
     def _end(self, event: CallEnded) -> None:
+        if self._given is not None:
+            raise CallError(f"call {self.name!r} has not started: there is nothing to end")
         if not self.ended:
             self.bus._turn(self, event, ENDS)
 
@@ -160,7 +168,9 @@ class Call(Scope):
             else:
                 self.fail(error)
         except BaseException:
-            self.abandon()
+            with self.base.lock:
+                if not self.ended:
+                    self.abandon()
             raise
 
     # Called under the lock
@@ -172,9 +182,7 @@ class Call(Scope):
     def turn(self, turn: int, envelope: Envelope) -> None:
         """Be opened or ended by ``envelope``."""
         super().turn(turn, envelope)
-        if turn == OPENS:
-            self.ended = False
-        elif turn == ENDS:
+        if turn == ENDS:
             self.ended = True
             self.last = envelope
 

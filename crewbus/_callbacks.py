@@ -79,12 +79,12 @@ class Callbacks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         token, self._token = self._token, None
+        mine, self._callbacks = self._callbacks, ()
         if token is None:
             return
         try:
             _in_context.reset(token)
         except ValueError:  # left in another context, as async generators may be
-            mine = self._callbacks
             _in_context.set(tuple(callback for callback in _in_context.get() if callback not in mine))
 
     async def __aenter__(self) -> Self:

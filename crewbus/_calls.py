@@ -43,7 +43,9 @@ class Calls(Dispatch):
     is numbered before the call's terminal event, and nothing after. It is never held while anybody is called.
     """
 
-    def call(self, name: str, *, callbacks: Iterable[Function] = (), inherit: bool = False, source: Any = None) -> Call:
+    def call(
+        self, name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool = False, source: Any = None
+    ) -> Call:
         """A call of a model or tool, to be entered with ``with``; in the run in scope, or outside any.
 
         ``callbacks`` are called, plain ones inline and async ones as tasks, with each envelope of this call and no
@@ -55,7 +57,7 @@ class Calls(Dispatch):
             raise CallError(f"a call has a name, such as its model's; got {name!r}")
         if callable(callbacks):
             raise CallbackError(f"callbacks= takes several: write callbacks=[{name_of(callbacks)}]")
-        return Call(cast("Bus", self), name, callbacks, inherit, source)
+        return Call(cast("Bus", self), name, callbacks or (), inherit, source)
 
     def callbacks(self, *callbacks: Function) -> Callbacks:
         """Callbacks for all calls that start in the context of a ``with``; nested ones are added."""
@@ -70,8 +72,12 @@ class Calls(Dispatch):
 
     def _register_callback(self, scope: Call | Callbacks, given: Any) -> Callback:
         """A callback that is given to ``scope``, as the plugins would have it."""
+        if isinstance(given, list | tuple | set):
+            raise CallbackError(f"callbacks are given one by one, as bus.callbacks(*several); got {given!r}")
         if not callable(given):
-            raise CallbackError(f"a callback is called with the envelope; {given!r} can't be called")
+            raise CallbackError(
+                f"a callback is a function of one envelope; {given!r} can't be called: give one of its methods"
+            )
         taken = self.plugins.hook.crewbus_callback_register(bus=self, scope=scope, callback=given)
         if taken is not None and not callable(taken):
             raise CallbackError(f"crewbus_callback_register answers with what can be called, or None; got {taken!r}")

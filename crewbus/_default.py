@@ -55,7 +55,7 @@ def chunk(text: str, kind: str = "text", source: Any = None) -> Envelope | None:
     return current_bus().emit(Chunk(text, kind), source=source)
 
 
-def call(name: str, *, callbacks: Iterable[Function] = (), inherit: bool = False, source: Any = None) -> Call:
+def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool = False, source: Any = None) -> Call:
     """A call on the bus of the call in scope, of the callbacks given here, or of the run in scope, or on the default.
 
     For libraries. See `Bus.call`.

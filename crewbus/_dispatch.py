@@ -68,7 +68,7 @@ class Dispatch(Hooks):
             mode = here.tree.mode
             if mode == ORDERED:
                 return self._emit_in_order(plan, here, event, source)
-            if mode == FREE and not here.ended:
+            if mode == FREE and not here.ended and not here.attempts:
                 envelope = Envelope(
                     event, here.id, next(here.tree.numbers), here.start_id, now(), source, here.attempt_number
                 )
@@ -110,15 +110,15 @@ class Dispatch(Hooks):
             run.check()
             if run.ended and run.is_cancelled():
                 return None  # what a cancelled run still emits after its end is discarded
-            if plan.frame and scope is run and not run.admits(True, WITHIN):
-                self._warn_astray(event, LOST_ATTEMPT)
-                return None
         if self._redactors:
             event, plan = self._redact(run, event)
         if scope is not None and scope is not run:
             return self._emit_in_scope(plan, scope, event, source, WITHIN)
         if run is None or run.ended:
             return self._emit_unscoped(plan, run, event, source)
+        if run.attempts and not run.admits(plan.frame, WITHIN):
+            self._warn_astray(event, LOST_ATTEMPT)
+            return None
         if run.tree.mode == FREE and not plan.ordered:
             envelope = Envelope(event, run.id, next(run.tree.numbers), run.start_id, now(), source, run.attempt_number)
             self._deliver(plan, run, envelope)
@@ -171,7 +171,7 @@ class Dispatch(Hooks):
                     # This thread is already inside, and a finaliser, a signal handler or a hook emits.
                     tree.defer(functools.partial(self._emit_in_order, plan, run, event, source, opens))
                     return None
-                if run.ended:
+                if run.ended or (run.attempts and not run.admits(plan.frame, WITHIN)):
                     envelope = None
                 else:
                     tree.busy = True
@@ -197,8 +197,11 @@ class Dispatch(Hooks):
                     lock.release()
                 except RuntimeError:  # an interrupt ended the wait for it
                     pass
-            if envelope is None:
+            if envelope is None and run.ended:
                 return self._emit_unscoped(plan, run, event, source)
+            if envelope is None:
+                self._warn_astray(event, LOST_ATTEMPT)
+                return None
             if plan.heard:
                 self._deliver(plan, run, envelope)
             if escaped is not None:

@@ -28,6 +28,10 @@ class Subscription:
     call: Callable[[Envelope], Any]
     worker: Worker | None = None
 
+    def is_of(self, event_type: type, function: Callable[..., Any]) -> bool:
+        """Whether it subscribes ``function`` to that very type."""
+        return self.event_type is event_type and is_same(self.function, function)
+
 
 class Plan:
     """What becomes of the events of one class."""
@@ -76,6 +80,8 @@ class Handlers:
         """The plugins' functions that observe every event."""
         self._redactors: tuple[tuple[str, Function], ...] = ()
         """The plugins' functions that redact, by the plugin's name."""
+        self._retired: list[Worker] = []
+        """The workers of handlers that were taken off, as long as they have something to tell."""
         self._routers: tuple[Router, ...] = ()
         """The plugins' functions that take every frame."""
         self._transports = False
@@ -102,7 +108,13 @@ class Handlers:
             if not callable(function):
                 raise EventTypeError(f"a handler is called with the envelope; {function!r} can't be called")
             with self._registry:
-                if not any(s.event_type is event_type and is_same(s.function, function) for s in self._subscriptions):
+                known = next((s for s in self._subscriptions if s.is_of(event_type, function)), None)
+                if known is not None and (known.worker is not None) is not background:
+                    raise EventTypeError(
+                        f"{name_of(function)} is subscribed to {event_type.__qualname__} already, and not with "
+                        f"background={background}: call bus.off() first"
+                    )
+                if known is None:
                     self._subscriptions += (self._subscription(event_type, function, background),)
                     self._forget_plans()
             return function
@@ -113,27 +125,29 @@ class Handlers:
         if not background:
             return Subscription(event_type, function, self._as_call(function, name_of(function), function))
         # Of one worker for each handler, so that what it hears of several types is in order too.
-        known = (s.worker for s in self._subscriptions if s.worker is not None and is_same(s.function, function))
-        worker = next(known, None) or Worker(function, self._tasks, self._blame_handler)
+        workers = [*self._workers(), *self._retired]
+        worker = next((one for one in workers if is_same(one.handler, function)), None)
+        if worker is None:
+            worker = Worker(function, self._tasks, self._blame_handler)
+        worker.resume()
+        self._retired = [one for one in self._retired if one is not worker]
         return Subscription(event_type, function, function, worker)
 
     def _workers(self) -> Iterable[Worker]:
         """The workers of background handlers."""
-        return {id(one.worker): one.worker for one in self._subscriptions if one.worker is not None}.values()
+        return {one.worker for one in self._subscriptions if one.worker is not None}
 
     def off(self, event_type: type, handler: Callable[[Envelope], Any]) -> bool:
         """End a subscription; returns whether there was one. An emission under way may still reach it."""
         with self._registry:
             before = self._subscriptions
-            self._subscriptions = tuple(
-                s for s in before if not (s.event_type is event_type and is_same(s.function, handler))
-            )
+            self._subscriptions = tuple(s for s in before if not s.is_of(event_type, handler))
             self._forget_plans()
-            kept = {id(worker) for worker in self._workers()}
-            for subscription in before:
-                if subscription.worker is not None and id(subscription.worker) not in kept:
-                    subscription.worker.finish()
-            return len(self._subscriptions) < len(before)
+            gone = {s.worker for s in before if s.worker is not None}.difference(self._workers())
+            self._retired = [worker for worker in self._retired if worker.is_busy()] + list(gone)
+        for worker in gone:
+            worker.finish()
+        return len(self._subscriptions) < len(before)
 
     def _as_call(self, function: Callable[[Envelope], Any], name: str, culprit: Any) -> Callable[[Envelope], Any]:
         """``function`` as a plain call; where that leaves work to be done later, ``culprit`` is to blame for it."""

@@ -116,7 +116,10 @@ class Run(Scope):
 
     def _here(self) -> Scope:
         here = scope.get()
-        return here if here is not None and here is not self and here.run is self else self
+        if here is None or here is self:
+            return self
+        here = self.bus._own(here)
+        return here if here is not None and here.run is self else self
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Cancel this run and those nested in it: the next crewbus call in each thread or task raises `Cancelled`.
@@ -136,12 +139,6 @@ class Run(Scope):
             if self.state != "new":
                 self.tree.wary = True
                 self.tree.mode = WARY  # at once, without the lock
-
-    def be_wary(self) -> None:
-        """Have each emission in the tree look closer: an attempt failed of which something still goes on."""
-        with self.tree.lock:
-            self.tree.wary = True
-            self.tree.judge()
 
     def is_cancelled(self) -> bool:
         """Whether this run or one around it was cancelled."""
@@ -183,8 +180,6 @@ class Run(Scope):
         if parent is not None and not parent.ended:
             self.parent, self.root, self.tree = parent, parent.root, parent.tree
             self._open_under(around)
-            if any(attempt.failed for attempt in self.attempts):
-                self.be_wary()
         else:
             self.tree = Tree()
         self._arm()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from crewbus._context import scope
+from crewbus._fork import generation
 from crewbus._tree import INNER, Tree
 from crewbus.events import AttemptStarted, Chunk, Envelope, Retracted
 from crewbus.exceptions import InputError, RunError, text_of
@@ -29,7 +30,7 @@ ENDS: Final = 2
 class Scope:
     """What emissions belong to; ``with`` and ``async with`` alike start it, put it in scope, and end it."""
 
-    __slots__ = ("__weakref__", "_token", "attempt_number", "attempts", "bus", "outer", "start_id", "tree")
+    __slots__ = ("__weakref__", "_entered", "_left", "attempt_number", "attempts", "bus", "outer", "start_id", "tree")
 
     bus: Bus
     outer: Scope | None
@@ -50,7 +51,8 @@ class Scope:
         self.start_id = None
         self.attempt_number = 1
         self.attempts = ()
-        self._token: Token[Scope | None] | None = None
+        self._entered = False
+        self._left = False
 
     @property
     def run(self) -> Run | None:
@@ -121,7 +123,8 @@ class Scope:
 
     def __enter__(self) -> Self:
         self.start()
-        self._token = scope.set(self)
+        scope.set(self)
+        self._entered = True
         return self
 
     def __exit__(
@@ -139,35 +142,45 @@ class Scope:
         self.__exit__(kind, error, trace)
 
     def _leave(self) -> None:
-        token, self._token = self._token, None
-        if token is None:
-            return
-        try:
-            scope.reset(token)
-        except ValueError:
-            # An async generator may be finalised in another context, where there is
-            # nothing to restore unless the scope was inherited.
-            if scope.get() is self:
-                scope.set(self.outer)
+        """Be out of scope here, and let what was entered since go on, as with generators that take turns."""
+        entered, self._entered = self._entered, False
+        self._left = True
+        if entered and scope.get() is self:
+            around = self.outer
+            while around is not None and around._left:
+                around = around.outer
+            scope.set(around)
 
 
-_retried: Final[ContextVar[tuple[str | None, int] | None]] = ContextVar("crewbus_retried", default=None)
-"""The last attempt that failed in this context: what it was an attempt at, and its number."""
+class Tried(NamedTuple):
+    """The last attempt in a context that did not succeed."""
+
+    at: str | None
+    """What it was an attempt at: the id of the envelope that opened that."""
+    number: int
+    cancelled: Attempt | None
+    """Itself, where it was cancelled: nothing is taken back unless there is another."""
+
+
+_tried: Final[ContextVar[Tried | None]] = ContextVar("crewbus_tried", default=None)
 
 
 class Attempt(Scope):
     """One try at a piece of work that is retried. Left with an Exception, it takes back what was streamed in it.
 
     Made by `Run.attempt` and `Call.attempt`. Calls and runs that start in it are part of it. What its threads still
-    stream after it failed is discarded, with a warning.
+    stream after it failed is discarded, with a warning. One that was cancelled stays as far as it came, unless another
+    is made in its place, as with a timeout and a retry around it.
     """
 
-    __slots__ = ("_number", "_of", "ended", "failed", "opened", "since")
+    __slots__ = ("_born", "_number", "_of", "_started", "ended", "failed", "opened", "since")
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.bus, INNER)
         self._of = of
         self._number = number
+        self._started = False
+        self._born = generation.number
         self.ended = True
         """Whether it is not under way: not yet, or no more."""
         self.failed = False
@@ -200,7 +213,7 @@ class Attempt(Scope):
 
     def start(self) -> None:
         """Start the attempt, without putting it in scope. Raises `RunError` if it was started before."""
-        if self.opened or not self.ended:
+        if self._started:
             raise RunError(f"{self!r} was started before: make another with attempt()")
         self.outer = scope.get()
         self._of = _going_on(self._of._here())
@@ -208,45 +221,58 @@ class Attempt(Scope):
             raise RunError(f"{self._of!r} has not started: an attempt is part of what goes on")
         self._open_under(self._of)
         self.attempts = (*self._of.attempts, self)
-        retried = _retried.get()
-        if self._number is not None:
-            self.attempt_number = self._number
-        else:
-            self.attempt_number = retried[1] + 1 if retried is not None and retried[0] == self._of.start_id else 1
-        self.bus._turn(self, AttemptStarted(self.attempt_number), OPENS)
+        self.attempt_number = self._number or self._follow(_tried.get())
+        self._started, self.ended = True, False
+        try:
+            self.bus._turn(self, AttemptStarted(self.attempt_number), OPENS)
+        except BaseException:
+            self.ended = True
+            raise
+
+    def _follow(self, tried: Tried | None) -> int:
+        """The number after the attempt that was made before, where it was one at the same."""
+        if tried is None or tried.at != self._of.start_id:
+            return 1
+        if tried.cancelled is not None:
+            tried.cancelled._take_back("cancelled, and made anew")
+        return tried.number + 1
 
     def turn(self, turn: int, envelope: Envelope) -> None:
         """Be opened by ``envelope``; called under the lock."""
         super().turn(turn, envelope)
         if turn == OPENS:
-            self.ended = False
             self.since = envelope.seq + 1
 
     def finish(self) -> None:
         """End the attempt: it succeeded. Ending it again does nothing."""
-        with self.base.lock:
-            ended, self.ended = self.ended, True
-        if not ended and _retried.get() is not None:
-            _retried.set(None)
+        if self._end():
+            self.opened = []
+            if _tried.get() is not None:
+                _tried.set(None)
 
     def fail(self, error: BaseException | str) -> None:
         """End the attempt with ``error``: an Exception, or a text that tells of one, retracts what was streamed.
 
         Ending it again does nothing.
         """
+        if not self._end():
+            return
+        cancelled = None if isinstance(error, Exception | str) else self
+        _tried.set(Tried(self._of.start_id, self.attempt_number, cancelled))
+        if cancelled is None:
+            self._take_back(error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}")
+
+    def _end(self) -> bool:
+        """Whether it went on until now. In a forked child it does not: it goes on in the parent."""
         with self.base.lock:
-            if self.ended:
-                return
-            self.ended = True
-            self.failed = isinstance(error, Exception | str)
+            ended, self.ended = self.ended, True
+        return not ended and self._born == generation.number
+
+    def _take_back(self, reason: str) -> None:
+        with self.base.lock:
+            self.failed = True
             parents = tuple(self.opened)
-        if self.failed:
-            for run in self.bus.runs:  # those nested in it that go on have to look what becomes of it
-                if self in run.attempts:
-                    run.be_wary()
-            _retried.set((self._of.start_id, self.attempt_number))
-            reason = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
-            self.bus._turn(self, Retracted(self.since, reason, parents), ENDS)
+        self.bus._turn(self, Retracted(self.since, reason, parents), ENDS)
 
     def _exit(self, error: BaseException | None) -> None:
         if error is None:

@@ -34,15 +34,18 @@ class Job:
         context = copy_context()
         self._call: Callable[[], Any] | None = lambda: context.run(function, *args, **kwargs)
         self._thread: threading.Thread | None = None
+        self._ident: int | None = None
+        self._over = threading.Event()
 
     def begin(self, ended: Callable[[Job], object]) -> None:
         """Start the thread, which calls ``ended`` last."""
         thread = threading.Thread(target=self._serve, args=(ended,), name=f"crewbus:{self.name}", daemon=True)
-        self._thread = thread
         # In a context of its own, since some builds' threads inherit the caller's and would keep it.
         Context().run(thread.start)
+        self._thread = thread
 
     def _serve(self, ended: Callable[[Job], object]) -> None:
+        self._ident = threading.get_ident()
         call = self._call
         assert call is not None
         try:
@@ -55,14 +58,22 @@ class Job:
             self.future.set_result(result)
         finally:
             ended(self)
+            self._over.set()
             del self  # or the error, its traceback, this frame and the future would hold each other
 
     def wait(self, timeout: float | None) -> bool:
         """Block until it is over, and its thread too; returns whether it is. Inside the job itself it does not wait."""
-        if self._thread is None or self._thread is threading.current_thread():
+        if self.is_here():
             return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if not self._over.wait(timeout):
+            return False
+        if self._thread is not None:
+            self._thread.join()  # it has nothing left to do but to end
+        return True
+
+    def is_here(self) -> bool:
+        """Whether the caller is this very job."""
+        return self._ident == threading.get_ident()
 
     async def wait_async(self, timeout: float | None) -> bool:
         """As `wait`, without blocking the loop."""

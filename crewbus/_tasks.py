@@ -26,10 +26,14 @@ _POLL: Final = 0.25  # seconds between two looks at whether a loop that owes som
 class Owed:
     """One delivery that is still to be made, or under way."""
 
-    __slots__ = ("done", "flushing", "loop", "name", "outer")
+    __slots__ = ("done", "flushing", "loop", "name", "outer", "worker")
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None, outer: Owed | None) -> None:
+    def __init__(
+        self, name: str, loop: asyncio.AbstractEventLoop | None, outer: Owed | None, worker: object = None
+    ) -> None:
         self.name = name
+        self.worker = worker
+        """What makes it, one after the other, if it is not a task of its own."""
         self.loop = loop
         """Where it is made; None: in a thread."""
         self.outer = outer
@@ -58,9 +62,9 @@ class Tasks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def owe_one(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> Owed:
+    def owe_one(self, name: str, loop: asyncio.AbstractEventLoop | None = None, worker: object = None) -> Owed:
         """Owe a delivery to the handler ``name``: a flush waits until it is settled."""
-        owed = Owed(name, loop, handling.get())
+        owed = Owed(name, loop, handling.get(), worker)
         with self._changed:
             self._owed[owed] = None
         return owed
@@ -190,7 +194,9 @@ class Tasks:
             call_on(loop, changed.set)
 
         inside = list(_chain(handling.get()))
-        owed = [call for call in self._snapshot() if call not in inside]
+        # What a worker has queued behind the delivery that is waiting here comes after it.
+        behind = {call.worker for call in inside if call.worker is not None}
+        owed = [call for call in self._snapshot() if call not in inside and call.worker not in behind]
         until = deadline(timeout)
         self._mark(inside, True)
         try:

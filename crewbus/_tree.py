@@ -12,7 +12,7 @@ FREE: Final = 0
 ORDERED: Final = 1
 """A recorder or a stream is attached: an emission takes the lock."""
 WARY: Final = 2
-"""Something in the tree was cancelled, or belongs to an attempt that failed: an emission must look closer."""
+"""Something in the tree was cancelled: an emission must look whether it may go on."""
 SCOPED: Final = 3
 """A call or an attempt stands between an emission and its run, if there is one."""
 

@@ -196,8 +196,9 @@ def find_event_type(name: str) -> EventType | None:
     """The event type registered under ``name``, or None. Nothing is ever imported to find it."""
     known = _by_name.get(name)
     if known is None:
-        found = next((cls for base in _families for cls in _descendants(base) if _qualified(cls) == name), None)
-        known = event_type_of(found) if found is not None else None
+        named = [cls for base in list(_families) for cls in _descendants(base) if _qualified(cls) == name]
+        # The last: of a class with slots the first is the one that attrs made it from.
+        known = event_type_of(named[-1]) if named else None
     return known
 
 
