@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from crewbus._callbacks import Callback, Function, callbacks_in_context, without_repeats
@@ -50,8 +52,8 @@ class Call(Scope):
         self._run: Run | None = None
         self._base = INNER
         self._born = generation.number
-        self.delivering = 0
-        """How many of its events are being delivered to its callbacks."""
+        self.delivering: list[int] = []
+        """For each of its events that is being delivered to its callbacks, the thread that does it."""
         self.last: Envelope | None = None
         """Its terminal event, which they get when all others have been."""
         self.owed: Owed | None = None
@@ -188,17 +190,24 @@ class Call(Scope):
 
     def hold(self) -> tuple[Callback, ...]:
         """Begin to deliver an event to these callbacks."""
-        self.delivering += 1
+        self.delivering.append(threading.get_ident())
         return self.callbacks
 
     def release(self) -> tuple[Envelope | None, tuple[Callback, ...], Owed | None]:
         """End the delivery of an event; returns the terminal event, once it is its turn, with whom to tell."""
-        self.delivering -= 1
+        with suppress(ValueError):
+            self.delivering.remove(threading.get_ident())
         if self.delivering or self.last is None:
             return None, (), None
         last, callbacks, owed = self.last, self.callbacks, self.owed
         self.abandon()
         return last, callbacks, owed
+
+    def forget_interrupted(self, under_way: int) -> None:
+        """Forget this thread's deliveries beyond those ``under_way``: an interrupt ended them between two steps."""
+        me = threading.get_ident()
+        while self.delivering.count(me) > under_way:
+            self.delivering.remove(me)
 
     def abandon(self) -> None:
         """Be over, and let go of everything; where no terminal event could be emitted, without one."""
@@ -209,5 +218,5 @@ class Call(Scope):
     def _orphan(self) -> None:
         """In a forked child: be over, as its run is; the call goes on in the parent only."""
         self._born = generation.number
-        self._base, self._run, self.delivering = self.bus._tree_outside(), None, 0
+        self._base, self._run, self.delivering = self.bus._tree_outside(), None, []
         self.abandon()

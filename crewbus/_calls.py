@@ -12,13 +12,14 @@ from crewbus._call import Call
 from crewbus._callables import is_text, name_of
 from crewbus._callbacks import Callback, Callbacks, Function, callbacks_in_context
 from crewbus._dispatch import LOST_ATTEMPT, Dispatch, now, unscoped_numbers
-from crewbus._faults import DELIVERING, INSIDE
+from crewbus._faults import DELIVERING, INSIDE, callers
 from crewbus._handlers import Plan
+from crewbus._hooks import withheld
 from crewbus._run import Run
 from crewbus._scope import ENDS, WITHIN, Scope
 from crewbus._tree import Tree
 from crewbus.events import Envelope
-from crewbus.exceptions import CallbackError, CallError
+from crewbus.exceptions import CallbackError, CallError, RedactionError
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
@@ -114,10 +115,20 @@ class Calls(Dispatch):
         if self.closed and turn == ENDS:
             scope.abandon()
             return
-        plan = self._plan_of(event)
+        plan, failure = self._plan_of(event), None
         if self._redactors:
-            event, plan = self._redact(scope.run, event)
+            try:
+                event, plan = self._redact(scope.run, event)
+            except RedactionError as error:
+                if turn != ENDS:
+                    raise
+                event, failure = withheld(event), error  # it ends all the same
         self._emit_in_scope(plan, scope, event, scope.call.source if scope.call is not None else None, turn)
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # or it, its traceback and this frame would hold each other
 
     def _emit_in_scope(self, plan: Plan, scope: Scope, event: Any, source: Any, turn: int) -> Envelope | None:
         tree = scope.base
@@ -176,6 +187,8 @@ class Calls(Dispatch):
             scope.turn(turn, envelope)
         if call is None or not (alive or not call.ended):
             return Emission(run, envelope, None, (), escaped)
+        if envelope is call.last and call.delivering:
+            call.forget_interrupted(sum(code is Calls._spread.__code__ for code in callers()))
         if envelope is call.last and call.delivering:
             call.owed = self._tasks.owe_one(call.name)
         return Emission(run, envelope, call, call.hold(), escaped)

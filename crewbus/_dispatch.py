@@ -14,7 +14,7 @@ from crewbus._faults import DELIVERING, INSIDE
 from crewbus._flatten import Router
 from crewbus._guard import level_outside
 from crewbus._handlers import Plan
-from crewbus._hooks import Hooks
+from crewbus._hooks import Hooks, withheld
 from crewbus._run import Run
 from crewbus._scope import OPENS, WITHIN, Scope
 from crewbus._tree import FREE, ORDERED
@@ -243,7 +243,7 @@ class Dispatch(Hooks):
                 try:
                     event, _ = self._redact(run, event)
                 except BaseException as error:
-                    event, failure = _withheld(event), error
+                    event, failure = withheld(event), error
         after = None
         recorded = told = True
         try:
@@ -310,12 +310,6 @@ def _state_after(event: RunEnded) -> str:
 
 def _standing(run: Run) -> str:
     return "has not started" if run.state == "new" else f"has ended ({run.state})"
-
-
-def _withheld(event: RunEnded) -> RunEnded:
-    if isinstance(event, RunFailed):
-        return RunFailed(event.error, "(withheld: a redactor failed)")
-    return RunCancelled() if isinstance(event, RunCancelled) else event
 
 
 INSIDE.update(function.__code__ for function in (Dispatch._emit_in_order, Dispatch._end))

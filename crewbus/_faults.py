@@ -92,15 +92,16 @@ def inside_delivery() -> bool:
 
     A look at the stack, since marking each delivery would cost every emission; only a flush asks, and a failure.
     """
-    return any(code in DELIVERING or code in INSIDE for code in _callers())
+    return any(code in DELIVERING or code in INSIDE for code in callers())
 
 
 def recursed_too_deep(error: BaseException) -> bool:
     """Whether ``error`` is left to the outermost emission: were it contained here, siblings would recurse anew."""
-    return isinstance(error, RecursionError) and sum(code in DELIVERING for code in _callers()) > 1
+    return isinstance(error, RecursionError) and sum(code in DELIVERING for code in callers()) > 1
 
 
-def _callers() -> Iterator[CodeType]:
+def callers() -> Iterator[CodeType]:
+    """The code of those who called the caller, the nearest first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame.f_code

@@ -13,7 +13,20 @@ from crewbus._guard import gathering
 from crewbus._handlers import Plan
 from crewbus._run import Run
 from crewbus._scope import Scope
-from crewbus.events import Envelope, RunEnded, event_type_of
+from crewbus.events import (
+    AttemptStarted,
+    CallCancelled,
+    CallEnded,
+    CallFailed,
+    CallFinished,
+    CallStarted,
+    Envelope,
+    Retracted,
+    RunCancelled,
+    RunEnded,
+    RunFailed,
+    event_type_of,
+)
 from crewbus.exceptions import RedactionError, text_of
 
 HOT: Final = (
@@ -27,6 +40,11 @@ HOT: Final = (
 
 ROUTER: Final = "run_scope"
 """The plugin whose `crewbus_stream_chunk` serves attached streams only; any other's is a transport."""
+
+
+MARKS: Final = (RunEnded, CallStarted, CallEnded, AttemptStarted, Retracted)
+"""The event types that others rely on: a redactor may change what they say, not what they are."""
+_WITHHELD: Final = "(withheld: a redactor failed)"
 
 
 class Hooks(Faults):
@@ -144,6 +162,19 @@ def _run_or_none(found: Any) -> Run | None:
 
 def _replacement(event: Any, replaced: Any) -> Any:
     event_type_of(type(replaced))
-    if isinstance(event, RunEnded) and type(replaced) is not type(event):
-        raise TypeError(f"what ends a run must stay {type(event).__qualname__}; got {type(replaced).__qualname__}")
+    if isinstance(event, MARKS) and type(replaced) is not type(event):
+        raise TypeError(
+            f"what opens, ends or takes back must stay {type(event).__qualname__}; got {type(replaced).__qualname__}"
+        )
+    if isinstance(event, Retracted) and (replaced.since, replaced.parents) != (event.since, event.parents):
+        raise TypeError("a retraction must take back the same; of Retracted only the reason may be replaced")
     return replaced
+
+
+def withheld(event: Any) -> Any:
+    """``event``, which ends something, without what a redactor failed to judge."""
+    if isinstance(event, RunFailed | CallFailed):
+        return type(event)(event.error, _WITHHELD)
+    if isinstance(event, Retracted):
+        return Retracted(event.since, _WITHHELD, event.parents)
+    return type(event)() if isinstance(event, RunCancelled | CallCancelled | CallFinished) else event

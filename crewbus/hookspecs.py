@@ -73,9 +73,10 @@ def crewbus_callback_register(
 
     Called for each callback in the context of whoever gives it: when a `crewbus.Call` starts that was given it, or
     when the ``with`` of `crewbus.Callbacks` is entered; ``scope`` is that call, or those callbacks. The first result
-    other than None is called in its place; where there is none, the callback itself. ``scope.add(other)`` adds one of
-    your own. An exception is a veto: it reaches whoever gave the callback, and the call does not start. The built-in
-    plugin ``callback_isolation`` answers last, with the callback bound to the context in which it was given.
+    other than None is called in its place; where there is none, the callback itself. To wrap it, be a hook wrapper,
+    so that what the others made of it is kept: ``return wrap((yield))``. ``scope.add(other)`` adds one of your own.
+    An exception is a veto: it reaches whoever gave the callback, and the call does not start. The built-in plugin
+    ``callback_isolation`` answers last, with the callback bound to the context in which it was given.
     """
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import random
 import threading
+import warnings
 
 import openai
 import pytest
 from helpers import TIMEOUT, in_thread, in_threads, quiet_bus
 from hypothesis import given
 from hypothesis import strategies as st
+from lifecycle_helpers import script
+from plugin_helpers import plugin
 from served import model_server
 
 import crewbus
@@ -441,3 +445,120 @@ def test_many_cut_connections_at_once(bus, served):
 
     texts = in_threads(16, consume)
     assert texts == ["Final Answer: " + "".join(f"run{i}:{j} " for j in range(10)) for i in range(16)]
+
+
+# Timeouts, generators, redactors, forks
+
+
+def test_a_timeout_with_a_retry_around_it(bus):
+    """A timeout cancels, and cancelled text stays: unless another attempt is made in its place."""
+
+    async def work():
+        run = crewbus.current_run()
+        for number in (1, 2):
+            try:
+                async with asyncio.timeout(0.01 if number == 1 else TIMEOUT):
+                    async with run.attempt() as attempt:
+                        assert attempt.number == number
+                        crewbus.chunk(f"try {number} ")
+                        if number == 1:
+                            await asyncio.get_running_loop().create_future()
+            except TimeoutError:
+                continue
+
+    async def main():
+        async with bus.stream(work) as stream:
+            frames = [frame async for frame in stream]
+        return frames, stream.text()
+
+    frames, text = asyncio.run(main())
+    assert text == "try 2 "
+    assert [type(frame.event) for frame in frames] == [Chunk, Retracted, Chunk, RunFinished]
+
+
+def test_generators_that_take_turns_at_attempts(bus):
+    """A failed one does not stay in scope."""
+
+    def tries(fails):
+        with crewbus.current_run().attempt():
+            yield
+            if fails:
+                raise CutError
+
+    with bus.run() as run:
+        watching = bus.subscribe(run.id)
+        first, second = tries(True), tries(False)
+        next(first), next(second)
+        with pytest.raises(CutError):
+            next(first)
+        next(second, None)
+        assert bus.chunk("later") is not None
+    assert watching.text() == "later"
+
+
+@pytest.mark.parametrize("how", ["raises", "replaces"])
+def test_a_redactor_that_fails_does_not_bring_the_text_back(bus, how):
+    def crewbus_redact(event):
+        if isinstance(event, Retracted):
+            if how == "raises":
+                raise LookupError("no rules")
+            return Chunk("something else")
+        return None
+
+    bus.register(plugin(crewbus_redact=crewbus_redact), "redactor")
+    with bus.run() as run:
+        watching = bus.subscribe(run.id)
+        with pytest.raises(crewbus.RedactionError), run.attempt():
+            bus.chunk("cut ")
+            raise CutError
+        bus.chunk("text")
+    frames = list(watching)
+    assert watching.text() == "text"
+    assert [frame.event.reason for frame in frames if isinstance(frame.event, Retracted)] == [
+        "(withheld: a redactor failed)"
+    ]
+
+
+def test_a_nested_run_that_streams_while_the_attempt_fails(bus):
+    """What is numbered before the retraction is taken back by it, and nothing comes after."""
+    for _ in range(100):
+        with bus.run() as run:
+            watching = bus.subscribe(run.id, slow="fail", bound=100_000)
+            barrier, done = threading.Barrier(2), threading.Event()
+
+            def stream(barrier=barrier, done=done):
+                with bus.run("nested"), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    barrier.wait(TIMEOUT)
+                    while not done.is_set():
+                        crewbus.chunk("cut ")
+
+            with pytest.raises(CutError), run.attempt():
+                future = bus.submit(stream)
+                barrier.wait(TIMEOUT)
+                raise CutError
+            done.set()
+            future.result(TIMEOUT)
+        assert watching.text() == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+def test_a_forked_child_takes_nothing_back():
+    done = script(
+        """
+        import os, warnings
+        import crewbus
+
+        warnings.simplefilter("ignore")
+        bus = crewbus.Bus(entry_points=False)
+        seen = []
+        bus.on(crewbus.Retracted, seen.append)
+        with bus.run() as run, run.attempt() as attempt:
+            pid = os.fork()
+            if pid == 0:
+                attempt.fail("in the child")
+                os._exit(len(seen))
+            print(os.waitpid(pid, 0)[1])
+        """
+    )
+    assert done.stdout == "0\n", done.stdout + done.stderr

@@ -619,3 +619,118 @@ def test_the_interpreters_exit_waits_for_what_ends_and_not_for_ever():
     assert done.returncode == 0
     assert done.stdout == "leaving\nended\n"
     assert "GraceWarning" in done.stderr
+
+
+# Waiting for oneself
+
+
+def test_a_background_handler_may_wait_for_the_others_and_not_for_what_is_behind_it(bus):
+    done, gate = [], threading.Event()
+
+    @bus.on(Noted, background=True)
+    async def flushes(envelope):
+        await asyncio.to_thread(gate.wait, TIMEOUT)
+        await bus.aflush(TIMEOUT)
+        done.append(envelope.event.text)
+
+    bus.emit(Noted("one"))
+    bus.emit(Noted("two"))
+    gate.set()
+    bus.flush(TIMEOUT)
+    assert done == ["one", "two"]
+
+
+def test_a_background_handler_with_a_full_queue_may_drain_and_have_others_emit(bus, monkeypatch):
+    monkeypatch.setattr(_background, "BOUND", 4)
+    done, gate = [], threading.Event()
+
+    @bus.on(Noted, background=True)
+    async def drains(envelope):
+        await asyncio.to_thread(gate.wait, TIMEOUT)
+        await bus.drain()
+        if not done:
+            # The job works for this handler, which alone could make room for it.
+            await asyncio.wait_for(asyncio.wrap_future(bus.submit(bus.emit, Noted("more"))), TIMEOUT)
+        done.append(envelope.event.text)
+
+    async def main():
+        for number in range(6):
+            bus.emit(Noted(str(number)))
+
+    asyncio.run(main())
+    gate.set()
+    bus.flush(TIMEOUT)
+    bus.flush(TIMEOUT)  # what was emitted meanwhile
+    assert done == [*"012345", "more"]
+
+
+def test_a_handler_that_comes_back_has_its_worker_back(bus):
+    """So that it is never called in two threads at once, nor out of order."""
+    gate, seen = threading.Event(), []
+
+    def slow(envelope):
+        assert gate.wait(TIMEOUT)
+        seen.append((envelope.event.text, threading.get_ident()))
+
+    bus.on(Noted, slow, background=True)
+    bus.emit(Noted("before"))
+    bus.off(Noted, slow)
+    bus.on(Noted, slow, background=True)
+    bus.emit(Noted("after"))
+    gate.set()
+    bus.flush(TIMEOUT)
+    assert [text for text, _ in seen] == ["before", "after"]
+    assert len({thread for _, thread in seen}) == 1
+
+
+def test_a_handler_is_either_in_the_background_or_not(bus):
+    bus.on(Noted, print)
+    with pytest.raises(crewbus.EventTypeError, match=r"print is subscribed .* background=True"):
+        bus.on(Noted, print, background=True)
+
+
+def test_a_thread_that_cannot_be_had_leaves_nothing_owed(bus, monkeypatch):
+    """It is told as a fault; the next event tries anew."""
+    watcher, seen = Watcher(), []
+    bus.register(watcher)
+    bus.on(Noted, seen.append, background=True)
+    with monkeypatch.context() as patch, logged(), bus.run():
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", start)
+        bus.emit(Noted("lost"))
+    bus.flush(TIMEOUT)
+    assert [type(failure.error) for failure in watcher.failures] == [RuntimeError]
+    bus.emit(Noted("told"))
+    bus.flush(TIMEOUT)
+    assert [envelope.event.text for envelope in seen] == ["told"]
+
+
+def test_closing_waits_for_jobs_that_jobs_submit():
+    bus, done, gate = crewbus.Bus(entry_points=False), [], threading.Event()
+
+    def outer():
+        assert gate.wait(TIMEOUT)
+        bus.submit(lambda: (bus.emit(Noted()), done.append("inner")))
+        done.append("outer")
+
+    bus.on(Noted, lambda envelope: done.append("told"))
+    bus.submit(outer)
+    closing = in_thread(bus.close)
+    gate.set()
+    closing.result(TIMEOUT)
+    assert sorted(done) == ["inner", "outer", "told"]
+
+
+def test_jobs_that_close_the_bus_do_not_wait_for_each_other():
+    bus, barrier = crewbus.Bus(entry_points=False), threading.Barrier(2)
+
+    def closes():
+        barrier.wait(TIMEOUT)
+        bus.close(TIMEOUT)
+
+    closing = [bus.submit(closes) for _ in range(2)]
+    assert [future.result(TIMEOUT / 2) for future in closing] == [None, None]
+    assert bus.closed

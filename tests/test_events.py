@@ -701,3 +701,19 @@ def test_a_family_of_attrs_classes_needs_no_functions(bus: crewbus.Bus) -> None:
     with bus.run(record=True) as run:
         bus.emit(Child(1, "z"))
     assert [envelope.event for envelope in bus.record_of(run.id)][1] == Child(1, "z")
+
+
+def test_a_reader_finds_the_slotted_class_and_not_the_one_it_was_made_from(bus: crewbus.Bus) -> None:
+    @attrs.define
+    class Root:
+        x: int
+
+    crewbus.register_event(Root, subclasses=True)
+
+    @attrs.define(slots=True)
+    class Slotted(Root):
+        y: int = 0
+
+    found = find_event_type(f"{Slotted.__module__}.{Slotted.__qualname__}")
+    assert found is not None
+    assert found.cls is Slotted

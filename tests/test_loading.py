@@ -153,6 +153,7 @@ def test_a_name_that_nobody_brings_is_told(three, monkeypatch):
     with pytest.raises(PluginError, match="only= names it"):
         loaded(only=["blu"], strict=True)
     assert loaded(only=["run_scope"]) == []  # a built-in one is there anyway
+    assert loaded(only=["Red"], plugins=[Red], strict=True) == []  # as is one that the constructor is given
 
 
 def test_a_plugin_that_takes_long_to_import_is_named(three, monkeypatch):

@@ -859,3 +859,94 @@ def test_promise_07_libraries_call_on_the_bus_in_scope(bus):
     assert (call.bus, call.run) == (bus, run)
     assert mine.texts == ["x"]
     assert mine.envelopes[0].source == "library"
+
+
+# Interrupts, generators, redactors
+
+
+def test_promise_07_a_delivery_that_an_interrupt_cut_short_does_not_hold_up_the_end(bus):
+    """Ctrl-C may strike between any two steps: what this thread is not in the midst of any more is forgotten."""
+    mine = Collector()
+    with bus.call("gpt", callbacks=[mine]) as call:
+        call.hold()  # and never let go
+    assert mine.events == [CallStarted("gpt"), CallFinished()]
+    bus.flush(TIMEOUT)
+
+
+def test_promise_07_an_end_that_a_handler_interrupts_is_told_all_the_same(bus):
+    """Even where another thread is still delivering."""
+    entered, gate, seen = threading.Event(), threading.Event(), []
+
+    def slow(envelope):
+        if isinstance(envelope.event, Chunk):
+            entered.set()
+            assert gate.wait(TIMEOUT)
+        seen.append(type(envelope.event))
+
+    @bus.on(CallFinished)
+    def interrupted(envelope):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), bus.call("gpt", callbacks=[slow]) as call:
+        delivering = in_thread(call.chunk, "x")
+        assert entered.wait(TIMEOUT)
+    gate.set()
+    delivering.result(TIMEOUT)
+    bus.flush(TIMEOUT)
+    assert seen == [CallStarted, Chunk, CallFinished]
+
+
+def test_promise_07_generators_that_take_turns_leave_nothing_in_scope(bus):
+    """Whichever ends first; Python has one context for both, so what they emit by context is the last one's."""
+
+    def generate(name):
+        with bus.call(name):
+            yield from range(3)
+
+    for pair in zip(generate("a"), generate("b"), strict=True):
+        assert crewbus.current_call().name == "b"
+        assert pair[0] == pair[1]
+    assert crewbus.current_call() is None
+    first, second = generate("a"), generate("b")
+    next(first), next(second)
+    first.close()
+    assert crewbus.current_call().name == "b"
+    second.close()
+    assert crewbus.current_call() is None
+
+
+def test_promise_07_a_redactor_that_fails_at_the_end_does_not_keep_the_call_open(bus):
+    mine = Collector()
+
+    def crewbus_redact(event):
+        if isinstance(event, CallFinished):
+            raise LookupError("no rules")
+
+    bus.register(plugin(crewbus_redact=crewbus_redact), "redactor")
+    with pytest.raises(crewbus.RedactionError), bus.call("gpt", callbacks=[mine]) as call:
+        call.finish("secret", {"tokens": 1}, 0.5)
+    assert mine.events == [CallStarted("gpt"), CallFinished()]
+
+
+@pytest.mark.parametrize("kind", [CallStarted, CallFinished, crewbus.AttemptStarted])
+def test_promise_07_a_redactor_changes_what_marks_say_not_what_they_are(bus, kind):
+    def crewbus_redact(event):
+        return Noted("something else") if isinstance(event, kind) else None
+
+    bus.register(plugin(crewbus_redact=crewbus_redact), "redactor")
+    with pytest.raises(crewbus.RedactionError, match="must stay"), bus.call("gpt") as call, call.attempt():
+        pass
+
+
+def test_promise_07_no_callbacks_and_several_at_once(bus):
+    with bus.call("gpt", callbacks=None):
+        pass
+    with pytest.raises(crewbus.CallbackError, match=r"bus.callbacks\(\*several\)"), bus.callbacks([print]):
+        raise AssertionError("it began")
+
+
+def test_promise_07_a_call_that_has_not_started_says_so(bus):
+    call = bus.call("gpt")
+    for use in (lambda: call.chunk("x"), call.finish, lambda: call.fail("no"), lambda: call.attempt().start()):
+        with pytest.raises(crewbus.CallError, match="has not started"):
+            use()
