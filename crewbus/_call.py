@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from crewbus._callbacks import Callback, Function, callbacks_in_context, without_repeats
@@ -195,8 +194,9 @@ class Call(Scope):
 
     def release(self) -> tuple[Envelope | None, tuple[Callback, ...], Owed | None]:
         """End the delivery of an event; returns the terminal event, once it is its turn, with whom to tell."""
-        with suppress(ValueError):
-            self.delivering.remove(threading.get_ident())
+        me = threading.get_ident()
+        if me in self.delivering:  # else it was taken for interrupted
+            self.delivering.remove(me)
         if self.delivering or self.last is None:
             return None, (), None
         last, callbacks, owed = self.last, self.callbacks, self.owed
