@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._callables import is_async, name_of
-from crewbus._context import call_on, handling, running_loop
+from crewbus._context import call_on, handling, running_loop, settle
 from crewbus._tasks import Owed, Report, Tasks, inside_async_handler
 from crewbus.events import Envelope
 from crewbus.exceptions import SlowConsumer
@@ -101,7 +101,7 @@ class Worker:
                 if not self._is_full():
                     return
                 future = loop.create_future()
-                self._waiting.append(partial(call_on, loop, partial(_settle, future)))
+                self._waiting.append(partial(call_on, loop, partial(settle, future)))
             await future
 
     def _is_full(self) -> bool:
@@ -193,8 +193,3 @@ class Worker:
 def _is_handling() -> bool:
     """Whether the caller works for a handler, which may be the one that has to make room."""
     return _here.serving or inside_async_handler()
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

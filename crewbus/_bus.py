@@ -92,7 +92,7 @@ class Bus(Runs):
         given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
         names = {name or own_name(plugin) for name, plugin in given}
         self._block(blocked, names)
-        self._load(given, list(self._entries(only, names)) if entry_points else [])
+        self._load(given, names, list(self._entries(only, names)) if entry_points else [])
         live_buses.add(self)
 
     def __repr__(self) -> str:
@@ -127,8 +127,7 @@ class Bus(Runs):
             )
         return [entry for entry in entries if entry.name in wanted]
 
-    def _load(self, given: list[tuple[str | None, Any]], entries: list[EntryPoint]) -> None:
-        replaced = {name or own_name(plugin) for name, plugin in given}
+    def _load(self, given: list[tuple[str | None, Any]], replaced: set[str], entries: list[EntryPoint]) -> None:
         names = replaced | {entry.name for entry in entries}
         for name, plugin in BUILTINS.items():
             if name not in names:

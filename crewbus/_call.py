@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from crewbus._callables import name_of
 from crewbus._callbacks import Callback, Function, callbacks_in_context, without_repeats
 from crewbus._context import scope
 from crewbus._fork import generation
@@ -31,13 +32,11 @@ class Call(Scope):
     """
 
     __slots__ = (
-        "_around", "_base", "_born", "_given", "_inherits", "_run", "callbacks", "delivering", "ended", "last", "name",
+        "_base", "_born", "_given", "_inherits", "_run", "callbacks", "delivering", "ended", "last", "name",
         "owed", "source",
     )  # fmt: skip
 
-    def __init__(
-        self, bus: Bus, name: str, callbacks: Iterable[Any], inherit: bool, source: Any, around: Scope | None = None
-    ) -> None:
+    def __init__(self, bus: Bus, name: str, callbacks: Iterable[Any], inherit: bool, source: Any) -> None:
         super().__init__(bus, INNER)
         self.name = name
         self.source = source
@@ -47,7 +46,6 @@ class Call(Scope):
         self.callbacks: tuple[Callback, ...] = ()
         self._given: tuple[Any, ...] | None = tuple(callbacks)
         self._inherits = inherit
-        self._around = around
         self._run: Run | None = None
         self._base = INNER
         self._born = generation.number
@@ -102,7 +100,7 @@ class Call(Scope):
             raise CallError(f"call {self.name!r} was started before: make another with bus.call()")
         given, self._given = self._given, None
         self.outer = scope.get()
-        around = self._around or self.bus._own(self.bus._scope())
+        around = self.bus._own(self.bus._scope())
         run = around.run if around is not None else None
         if run is not None:
             run.check()
@@ -148,13 +146,12 @@ class Call(Scope):
 
         Where only a text tells of the exception, give that. Ending it again does nothing.
         """
-        kind = type(error)
         if isinstance(error, str):
             self._end(CallFailed("", error))
         elif isinstance(error, Exception):
-            self._end(CallFailed(f"{kind.__module__}.{kind.__qualname__}", text_of(error)))
+            self._end(CallFailed(name_of(type(error)), text_of(error)))
         else:
-            self._end(CallCancelled(text_of(error) or kind.__name__))
+            self._end(CallCancelled(text_of(error) or type(error).__name__))
 
     def _end(self, event: CallEnded) -> None:
         if self._given is not None:

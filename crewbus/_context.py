@@ -50,6 +50,12 @@ def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None
         loop.call_soon_threadsafe(call)
 
 
+def settle(future: asyncio.Future[None]) -> None:
+    """Let ``future`` be done, unless it is; called on its loop."""
+    if not future.done():
+        future.set_result(None)
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that runs in this thread, or None; asyncio is not loaded to find out."""
     events = sys.modules.get("asyncio.events")

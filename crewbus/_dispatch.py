@@ -106,7 +106,7 @@ class Dispatch(Hooks):
 
     def _emit_with_care(self, plan: Plan, scope: Scope | None, event: Any, source: Any) -> Envelope | None:
         run = scope.run if scope is not None else None
-        if run is not None and run.tree.wary:
+        if run is not None and run.tree.cancelled:
             run.check()
             if run.ended and run.is_cancelled():
                 return None  # what a cancelled run still emits after its end is discarded
@@ -116,10 +116,7 @@ class Dispatch(Hooks):
             return self._emit_in_scope(plan, scope, event, source, WITHIN)
         if run is None or run.ended:
             return self._emit_unscoped(plan, run, event, source)
-        if run.attempts and not run.admits(plan.frame, WITHIN):
-            self._warn_astray(event, LOST_ATTEMPT)
-            return None
-        if run.tree.mode == FREE and not plan.ordered:
+        if run.tree.mode == FREE and not (plan.ordered or run.attempts):
             envelope = Envelope(event, run.id, next(run.tree.numbers), run.start_id, now(), source, run.attempt_number)
             self._deliver(plan, run, envelope)
             return envelope

@@ -258,7 +258,7 @@ class PluginManager(pluggy.PluginManager):
 
     def leave_out(self, entry: metadata.EntryPoint, reason: str) -> None:
         """Note that what ``entry`` names was not asked for; a plugin of that name may still be registered."""
-        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist is not None else (None, None)
+        distribution, version = _origin_of(entry) or (None, None)
         self._left_out[entry.name] = PluginInfo(entry.name, "blocked", distribution, version, reason=reason)
 
     # Entry points
@@ -272,7 +272,7 @@ class PluginManager(pluggy.PluginManager):
         with a `PluginWarning`, or refused with a `PluginError` when ``strict``.
         """
         for entry in entries:
-            origin = (entry.dist.name, entry.dist.version) if entry.dist is not None else None
+            origin = _origin_of(entry)
             if self.is_blocked(entry.name):
                 if origin is not None:
                     self._blocked_origins[entry.name] = origin
@@ -349,6 +349,11 @@ class PluginManager(pluggy.PluginManager):
                 yield PluginInfo(name, "blocked", distribution, version, reason=reason)
         yield from (info for name, info in self._left_out.items() if not self.has_plugin(name))
         yield from self._broken.values()
+
+
+def _origin_of(entry: metadata.EntryPoint) -> tuple[str, str] | None:
+    """Name and version of the distribution that names ``entry``, where it is known."""
+    return (entry.dist.name, entry.dist.version) if entry.dist is not None else None
 
 
 def own_name(plugin: Any) -> str:

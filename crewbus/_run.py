@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from crewbus._callables import name_of
 from crewbus._context import running_loop, scope
 from crewbus._scope import Scope
-from crewbus._tree import UNSTARTED, WARY, Tree
+from crewbus._tree import CANCELLED, UNSTARTED, Tree
 from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
 from crewbus.exceptions import Cancelled, RecordingError, RunCancelledError, RunError, text_of
 
@@ -137,12 +138,12 @@ class Run(Scope):
         if self.cancel_reason is None:
             self.cancel_reason = reason
             if self.state != "new":
-                self.tree.wary = True
-                self.tree.mode = WARY  # at once, without the lock
+                self.tree.cancelled = True
+                self.tree.mode = CANCELLED  # at once, without the lock
 
     def is_cancelled(self) -> bool:
         """Whether this run or one around it was cancelled."""
-        return self.tree.wary and any(run.cancel_reason is not None for run in reach(self))
+        return self.tree.cancelled and any(run.cancel_reason is not None for run in reach(self))
 
     def check(self) -> None:
         """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet told."""
@@ -239,8 +240,7 @@ def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
     if error is None:
         return RunFinished()
     if isinstance(error, Exception):
-        kind = type(error)
-        return RunFailed(f"{kind.__module__}.{kind.__qualname__}", text_of(error))
+        return RunFailed(name_of(type(error)), text_of(error))
     return RunCancelled(reason if reason is not None else text_of(error) or type(error).__name__)
 
 

@@ -11,7 +11,7 @@ FREE: Final = 0
 """Nothing is attached: an emission is numbered by the atomic counter, and nothing is locked."""
 ORDERED: Final = 1
 """A recorder or a stream is attached: an emission takes the lock."""
-WARY: Final = 2
+CANCELLED: Final = 2
 """Something in the tree was cancelled: an emission must look whether it may go on."""
 SCOPED: Final = 3
 """A call or an attempt stands between an emission and its run, if there is one."""
@@ -20,11 +20,11 @@ SCOPED: Final = 3
 class Tree:
     """What a root run and the runs nested in it share.
 
-    ``mode`` (FREE, ORDERED, WARY, SCOPED) is what the hot path looks at to choose its way. ``after`` holds what
+    ``mode`` (FREE, ORDERED, CANCELLED, SCOPED) is what the hot path looks at to choose its way. ``after`` holds what
     the thread inside the lock has to do once it is out.
     """
 
-    __slots__ = ("after", "busy", "live", "lock", "mode", "numbers", "recorded", "sinks", "wary")
+    __slots__ = ("after", "busy", "cancelled", "live", "lock", "mode", "numbers", "recorded", "sinks")
 
     def __init__(self, mode: int = FREE) -> None:
         # Re-entrant, since a finaliser or signal handler may emit while this thread is inside;
@@ -35,14 +35,14 @@ class Tree:
         self.busy = False
         self.after: list[Callable[[], object]] | None = None
         self.recorded = False
-        self.wary = False
+        self.cancelled = False
         self.mode = mode
         self.sinks = 0
         self.live = 0
 
     def judge(self) -> None:
         """Set `mode` anew; called under the lock, or before the tree is shared."""
-        self.mode = WARY if self.wary else ORDERED if self.recorded or self.sinks > 0 else FREE
+        self.mode = CANCELLED if self.cancelled else ORDERED if self.recorded or self.sinks > 0 else FREE
 
     def defer(self, call: Callable[[], object]) -> None:
         """Have ``call`` made by the thread inside the lock, once it is out."""

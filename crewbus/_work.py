@@ -6,10 +6,11 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crewbus._callables import is_async, name_of
-from crewbus._context import call_on, running_loop, scope
+from crewbus._context import call_on, running_loop, scope, settle
 from crewbus._run import Run
 from crewbus.exceptions import Cancelled, TargetError
 
@@ -156,12 +157,8 @@ class Work:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
 
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None)
-
         def notify() -> None:
-            call_on(loop, settle)
+            call_on(loop, partial(settle, future))
 
         with self._lock:
             if self._over.is_set():
