@@ -6,13 +6,13 @@ import asyncio
 import gc
 import json
 import threading
-import time
 import weakref
 from contextlib import suppress
 
 import litellm
 import pytest
 from helpers import TIMEOUT, in_thread
+from lifecycle_helpers import until
 from litellm.integrations.custom_logger import CustomLogger
 from scripted import streams
 from served import RECORDED, recorded
@@ -39,12 +39,24 @@ def listener(bus):
 
 def ended(listener):
     """The terminal event, which another thread may be telling yet."""
-    until = time.monotonic() + TIMEOUT
-    while not any(isinstance(event, crewbus.CallEnded) for event in listener.events):
-        assert time.monotonic() < until, listener.names
-        gc.collect()  # litellm's logging threads hold a stream a little longer than the user
-        time.sleep(0.001)
+    # litellm's logging threads hold a stream a little longer than the user
+    collect_until(lambda: any(isinstance(event, crewbus.CallEnded) for event in listener.events))
     return listener.end
+
+
+def collect_until(condition):
+    """Collect garbage until ``condition`` holds."""
+
+    def holds():
+        gc.collect()
+        return condition()
+
+    until(holds)
+
+
+def kept():
+    """What we keep for streams that are under way."""
+    return [thing for thing in gc.get_objects() if type(thing).__name__ in {"Watch", "Observation", "Call"}]
 
 
 # What is told
@@ -274,11 +286,7 @@ def test_the_thread_that_ends_abandoned_streams_is_not_the_one_that_collects(bus
     threads = []
     with bus.callbacks(lambda envelope: threads.append((type(envelope.event), threading.current_thread()))):
         litellm.completion(stream=True, **asked(url))
-    until = time.monotonic() + TIMEOUT
-    while threads[-1][0] is not crewbus.CallCancelled:
-        assert time.monotonic() < until
-        gc.collect()
-        time.sleep(0.001)
+    collect_until(lambda: threads[-1][0] is crewbus.CallCancelled)
     assert threads[-1][1] is not threading.current_thread()
 
 
@@ -293,12 +301,13 @@ def test_an_abandoned_stream_whose_callback_collects_and_holds_a_lock(bus, url):
 
     with bus.callbacks(callback):
         litellm.completion(stream=True, **asked(url))
-        until = time.monotonic() + TIMEOUT
-        while not done.is_set():
-            assert time.monotonic() < until
+
+        def collect_inside():
             with lock:
                 gc.collect()
-            time.sleep(0.001)
+            return done.is_set()
+
+        until(collect_inside)
 
 
 def test_an_asynchronous_stream_that_is_closed_is_cancelled(listener, url):
@@ -373,24 +382,12 @@ def test_a_class_that_is_made_for_one_stream_is_not_kept(bus):
     watch(stream, Told())
     assert isinstance(stream, OneStream)
     del stream, OneStream
-    until = time.monotonic() + TIMEOUT
-    while gone() is not None:  # the undertaker has to let go of it
-        assert time.monotonic() < until
-        gc.collect()
-        time.sleep(0.001)
+    collect_until(lambda: gone() is None)  # the undertaker has to let go of it
 
 
 def test_many_abandoned_streams_leave_nothing_behind(bus, url):
     gc.collect()
-    before = len([thing for thing in gc.get_objects() if type(thing).__name__ in {"Watch", "Observation", "Call"}])
+    before = len(kept())
     for _ in range(20):
         next(litellm.completion(stream=True, **asked(url)))
-    until = time.monotonic() + TIMEOUT
-    while True:
-        gc.collect()
-        now = [thing for thing in gc.get_objects() if type(thing).__name__ in {"Watch", "Observation", "Call"}]
-        if len(now) <= before:
-            break
-        assert time.monotonic() < until, now
-        del now
-        time.sleep(0.01)
+    collect_until(lambda: len(kept()) <= before)
