@@ -20,21 +20,29 @@ __all__ = [
     "CallbackError",
     "Callbacks",
     "Cancelled",
+    "Checkpoint",
+    "CheckpointSaved",
     "Chunk",
     "ConsumptionError",
+    "CorruptRecordError",
     "CrewbusError",
     "CrewbusWarning",
     "DecodeError",
+    "Divergence",
     "Dropped",
+    "EntitySaved",
     "Envelope",
     "EventType",
     "EventTypeError",
     "Failure",
+    "FencedError",
     "FlushError",
     "FlushTimeoutError",
     "GraceWarning",
     "InputError",
+    "LogInfo",
     "MemoryStore",
+    "OversizedEventError",
     "OwnedStream",
     "PluginError",
     "PluginInfo",
@@ -43,6 +51,7 @@ __all__ = [
     "Record",
     "RecordingError",
     "RedactionError",
+    "ReplayMismatch",
     "ResultTimeoutError",
     "Retracted",
     "Run",
@@ -52,19 +61,32 @@ __all__ = [
     "RunError",
     "RunFailed",
     "RunFinished",
+    "RunForked",
+    "RunHeldError",
     "RunIdInUseError",
+    "RunInfo",
+    "RunInterrupted",
     "RunNotFoundError",
+    "RunResumed",
     "RunStarted",
     "Sink",
     "SlowConsumer",
+    "Step",
+    "StepEnded",
+    "StepError",
+    "StepFailed",
+    "StepFinished",
+    "StepStarted",
     "Store",
     "StoreFullError",
+    "StoreVersionError",
     "StoredEvent",
     "Stream",
     "StreamOptions",
     "TargetError",
     "Thread",
     "ThreadPoolExecutor",
+    "Truncated",
     "UnknownEvent",
     "UnregisteredEventError",
     "UnscopedError",
@@ -85,8 +107,10 @@ __all__ = [
     "event_types",
     "hookimpl",
     "hookspec",
+    "register_entity",
     "register_event",
     "run",
+    "step",
 ]
 
 if TYPE_CHECKING:
@@ -95,15 +119,20 @@ if TYPE_CHECKING:
     from crewbus._callbacks import Callbacks
     from crewbus._context import current_call, current_run
     from crewbus._default import call, chunk, current_bus, default_bus, drain, emit, run
+    from crewbus._difference import Divergence
+    from crewbus._entities import register_entity
     from crewbus._guard import Failure
+    from crewbus._history import Checkpoint, RunInfo
     from crewbus._manager import PluginInfo, PluginManager
     from crewbus._markers import hookimpl, hookspec
     from crewbus._propagation import Thread, ThreadPoolExecutor, bind
     from crewbus._record import Record
+    from crewbus._registry import EventType
     from crewbus._run import Run, Sink
     from crewbus._scope import Attempt
+    from crewbus._step import Step, step
     from crewbus._stream import OwnedStream, Stream, StreamOptions
-    from crewbus.abc import Store, StoredEvent
+    from crewbus.abc import LogInfo, Store, StoredEvent
     from crewbus.builtin.memory_store import MemoryStore
     from crewbus.events import (
         AttemptStarted,
@@ -112,16 +141,25 @@ if TYPE_CHECKING:
         CallFailed,
         CallFinished,
         CallStarted,
+        CheckpointSaved,
         Chunk,
         Dropped,
+        EntitySaved,
         Envelope,
-        EventType,
         Retracted,
         RunCancelled,
         RunEnded,
         RunFailed,
         RunFinished,
+        RunForked,
+        RunInterrupted,
+        RunResumed,
         RunStarted,
+        StepEnded,
+        StepFailed,
+        StepFinished,
+        StepStarted,
+        Truncated,
         UnknownEvent,
         event,
         event_type_of,
@@ -134,25 +172,32 @@ if TYPE_CHECKING:
         CallError,
         Cancelled,
         ConsumptionError,
+        CorruptRecordError,
         CrewbusError,
         CrewbusWarning,
         DecodeError,
         EventTypeError,
+        FencedError,
         FlushError,
         FlushTimeoutError,
         GraceWarning,
         InputError,
+        OversizedEventError,
         PluginError,
         PluginWarning,
         RecordingError,
         RedactionError,
+        ReplayMismatch,
         ResultTimeoutError,
         RunCancelledError,
         RunError,
+        RunHeldError,
         RunIdInUseError,
         RunNotFoundError,
         SlowConsumer,
+        StepError,
         StoreFullError,
+        StoreVersionError,
         TargetError,
         UnregisteredEventError,
         UnscopedError,
@@ -170,24 +215,31 @@ _HOMES = {
     "_callbacks": "Callbacks",
     "_context": "current_call current_run",
     "_default": "call chunk current_bus default_bus drain emit run",
+    "_difference": "Divergence",
+    "_entities": "register_entity",
     "_guard": "Failure",
+    "_history": "Checkpoint RunInfo",
     "_manager": "PluginInfo PluginManager",
     "_markers": "hookimpl hookspec",
     "_propagation": "Thread ThreadPoolExecutor bind",
     "_record": "Record",
+    "_registry": "EventType",
     "_run": "Run Sink",
     "_scope": "Attempt",
+    "_step": "Step step",
     "_stream": "OwnedStream Stream StreamOptions",
-    "abc": "Store StoredEvent",
+    "abc": "LogInfo Store StoredEvent",
     "builtin.memory_store": "MemoryStore",
-    "events": "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted Chunk Dropped Envelope "
-    "EventType Retracted RunCancelled RunEnded RunFailed RunFinished RunStarted UnknownEvent event event_type_of "
-    "event_types register_event",
-    "exceptions": "BusClosedError CallError CallbackError Cancelled ConsumptionError CrewbusError CrewbusWarning "
-    "DecodeError EventTypeError FlushError FlushTimeoutError GraceWarning InputError PluginError PluginWarning "
-    "RecordingError RedactionError "
-    "ResultTimeoutError RunCancelledError RunError RunIdInUseError RunNotFoundError SlowConsumer StoreFullError "
-    "TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError",
+    "events": "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
+    "Dropped EntitySaved Envelope Retracted RunCancelled RunEnded RunFailed RunFinished RunForked "
+    "RunInterrupted RunResumed RunStarted StepEnded StepFailed StepFinished StepStarted Truncated "
+    "UnknownEvent event event_type_of event_types register_event",
+    "exceptions": "BusClosedError CallError CallbackError Cancelled ConsumptionError CorruptRecordError CrewbusError "
+    "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
+    "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "
+    "ReplayMismatch ResultTimeoutError RunCancelledError RunError RunHeldError RunIdInUseError "
+    "RunNotFoundError SlowConsumer StepError StoreFullError StoreVersionError TargetError "
+    "UnregisteredEventError UnscopedError UnscopedWarning UnserializableError",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -138,6 +138,12 @@ class Buffer:
         self.thread: int | None = _get_ident()
         """The thread that consumes, or until one does, the one that means to: it must never wait for itself."""
 
+    @property
+    def lives(self) -> int | None:
+        """How often the run was resumed; None where it is not recorded."""
+        log = self.tree.log
+        return log.lives if log is not None else None
+
     # The emitter's side
 
     def attach(self, run: Run) -> None:

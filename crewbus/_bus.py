@@ -19,8 +19,8 @@ from crewbus._faults import inside_delivery
 from crewbus._flatten import flatten
 from crewbus._fork import generation
 from crewbus._guard import level_outside
+from crewbus._history import History
 from crewbus._manager import BLOCK, ONLY, PluginManager, entry_points, hint, named_by, own_name
-from crewbus._runs import Runs
 from crewbus._submit import Job
 from crewbus._tasks import inside_async_handler
 from crewbus._work import Work
@@ -60,7 +60,7 @@ live_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
 """The buses that are not closed: what a fork and the process's exit concern."""
 
 
-class Bus(Runs):
+class Bus(History):
     """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
 
     ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; one that bears the

@@ -18,6 +18,7 @@ from crewbus.exceptions import CallError, text_of
 if TYPE_CHECKING:
     from crewbus._bus import Bus
     from crewbus._run import Run
+    from crewbus._step import Step
     from crewbus._tasks import Owed
 
 __all__ = ["Call"]
@@ -79,6 +80,13 @@ class Call(Scope):
         if self._born != generation.number:
             self._orphan()
         return self._run.tree if self._run is not None else self._base
+
+    @property
+    def place(self) -> Run | Step | None:
+        """The innermost run or step that it is made in, or None."""
+        around = self.bus._own(self.outer)
+        place = around.place if around is not None else None
+        return place if place is not None and place.run is self._run else self._run
 
     def _here(self) -> Scope:
         if self._given is not None:

@@ -11,14 +11,14 @@ import attrs
 from crewbus._call import Call
 from crewbus._callables import is_text, name_of
 from crewbus._callbacks import Callback, Callbacks, Function, callbacks_in_context
-from crewbus._dispatch import LOST_ATTEMPT, Dispatch, now, unscoped_numbers
+from crewbus._dispatch import LOST_ATTEMPT, Dispatch, now, state_after, unscoped_numbers
 from crewbus._faults import DELIVERING, INSIDE, callers
 from crewbus._handlers import Plan
 from crewbus._hooks import withheld
 from crewbus._run import Run
-from crewbus._scope import ENDS, WITHIN, Scope
+from crewbus._scope import ENDS, OPENS, WITHIN, Attempt, Scope
 from crewbus._tree import Tree
-from crewbus.events import Envelope
+from crewbus.events import Envelope, RunEnded
 from crewbus.exceptions import CallbackError, CallError, RedactionError
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class Calls(Dispatch):
         if self.closed and turn == ENDS:
             scope.abandon()
             return
+        run = scope.run
         plan, failure = self._plan_of(event), None
         if self._redactors:
             try:
@@ -123,7 +124,14 @@ class Calls(Dispatch):
                 if turn != ENDS:
                     raise
                 event, failure = withheld(event), error  # it ends all the same
-        self._emit_in_scope(plan, scope, event, scope.call.source if scope.call is not None else None, turn)
+        source = scope.call.source if scope.call is not None else None
+        told = self._claim(run, scope, turn) if run is not None else None
+        if told is not None and run is not None:
+            self._tell_again(plan, scope, run, event, source, told, turn)
+        else:
+            self._emit_in_scope(plan, scope, event, source, turn)
+            if run is not None:
+                self._wait_if_sync(run)
         if failure is not None:
             try:
                 raise failure
@@ -215,6 +223,63 @@ class Calls(Dispatch):
                 raise escaped
             finally:
                 del escaped, emission  # or it, its traceback and this frame would hold each other
+
+    # What a resumed run repeats
+
+    @staticmethod
+    def _claim(run: Run, scope: Scope, turn: int) -> int | None:
+        """The number under which a resumed run repeats the start or the end of ``scope``; None: it does not."""
+        log = run.tree.log
+        if log is None or log.replay is None:
+            return None
+        with run.tree.lock:
+            replay = log.replay
+            if isinstance(scope, Call):
+                told = replay.claim_call(scope) if turn == OPENS else -1 if replay.is_repeated(scope) else None
+                if turn == ENDS:
+                    replay.ended(scope)
+                return told
+            if not isinstance(scope, Attempt) or scope.place is scope:
+                return None
+            if replay.is_repeated(scope.of):
+                return -1
+            return replay.claim_attempt(scope) if turn == OPENS else -1 if replay.is_pending(scope) else None
+
+    def _tell_again(
+        self, plan: Plan, scope: Scope, run: Run, event: Any, source: Any, seq: int = -1, turn: int = WITHIN
+    ) -> Envelope:
+        envelope = Envelope(event, run.id, seq, scope.start_id, now(), source, scope.attempt_number, replayed=True)
+        with run.tree.lock:
+            call = scope.call
+            alive = call is not None and not call.ended
+            if turn:
+                scope.turn(turn, envelope)
+            if call is None or not (alive or not call.ended):
+                emission = Emission(run, envelope, None, (), None)
+            else:
+                emission = Emission(run, envelope, call, call.hold(), None)
+            for worker in plan.queues:
+                worker.push(self, run, envelope)
+        self._spread(plan, emission)
+        for worker in plan.queues:
+            worker.wait_for_room()
+        return envelope
+
+    def _end_again(self, run: Run, event: RunEnded) -> bool:
+        log = run.tree.log
+        with run.tree.lock:
+            if log is None or log.replay is None or run.ended or not log.replay.is_repeated(run):
+                return False
+            log.replay.ended(run)
+            envelope = Envelope(event, run.id, -1, run.start_id, now(), replayed=True)
+            for sink in run.sinks:
+                sink.push(envelope)
+            run.retire(state_after(event))
+        try:
+            self._deliver(self._plan_of(event), run, envelope)
+        finally:
+            self._dismiss(run)
+        return True
 
     def _tree_outside(self) -> Tree:
         """The tree of a call outside any run: a lock of its own, and the numbers of the process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -60,6 +61,13 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that runs in this thread, or None; asyncio is not loaded to find out."""
     events = sys.modules.get("asyncio.events")
     return events._get_running_loop() if events is not None else None
+
+
+def strand() -> int:
+    """What tells this thread, or the task that runs in it, from all others that live."""
+    loop = running_loop()
+    task = sys.modules["asyncio"].current_task(loop) if loop is not None else None
+    return threading.get_ident() if task is None else id(task)
 
 
 # The same without a bus to choose, at the speed of C: what a plugin may offer for the hot path.

@@ -97,12 +97,16 @@ class Dispatch(Hooks):
             return self._emit_in_order(plan, scope, event, source)
         return self._emit_with_care(plan, scope, event, source)
 
-    def _open(self, run: Run, event: Any) -> None:
-        """Emit the event that opens a run."""
+    def _open(self, run: Run, event: Any, told: int | None) -> None:
+        """Emit the event that opens a run; ``told``: its number in the record that a resumed run repeats."""
         plan = self._plan_of(event)
         if self._redactors:
             event, plan = self._redact(run, event)
+        if told is not None:
+            self._tell_again(plan, run, run, event, None, told, OPENS)
+            return
         self._emit_in_order(plan, run, event, None, opens=True)
+        self._wait_if_sync(run)
 
     def _emit_with_care(self, plan: Plan, scope: Scope | None, event: Any, source: Any) -> Envelope | None:
         run = scope.run if scope is not None else None
@@ -112,6 +116,9 @@ class Dispatch(Hooks):
                 return None  # what a cancelled run still emits after its end is discarded
         if self._redactors:
             event, plan = self._redact(run, event)
+        if run is not None and run.tree.log is not None and run.tree.log.careful and not run.ended:
+            assert scope is not None
+            return self._emit_recorded(plan, scope, run, event, source)
         if scope is not None and scope is not run:
             return self._emit_in_scope(plan, scope, event, source, WITHIN)
         if run is None or run.ended:
@@ -241,6 +248,8 @@ class Dispatch(Hooks):
                     event, _ = self._redact(run, event)
                 except BaseException as error:
                     event, failure = withheld(event), error
+        if tree.log is not None and tree.log.replay is not None and self._end_again(run, event):
+            return
         after = None
         recorded = told = True
         try:
@@ -265,10 +274,11 @@ class Dispatch(Hooks):
                     failure = self._route(routers, run, envelope, failure)
                 finally:
                     tree.busy = False
-                    run.retire(_state_after(event))
+                    run.retire(state_after(event))
                     after, tree.after = tree.after, None
             if told:
                 self._deliver(self._plan_of(event), run, envelope)
+                self._wait_if_sync(run)
         finally:
             if run.ended:
                 self._dismiss(run)
@@ -294,12 +304,35 @@ class Dispatch(Hooks):
         """Emit an event of a call or an attempt: `Calls` knows how."""
         raise NotImplementedError
 
+    def _emit_recorded(self, plan: Plan, scope: Scope, run: Run, event: Any, source: Any) -> Envelope | None:
+        """Emit an event of a run that waits for the disk, or that was resumed: `Steps` knows how."""
+        raise NotImplementedError
+
+    def _tell_again(
+        self, plan: Plan, scope: Scope, run: Run, event: Any, source: Any, seq: int = -1, turn: int = WITHIN
+    ) -> Envelope:
+        """Tell of an event that a resumed run repeats: `Calls` knows how."""
+        raise NotImplementedError
+
+    def _end_again(self, run: Run, event: RunEnded) -> bool:
+        """End a run that a resumed one repeats; returns whether it is one: `Calls` knows how."""
+        raise NotImplementedError
+
+    def _wait_written(self, run: Run) -> None:
+        """Return when all that was emitted in a recorded run is on disk: `Recording` knows how."""
+        raise NotImplementedError
+
+    def _wait_if_sync(self, run: Run) -> None:
+        if run.tree.log is not None and run.tree.log.sync:
+            self._wait_written(run)
+
     def _dismiss(self, run: Run) -> None:
         """Forget a run that has ended: `Runs` knows which are live."""
         raise NotImplementedError
 
 
-def _state_after(event: RunEnded) -> str:
+def state_after(event: RunEnded) -> str:
+    """The state of a run that ended with ``event``."""
     if isinstance(event, RunFailed):
         return "failed"
     return "cancelled" if isinstance(event, RunCancelled) else "finished"

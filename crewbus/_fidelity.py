@@ -86,3 +86,35 @@ def is_same(one: Any, other: Any) -> bool:
     if _is_declared(type(one)):
         return all(is_same(getattr(one, name), getattr(other, name)) for name, _ in fields_of(type(one)))
     return bool(one == other or (one != one and other != other))
+
+
+_DEEPEST: Final = 200
+"""How deep a value may nest before it is taken to contain itself; JSON parsers give up at about a thousand."""
+
+
+def flaw(value: Any, at: str, depth: int = 0) -> str | None:
+    """What of ``value``, which stands at ``at``, JSON would not give back as it was; None where there is nothing."""
+    if depth > _DEEPEST:
+        return f"{at} nests deeper than {_DEEPEST} levels, or contains itself"
+    if type(value) is dict:
+        for key, inner in value.items():
+            if type(key) is not str:
+                return f"{at} has the key {key!r}, and JSON knows only strings as keys"
+            if found := flaw(key, f"a key of {at}") or flaw(inner, f"{at}[{key!r}]", depth + 1):
+                return found
+        return None
+    if type(value) is list:
+        return next(filter(None, (flaw(inner, f"{at}[{i}]", depth + 1) for i, inner in enumerate(value))), None)
+    if type(value) is str:
+        return None if value.isascii() or _is_writable(value) else f"{at} holds a lone surrogate, which is no text"
+    if value is None or type(value) in (bool, int, float):
+        return None
+    return f"{at} is a {type(value).__qualname__}, which JSON does not give back"
+
+
+def _is_writable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

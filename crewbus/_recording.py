@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import attrs
 
 from crewbus._calls import Calls
+from crewbus._entities import entities
+from crewbus._log import Durability, checked
 from crewbus._record import Record
 from crewbus._serialization import Codec
-from crewbus.abc import Store, StoredEvent
-from crewbus.events import Envelope
-from crewbus.exceptions import RecordingError, RunIdInUseError, RunNotFoundError
+from crewbus._tracking import Tracked, name_for
+from crewbus.abc import LANDMARKS, Store, StoredEvent
+from crewbus.events import Envelope, Truncated
+from crewbus.exceptions import (
+    EventTypeError,
+    InputError,
+    OversizedEventError,
+    RecordingError,
+    RunIdInUseError,
+    RunNotFoundError,
+)
 
 if TYPE_CHECKING:
     from crewbus._run import Run
 
-
+STORE: Final = "CREWBUS_STORE"
+"""The environment variable that names the URL of the store of a bus that was told of none."""
 DEFAULT_STORE: Final = "memory:"
-"""Where a bus records that was told of no store."""
+"""Where it records otherwise."""
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+"""How many bytes the JSON of one event may have, unless told otherwise."""
+_SHOWN: Final = 1024
+"""How many bytes are kept of an event that is truncated."""
+
+Oversized = Literal["refuse", "truncate"]
+"""What becomes of an event that is larger than the bound."""
+
+
+@attrs.frozen
+class Terms:
+    """How the runs that start from now on are recorded."""
+
+    durability: Durability = "async"
+    checkpoint_on: tuple[type, ...] = ()
+    max_event_bytes: int = MAX_EVENT_BYTES
+    oversized: Oversized = "refuse"
 
 
 class Recording(Calls):
@@ -31,6 +63,7 @@ class Recording(Calls):
         super().__init__(unscoped)
         self._runs: dict[str, Run] = {}
         self._armed = False
+        self._terms = Terms()
         self._store: Store | None = None
         self._store_url: str | None = None
         self._codec: Codec | None = None
@@ -47,26 +80,65 @@ class Recording(Calls):
         if self._store is None:
             with self._opening:
                 if self._store is None:
-                    self._store, self._store_url = self._open_store(DEFAULT_STORE), DEFAULT_STORE
+                    url = os.environ.get(STORE) or DEFAULT_STORE
+                    self._store, self._store_url = self._open_store(url), url
         return self._store
 
-    def enable_recording(self, store: Store | str | None = None) -> None:
+    def use_store(self, store: Store | str) -> None:
+        """Record to ``store``, a `Store` or the URL of one, and read from it, without arming anything.
+
+        Raises `RecordingError` if none can be opened, and if another is given while recorded runs are live.
+        """
+        if store in (self._store, self._store_url):
+            return
+        with self._registry:
+            recorded = [run.id for run in self._runs.values() if run.recorded]
+        if recorded:
+            raise RecordingError(f"live runs record to another store until they end: {', '.join(recorded[:3])}")
+        opened = self._open_store(store) if isinstance(store, str) else store
+        self._store, self._store_url = opened, store if isinstance(store, str) else None
+
+    def enable_recording(
+        self,
+        store: Store | str | None = None,
+        *,
+        durability: Durability = "async",
+        checkpoint_on: Iterable[type] = (),
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        oversized: Oversized = "refuse",
+    ) -> None:
         """Arm recording: root runs that start from now on are recorded, from their first event to their last.
 
-        ``store``: a `Store`, or the URL of one; by default the one in use, or else one in memory. Arming what
-        is armed changes nothing. Raises `RecordingError` if nothing would record, and if another store is
-        given while recorded runs are live.
+        ``store``: a `Store`, or the URL of one; by default the one in use, or else the one that the environment
+        variable ``CREWBUS_STORE`` names, or else one in memory. ``durability``: "async", an emission returns while the
+        event is on its way to the store; "sync", it is on disk. ``checkpoint_on``: event types after each of which a
+        checkpoint is saved, under the type's name. ``max_event_bytes`` bounds the JSON of one event: what is larger is
+        refused (`OversizedEventError`), or with ``oversized="truncate"`` recorded as a `Truncated`, unless a run is
+        resumed by it. Raises `RecordingError` if nothing would record, and if another store is given while recorded
+        runs are live.
         """
         self._require_recorder()
-        if store is not None and store not in (self._store, self._store_url):
-            with self._registry:
-                recorded = [run.id for run in self._runs.values() if run.recorded]
-            if recorded:
-                raise RecordingError(f"live runs record to another store until they end: {', '.join(recorded[:3])}")
-            opened = self._open_store(store) if isinstance(store, str) else store
-            self._store, self._store_url = opened, store if isinstance(store, str) else None
+        terms = Terms(checked(durability) or "async", tuple(checkpoint_on), max_event_bytes, oversized)
+        if oversized not in get_args(Oversized):
+            raise InputError(f"oversized={oversized!r}: choose 'refuse' or 'truncate'")
+        if max_event_bytes < _SHOWN:
+            raise InputError(f"max_event_bytes={max_event_bytes}: at least {_SHOWN}")
+        for cls in terms.checkpoint_on:
+            if not isinstance(cls, type):
+                raise EventTypeError(f"checkpoint_on takes event classes; got {cls!r}")
+        if store is not None:
+            self.use_store(store)
         _ = self.store
+        self._terms, before = terms, self._terms
+        for cls in before.checkpoint_on:
+            self.off(cls, self._checkpoint_after)
+        for cls in terms.checkpoint_on:
+            self.on(cls, self._checkpoint_after)
         self._armed = True
+
+    def _checkpoint_after(self, envelope: Envelope) -> None:
+        """Save a checkpoint after an event of a type that `enable_recording` was given: `Steps` knows how."""
+        raise NotImplementedError
 
     def _refuse_recorded(self, run_id: str) -> None:
         """Raise `RunIdInUseError` if a run of that id is recorded."""
@@ -82,15 +154,16 @@ class Recording(Calls):
         if self._runs:
             raise RecordingError(f"{len(self._runs)} runs are live ({', '.join(list(self._runs)[:3])}): end them first")
         if self._store is not None:
-            for root in self._store.roots():
-                self._store.drop(root)
+            store = self._store
+            for root in sorted(store.roots(), key=lambda root: -len(store.lineage(root))):  # forks first
+                store.drop(root)
 
     def record_of(self, run_id: str) -> Record:
         """The record of a run, live or finished; raises `RunNotFoundError` if there is none."""
-        root = self._store.root_of(run_id) if self._store is not None else None
-        if root is None or self._store is None:
-            raise RunNotFoundError(f"run {run_id} is not recorded: arm recording before it starts")
-        return Record(self._store, run_id, root, self.decode)
+        root = self.store.root_of(run_id)
+        if root is None:
+            raise RunNotFoundError(f"run {run_id} is not recorded in {self.store!r}: arm recording before it starts")
+        return Record(self.store, run_id, root, self.decode)
 
     def _arms(self, wanted: bool | None) -> bool:
         armed = self._armed if wanted is None else wanted
@@ -98,6 +171,9 @@ class Recording(Calls):
             self._require_recorder()
             _ = self.store
         return armed
+
+    def _is_sync(self, durability: Durability | None) -> bool:
+        return (durability or self._terms.durability) == "sync"
 
     def _require_recorder(self) -> None:
         if not self._recorders:
@@ -114,8 +190,11 @@ class Recording(Calls):
     def encode(self, envelope: Envelope) -> StoredEvent:
         """What a recorder writes of an envelope; raises `UnserializableError` if it would not come back as it was."""
         name, version, data = self._coder().encode(envelope.event)
+        if len(data) > self._terms.max_event_bytes:
+            name, version, data = self._oversized(name, version, data)
         source = envelope.source
         if source is not None and not isinstance(source, str):
+            self._track_source(envelope)
             source = type(source).__qualname__
         assert envelope.run_id is not None
         return StoredEvent(
@@ -129,6 +208,25 @@ class Recording(Calls):
             version,
             data,
         )
+
+    def _oversized(self, name: str, version: int, data: bytes) -> tuple[str, int, bytes]:
+        """What is recorded of an event that is larger than the bound; raises `OversizedEventError`."""
+        terms = self._terms
+        if terms.oversized == "refuse" or name in LANDMARKS:
+            raise OversizedEventError(
+                f"{name}: {len(data)} bytes of JSON, more than the {terms.max_event_bytes} that one event may have: "
+                "keep what is large elsewhere and record where, or raise max_event_bytes= of enable_recording()"
+            )
+        return self._coder().encode(Truncated(name, version, len(data), data[:_SHOWN].decode(errors="ignore")))
+
+    def _track_source(self, envelope: Envelope) -> None:
+        """Track an entity that is the source of an event of a recorded run, from its first on; under the lock."""
+        run = self._runs.get(envelope.run_id or "")
+        log = run.tree.log if run is not None else None
+        if log is None or entities.find_class(type(envelope.source)) is None:
+            return
+        if not any(tracked.entity is envelope.source for tracked in log.entities.values()):
+            log.entities[name_for(envelope.source, log.entities)] = Tracked(envelope.source)
 
     def decode(self, stored: StoredEvent) -> Envelope:
         """The envelope that was encoded; its source is a name. Raises `DecodeError`."""

@@ -7,24 +7,43 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from crewbus._callables import name_of
-from crewbus._context import running_loop, scope
+from crewbus._context import running_loop, scope, strand
+from crewbus._declared import Declared, Key
+from crewbus._log import Durability, Log
 from crewbus._scope import Scope
 from crewbus._tree import CANCELLED, UNSTARTED, Tree
 from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
-from crewbus.exceptions import Cancelled, RecordingError, RunCancelledError, RunError, text_of
+from crewbus.exceptions import (
+    Cancelled,
+    RecordingError,
+    ReplayMismatch,
+    RunCancelledError,
+    RunError,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
     from crewbus._call import Call
+    from crewbus._step import Step
 
 __all__ = ["Run", "Sink"]
 
+T = TypeVar("T")
+
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Wanted(NamedTuple):
+    """How a run is to be recorded; None: as its bus says."""
+
+    record: bool | None = None
+    durability: Durability | None = None
 
 
 class Sink(Protocol):
@@ -65,7 +84,7 @@ class Run(Scope):
         name: str | None,
         run_id: str | None,
         tags: Mapping[str, str] | None,
-        record: bool | None,
+        wanted: Wanted,
     ) -> None:
         super().__init__(bus, UNSTARTED)
         self.id: str = run_id if run_id is not None else new_id()
@@ -84,7 +103,7 @@ class Run(Scope):
         self.sinks: tuple[Sink, ...] = ()
         """The buffers of this run's own streams, for routers."""
         self.cancel_reason: str | None = None
-        self._wanted = record
+        self._wanted = wanted
         self._told: weakref.WeakSet[Any] | None = None
 
     def __repr__(self) -> str:
@@ -94,6 +113,11 @@ class Run(Scope):
     def recorded(self) -> bool:
         """Whether this run's recording is armed."""
         return self.tree.recorded
+
+    @property
+    def epoch(self) -> int:
+        """With which epoch of the store a resumed run is recorded; 0 for one that was never recorded before."""
+        return self.tree.log.epoch if self.tree.log is not None else 0
 
     @property
     def over(self) -> bool:
@@ -114,6 +138,20 @@ class Run(Scope):
     def base(self) -> Tree:
         """The tree that it shares with its root."""
         return self.tree
+
+    @property
+    def place(self) -> Run:
+        """Itself: what steps are called in is a run, or another step."""
+        return self
+
+    @property
+    def around(self) -> Run | Step | None:
+        """The run or step that it is nested in, or None."""
+        if self.parent is None:
+            return None
+        around = self.bus._own(self.outer)
+        place = around.place if around is not None else None
+        return place if place is not None and place.run is self.parent else self.parent
 
     def _here(self) -> Scope:
         here = scope.get()
@@ -168,12 +206,7 @@ class Run(Scope):
         ``sinks`` get its frames from the first on. Raises `RunIdInUseError`, `RecordingError`, `RunCancelledError` if
         it was cancelled before, and `RunError` if it was started before.
         """
-        if self.state != "new":
-            raise RunError(f"run {self.id} is {self.state}; a run is started once: make another with bus.run()")
-        if self.cancel_reason is not None:
-            self.state = "cancelled"
-            raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
-        self.outer = scope.get()
+        self._refuse_to_start()
         around = self.bus._own(self.bus._scope())
         parent = around.run if around is not None else None
         if parent is not None:
@@ -184,27 +217,52 @@ class Run(Scope):
         else:
             self.tree = Tree()
         self._arm()
-        self.bus._admit(self, sinks)
+        told = self.bus._claim_run(self)
+        self.bus._admit(self, sinks, known=told is not None)
         try:
-            self.bus._announce(self, self._started())
+            self.bus._announce(self, self._started(), told)
         except BaseException:
             self.bus._withdraw(self)
             raise
 
+    def _refuse_to_start(self) -> None:
+        if self.state != "new":
+            raise RunError(f"run {self.id} is {self.state}; a run is started once: make another with bus.run()")
+        if self.cancel_reason is not None:
+            self.state = "cancelled"
+            raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
+        self.outer = scope.get()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Bear the tags of the record."""
+        self.tags = MappingProxyType(dict(tags)) if tags else _NO_TAGS
+
     def _arm(self) -> None:
-        tree, wanted = self.tree, self._wanted
+        tree, (record, durability) = self.tree, self._wanted
         if self.parent is None:
-            tree.recorded = self.bus._arms(wanted)
+            tree.recorded = self.bus._arms(record)
+            if tree.recorded:
+                tree.log = Log(self.bus._is_sync(durability))
             tree.judge()
-        elif wanted is not None and wanted != tree.recorded:
-            state = "is not" if wanted else "is"
+        elif record is not None and record != tree.recorded:
+            state = "is not" if record else "is"
             raise RecordingError(
-                f"run {self.id}: record={wanted} inside the root run {self.root.id}, which {state} recorded: "
+                f"run {self.id}: record={record} inside the root run {self.root.id}, which {state} recorded: "
                 "nested runs share their root's record; say it at the root"
             )
 
     def _started(self) -> RunStarted:
         return RunStarted(self.name, dict(self.tags), self.parent.id if self.parent is not None else None)
+
+    def settle_in(self) -> None:
+        """Have this thread or task be the one that the run goes on in: its steps are told in their order here."""
+        if self.tree.log is not None:
+            self.tree.log.strands[self] = strand()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.settle_in()
+        return self
 
     def retire(self, state: str) -> None:
         """Be over, with this state, and take the sinks along; called under the lock."""
@@ -222,7 +280,7 @@ class Run(Scope):
         self.tree.busy, self.tree.after = False, None
         self.tree.sinks = self.tree.live = 0
         self.state, self.ended, self.sinks = "finished", True, ()
-        self.tree.recorded = False
+        self.tree.recorded, self.tree.log = False, None
         self.tree.judge()
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -232,7 +290,42 @@ class Run(Scope):
             self.bus._end(self, ending(error, next(reasons, None)))
 
     def _exit(self, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                self.bus._refuse_rest(self)
+        except ReplayMismatch as mismatch:
+            self.finish(mismatch)
+            raise
         self.finish(error)
+
+    # Recording
+
+    def step(self, name: str, fn: Callable[..., T], /, *args: Any, key: Key | None = None, **kwargs: Any) -> T:
+        """Call ``fn(*args, **kwargs)`` as the step ``name`` of this run, and return what it returns.
+
+        Of an async function it is a coroutine, to be awaited. See `crewbus.step`.
+        """
+        return self.bus._perform(Declared(name, fn, key), self._here(), args, kwargs)  # type: ignore[no-any-return]
+
+    def checkpoint(self, name: str) -> Envelope | None:
+        """Save a position to resume or fork from, with the state of the tracked entities; it is on disk on return.
+
+        Returns None where the run is not recorded. Raises `RecordingError`, and `UnserializableError` for an entity
+        that would not come back as it is. On an event loop: ``await run.acheckpoint(name)``.
+        """
+        return self.bus._checkpoint(self._here(), name)
+
+    async def acheckpoint(self, name: str) -> Envelope | None:
+        """As `checkpoint`, without blocking the loop."""
+        return await self.bus._acheckpoint(self._here(), name)
+
+    def track(self, name: str, entity: T) -> T:
+        """Have checkpoints keep the state of ``entity``, an instance of a registered type, under ``name``; returns it.
+
+        Does nothing where the run is not recorded. Raises `UnregisteredEventError`: see `crewbus.register_entity`.
+        """
+        self.bus._track(self, name, entity)
+        return entity
 
 
 def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:

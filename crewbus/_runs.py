@@ -10,8 +10,10 @@ from crewbus._buffer import Buffer, Slow, buffers_of
 from crewbus._callables import is_text, name_of
 from crewbus._context import running_loop
 from crewbus._deadline import deadline
-from crewbus._recording import Recording
-from crewbus._run import Run, Sink, reach
+from crewbus._follow import Cursor, Follower
+from crewbus._log import Durability, checked
+from crewbus._run import Run, Sink, Wanted, reach
+from crewbus._steps import Steps
 from crewbus._stream import OwnedStream, Stream, StreamOptions
 from crewbus._submit import Job
 from crewbus._work import Work
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Runs(Recording):
+class Runs(Steps):
     """Starts and ends runs, and streams them."""
 
     def __init__(self, unscoped: str) -> None:
@@ -45,11 +47,13 @@ class Runs(Recording):
         id: str | None = None,  # noqa: A002 - what users look for
         tags: Mapping[str, str] | None = None,
         record: bool | None = None,
+        durability: Durability | None = None,
     ) -> Run:
         """A run, to be entered with ``with`` or ``async with``: nested in the run in scope then, or a root.
 
         ``id`` must be of no live run and no recorded one (`RunIdInUseError`). ``tags`` map strings to strings.
         ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
+        ``durability``: as for `enable_recording`; None: as that says.
         """
         if id is not None and not is_text(id):
             raise RunError(f"a run id is a string that is not empty; got {id!r}")
@@ -58,7 +62,11 @@ class Runs(Recording):
         for key, value in (tags or {}).items():
             if not (is_text(key) and isinstance(value, str)):
                 raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
-        return Run(cast("Bus", self), name, id, tags, record)
+        return Run(cast("Bus", self), name, id, tags, Wanted(record, checked(durability)))
+
+    def resume(self, run_id: str, at: str | None = None) -> Run:
+        """A recorded run, to be gone on with: `Resumption` knows how."""
+        raise NotImplementedError
 
     @property
     def runs(self) -> list[Run]:
@@ -66,8 +74,8 @@ class Runs(Recording):
         with self._registry:
             return list(self._runs.values())
 
-    def _admit(self, run: Run, sinks: Iterable[Sink]) -> None:
-        if run.named:
+    def _admit(self, run: Run, sinks: Iterable[Sink], known: bool = False) -> None:
+        if run.named and not known:
             self._refuse_recorded(run.id)
         with self._registry:
             if self.closed:
@@ -83,9 +91,9 @@ class Runs(Recording):
             if sink is not None:
                 sink.attach(run)
 
-    def _announce(self, run: Run, started: RunStarted) -> None:
+    def _announce(self, run: Run, started: RunStarted, told: int | None = None) -> None:
         self._tell("crewbus_run_start", run=run)
-        self._open(run, started)
+        self._open(run, started, told)
 
     def _withdraw(self, run: Run) -> None:
         with run.tree.lock:
@@ -103,6 +111,8 @@ class Runs(Recording):
             if self._runs.get(run.id) is run:
                 del self._runs[run.id]
         self._tell("crewbus_run_finish", run=run)
+        if run.over and run.tree.log is not None:
+            run.tree.log.let_go()
 
     # Streams
 
@@ -117,7 +127,10 @@ class Runs(Recording):
         """
         chosen = options or StreamOptions()
         name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
-        run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record)
+        if chosen.resume is not None:
+            run = self.resume(chosen.resume, chosen.at)
+        else:
+            run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record, durability=chosen.durability)
         work = Work(fn, args, kwargs, run)
         buffer = Buffer(run.id, chosen.bound, chosen.slow)
         return OwnedStream(run, work, buffer, chosen.grace)
@@ -152,12 +165,29 @@ class Runs(Recording):
             raise
         return job.future
 
-    def subscribe(self, run_id: str, *, timeout: float | None = 30.0, bound: int = 1024, slow: Slow = "drop") -> Stream:
-        """Watch a run of this process, from now on, or from its start if it has not started yet.
+    def subscribe(
+        self,
+        run_id: str,
+        *,
+        after: str | None = None,
+        timeout: float | None = 30.0,
+        bound: int = 1024,
+        slow: Slow = "drop",
+    ) -> Stream:
+        """Watch a run, from now on, or from its start if it has not started yet; leaving the stream cancels nothing.
 
-        Leaving the stream cancels nothing. A run that does not start within ``timeout`` seconds (None: no
+        Without ``after`` it is a run of this process. One that does not start within ``timeout`` seconds (None: no
         limit) ends the watch with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
+
+        ``after`` is a cursor (`Stream.cursor` of a stream of that run, or "start"), and the run a recorded one, of any
+        process that writes to the same store: what its consumer has not seen is read from the record, and what is
+        recorded from now on. What it has seen and the record has not is taken back first. When whoever carries out the
+        run is gone the last frame is `RunInterrupted`; a run that is resumed later is followed by the cursor again.
+        Raises `RunNotFoundError`, and `InputError` for what is no cursor.
         """
+        if after is not None:
+            cursor = Cursor.parse(after)
+            return Stream(run_id, Follower(self.record_of(run_id), self.store, cursor))
         buffer = Buffer(run_id, bound, slow, deadline(timeout))
         with self._registry:
             if self.closed:

@@ -15,7 +15,9 @@ from crewbus.exceptions import InputError, RunError, text_of
 if TYPE_CHECKING:
     from crewbus._bus import Bus
     from crewbus._call import Call
+    from crewbus._log import Base
     from crewbus._run import Run
+    from crewbus._step import Step
 
 __all__ = ["Attempt"]
 
@@ -67,6 +69,11 @@ class Scope:
     @property
     def base(self) -> Tree:
         """The tree whose lock its emissions take."""
+        raise NotImplementedError
+
+    @property
+    def place(self) -> Run | Step | None:
+        """The innermost run or step that it belongs to, or None."""
         raise NotImplementedError
 
     def emit(self, event: Any, source: Any = None) -> Envelope | None:
@@ -173,11 +180,12 @@ class Attempt(Scope):
     is made in its place, as with a timeout and a retry around it.
     """
 
-    __slots__ = ("_born", "_number", "_of", "_started", "ended", "failed", "opened", "since")
+    __slots__ = ("_born", "_number", "_started", "ended", "failed", "of", "opened", "since", "steps")
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.bus, INNER)
-        self._of = of
+        self.of = of
+        """What it is an attempt at."""
         self._number = number
         self._started = False
         self._born = generation.number
@@ -187,24 +195,31 @@ class Attempt(Scope):
         self.since = 0
         self.opened: list[str] = []
         """The ids of what opened in it, its own first: the parents of what it streams."""
+        self.steps: list[tuple[Base, int]] = []
+        """The steps that finished in it, in a recorded run: made anew if it is taken back."""
 
     def __repr__(self) -> str:
-        return f"<Attempt {self.attempt_number} at {self._of!r}>"
+        return f"<Attempt {self.attempt_number} at {self.of!r}>"
 
     @property
     def run(self) -> Run | None:
         """The run that it belongs to, or None."""
-        return self._of.run
+        return self.of.run
 
     @property
     def call(self) -> Call | None:
         """The call that it belongs to, or None."""
-        return self._of.call
+        return self.of.call
 
     @property
     def base(self) -> Tree:
         """The tree whose lock its emissions take."""
-        return self._of.base
+        return self.of.base
+
+    @property
+    def place(self) -> Run | Step | None:
+        """The innermost run or step that it belongs to, or None."""
+        return self.of.place
 
     @property
     def number(self) -> int:
@@ -216,11 +231,11 @@ class Attempt(Scope):
         if self._started:
             raise RunError(f"{self!r} was started before: make another with attempt()")
         self.outer = scope.get()
-        self._of = _going_on(self._of._here())
-        if self._of.start_id is None:
-            raise RunError(f"{self._of!r} has not started: an attempt is part of what goes on")
-        self._open_under(self._of)
-        self.attempts = (*self._of.attempts, self)
+        self.of = _going_on(self.of._here())
+        if self.of.start_id is None:
+            raise RunError(f"{self.of!r} has not started: an attempt is part of what goes on")
+        self._open_under(self.of)
+        self.attempts = (*self.of.attempts, self)
         self.attempt_number = self._number or self._follow(_tried.get())
         self._started, self.ended = True, False
         try:
@@ -231,7 +246,7 @@ class Attempt(Scope):
 
     def _follow(self, tried: Tried | None) -> int:
         """The number after the attempt that was made before, where it was one at the same."""
-        if tried is None or tried.at != self._of.start_id:
+        if tried is None or tried.at != self.of.start_id:
             return 1
         if tried.cancelled is not None:
             tried.cancelled._take_back("cancelled, and made anew")
@@ -246,7 +261,7 @@ class Attempt(Scope):
     def finish(self) -> None:
         """End the attempt: it succeeded. Ending it again does nothing."""
         if self._end():
-            self.opened = []
+            self.opened, self.steps = [], []
             if _tried.get() is not None:
                 _tried.set(None)
 
@@ -258,7 +273,7 @@ class Attempt(Scope):
         if not self._end():
             return
         cancelled = None if isinstance(error, Exception | str) else self
-        _tried.set(Tried(self._of.start_id, self.attempt_number, cancelled))
+        _tried.set(Tried(self.of.start_id, self.attempt_number, cancelled))
         if cancelled is None:
             self._take_back(error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}")
 
@@ -272,7 +287,16 @@ class Attempt(Scope):
         with self.base.lock:
             self.failed = True
             parents = tuple(self.opened)
+            self._undo()
         self.bus._turn(self, Retracted(self.since, reason, parents), ENDS)
+
+    def _undo(self) -> None:
+        """Have the steps that finished in it be made anew; called under the lock."""
+        log = self.base.log
+        steps, self.steps = self.steps, []
+        if log is not None:
+            for base, ordinal in steps:
+                log.ordinals.give_back(base, ordinal)
 
     def _exit(self, error: BaseException | None) -> None:
         if error is None:
@@ -284,5 +308,5 @@ class Attempt(Scope):
 def _going_on(scope: Scope) -> Scope:
     """``scope``, or what is around it where it is an attempt that has ended: a retry may be made in the failed one."""
     while isinstance(scope, Attempt) and scope.ended:
-        scope = scope._of
+        scope = scope.of
     return scope

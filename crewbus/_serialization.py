@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from crewbus._fidelity import fields_of, is_exact, is_same
-from crewbus.events import EventType, UnknownEvent, event_type_of, find_event_type
+from crewbus._entities import entities
+from crewbus._fidelity import fields_of, flaw, is_exact, is_same
+from crewbus._registry import EventType
+from crewbus.events import UnknownEvent, event_type_of, event_type_or_none, find_event_type
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
 
 if TYPE_CHECKING:
@@ -18,8 +20,21 @@ Encode = Callable[[Any], bytes]
 _dump: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
+BY_ANNOTATION: Final = "->"
+"""In the place of a type's name: a value that is read by the return annotation of its step's function."""
+
+
+class Written(NamedTuple):
+    """A value as JSON can hold it, and by what it is read."""
+
+    data: Any
+    type: str | None
+    """The name of a registered type, `BY_ANNOTATION`, or None: it is plain JSON."""
+    version: int
+
+
 class Codec:
-    """Encodes and decodes events; one per bus, since plugins may configure its converter."""
+    """Encodes and decodes events and values; one per bus, since plugins may configure its converter."""
 
     def __init__(self, configure: Callable[[cattrs.Converter], object] | None = None) -> None:
         from cattrs.preconf.json import make_converter  # loaded at first use: most buses never record
@@ -38,15 +53,18 @@ class Codec:
         if type(event) is UnknownEvent:
             return event.name, event.version, self._untouched(event)
         registered = event_type_of(type(event))
+        return registered.name, registered.version, self._encode(registered, event)
+
+    def _encode(self, registered: EventType, value: Any) -> bytes:
         encode = self._encoders.get(registered)
         if encode is None:
             encode = self._encoders[registered] = self._encoder(registered)
         try:
-            return registered.name, registered.version, encode(event)
+            return encode(value)
         except UnserializableError:
             raise
         except Exception as error:
-            raise UnserializableError(f"{registered.name}: {self._blame(registered, event)}: {error}") from error
+            raise UnserializableError(f"{registered.name}: {self._blame(registered, value)}: {error}") from error
 
     @staticmethod
     def _untouched(event: UnknownEvent) -> bytes:
@@ -64,11 +82,63 @@ class Codec:
         try:
             if registered is None or registered.version < version:
                 return UnknownEvent(name, version, data.decode())
-            return self._structure(registered, json.loads(data))
+            return self._structure(registered, version, json.loads(data))
         except Exception as error:  # hostile bytes meet whatever a structure hook raises
             raise DecodeError(f"{name} version {version}: {_first_line(error)}") from error
 
-    def _structure(self, registered: EventType, raw: Any) -> Any:
+    # Values: the results of steps, the states of entities
+
+    def write(self, value: Any, annotation: Any, what: str) -> Written:
+        """``value`` as JSON can hold it; raises `UnserializableError`, naming ``what`` and the place in it, otherwise.
+
+        It is read by its type where that is registered, as plain JSON where that gives back the same, or else by
+        ``annotation`` (``Any``: there is none).
+        """
+        registered = entities.find_class(type(value)) or event_type_or_none(type(value))
+        if registered is not None:
+            return Written(json.loads(self._encode(registered, value)), registered.name, registered.version)
+        fault = flaw(value, "result")
+        if fault is None:
+            return Written(value, None, 0)
+        if annotation is not Any:
+            try:
+                data = json.loads(self._write(value, annotation))
+                if is_same(self._converter.structure(data, annotation), value):
+                    return Written(data, BY_ANNOTATION, 0)
+            except Exception as error:  # cattrs meets whatever was annotated
+                fault += f"; by the annotation {annotation!r} it can't be read back either ({_first_line(error)})"
+        raise UnserializableError(
+            f"{what}: {fault}: return what JSON can hold, annotate what is returned, or register its type with "
+            "crewbus.register_entity()"
+        )
+
+    def write_entity(self, entity: Any) -> Written:
+        """The state of ``entity``; raises `UnregisteredEventError` and `UnserializableError`."""
+        registered = entities.of(type(entity))
+        return Written(json.loads(self._encode(registered, entity)), registered.name, registered.version)
+
+    def read(self, written: Written, annotation: Any) -> Any:
+        """The value that was written; raises `DecodeError`, also for a type that is not registered or newer here."""
+        data, name, version = written
+        try:
+            if name is None:
+                return data
+            if name == BY_ANNOTATION:
+                return self._converter.structure(data, annotation)
+            registered = entities.find(name) or find_event_type(name)
+            if registered is None or registered.version < version:
+                known = "not registered" if registered is None else f"registered as version {registered.version}"
+                raise DecodeError(f"{name} version {version} is {known} here")
+            return self._structure(registered, version, data)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise DecodeError(f"{name} version {version}: {_first_line(error)}") from error
+
+    def _structure(self, registered: EventType, version: int, raw: Any) -> Any:
+        for older in range(version, registered.version):
+            upgrade = registered.upgrades.get(older)
+            raw = raw if upgrade is None else upgrade(raw)
         if registered.structure is not None:
             return registered.structure(raw)
         return self._converter.structure(raw, registered.cls)

@@ -6,15 +6,18 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import copy_context
+from operator import length_hint
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
+from typing import Generic, Self, TypeVar, cast
 
 import attrs
 
 from crewbus._buffer import Buffer, Slow
 from crewbus._context import running_loop
 from crewbus._deadline import deadline, left
+from crewbus._follow import Cursor, Follower
 from crewbus._guard import level_outside
+from crewbus._log import Durability
 from crewbus._run import Run
 from crewbus._transcript import Transcript
 from crewbus._work import Work
@@ -28,12 +31,12 @@ from crewbus.exceptions import (
     RunError,
 )
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["OwnedStream", "Slow", "Stream", "StreamOptions"]
 
 T = TypeVar("T")
+
+Source = Buffer | Follower
+"""What a stream takes from."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +51,12 @@ class StreamOptions:
     """The run's tags."""
     record: bool | None = None
     """Whether to arm this run's recording; None: as the bus is."""
+    durability: Durability | None = None
+    """When an emission of the recorded run returns: see `Bus.enable_recording`; None: as the bus says."""
+    resume: str | None = None
+    """The id of a recorded run to resume, in the place of a new one: see `Bus.resume`."""
+    at: str | None = None
+    """The checkpoint to resume it from; None: its end."""
     bound: int = 1024
     """How many frames may wait for the consumer."""
     slow: Slow = "block"
@@ -64,12 +73,13 @@ class Stream:
     was left. It is a context manager of both kinds, and leaving it releases all it holds.
     """
 
-    __slots__ = ("__weakref__", "_batch", "_buffer", "_mode", "_transcript", "run_id")
+    __slots__ = ("__weakref__", "_batch", "_buffer", "_given", "_mode", "_transcript", "run_id")
 
-    def __init__(self, run_id: str, buffer: Buffer) -> None:
+    def __init__(self, run_id: str, buffer: Source) -> None:
         self.run_id = run_id
         self._buffer = buffer
         self._batch: Iterator[Envelope] = iter(())
+        self._given: list[Envelope] = []
         self._mode: str | None = None
         self._transcript = Transcript()
 
@@ -127,10 +137,23 @@ class Stream:
             self._finish()
             raise StopAsyncIteration
         self._transcript.add(found)
+        self._given = found
         if len(found) > 1:
             self._batch = iter(found)
             next(self._batch)
         return found[0]
+
+    @property
+    def cursor(self) -> str | None:
+        """Where its consumer stands: what to give as ``after=`` to `Bus.subscribe`, in whichever process, to go on.
+
+        None where the run is not recorded, or nothing was consumed yet.
+        """
+        lives = self._buffer.lives
+        given = len(self._given) - length_hint(self._batch)
+        if lives is None or given == 0:
+            return None
+        return str(Cursor(self._given[given - 1].seq, lives, self._transcript.floor))
 
     def batches(self) -> Batches:
         """Iterate, with ``for`` or ``async for``, over lists of the frames that are there, at once."""
@@ -144,6 +167,7 @@ class Stream:
     def _took(self, batch: list[Envelope]) -> list[Envelope]:
         if batch:
             self._transcript.add(batch)
+            self._given = batch
         else:
             self._finish()
         return batch
@@ -228,10 +252,11 @@ class OwnedStream(Stream, Generic[T]):
     ``with`` if nobody asked. Leaving early cancels the run and waits up to ``grace`` seconds for the work to end.
     """
 
-    __slots__ = ("_asked", "_begun", "_grace", "_run", "_work")
+    __slots__ = ("_asked", "_begun", "_grace", "_own", "_run", "_work")
 
     def __init__(self, run: Run, work: Work, buffer: Buffer, grace: float) -> None:
         super().__init__(run.id, buffer)
+        self._own = buffer
         self._run = run
         self._work = work
         self._grace = grace
@@ -252,7 +277,8 @@ class OwnedStream(Stream, Generic[T]):
         if self._begun or self._buffer.closed:
             return
         context = copy_context()
-        self._run.start(self._buffer)
+        self._run.start(self._own)
+        self.run_id = self._run.id
         self._begun = True
         self._work.begin(context)
 

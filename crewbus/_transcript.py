@@ -10,12 +10,14 @@ from crewbus.events import Chunk, Envelope, Retracted
 class Transcript:
     """The text chunks of a stream, in order, each with its number and what it belongs to."""
 
-    __slots__ = ("_numbers", "_parents", "_texts")
+    __slots__ = ("_numbers", "_parents", "_texts", "floor")
 
     def __init__(self) -> None:
         self._numbers = array("q")
         self._parents: list[str | None] = []
         self._texts: list[str] = []
+        self.floor: int | None = None
+        """From which number on something was taken back; None: nothing was."""
 
     def add(self, batch: list[Envelope]) -> None:
         """Take what the stream hands out."""
@@ -27,6 +29,7 @@ class Transcript:
                     self._parents.append(envelope.parent)
                     self._texts.append(event.text)
             elif isinstance(event, Retracted):
+                self.floor = event.since if self.floor is None else min(self.floor, event.since)
                 self._retract(event)
 
     def _retract(self, event: Retracted) -> None:

@@ -82,6 +82,7 @@ class Work:
     async def _perform(self) -> None:
         assert self._call is not None
         result, error = None, None
+        self.run.settle_in()
         try:
             result = await self._call()
         except BaseException as raised:
@@ -92,6 +93,7 @@ class Work:
     def _serve(self) -> None:
         assert self._call is not None
         result, error = None, None
+        self.run.settle_in()
         try:
             result = self._call()
             if inspect.isawaitable(result):
@@ -105,6 +107,7 @@ class Work:
         import asyncio  # loaded at first use
 
         async def main() -> Any:
+            self.run.settle_in()
             self.loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
             if self.run.cancel_reason is not None:
                 raise asyncio.CancelledError
@@ -116,7 +119,7 @@ class Work:
         self._call = self._task = None
         self.result, self.error, self.settled = result, error, True
         try:
-            self.run.finish(error)
+            self.run._exit(error)
         except BaseException as failure:
             self.result, self.error = None, failure
         finally:

@@ -7,7 +7,8 @@ from typing import Any, Final, TypeVar, dataclass_transform, overload
 
 import attrs
 
-from crewbus.exceptions import EventTypeError, UnregisteredEventError
+from crewbus._registry import EventType, Registry, Unstructure, Upgrades
+from crewbus.exceptions import EventTypeError
 
 __all__ = [
     "AttemptStarted",
@@ -16,8 +17,10 @@ __all__ = [
     "CallFailed",
     "CallFinished",
     "CallStarted",
+    "CheckpointSaved",
     "Chunk",
     "Dropped",
+    "EntitySaved",
     "Envelope",
     "EventType",
     "Retracted",
@@ -25,7 +28,15 @@ __all__ = [
     "RunEnded",
     "RunFailed",
     "RunFinished",
+    "RunForked",
+    "RunInterrupted",
+    "RunResumed",
     "RunStarted",
+    "StepEnded",
+    "StepFailed",
+    "StepFinished",
+    "StepStarted",
+    "Truncated",
     "UnknownEvent",
     "event",
     "event_type_of",
@@ -35,8 +46,6 @@ __all__ = [
 ]
 
 C = TypeVar("C", bound=type)
-Structure = Callable[[Any], Any]
-Unstructure = Callable[[Any], Any]
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -48,7 +57,8 @@ class Envelope:
     run_id: str | None
     """The run it was emitted in; None outside any run."""
     seq: int
-    """Its number: gapless within a root run and the runs nested in it, from 0; outside runs, per process."""
+    """Its number: gapless within a root run and the runs nested in it, from 0; outside runs, per process.
+    -1 where a resumed run emits again what its record holds."""
     parent: str | None
     """`id` of the envelope that opened what it belongs to: the start of its run, call or attempt; for a start, that of
     what is around it."""
@@ -67,41 +77,7 @@ class Envelope:
         return f"{self.run_id or 'unscoped'}:{self.seq}"
 
 
-@attrs.frozen(eq=False)
-class EventType:
-    """A registered event type: the class and how its instances are written and read. Registering anew makes another."""
-
-    cls: type
-    name: str
-    version: int = 1
-    structure: Structure | None = None
-    unstructure: Unstructure | None = None
-
-
-@attrs.frozen
-class Family:
-    """What was registered for a class and its subclasses."""
-
-    version: int
-    structure: Callable[[Any, type], Any] | None
-    unstructure: Unstructure | None
-
-    def structure_for(self, cls: type) -> Structure | None:
-        """How instances of ``cls``, one of the family, are read."""
-        structure = self.structure
-        return None if structure is None else lambda data: structure(data, cls)
-
-    def admit(self, cls: type) -> EventType:
-        """Register ``cls``, one of the family."""
-        name = _qualified(cls)
-        registered = EventType(cls, name, self.version, self.structure_for(cls), self.unstructure)
-        _by_class[cls] = _by_name[name] = registered
-        return registered
-
-
-_families: Final[dict[type, Family]] = {}
-_by_class: Final[dict[type, EventType]] = {}
-_by_name: Final[dict[str, EventType]] = {}
+_events: Final = Registry("an event type", "decorate it with @crewbus.event, or call crewbus.register_event({name})")
 
 
 def register_event(
@@ -112,6 +88,7 @@ def register_event(
     structure: Callable[..., Any] | None = None,
     unstructure: Unstructure | None = None,
     subclasses: bool = False,
+    upgrades: Upgrades | None = None,
 ) -> C:
     """Register ``cls`` as an event type, at any time, and return it.
 
@@ -120,29 +97,13 @@ def register_event(
     ``unstructure(instance)`` gives what JSON can hold, ``structure(that)`` gives an instance back; whether it is
     the same is then their affair. Both may be left out for attrs classes and dataclasses. With ``subclasses`` all
     subclasses are event types too, also those defined later, each under its own module and name; ``structure(that,
-    cls)`` is then told which one. A class defined again under its own module and name (a reloaded module, a
+    cls)`` is then told which one. ``upgrades`` says how older records are read: by version, what makes of that
+    version's JSON the next one's. A class defined again under its own module and name (a reloaded module, a
     factory) takes the name over.
 
     Raises `EventTypeError` when ``cls`` is not a class, or the name belongs to another class.
     """
-    if not isinstance(cls, type):
-        raise EventTypeError(f"an event type is a class; got {cls!r}, an instance of {type(cls).__name__}")
-    if (structure is None) != (unstructure is None):
-        raise EventTypeError(f"{_qualified(cls)}: give both structure= and unstructure=, or neither")
-    if version < 1:
-        raise EventTypeError(f"{_qualified(cls)}: versions count from 1; got {version}")
-    name = name or _qualified(cls)
-    known = _by_name.get(name)
-    if known is not None and known.cls is not cls and _qualified(known.cls) != _qualified(cls):
-        raise EventTypeError(
-            f"the event name {name!r} belongs to {_qualified(known.cls)}; give {_qualified(cls)} another name="
-        )
-    if subclasses:
-        _families[cls] = Family(version, structure, unstructure)
-        structure = _families[cls].structure_for(cls)
-    registered = EventType(cls, name, version, structure, unstructure)
-    _by_class[cls] = registered
-    _by_name[name] = registered
+    _events.register(cls, name, version, structure, unstructure, subclasses, upgrades)
     return cls
 
 
@@ -151,14 +112,22 @@ def register_event(
 def event(cls: C, /) -> C: ...
 @overload
 @dataclass_transform(field_specifiers=(attrs.field,))
-def event(*, name: str | None = None, version: int = 1, frozen: bool = False) -> Callable[[C], C]: ...
+def event(
+    *, name: str | None = None, version: int = 1, frozen: bool = False, upgrades: Upgrades | None = None
+) -> Callable[[C], C]: ...
 @dataclass_transform(field_specifiers=(attrs.field,))
 def event(
-    cls: C | None = None, /, *, name: str | None = None, version: int = 1, frozen: bool = False
+    cls: C | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    frozen: bool = False,
+    upgrades: Upgrades | None = None,
 ) -> C | Callable[[C], C]:
     """Make a class an event: an attrs class, registered for decoding.
 
-    ``name`` and ``version`` are as for `register_event`; ``frozen=True`` makes instances immutable,
+    ``name``, ``version`` and ``upgrades`` are as for `register_event`; ``frozen=True`` makes instances immutable,
     at the price of a slower constructor. A class that attrs has already defined is registered as it is.
 
     >>> @event(name="acme.Greeted")
@@ -173,49 +142,29 @@ def event(
             raise EventTypeError(f"@event goes on a class; got {plain!r}")
         ready = "__attrs_attrs__" in plain.__dict__
         defined = plain if ready else attrs.define(plain, frozen=frozen)
-        return register_event(defined, name=name, version=version)
+        return register_event(defined, name=name, version=version, upgrades=upgrades)
 
     return declare if cls is None else declare(cls)
 
 
 def event_type_of(cls: type) -> EventType:
     """The registration of ``cls``; raises `UnregisteredEventError` where there is none."""
-    try:
-        return _by_class[cls]
-    except KeyError:
-        for base in cls.__mro__:
-            if base in _families:
-                return _families[base].admit(cls)
-        raise UnregisteredEventError(
-            f"{_qualified(cls)} is not an event type: decorate it with @crewbus.event, "
-            f"or call crewbus.register_event({cls.__name__})"
-        ) from None
+    return _events.of(cls)
+
+
+def event_type_or_none(cls: type) -> EventType | None:
+    """The registration of ``cls``, or None."""
+    return _events.find_class(cls)
 
 
 def find_event_type(name: str) -> EventType | None:
     """The event type registered under ``name``, or None. Nothing is ever imported to find it."""
-    known = _by_name.get(name)
-    if known is None:
-        named = [cls for base in list(_families) for cls in _descendants(base) if _qualified(cls) == name]
-        # The last: of a class with slots the first is the one that attrs made it from.
-        known = event_type_of(named[-1]) if named else None
-    return known
-
-
-def _descendants(cls: type) -> Iterator[type]:
-    children: list[type] = type.__subclasses__(cls)
-    for child in children:
-        yield child
-        yield from _descendants(child)
+    return _events.find(name)
 
 
 def event_types() -> Iterator[EventType]:
     """All registered event types, in order of registration."""
-    yield from list(_by_name.values())
-
-
-def _qualified(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+    yield from _events
 
 
 @event(name="crewbus.RunStarted")
@@ -330,6 +279,113 @@ class Dropped:
     """A stream's own frame: so many frames were left out here, because its consumer was too slow."""
 
     count: int
+
+
+@event(name="crewbus.RunInterrupted")
+class RunInterrupted(RunEnded):
+    """A stream's own last frame: whoever carried out the run is gone, and nobody goes on with it. Never recorded."""
+
+    holder: str = ""
+    """Who held it last, in words."""
+
+
+@event(name="crewbus.RunResumed")
+class RunResumed:
+    """A recorded run goes on. What its record holds after number ``at`` and before this is void from now on.
+
+    That is nothing, unless the run was resumed from a checkpoint.
+    """
+
+    at: int
+    epoch: int
+    """How often the run was begun or resumed, from 1."""
+    checkpoint: str | None = None
+
+
+@event(name="crewbus.RunForked")
+class RunForked:
+    """The first event of a fork that is its own: which run it was forked of, and the last number that both share."""
+
+    of: str
+    at: int
+    edits: tuple[str, ...] = ()
+    """The names of the steps whose results were replaced."""
+
+
+@event(name="crewbus.StepStarted")
+class StepStarted:
+    """A step began. The `id` of its envelope is the ``parent`` of what is emitted in it."""
+
+    name: str
+    key: str = ""
+    """What tells it from others of its name: as given, or a digest of its arguments."""
+    ordinal: int = 0
+    """Which it is among those of the same name and key in the same place, from 0."""
+    inline: bool = True
+    """Whether it was called in the thread or task that its scope was entered in."""
+    identity: str = ""
+    """Path, name, key and ordinal in one: by this a resumed run finds it."""
+
+
+class StepEnded:
+    """What the terminal events of a step have in common: subscribe to it for both."""
+
+    __slots__ = ()
+
+
+@event(name="crewbus.StepFinished")
+class StepFinished(StepEnded):
+    """A step returned. In a recorded run it says what: a resumed run is given that and does not call it again."""
+
+    name: str
+    result: Any = None
+    """What JSON holds of it; None in a run that is not recorded."""
+    type: str | None = None
+    """The name of its registered type, where it has one."""
+    version: int = 0
+
+
+@event(name="crewbus.StepFailed")
+class StepFailed(StepEnded):
+    """A step ended with an exception: its type's qualified name and its text. Called again, it is tried again."""
+
+    name: str
+    error: str
+    message: str
+
+
+@event(name="crewbus.CheckpointSaved")
+class CheckpointSaved:
+    """A position to resume or fork from: this event's number."""
+
+    name: str
+    entities: Mapping[str, int] = attrs.field(factory=dict)
+    """By the name of each tracked entity: the number of the `EntitySaved` that holds its state."""
+    automatic: bool = False
+    """Whether it was saved because of the event before it: see ``checkpoint_on`` of `Bus.enable_recording`."""
+
+
+@event(name="crewbus.EntitySaved")
+class EntitySaved:
+    """The state of a tracked entity, at the first checkpoint that found it so."""
+
+    name: str
+    type: str
+    """The name of its registered type."""
+    version: int
+    data: Any
+    """What JSON holds of it."""
+
+
+@event(name="crewbus.Truncated")
+class Truncated:
+    """Recorded in the place of an event that was larger than the bound: what it was, and how its JSON began."""
+
+    name: str
+    version: int
+    size: int
+    """How many bytes its JSON had."""
+    data: str
 
 
 @event(name="crewbus.UnknownEvent")

@@ -12,25 +12,32 @@ __all__ = [
     "CallbackError",
     "Cancelled",
     "ConsumptionError",
+    "CorruptRecordError",
     "CrewbusError",
     "CrewbusWarning",
     "DecodeError",
     "EventTypeError",
+    "FencedError",
     "FlushError",
     "FlushTimeoutError",
     "GraceWarning",
     "InputError",
+    "OversizedEventError",
     "PluginError",
     "PluginWarning",
     "RecordingError",
     "RedactionError",
+    "ReplayMismatch",
     "ResultTimeoutError",
     "RunCancelledError",
     "RunError",
+    "RunHeldError",
     "RunIdInUseError",
     "RunNotFoundError",
     "SlowConsumer",
+    "StepError",
     "StoreFullError",
+    "StoreVersionError",
     "TargetError",
     "UnregisteredEventError",
     "UnscopedError",
@@ -83,6 +90,23 @@ class RunNotFoundError(RunError):
     """No run of that id is live, recorded, or started within the time given."""
 
 
+class RunHeldError(RunError):
+    """A run can't be taken because it is alive elsewhere: names who holds it, and until when at least."""
+
+
+class ReplayMismatch(RunError):
+    """A resumed run asks for other steps than it recorded: the first divergence.
+
+    ``expected`` and ``found`` are steps in words, ``scope`` is the run or step in which they stand.
+    """
+
+    def __init__(self, message: str, *, expected: str = "", found: str = "", scope: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.found = found
+        self.scope = scope
+
+
 class RunCancelledError(RunError):
     """The result was asked for of a run that was cancelled."""
 
@@ -93,6 +117,10 @@ class ResultTimeoutError(RunError, TimeoutError):
 
 class UnscopedError(RunError):
     """With ``unscoped="raise"``: a chunk was emitted outside any run, or an event in a finished one."""
+
+
+class StepError(CrewbusError):
+    """A step is declared or called in a way that can't work: which one, and what to do."""
 
 
 class CallError(CrewbusError):
@@ -113,6 +141,22 @@ class SlowConsumer(CrewbusError):
 
 class RecordingError(CrewbusError):
     """What should be recorded was not: the reason, and what to do."""
+
+
+class OversizedEventError(RecordingError):
+    """An event is larger than the bound for one event: names its type, its size and the bound."""
+
+
+class FencedError(RecordingError):
+    """Another process has taken the run over: what this one still emits in it is not written."""
+
+
+class CorruptRecordError(RecordingError):
+    """A store's bytes are not those that were written: damaged, cut, or never a record. Nothing in them was run."""
+
+
+class StoreVersionError(RecordingError):
+    """A store was written by a newer release than this one reads, or is not a store: both versions, and what to do."""
 
 
 class StoreFullError(RecordingError):

@@ -17,15 +17,16 @@ import crewbus
 PACKAGE = Path(crewbus.__file__).parent
 
 LAYERS = [
-    "exceptions _markers",
-    "events hookspecs",
-    "abc",
-    "_callables _deadline _fork _fidelity _serialization _context _propagation _tree _scope _run _callbacks _call",
+    "exceptions _markers _registry",
+    "events hookspecs _entities",
+    "abc _record _export",
+    "_callables _deadline _fork _fidelity _serialization _outline _declared",
+    "_context _propagation _log _tree _scope _run _callbacks _call _step _story _replay",
     "_guard _tasks _background _flatten _handlers _faults _hooks _dispatch _calls",
-    "_buffer _transcript _work _submit _stream",
+    "_buffer _follow _transcript _work _submit _stream",
     "_manager",
     "builtin builtin.run_scope builtin.checkpoint_recorder builtin.callback_isolation builtin.memory_store",
-    "_record _recording _runs _bus _default __init__",
+    "_tracking _recording _steps _runs _resumption _difference _history _bus _default __init__",
     "testing cli __main__",
 ]
 """A module imports only from those before it, in this list and in its line."""

@@ -1,4 +1,7 @@
-"""The memory store: the Store contract, its bound, and the URLs that open it."""
+"""The memory store: what its contract leaves to it, its bound, and the URLs that open it.
+
+That it fulfils the contract is tested in `tests/test_store_contract.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import sys
 import threading
 
 import pytest
-from lifecycle_helpers import PATIENCE, Caller
+from lifecycle_helpers import PATIENCE
 
 import crewbus
+from crewbus.abc import LogInfo
 from crewbus.builtin import memory_store
 from crewbus.builtin.memory_store import OVERHEAD, MemoryStore
+from crewbus.exceptions import FencedError, RunHeldError
+from crewbus.testing._store_contract import SequenceContract
 
 
 def stored(seq: int, run_id: str = "a", data: bytes = b"{}") -> crewbus.StoredEvent:
@@ -30,19 +36,6 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-def test_what_is_appended_is_read_back_in_order(store: MemoryStore) -> None:
-    epoch = store.begin("a")
-    assert epoch == 1
-    events = [stored(seq, data=b'{"n":%d}' % seq) for seq in range(5)]
-    for event in events:
-        store.append("a", epoch, event)
-    assert list(store.read("a")) == events
-    assert list(store.read("a", after=2)) == events[3:]
-    assert list(store.read("a", after=4)) == []
-    store.finish("a", epoch)
-    assert list(store.read("a")) == events
-
-
 def test_a_reader_follows_a_log_that_grows(store: MemoryStore) -> None:
     epoch = store.begin("a")
     store.append("a", epoch, stored(0))
@@ -52,34 +45,6 @@ def test_a_reader_follows_a_log_that_grows(store: MemoryStore) -> None:
     assert next(reader).seq == 1
     with pytest.raises(StopIteration):
         next(reader)
-
-
-def test_an_empty_log_can_be_read(store: MemoryStore) -> None:
-    store.begin("a")
-    assert list(store.read("a")) == []
-    assert store.roots() == ["a"]
-
-
-def test_a_run_is_begun_once(store: MemoryStore) -> None:
-    fill(store, "a")
-    with pytest.raises(crewbus.RunIdInUseError, match="run a is recorded"):
-        store.begin("a")
-    assert len(list(store.read("a"))) == 3
-
-
-def test_the_id_of_a_nested_run_is_taken_too(store: MemoryStore) -> None:
-    epoch = store.begin("a")
-    store.append("a", epoch, stored(0, "nested"))
-    with pytest.raises(crewbus.RunIdInUseError, match="nested"):
-        store.begin("nested")
-
-
-def test_a_repeated_number_is_ignored(store: MemoryStore) -> None:
-    epoch = store.begin("a")
-    store.append("a", epoch, stored(0, data=b"first"))
-    store.append("a", epoch, stored(1, data=b"second"))
-    store.append("a", epoch, stored(0, data=b"again"))
-    assert [event.data for event in store.read("a")] == [b"first", b"second"]
 
 
 @pytest.mark.parametrize(
@@ -96,13 +61,6 @@ def test_an_append_out_of_place_changes_nothing(
     store.append("a", 1, stored(1))
 
 
-def test_a_finished_log_takes_nothing(store: MemoryStore) -> None:
-    fill(store, "a")
-    with pytest.raises(crewbus.RecordingError, match="no open record"):
-        store.append("a", 1, stored(3))
-    assert len(list(store.read("a"))) == 3
-
-
 def test_what_is_not_there(store: MemoryStore) -> None:
     for call in (lambda: list(store.read("b")), lambda: store.finish("b", 1), lambda: store.drop("b")):
         with pytest.raises(crewbus.RunNotFoundError, match="b is not recorded"):
@@ -111,37 +69,45 @@ def test_what_is_not_there(store: MemoryStore) -> None:
     assert store.roots() == []
 
 
-def test_which_root_a_run_is_recorded_under(store: MemoryStore) -> None:
+def test_a_holder_is_this_process_for_good(store: MemoryStore) -> None:
     epoch = store.begin("a")
-    store.append("a", epoch, stored(0, "a"))
-    store.append("a", epoch, stored(1, "nested"))
-    assert (store.root_of("a"), store.root_of("nested")) == ("a", "a")
-    store.finish("a", epoch)
-    store.drop("a")
-    assert (store.root_of("a"), store.root_of("nested")) == (None, None)
-    store.begin("nested")
+    assert store.info("a") == LogInfo("a", epoch, -1, False, holder="this process", until=None, alive=True)
+    with pytest.raises(RunHeldError, match="run a is alive, held by this process"):
+        store.acquire("a")
 
 
-def test_roots_are_listed_oldest_first(store: MemoryStore) -> None:
-    for root in ("c", "a", "b"):
-        fill(store, root)
-    assert store.roots() == ["c", "a", "b"]
-    store.drop("a")
-    assert store.roots() == ["c", "b"]
-
-
-def test_an_open_log_is_not_dropped(store: MemoryStore) -> None:
+def test_who_was_revoked_writes_until_the_log_is_taken(store: MemoryStore) -> None:
     fill(store, "a", finish=False)
-    with pytest.raises(crewbus.RecordingError, match="live"):
-        store.drop("a")
-    assert len(list(store.read("a"))) == 3
+    store.revoke("a")
+    store.append("a", 1, stored(3))
+    assert not store.info("a").alive
+    assert store.acquire("a") == 2
+    with pytest.raises(FencedError, match="taken over with epoch 2: what comes with epoch 1"):
+        store.append("a", 1, stored(4))
 
 
-def test_flush_and_close_are_there(store: MemoryStore) -> None:
-    fill(store, "a")
-    store.flush(0)
-    store.close()
-    assert len(list(store.read("a"))) == 3
+def test_in_a_forked_child_nobody_holds_what_the_parent_held(store: MemoryStore) -> None:
+    fill(store, "open", finish=False)
+    fill(store, "sealed")
+    lock = threading.Thread(target=store._lock.acquire)
+    lock.start()
+    lock.join(PATIENCE)
+    store.after_fork()
+    with pytest.raises(crewbus.RecordingError, match="no open record"):
+        store.append("open", 1, stored(3))
+    assert [(info.sealed, info.alive) for info in map(store.info, store.roots())] == [(False, False), (True, False)]
+    assert store.acquire("open") == 2
+    fill(store, "new")
+
+
+def test_a_closed_store_goes_on_with_another_bus() -> None:
+    store = MemoryStore()
+    for number in range(2):
+        with crewbus.Bus(entry_points=False) as bus:
+            bus.enable_recording(store)
+            with bus.run(str(number)):
+                pass
+    assert [info.name for info in bus.recorded_runs()] == ["1", "0"]
 
 
 # The bound
@@ -202,6 +168,67 @@ def test_a_reader_keeps_what_is_given_up_meanwhile() -> None:
     assert [event.seq for event in reader] == [1, 2]
 
 
+def test_only_what_is_sealed_makes_room() -> None:
+    store = MemoryStore(max_bytes=6 * (OVERHEAD + 2))
+    fill(store, "interrupted", finish=False)
+    store.release("interrupted", 1)
+    fill(store, "resumed", 2)
+    epoch = store.acquire("resumed")
+    fill(store, "finished", 1)
+    fill(store, "next", 1, finish=False)
+    assert store.roots() == ["interrupted", "resumed", "next"]
+    with pytest.raises(crewbus.StoreFullError):
+        store.append("resumed", epoch, stored(2, "resumed", b"{}"))
+    store.finish("resumed", epoch)
+    store.append("next", 1, stored(1, "next", b"{}"))
+    assert store.roots() == ["interrupted", "next"]
+
+
+def test_what_a_fork_needs_makes_no_room() -> None:
+    store = MemoryStore(max_bytes=4 * (OVERHEAD + 2))
+    fill(store, "a")
+    store.fork("a", 1, "fork")
+    epoch = store.acquire("fork")
+    store.append("fork", epoch, stored(2, "fork"))
+    live = store.begin("live")
+    with pytest.raises(crewbus.StoreFullError):
+        store.append("live", live, stored(0, "live"))
+    store.finish("fork", epoch)
+    store.append("live", live, stored(0, "live"))
+    assert store.roots() == ["a", "live"]
+    store.append("live", live, stored(1, "live"))
+    assert store.roots() == ["live"]
+
+
+def test_what_is_shared_counts_once() -> None:
+    store = MemoryStore(max_bytes=4 * (OVERHEAD + 2))
+    fill(store, "a")
+    for number in range(100):
+        store.fork("a", 2, f"fork {number}")
+    store.append("fork 50", store.acquire("fork 50"), stored(3, "fork 50"))
+    assert len(store.roots()) == 101
+    assert [event.run_id for event in store.read("fork 50")] == ["a", "a", "a", "fork 50"]
+
+
+class AuditedStore(MemoryStore):
+    """Counts again, each time that it is looked at, what it has kept count of."""
+
+    def roots(self) -> list[str]:
+        live = [log for log in self._logs.values() if not log.sealed]
+        needed = {ancestor for log in live for ancestor, _ in log.lineage()}
+        for log in self._logs.values():
+            assert log.size == sum(len(event.data) + OVERHEAD for event in log.events)
+            assert bool(log.needed) == (log in needed)
+        assert self._size == sum(log.size for log in self._logs.values())
+        assert self._live == sum(log.size for log in needed)
+        return super().roots()
+
+
+class TestAccounts(SequenceContract):
+    def open(self) -> MemoryStore:
+        return AuditedStore()
+
+
 @pytest.mark.parametrize("max_bytes", [0, -1])
 def test_a_bound_is_at_least_one(max_bytes: int) -> None:
     with pytest.raises(crewbus.CrewbusError, match="at least 1"):
@@ -211,36 +238,8 @@ def test_a_bound_is_at_least_one(max_bytes: int) -> None:
 def test_the_overhead_is_not_less_than_what_an_event_takes() -> None:
     event = stored(10_000, data=b"x" * 100)
     parts = [event, event.data, event.seq, event.at]
-    slot = 8  # in the log's list
-    assert sum(map(sys.getsizeof, parts)) - 100 + slot <= OVERHEAD
-
-
-def test_many_threads_write_many_logs(store: MemoryStore) -> None:
-    barrier = threading.Barrier(16)
-
-    def write(number: int) -> None:
-        barrier.wait(PATIENCE)
-        for turn in range(5):
-            fill(store, f"{number}/{turn}", 20)
-            if turn % 2:
-                store.drop(f"{number}/{turn}")
-
-    for caller in [Caller(write, number) for number in range(16)]:
-        caller.outcome()
-    assert sorted(store.roots()) == sorted(f"{number}/{turn}" for number in range(16) for turn in (0, 2, 4))
-    assert all(len(list(store.read(root))) == 20 for root in store.roots())
-
-
-def test_after_a_fork_what_the_parent_began_is_closed(store: MemoryStore) -> None:
-    fill(store, "a", finish=False)
-    lock = threading.Thread(target=store._lock.acquire)
-    lock.start()
-    lock.join(PATIENCE)
-    store.after_fork()
-    with pytest.raises(crewbus.RecordingError, match="no open record"):
-        store.append("a", 1, stored(3))
-    assert len(list(store.read("a"))) == 3
-    fill(store, "b")
+    slots = 2 * 8  # in the log's lists
+    assert sum(map(sys.getsizeof, parts)) - 100 + slots <= OVERHEAD
 
 
 # URLs

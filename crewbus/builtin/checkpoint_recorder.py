@@ -26,11 +26,19 @@ class CheckpointRecorder:
         root = run.root.id
         encoded = bus.encode(envelope)
         log = self._logs.get(root)
-        if log is None:
+        if log is None and run.epoch:
+            self._go_on(bus.store, root, run.epoch, encoded)
+        elif log is None:
             self._begin(bus.store, root, encoded)
         else:
             store, epoch = log
             store.append(root, epoch, encoded)
+
+    def _go_on(self, store: Store, root: str, epoch: int, first: StoredEvent) -> None:
+        """Record a resumed run, whose log the bus has taken."""
+        self._written = store
+        store.append(root, epoch, first)
+        self._logs[root] = store, epoch
 
     def _begin(self, store: Store, root: str, first: StoredEvent) -> None:
         self._written = store
@@ -51,6 +59,12 @@ class CheckpointRecorder:
         if log is not None:
             store, epoch = log
             store.finish(run.root.id, epoch)
+
+    @hookimpl
+    def crewbus_fork(self) -> None:
+        """Leave the logs to the parent."""
+        self._logs.clear()
+        self._written = None
 
     @hookimpl
     def crewbus_flush(self, timeout: float | None) -> None:

@@ -1,0 +1,99 @@
+"""Differences: where two records diverge first, scope by scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from typing import Any, Final
+
+import attrs
+
+from crewbus.events import (
+    AttemptStarted,
+    CallStarted,
+    CheckpointSaved,
+    Envelope,
+    Retracted,
+    RunForked,
+    RunResumed,
+    RunStarted,
+    StepStarted,
+)
+
+__all__ = ["Divergence"]
+
+Path = tuple[str, ...]
+
+
+@attrs.frozen
+class Divergence:
+    """Where two records are different for the first time, in one scope. One of the two may have nothing there."""
+
+    scope: str
+    """The runs, steps and calls around it, by name."""
+    one: Envelope | None
+    other: Envelope | None
+
+
+_UNCOUNTED: Final = (RunResumed, RunForked)
+"""Events that say how a record came about, not what happened."""
+
+
+def first_divergence(one: Iterable[Envelope], other: Iterable[Envelope]) -> Divergence | None:
+    """The first, in the order of ``one``, then of ``other``; None where there is none."""
+    ours, theirs = _by_scope(one), _by_scope(other)
+    found = []
+    for path in ours.keys() | theirs.keys():
+        for left, right in zip_longest(ours.get(path, ()), theirs.get(path, ())):
+            if left is None or right is None or _content(left) != _content(right):
+                found.append(Divergence(" > ".join(path) or "outside", left, right))
+                break
+    return min(found, key=_order, default=None)
+
+
+def _order(divergence: Divergence) -> tuple[int, int]:
+    at = divergence.one if divergence.one is not None else divergence.other
+    assert at is not None
+    return at.seq, 0 if divergence.one is not None else 1
+
+
+def _by_scope(record: Iterable[Envelope]) -> dict[Path, list[Envelope]]:
+    """What belongs directly to each scope, in order; what was taken back is left out."""
+    paths: dict[str, Path] = {}
+    found: dict[Path, list[Envelope]] = {}
+    for envelope in _standing(record):
+        around = paths.get(envelope.parent or "", ())
+        if isinstance(envelope.event, RunStarted | StepStarted | CallStarted | AttemptStarted):
+            paths[envelope.id] = (*around, _label(envelope.event, top=not around))
+            around = paths[envelope.id]
+        if not isinstance(envelope.event, _UNCOUNTED):
+            found.setdefault(around, []).append(envelope)
+    return found
+
+
+def _standing(record: Iterable[Envelope]) -> Iterator[Envelope]:
+    envelopes = list(record)
+    taken = [one for one in envelopes if isinstance(one.event, Retracted)]
+    for envelope in envelopes:
+        if isinstance(envelope.event, Retracted):
+            continue
+        if not any(one.seq > envelope.seq and one.event.covers(envelope.seq, envelope.parent) for one in taken):
+            yield envelope
+
+
+def _label(event: Any, top: bool) -> str:
+    if isinstance(event, AttemptStarted):
+        return f"attempt {event.number}"
+    if isinstance(event, StepStarted):
+        return f"step {event.name}[{event.key}]{f'#{event.ordinal}' if event.ordinal else ''}"
+    return f"{'call' if isinstance(event, CallStarted) else 'run'} {event.name or ''}" if not top else "run"
+
+
+def _content(envelope: Envelope) -> Any:
+    """What counts of an envelope."""
+    event = envelope.event
+    if isinstance(event, RunStarted):
+        event = RunStarted(event.name, event.tags)
+    elif isinstance(event, CheckpointSaved):
+        event = CheckpointSaved(event.name, dict.fromkeys(event.entities, 0))
+    return type(event), event, envelope.source

@@ -1,0 +1,31 @@
+"""Entities: what a checkpoint keeps the state of. Their types are registered, as those of events are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from crewbus._registry import Registry, Unstructure, Upgrades
+
+C = TypeVar("C", bound=type)
+
+entities: Final = Registry("an entity type", "call crewbus.register_entity({name})")
+
+
+def register_entity(
+    cls: C,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    structure: Callable[..., Any] | None = None,
+    unstructure: Unstructure | None = None,
+    subclasses: bool = False,
+    upgrades: Upgrades | None = None,
+) -> C:
+    """Register ``cls`` as a type of entities, and return it: crews, agents, whatever has a state worth a checkpoint.
+
+    In a recorded run an instance that is the ``source`` of an event is tracked from then on, others by `Run.track`.
+    Step results may be instances too. The arguments are as for `register_event`; so are the errors.
+    """
+    entities.register(cls, name, version, structure, unstructure, subclasses, upgrades)
+    return cls

@@ -1,0 +1,202 @@
+"""Following: a run's frames read from its record as it grows, from whichever process."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from crewbus._dispatch import now
+from crewbus._record import Record
+from crewbus.abc import Store
+from crewbus.events import FRAMES, Envelope, Retracted, RunEnded, RunInterrupted, RunResumed, RunStarted
+from crewbus.exceptions import ConsumptionError, InputError, SlowConsumer
+
+if TYPE_CHECKING:
+    import asyncio
+
+START: Final = "start"
+"""The cursor before everything."""
+_TEXT: Final = re.compile(r"(\d{1,18})\.(\d{1,9})(?:\.(\d{1,18}))?", re.ASCII)
+_BATCH: Final = 256  # frames that are taken from the store at once
+_FIRST_PAUSE: Final = 0.001  # seconds until it is looked again for what is new, doubled each time in vain
+_LONGEST_PAUSE: Final = 0.05
+
+
+class Cursor(NamedTuple):
+    """Where a consumer stands in a record."""
+
+    seq: int
+    """The number of the last frame that it was given."""
+    lives: int
+    """How often the run had been resumed when it was."""
+
+    floor: int | None = None
+    """From which number on it was told that something is taken back; None: it was not.
+
+    What took it back may be lost with the process that said so, where the record still has what it took.
+    """
+
+    def __str__(self) -> str:
+        return ".".join(str(part) for part in self if part is not None)
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """The cursor that a text stands for; raises `InputError` for what no stream gave out."""
+        if text == START:
+            return cls(-1, 0)
+        found = _TEXT.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise InputError(f"{text!r} is no cursor: give what a stream's cursor was, or {START!r}")
+        return cls(*(int(part) for part in found.groups() if part is not None))
+
+
+class Follower:
+    """Reads what a consumer has not seen; a stream takes from it as from a buffer.
+
+    The record is the buffer: a slow consumer costs nothing, and misses nothing.
+    """
+
+    def __init__(self, record: Record, store: Store, cursor: Cursor) -> None:
+        self.thread: int | None = None
+        self.failure: SlowConsumer | None = None
+        self.closed = False
+        self._record = record
+        self._store = store
+        self._ended = False
+        self._gate = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready: list[Envelope] | None = None
+        self._fetching = False
+        self._inside: set[str] | None = None if record.run_id == record.root_id else {record.run_id}
+        """The runs whose frames count; None: all."""
+        self._lives = 0
+        self._told: list[Envelope] = []
+        """What is to be told before anything is read."""
+        self._after = self._begin(cursor)
+
+    @property
+    def lives(self) -> int:
+        """How often the run had been resumed as far as was read."""
+        return self._lives
+
+    def _begin(self, cursor: Cursor) -> int:
+        """Where to read on from; what the consumer has seen and the record has not is taken back."""
+        last = self._store.info(self._record.root_id).last
+        after = cursor.seq
+        resumed = [one for one in self._record.landmarks() if self._notice(one, cursor) is not None]
+        if len(resumed) > cursor.lives and resumed[cursor.lives].seq <= after:
+            after = resumed[cursor.lives].seq - 1
+        after = min(after, last)
+        if after < cursor.seq and cursor.floor is not None:
+            after = min(after, cursor.floor - 1)
+        self._lives = sum(one.seq <= after for one in resumed)
+        if after < cursor.seq:
+            event = Retracted(after + 1, "not in the record: the run went on from before this")
+            self._told.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
+        return after
+
+    def _notice(self, envelope: Envelope, cursor: Cursor) -> Envelope | None:
+        if envelope.seq <= cursor.seq:
+            self._enter(envelope)
+        return envelope if isinstance(envelope.event, RunResumed) else None
+
+    def _enter(self, envelope: Envelope) -> None:
+        event = envelope.event
+        if self._inside is not None and isinstance(event, RunStarted) and event.parent_run in self._inside:
+            self._inside.add(envelope.run_id or "")
+
+    # What is there
+
+    def _read(self) -> list[Envelope]:
+        """What is new, at most so many frames; notices the end."""
+        if self._told:
+            told, self._told = self._told, []
+            return told
+        info = self._store.info(self._record.root_id)
+        frames: list[Envelope] = []
+        for envelope in self._record.read(self._after):
+            self._after = envelope.seq
+            self._enter(envelope)
+            if isinstance(envelope.event, RunResumed):
+                self._lives += 1
+            elif isinstance(envelope.event, FRAMES) and self._concerns(envelope):
+                frames.append(envelope)
+                if len(frames) == _BATCH:
+                    break
+        if frames and self._is_last(frames[-1]):
+            self._ended = True
+        elif not frames and not info.alive and info.last <= self._after:
+            self._ended = True
+            interrupted = RunInterrupted(info.holder or "")
+            frames.append(Envelope(interrupted, self._record.run_id, self._after, None, now(), replayed=True))
+        return frames
+
+    def _concerns(self, envelope: Envelope) -> bool:
+        if isinstance(envelope.event, RunEnded):
+            return envelope.run_id == self._record.run_id and self._is_last(envelope)
+        return self._inside is None or envelope.run_id in self._inside
+
+    def _is_last(self, envelope: Envelope) -> bool:
+        """Whether it ends the run, which was not resumed after it."""
+        if not isinstance(envelope.event, RunEnded):
+            return False
+        return not any(isinstance(one.event, RunResumed) for one in self._record.landmarks(envelope.seq))
+
+    # The consumer's side, as of a buffer
+
+    def take(self, deadline: float | None = None) -> list[Envelope]:
+        """What is there, waiting for at least one frame; empty at the end, or when ``deadline`` (monotonic) passes."""
+        pause = _FIRST_PAUSE
+        while not (self.closed or self._ended):
+            batch = self._read()
+            if batch:
+                return batch
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            self._gate.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return []
+
+    def follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be consumed on ``loop``, which runs here."""
+        self._loop = loop
+        self.thread = threading.get_ident()
+
+    def poll(self) -> list[Envelope] | asyncio.Future[None]:
+        """As `take`, for a task: what is there, or else a future of its loop to await before asking again."""
+        if self._ready is not None:
+            ready, self._ready = self._ready, None
+            return ready
+        if self.closed or self._ended:
+            return []
+        if self._fetching:
+            raise ConsumptionError("another task waits on this stream; a stream has one consumer: subscribe() for each")
+        assert self._loop is not None
+        return self._loop.create_task(self._fetch())
+
+    async def _fetch(self) -> None:
+        import asyncio
+
+        pause = _FIRST_PAUSE
+        self._fetching = True
+        try:
+            while not self.closed:
+                batch = await asyncio.to_thread(self._read)
+                if batch or self._ended:
+                    self._ready = batch
+                    return
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            self._fetching = False
+
+    def close(self) -> None:
+        """Leave: take nothing more."""
+        self.closed = True
+        self._gate.set()
+
+    def abandon(self) -> None:
+        """As `close`, for a finaliser, which may take no lock."""
+        self.closed = True

@@ -1,0 +1,93 @@
+"""Logs: what the runs of a recorded tree share besides their numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from weakref import WeakKeyDictionary
+
+from crewbus.exceptions import InputError
+
+if TYPE_CHECKING:
+    from crewbus._replay import Replay
+    from crewbus._scope import Scope
+    from crewbus._tracking import Tracked
+
+Durability = Literal["async", "sync"]
+"""When an emission of a recorded run returns: with the event on its way to the store, or on disk."""
+
+
+Base = tuple[str, str, str]
+"""What steps have in common that are told apart by their ordinals only: path, name, key."""
+
+
+def checked(durability: Durability | None) -> Durability | None:
+    """``durability``; raises `InputError` where it is none."""
+    if durability not in (None, *get_args(Durability)):
+        raise InputError(f"durability={durability!r}: choose {' or '.join(map(repr, get_args(Durability)))}")
+    return durability
+
+
+class Log:
+    """How a tree is recorded. All of it is read and changed under the tree's lock."""
+
+    __slots__ = ("busy", "entities", "epoch", "lives", "ordinals", "replay", "strands", "sync")
+
+    def __init__(self, sync: bool, epoch: int = 0, lives: int = 0) -> None:
+        self.sync = sync
+        self.lives = lives
+        """How often the run was resumed."""
+        self.epoch = epoch
+        """With which epoch of the store a resumed run writes; 0: the recorder begins the log."""
+        self.ordinals = Ordinals()
+        self.entities: dict[str, Tracked] = {}
+        self.strands: WeakKeyDictionary[Scope, int] = WeakKeyDictionary()
+        """The thread or task in which each run was entered."""
+        self.busy: set[Base] = set()
+        """The steps under way whose arguments can't be told apart."""
+        self.replay: Replay | None = None
+        """What a resumed run has still to repeat."""
+
+    def let_go(self) -> None:
+        """Keep nothing of the runs: they are over."""
+        self.entities.clear()
+        self.strands.clear()
+        self.ordinals = Ordinals()
+        self.replay = None
+
+    @property
+    def careful(self) -> bool:
+        """Whether an emission must look closer than just at being recorded."""
+        return self.sync or self.replay is not None
+
+
+class Draft(NamedTuple):
+    """What a step that failed had come to: taken back as a whole when it is tried again."""
+
+    since: int
+    opened: tuple[str, ...]
+    steps: tuple[tuple[Base, int], ...]
+
+
+class Ordinals:
+    """Numbers the steps that are equal in path, name and key. One that failed gives its number to the next try."""
+
+    def __init__(self) -> None:
+        self._next: dict[Base, int] = {}
+        self._free: dict[Base, dict[int, Draft | None]] = {}
+
+    def take(self, base: Base) -> tuple[int, Draft | None]:
+        """The number of another one, and what an earlier try at it had come to."""
+        free = self._free.get(base)
+        if free:
+            ordinal = min(free)
+            draft = free.pop(ordinal)
+            if not free:
+                del self._free[base]
+            return ordinal, draft
+        ordinal = self._next.get(base, 0)
+        self._next[base] = ordinal + 1
+        return ordinal, None
+
+    def give_back(self, base: Base, ordinal: int, draft: Draft | None = None) -> None:
+        """Have the one of that number be tried again."""
+        self._free.setdefault(base, {})[ordinal] = draft

@@ -1,0 +1,54 @@
+"""Outlines: values as JSON, the same in every process, to tell one from another. Nothing is read back from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import json
+import pathlib
+import uuid
+from typing import Any, Final
+
+from crewbus._entities import entities
+from crewbus._fidelity import fields_of
+from crewbus._registry import qualified
+from crewbus.events import event_type_or_none
+
+_TEXTUAL: Final = (dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, pathlib.PurePath, complex)
+
+
+class OpaqueError(TypeError):
+    """A value can't be looked into."""
+
+
+def outline(value: Any) -> Any:
+    """``value`` as JSON can hold it; raises `OpaqueError` where it, or what it holds, can't be looked into."""
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, enum.Enum)):
+        return value
+    if isinstance(value, list | tuple):
+        return [outline(inner) for inner in value]
+    if isinstance(value, dict):
+        return _sorted([outline(key), outline(inner)] for key, inner in value.items())
+    if isinstance(value, set | frozenset):
+        return _sorted(outline(inner) for inner in value)
+    return [qualified(type(value)), _inside(value)]
+
+
+def _sorted(items: Any) -> list[Any]:
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).hex()
+    if isinstance(value, _TEXTUAL):
+        return str(value)
+    if hasattr(type(value), "__attrs_attrs__") or hasattr(type(value), "__dataclass_fields__"):
+        return {name: outline(getattr(value, name, None)) for name, _ in fields_of(type(value))}
+    registered = entities.find_class(type(value)) or event_type_or_none(type(value))
+    if registered is not None and registered.unstructure is not None:
+        return outline(registered.unstructure(value))
+    raise OpaqueError(qualified(type(value)))

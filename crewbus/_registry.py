@@ -1,0 +1,142 @@
+"""Registries of types: which classes may be written, and how they are read. Nothing is ever imported to find one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+
+from crewbus.exceptions import EventTypeError, UnregisteredEventError
+
+Structure = Callable[[Any], Any]
+Unstructure = Callable[[Any], Any]
+Upgrades = Mapping[int, Callable[[Any], Any]]
+
+NO_UPGRADES: Final[Upgrades] = MappingProxyType({})
+
+
+@attrs.frozen(eq=False)
+class EventType:
+    """A registered type: the class and how its instances are written and read. Registering anew makes another."""
+
+    cls: type
+    name: str
+    version: int = 1
+    structure: Structure | None = None
+    unstructure: Unstructure | None = None
+    upgrades: Upgrades = NO_UPGRADES
+    """By version: what makes of the JSON of that version the JSON of the next."""
+
+
+@attrs.frozen
+class Family:
+    """What was registered for a class and its subclasses."""
+
+    version: int
+    structure: Callable[[Any, type], Any] | None
+    unstructure: Unstructure | None
+    upgrades: Upgrades
+
+    def structure_for(self, cls: type) -> Structure | None:
+        """How instances of ``cls``, one of the family, are read."""
+        structure = self.structure
+        return None if structure is None else lambda data: structure(data, cls)
+
+
+class Registry:
+    """The registered types of one kind, by class and by name."""
+
+    def __init__(self, noun: str, advice: str) -> None:
+        self._noun = noun
+        self._advice = advice
+        self._families: dict[type, Family] = {}
+        self._by_class: dict[type, EventType] = {}
+        self._by_name: dict[str, EventType] = {}
+
+    def register(
+        self,
+        cls: type,
+        name: str | None,
+        version: int,
+        structure: Callable[..., Any] | None,
+        unstructure: Unstructure | None,
+        subclasses: bool,
+        upgrades: Upgrades | None,
+    ) -> None:
+        """Register ``cls``; raises `EventTypeError` when it is no class, or the name belongs to another."""
+        if not isinstance(cls, type):
+            raise EventTypeError(f"{self._noun} is a class; got {cls!r}, an instance of {type(cls).__name__}")
+        if (structure is None) != (unstructure is None):
+            raise EventTypeError(f"{qualified(cls)}: give both structure= and unstructure=, or neither")
+        if version < 1:
+            raise EventTypeError(f"{qualified(cls)}: versions count from 1; got {version}")
+        for older in upgrades or ():
+            if not 1 <= older < version:
+                raise EventTypeError(f"{qualified(cls)}: upgrades are from versions 1 to {version - 1}; got {older}")
+        name = name or qualified(cls)
+        known = self._by_name.get(name)
+        if known is not None and known.cls is not cls and qualified(known.cls) != qualified(cls):
+            raise EventTypeError(
+                f"the name {name!r} belongs to {qualified(known.cls)}; give {qualified(cls)} another name="
+            )
+        upgrades = upgrades or NO_UPGRADES
+        if subclasses:
+            self._families[cls] = Family(version, structure, unstructure, upgrades)
+            structure = self._families[cls].structure_for(cls)
+        self._add(EventType(cls, name, version, structure, unstructure, upgrades))
+
+    def _add(self, registered: EventType) -> EventType:
+        self._by_class[registered.cls] = self._by_name[registered.name] = registered
+        return registered
+
+    def find_class(self, cls: type) -> EventType | None:
+        """The registration of ``cls``, or None."""
+        known = self._by_class.get(cls)
+        if known is None:
+            for base in cls.__mro__:
+                family = self._families.get(base)
+                if family is not None:
+                    structure = family.structure_for(cls)
+                    made = EventType(
+                        cls, qualified(cls), family.version, structure, family.unstructure, family.upgrades
+                    )
+                    return self._add(made)
+        return known
+
+    def of(self, cls: type) -> EventType:
+        """The registration of ``cls``; raises `UnregisteredEventError` where there is none."""
+        try:
+            return self._by_class[cls]
+        except KeyError:
+            known = self.find_class(cls)
+        if known is None:
+            raise UnregisteredEventError(
+                f"{qualified(cls)} is not {self._noun}: {self._advice.format(name=cls.__name__)}"
+            ) from None
+        return known
+
+    def find(self, name: str) -> EventType | None:
+        """The type registered under ``name``, or None."""
+        known = self._by_name.get(name)
+        if known is None:
+            named = [cls for base in list(self._families) for cls in _descendants(base) if qualified(cls) == name]
+            # The last: of a class with slots the first is the one that attrs made it from.
+            known = self.of(named[-1]) if named else None
+        return known
+
+    def __iter__(self) -> Iterator[EventType]:
+        return iter(list(self._by_name.values()))
+
+
+def _descendants(cls: type) -> Iterator[type]:
+    children: list[type] = type.__subclasses__(cls)
+    for child in children:
+        yield child
+        yield from _descendants(child)
+
+
+def qualified(cls: type) -> str:
+    """Module and qualified name."""
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,260 @@
+"""Resuming and forking: a recorded run goes on, itself or as another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import count
+from typing import TYPE_CHECKING, Any, cast
+
+from crewbus._callables import is_text
+from crewbus._dispatch import now
+from crewbus._log import Log
+from crewbus._record import Record
+from crewbus._replay import Count, Replay
+from crewbus._run import Run, Sink, Wanted, new_id
+from crewbus._runs import Runs
+from crewbus._story import Place, Retraction, Story, find_checkpoint, read_story, valid
+from crewbus._tree import Tree
+from crewbus.abc import LANDMARKS, LogInfo, Store
+from crewbus.events import (
+    CheckpointSaved,
+    Envelope,
+    Retracted,
+    RunFinished,
+    RunForked,
+    RunResumed,
+    RunStarted,
+    StepFinished,
+    StepStarted,
+    event_type_of,
+)
+from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeldError, RunNotFoundError, StepError
+
+if TYPE_CHECKING:
+    from crewbus._bus import Bus
+
+
+class ResumedRun(Run):
+    """A recorded run that goes on: entered as any other."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, bus: Bus, run_id: str, at: str | None) -> None:
+        super().__init__(bus, None, run_id, None, Wanted())
+        self.at = at
+        """The checkpoint to go on from; None: the end of the record."""
+
+    def start(self, *sinks: Sink) -> None:
+        """Take the run and go on, without putting it in scope: see `Bus.resume`."""
+        self._refuse_to_start()
+        self.bus._reopen(self, sinks)
+
+
+class Resumption(Runs):
+    """Resumes and forks recorded runs."""
+
+    def resume(self, run_id: str, at: str | None = None) -> Run:
+        """A recorded run, to be entered with ``with`` and gone on with: run the same code in it again.
+
+        Steps that are recorded as finished return their result and are not called; what the code emits beside them is
+        marked ``replayed`` and not recorded again, until it has caught up with the record. ``at`` names a checkpoint to
+        go on from, in the place of the record's end: what came later is taken back.
+
+        Entering it raises `RunNotFoundError`; `RunHeldError` while it is alive, here or elsewhere; `RunError` if it
+        has finished, or is nested in another (whose root is to be resumed); `RecordingError`; and `ReplayMismatch`,
+        there or later, where the code asks for other steps than the record has.
+        """
+        for text in [run_id] if at is None else [run_id, at]:
+            if not is_text(text):
+                raise InputError(f"runs and checkpoints are named by text; got {text!r}")
+        return ResumedRun(cast("Bus", self), run_id, at)
+
+    def _reopen(self, run: ResumedRun, sinks: Iterable[Sink]) -> None:
+        around = self._own(self._scope())
+        if around is not None and around.run is not None and not around.run.ended:
+            raise RunError(f"run {run.id} is a root run: resume it outside run {around.run.id}")
+        self._require_recorder()
+        if run.id in self._runs:
+            raise RunHeldError(f"run {run.id} is live in this process")
+        store = self.store
+        self._refuse_nested(store, run.id)
+        epoch = store.acquire(run.id)
+        try:
+            resumed, retractions = self._restore(run, store, epoch)
+            self._admit(run, sinks, known=True)
+        except BaseException:
+            store.release(run.id, epoch)
+            raise
+        try:
+            started = RunStarted(run.name, dict(run.tags), None)
+            self._announce(run, started, 0)
+            self._append(run, resumed)
+            for since, parents, reason in retractions:
+                self._append(run, Retracted(since, reason, parents))
+            self._wait_if_sync(run)
+        except BaseException:
+            self._withdraw(run)
+            store.release(run.id, epoch)
+            raise
+
+    @staticmethod
+    def _refuse_nested(store: Store, run_id: str) -> None:
+        root = store.root_of(run_id)
+        if root is None:
+            raise RunNotFoundError(f"run {run_id} is not recorded in {store!r}")
+        if root != run_id:
+            raise RunError(f"run {run_id} is nested in run {root}: that is the one to name")
+
+    def _restore(self, run: ResumedRun, store: Store, epoch: int) -> tuple[RunResumed, list[Retraction]]:
+        """Have ``run`` stand where its record ends; returns what is to be told of that."""
+        record = Record(store, run.id, run.id, self.decode)
+        info = store.info(run.id)
+        all_landmarks = list(record.landmarks())
+        landmarks, untold = valid(all_landmarks)
+        if landmarks and isinstance(landmarks[-1].event, RunFinished) and landmarks[-1].run_id == run.id:
+            raise RunError(f"run {run.id} has finished: there is nothing to resume; fork it to go on in another way")
+        last = info.last if run.at is None else _position(landmarks, run.at, run.id)
+        story = read_story(envelope for envelope in landmarks if envelope.seq <= last)
+        if story.root is None:
+            raise CorruptRecordError(f"run {run.id} has no start in {store!r}: it can't be resumed")
+        retractions = story.settle(last, info.parent_at if info.parent_at is not None else -1)
+        if run.at is not None or untold is not None:
+            since = min(last + 1, untold if untold is not None else last + 1)
+            retractions.insert(0, Retraction(since, (), f"resumed from the checkpoint {run.at!r}"))
+        lives = 1 + sum(isinstance(one.event, RunResumed) for one in all_landmarks)
+        self._set_up(run, landmarks[0], info, Log(self._is_sync(None), epoch, lives))
+        assert run.tree.log is not None
+        run.tree.log.replay = Replay(story, run, counter(record, story))
+        run.tree.judge()
+        return RunResumed(last, epoch, run.at), retractions
+
+    @staticmethod
+    def _set_up(run: ResumedRun, start: Envelope, info: LogInfo, log: Log) -> None:
+        run.name = start.event.name
+        run.set_tags(start.event.tags)
+        run.start_id = start.id
+        run.tree = Tree()
+        run.tree.recorded, run.tree.log = True, log
+        run.tree.numbers = count(info.last + 1)
+
+    # Forks
+
+    def fork(self, run_id: str, at: str | None = None, edits: Mapping[str, Any] | None = None) -> str:
+        """Make another run that shares the record of this one up to a checkpoint, and return its id: resume that.
+
+        It takes no longer for a long run, which stays as it is. ``at`` names the checkpoint; None: the end, or with
+        ``edits`` the last step that is edited. ``edits`` gives finished steps, by name, or ``name[key]`` where several
+        bear it, other results than they had. Raises `RunNotFoundError`, `StepError` for an edit that fits no step or
+        several, `UnserializableError`, and `RecordingError`.
+        """
+        store = self.store
+        self._refuse_nested(store, run_id)
+        record = Record(store, run_id, run_id, self.decode)
+        landmarks, _ = valid(record.landmarks())
+        found = self._edited(landmarks, edits or {})
+        if at is not None:
+            last = _position(landmarks, at, run_id)
+        elif found:
+            last = max(story_end for _, story_end in found.values())
+        else:
+            last = store.info(run_id).last
+            if isinstance(landmarks[-1].event, RunFinished) and landmarks[-1].seq == last:
+                last -= 1
+        for edit, (_, end) in found.items():
+            if end > last:
+                raise StepError(f"edit {edit!r}: the step finished after the checkpoint {at!r}, and is made anew")
+        written = {edit: self._coder().write(value, Any, f"edit {edit!r}") for edit, value in (edits or {}).items()}
+        fork_id = new_id()
+        store.fork(run_id, last, fork_id)
+        epoch = store.acquire(fork_id)
+        try:
+            events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(found)), landmarks[0].id)]
+            for edit, (place, _) in found.items():
+                assert place.step is not None
+                assert place.around is not None
+                events.append((place.step, place.around.ids[0]))
+                events.append((StepFinished(place.step.name, *written[edit]), ""))
+            self._write(store, fork_id, epoch, run_id, last + 1, events)
+        finally:
+            store.release(fork_id, epoch)
+        store.flush()
+        return fork_id
+
+    def _write(
+        self, store: Store, root_id: str, epoch: int, of: str, first: int, events: list[tuple[Any, str]]
+    ) -> None:
+        for seq, (event, parent) in enumerate(events, first):
+            head, _, number = (parent or f"{root_id}:{seq - 1}").rpartition(":")
+            own = f"{root_id if head == of else head}:{number}"
+            store.append(root_id, epoch, self.encode(Envelope(event, root_id, seq, own, now())))
+
+    @staticmethod
+    def _edited(landmarks: list[Envelope], edits: Mapping[str, Any]) -> dict[str, tuple[Place, int]]:
+        """The steps that are edited, each with the number of its end."""
+        if not edits:
+            return {}
+        story = read_story(landmarks)
+        return {edit: _one_step(story, edit) for edit in edits}
+
+
+def _one_step(story: Story, edit: str) -> tuple[Place, int]:
+    found = []
+    for identity, end in story.results.items():
+        place = story.steps[identity]
+        step: StepStarted | None = place.step
+        if step is not None and edit in (step.name, f"{step.name}[{step.key}]"):
+            found.append((place, end))
+    if len(found) == 1:
+        return found[0]
+    names = sorted(
+        {
+            f"{place.step.name}[{place.step.key}]"
+            for place in map(story.steps.get, story.results)
+            if place and place.step
+        }
+    )
+    if not found:
+        raise StepError(
+            f"edit {edit!r}: no step of that name has finished; there are {', '.join(names[:10]) or 'none'}"
+        )
+    raise StepError(f"edit {edit!r}: {len(found)} steps bear that name; name one as {' or '.join(names[:10])}")
+
+
+def _position(landmarks: Iterable[Envelope], name: str, run_id: str) -> int:
+    """The number of the checkpoint of that name."""
+    landmarks = list(landmarks)
+    found = find_checkpoint(landmarks, name)
+    if found is None:
+        names = dict.fromkeys(one.event.name for one in landmarks if hasattr(one.event, "entities"))
+        there = f"there are {', '.join(map(repr, names))}" if names else "it has none"
+        raise RunNotFoundError(f"run {run_id} has no checkpoint {name!r}: {there}")
+    return found.seq
+
+
+def counter(record: Record, story: Story) -> Count:
+    """Counts what a record holds that was emitted directly in something, and was not taken back."""
+
+    def is_told(envelope: Envelope, parents: frozenset[str]) -> bool:
+        if envelope.parent not in parents or not _is_counted(envelope.event):
+            return False
+        return not any(
+            taken.seq > envelope.seq and taken.event.covers(envelope.seq, envelope.parent)
+            for taken in story.retractions
+        )
+
+    def count_between(after: int, upto: int, parents: frozenset[str]) -> int:
+        told = 0
+        for envelope in record.read(after):
+            if envelope.seq > upto:
+                break
+            told += is_told(envelope, parents)
+        return told
+
+    return count_between
+
+
+def _is_counted(event: Any) -> bool:
+    """Whether the code emits it, rather than what it stands in."""
+    if isinstance(event, CheckpointSaved):
+        return not event.automatic
+    return event_type_of(type(event)).name not in LANDMARKS

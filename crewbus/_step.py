@@ -1,0 +1,200 @@
+"""Steps: units of work whose recorded result is returned, not computed again, when their run is resumed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from crewbus._callables import name_of
+from crewbus._context import scope, strand
+from crewbus._declared import Declared, Key
+from crewbus._log import Base, Draft
+from crewbus._scope import ENDS, OPENS, Attempt, Scope
+from crewbus._serialization import Written
+from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
+from crewbus.exceptions import text_of
+
+if TYPE_CHECKING:
+    from crewbus._run import Run
+
+__all__ = ["Step", "step"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+NO_BASE: Base = ("", "", "")
+
+
+class Step(Attempt):
+    """One call of a step, in a run: a scope like an attempt, which tells how it ended, and with what.
+
+    What is emitted in it belongs to it. When an Exception ends it, what it streamed is taken back, except what the
+    steps in it did that had finished.
+    """
+
+    __slots__ = ("_draft", "_written", "base_key", "event", "finished_at", "strand", "well")
+
+    def __init__(self, of: Scope, event: StepStarted, base: Base = NO_BASE, draft: Draft | None = None) -> None:
+        super().__init__(of, None)
+        self.event = event
+        self.base_key = base
+        """What it has in common with those that are told from it by their ordinal."""
+        self.finished_at = -1
+        """The number of the last step that finished in it."""
+        self.well = False
+        """Whether it has ended with a result."""
+        self.strand = 0
+        """The thread or task that it was called in."""
+        self._draft = draft
+        self._written = Written(None, None, 0)
+
+    def __repr__(self) -> str:
+        return f"<Step {self.event.name} in {self.of!r}>"
+
+    @property
+    def place(self) -> Step:
+        """Itself: what steps are called in is a run, or another step."""
+        return self
+
+    @property
+    def around(self) -> Run | Step | None:
+        """The run or step that it is called in."""
+        return self.of.place
+
+    def start(self) -> None:
+        """Start the step, without putting it in scope."""
+        self.outer = scope.get()
+        self.strand = strand()
+        self._open_under(self.of)
+        self.attempts = (*self.of.attempts, self)
+        if self._draft is not None:
+            taken_back = Retracted(self._draft.since, "failed, and tried again", self._draft.opened)
+            self.bus._turn(self.of, taken_back, ENDS)
+        self._started, self.ended = True, False
+        try:
+            self.bus._turn(self, self.event, OPENS)
+        except BaseException:
+            self.ended = True
+            raise
+
+    def turn(self, turn: int, envelope: Envelope) -> None:
+        """Be opened or ended by ``envelope``; called under the lock."""
+        if turn != ENDS:
+            super().turn(turn, envelope)
+        elif isinstance(envelope.event, StepFinished):
+            self._has_finished(envelope.seq)
+
+    def _has_finished(self, seq: int) -> None:
+        self.well = True
+        for attempt in self.attempts[:-1]:
+            attempt.steps.append((self.base_key, self.event.ordinal))
+            if isinstance(attempt, Step):
+                attempt.finished_at = seq
+
+    def give(self, written: Written) -> None:
+        """Have it end with this result."""
+        self._written = written
+
+    def finish(self) -> None:
+        """End the step with its result."""
+        if self._end():
+            self.bus._turn(self, StepFinished(self.event.name, *self._written), ENDS)
+            self.opened, self.steps = [], []
+
+    def fail(self, error: BaseException | str) -> None:
+        """End the step with ``error``: an Exception takes back what it streamed; left otherwise, it stays open."""
+        if not self._end():
+            return
+        if isinstance(error, Exception):
+            self._take_back(f"{type(error).__name__}: {text_of(error)}")
+            self.bus._turn(self, StepFailed(self.event.name, name_of(type(error)), text_of(error)), ENDS)
+        else:
+            self._undo()
+
+    def _take_back(self, reason: str) -> None:
+        with self.base.lock:
+            self.failed = True
+            since = max(self.since, self.finished_at + 1)
+            parents = tuple(self.opened)
+            self._undo()
+        self.bus._turn(self, Retracted(since, reason, parents), ENDS)
+
+    def _undo(self) -> None:
+        """Have another try at it be the same step; called under the lock."""
+        log = self.base.log
+        if log is not None:
+            draft = Draft(self.since, tuple(self.opened), tuple(self.steps))
+            log.ordinals.give_back(self.base_key, self.event.ordinal, draft)
+        self.steps = []
+
+    def _exit(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.fail(error)
+            return
+        try:
+            self.finish()
+        except BaseException as refused:  # its result is too large for the store, say
+            self.ended = False
+            self.fail(refused)
+            raise
+
+
+def path_of(place: Run | Step | None) -> str:
+    """What tells a run or step from others by its place: the names of the runs around it, and the steps."""
+    if place is None or (place.around is None and not isinstance(place, Step)):
+        return ""
+    if isinstance(place, Step):
+        return place.event.identity
+    return f"{path_of(place.around)}/{place.name or ''}"
+
+
+def identity_of(base: Base, ordinal: int) -> str:
+    """By what a resumed run finds a step: 24 hex digits."""
+    text = "\0".join((*base, str(ordinal)))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+@overload
+def step(function: F, /) -> F: ...
+@overload
+def step(*, name: str | None = None, key: Key | None = None) -> Callable[[F], F]: ...
+def step(
+    function: Callable[..., Any] | None = None, /, *, name: str | None = None, key: Key | None = None
+) -> Callable[..., Any]:
+    """Make a function, sync or async, a step: in a recorded run its result is on disk before it is returned.
+
+    A run that is resumed returns the recorded result and does not call the function again. ``name`` is by default the
+    function's qualified name. Calls of one name are told apart by their arguments, or else by ``key``: a text, or a
+    function of the arguments that returns one; equal ones by their order. The result must be what JSON gives back,
+    an instance of a registered type, or what the return annotation describes: `UnserializableError` otherwise, when
+    it returns. In a run that is not recorded it is called, and its events are emitted; outside any run it is just
+    called. Raises `StepError` for what can't be a step.
+
+    >>> @step
+    ... def double(number: int) -> int:
+    ...     return 2 * number
+    >>> double(21)
+    42
+    """
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        declared = Declared(getattr(function, "__qualname__", "step") if name is None else name, function, key)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            here = scope.get()
+            if here is None:
+                return function(*args, **kwargs)
+            return here.bus._perform(declared, here, args, kwargs)
+
+        @functools.wraps(function)
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            here = scope.get()
+            if here is None:
+                return await function(*args, **kwargs)
+            return await here.bus._perform(declared, here, args, kwargs)
+
+        return acall if declared.is_async else call
+
+    return declare if function is None else declare(function)

@@ -1,0 +1,305 @@
+"""Stories: what the record of a run says of its steps, for whoever resumes it.
+
+docs/durability.md has the rules, and the model that they are checked against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+import attrs
+
+from crewbus.events import (
+    AttemptStarted,
+    CallEnded,
+    CallFinished,
+    CallStarted,
+    CheckpointSaved,
+    Envelope,
+    Retracted,
+    RunEnded,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+)
+
+
+class Done(NamedTuple):
+    """A step that finished: the numbers of its start and of its end."""
+
+    start: int
+    end: int
+
+
+@attrs.define(eq=False)
+class Span:
+    """A call as recorded."""
+
+    name: str
+    start: int
+    ids: list[str]
+    """Of itself and of the attempts in it: the parents of what was emitted in it."""
+    end: int | None = None
+    well: bool = False
+
+    def is_kept(self, boundary: int) -> bool:
+        """Whether it is told again when the run is resumed, rather than made anew."""
+        return self.end is not None and self.start < boundary and (self.well or self.end < boundary)
+
+
+@attrs.define(eq=False)
+class Place(Span):
+    """A run or step as recorded: what steps, calls and runs stand in."""
+
+    around: Place | None = None
+    step: StepStarted | None = None
+    run_id: str = ""
+    calls: list[Span] = attrs.field(factory=list)
+    places: list[Place] = attrs.field(factory=list)
+    tried: int = -1
+    """The number of the start of the last try at a step."""
+    done: dict[str, Done] = attrs.field(factory=dict)
+    """By identity the steps that finished in it, at whatever depth, in this order; not those inside one of them."""
+
+    @property
+    def boundary(self) -> int:
+        """The number of the last step that finished in it, or of its start: what came later is made anew."""
+        return next(reversed(self.done.values())).end if self.done else self.start
+
+    def reach(self) -> Iterator[Place]:
+        """This place and those around it."""
+        place: Place | None = self
+        while place is not None:
+            yield place
+            place = place.around
+
+    def describe(self) -> str:
+        """In words."""
+        return f"{'step' if self.step else 'run'} {self.name!r}" if self.name else f"run {self.run_id}"
+
+    def inline(self, steps: Mapping[str, Place]) -> Iterator[str]:
+        """The identities of the steps directly in it that finished, and were called where it was entered."""
+        for identity in self.done:
+            place = steps[identity]
+            if place.around is self and place.step is not None and place.step.inline:
+                yield identity
+
+    def forget(self, identity: str) -> None:
+        """Insist no more upon a step in it."""
+        for place in self.reach():
+            place.done.pop(identity, None)
+
+    def forget_since(self, after: int, before: int | None = None) -> None:
+        """Insist no more upon the steps in it that began between these numbers."""
+        for identity, done in list(self.done.items()):
+            if done.start > after and (before is None or done.start < before):
+                self.forget(identity)
+
+    def parents(self) -> Iterator[str]:
+        """The parents of all that was emitted in it, outside the steps that finished in it."""
+        yield from self.ids
+        for span in self.calls:
+            yield from span.ids
+        for inner in self.places:
+            if inner.step is None or not inner.well:
+                yield from inner.parents()
+
+
+class Story:
+    """What a record says, landmark after landmark. What was taken back is not done, and what is done stays."""
+
+    def __init__(self) -> None:
+        self.root: Place | None = None
+        self.results: dict[str, int] = {}
+        """By the identity of each step that is done: the number of the event that holds its result."""
+        self.steps: dict[str, Place] = {}
+        """By identity: the last try at each step."""
+        self.failures: dict[str, int] = {}
+        """By identity: where a step failed first."""
+        self.going_on: list[Place] = []
+        """The places that go on when the run is resumed."""
+        self.retractions: list[Envelope] = []
+        """What was taken back."""
+        self._owners: dict[str, tuple[Place, Span]] = {}
+        """By the id of an envelope that opened something: the place it belongs to, and the call there, or the place."""
+        self._tellers: Final[dict[type, Callable[[Envelope], None]]] = {
+            RunStarted: self._run_started,
+            StepStarted: self._step_started,
+            StepFinished: self._step_finished,
+            StepFailed: self._step_failed,
+            CallStarted: self._call_started,
+            AttemptStarted: self._attempt_started,
+            Retracted: self._retracted,
+        }
+
+    def tell(self, envelope: Envelope) -> None:
+        """Go on with the next landmark."""
+        teller = self._tellers.get(type(envelope.event))
+        if teller is not None:
+            teller(envelope)
+        elif isinstance(envelope.event, CallEnded | RunEnded):
+            self._ended(envelope)
+
+    def _owner(self, envelope: Envelope) -> tuple[Place | None, Span | None]:
+        return self._owners.get(envelope.parent or "", (self.root, self.root))
+
+    def _open(self, envelope: Envelope, name: str, step: StepStarted | None) -> Place:
+        around, _ = self._owner(envelope)
+        place = Place(name, envelope.seq, [envelope.id], around=around, step=step, run_id=envelope.run_id or "")
+        self._owners[envelope.id] = place, place
+        if around is not None:
+            around.places.append(place)
+        return place
+
+    def _run_started(self, envelope: Envelope) -> None:
+        place = self._open(envelope, envelope.event.name or "", None)
+        if self.root is None:
+            self.root = place
+
+    def _ended(self, envelope: Envelope) -> None:
+        _, span = self._owner(envelope)
+        if span is not None and envelope.parent == span.ids[0]:
+            span.end, span.well = envelope.seq, isinstance(envelope.event, CallFinished | RunFinished)
+
+    def _step_started(self, envelope: Envelope) -> None:
+        event: StepStarted = envelope.event
+        place = self.steps.get(event.identity)
+        if place is not None and place.around is not None and place in place.around.places:
+            place.ids.append(envelope.id)  # it goes on, with what it had done
+            self._owners[envelope.id] = place, place
+        else:
+            place = self.steps[event.identity] = self._open(envelope, event.name, event)
+        place.tried = envelope.seq
+
+    def _step_finished(self, envelope: Envelope) -> None:
+        place, _ = self._owner(envelope)
+        if place is None or place.step is None or place.around is None:
+            return
+        identity = place.step.identity
+        edited = identity in self.results
+        self.results[identity] = envelope.seq
+        place.end, place.well = envelope.seq, True
+        if edited:
+            return
+        for inner in list(place.done):  # it returns for all that it did
+            place.forget(inner)
+        for around in place.around.reach():
+            around.done[identity] = Done(place.start, envelope.seq)
+        if identity in self.failures:
+            place.around.forget_since(self.failures[identity], place.tried)
+
+    def _step_failed(self, envelope: Envelope) -> None:
+        place, _ = self._owner(envelope)
+        if place is not None and place.step is not None:
+            place.end, place.well = envelope.seq, False
+            self.failures.setdefault(place.step.identity, envelope.seq)
+
+    def _call_started(self, envelope: Envelope) -> None:
+        place, _ = self._owner(envelope)
+        if place is not None:
+            span = Span(envelope.event.name, envelope.seq, [envelope.id])
+            place.calls.append(span)
+            self._owners[envelope.id] = place, span
+
+    def _attempt_started(self, envelope: Envelope) -> None:
+        place, span = self._owner(envelope)
+        if place is not None and span is not None:
+            span.ids.append(envelope.id)
+            self._owners[envelope.id] = place, span
+
+    def _retracted(self, envelope: Envelope) -> None:
+        self.retractions.append(envelope)
+        if self.root is not None:
+            self._void(self.root, envelope.event)
+
+    def _void(self, place: Place, event: Retracted) -> None:
+        """Let go of what began in ``place`` and was taken back."""
+        place.calls = [span for span in place.calls if not event.covers(span.start, span.ids[0])]
+        for inner in list(place.places):
+            self._void(inner, event)
+            if event.covers(inner.start, inner.ids[0]):
+                place.places.remove(inner)
+                if inner.step is not None:
+                    self.results.pop(inner.step.identity, None)
+                    place.forget(inner.step.identity)
+
+    # The end
+
+    def settle(self, last: int, anew: int = -1) -> list[Retraction]:
+        """Be resumed after number ``last``; returns what is taken back.
+
+        ``anew``: the runs left open that began up to this number are made anew, as they are another record's.
+        """
+        assert self.root is not None
+        taken: list[Retraction] = []
+        self._settle(self.root, last, anew, taken)
+        return taken
+
+    def _settle(self, place: Place, last: int, anew: int, taken: list[Retraction]) -> None:
+        boundary = place.boundary
+        place.end = None
+        self.going_on.append(place)
+        beyond = list(place.ids)
+        for span in place.calls:
+            if not span.is_kept(boundary):
+                beyond += span.ids
+        for inner in place.places:
+            if inner.is_kept(boundary) if inner.step is None else inner.well:
+                continue
+            if inner.start > boundary and (inner.step is not None or inner.well):
+                beyond += inner.parents()
+            elif (inner.step is not None and not inner.done) or (inner.step is None and inner.start <= anew):
+                taken.append(Retraction(inner.start, tuple(inner.parents()), f"{inner.describe()} is made anew"))
+            else:
+                self._settle(inner, last, anew, taken)
+        if last > boundary:
+            taken.append(Retraction(boundary + 1, tuple(beyond), f"{place.describe()} goes on from before this"))
+
+
+class Retraction(NamedTuple):
+    """What is taken back when a run is resumed: what belongs to ``parents`` and is numbered ``since`` or later."""
+
+    since: int
+    parents: tuple[str, ...]
+    reason: str
+
+
+class Valid(NamedTuple):
+    """The landmarks of a record that count."""
+
+    landmarks: list[Envelope]
+    untold: int | None
+    """From which number on consumers were not told that what they saw was let go; None: they were."""
+
+
+def valid(landmarks: Iterable[Envelope]) -> Valid:
+    """Those of a record that no resume from a checkpoint before them has let go of."""
+    kept: list[Envelope] = []
+    untold: int | None = None
+    for envelope in landmarks:
+        event = envelope.event
+        if isinstance(event, RunResumed) and event.checkpoint is not None:
+            kept = [earlier for earlier in kept if earlier.seq <= event.at]
+            untold = event.at + 1
+        elif isinstance(event, Retracted) and not event.parents and untold is not None and event.since <= untold:
+            untold = None
+        kept.append(envelope)
+    return Valid(kept, untold)
+
+
+def find_checkpoint(landmarks: Iterable[Envelope], name: str) -> Envelope | None:
+    """The last checkpoint of that name, or None."""
+    named = (one for one in landmarks if isinstance(one.event, CheckpointSaved) and one.event.name == name)
+    return max(named, key=lambda envelope: envelope.seq, default=None)
+
+
+def read_story(landmarks: Iterable[Envelope]) -> Story:
+    """The story that these landmarks tell."""
+    story = Story()
+    for envelope in landmarks:
+        story.tell(envelope)
+    return story

@@ -1,0 +1,61 @@
+"""Records as fixtures: code is run against what was recorded, and nothing is called a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crewbus import Bus, MemoryStore, Run, RunNotFoundError, StoredEvent
+from crewbus._export import read_export
+from crewbus.exceptions import InputError
+
+_ENDS = frozenset(f"crewbus.{name}" for name in ("RunFinished", "RunFailed", "RunCancelled"))
+
+
+@contextmanager
+def replayed(path: str | Path, run_id: str | None = None, *, bus: Bus | None = None) -> Iterator[Run]:
+    """A recorded run, resumed on ``bus`` (None: one of its own) from a copy in memory: the steps give what they gave.
+
+    ``path``: what ``crewbus export RUN --jsonl`` wrote, or a store's file or URL, of which ``run_id`` names the run
+    (None: the newest). A step that the record does not have is a `ReplayMismatch`, as in any resumed run; one that was
+    asked for after the last that was recorded is called. Nothing is written to ``path``. Raises `RunNotFoundError`,
+    `InputError`, `CorruptRecordError`.
+    """
+    own = bus if bus is not None else Bus(entry_points=False)
+    try:
+        root, events = _load(str(path), run_id)
+        store = MemoryStore()
+        _copy(events, root, store)
+        own.use_store(store)
+        with own.resume(root) as run:
+            yield run
+    finally:
+        if bus is None:
+            own.close()
+
+
+def _copy(events: list[StoredEvent], root: str, store: MemoryStore) -> None:
+    """Have ``store`` hold the run as it was before its end."""
+    if events and events[-1].name in _ENDS and events[-1].run_id == root:
+        events.pop()
+    epoch = store.begin(root)
+    for event in events:
+        store.append(root, epoch, event)
+    store.release(root, epoch)
+
+
+def _load(path: str, run_id: str | None) -> tuple[str, list[StoredEvent]]:
+    if path.endswith(".jsonl"):
+        export = read_export(Path(path))
+        return export.run_id, list(export.events)
+    url = path if "://" in path or path.startswith("memory:") else f"sqlite:///{path}"
+    with Bus() as opener:
+        opener.use_store(url)
+        roots: Iterable[str] = opener.store.roots()
+        root = run_id or next(reversed(list(roots)), None)
+        if root is None or opener.store.root_of(root) is None:
+            raise RunNotFoundError(f"{path} holds no run {run_id or ''}".rstrip())
+        if opener.store.root_of(root) != root:
+            raise InputError(f"run {root} is nested in another: name its root")
+        return root, list(opener.store.read(root))

@@ -1,0 +1,153 @@
+"""What the contract of a store says, in the plainest way: lists in a dict. Stores are compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import attrs
+
+from crewbus.abc import LogInfo, Store, StoredEvent
+from crewbus.exceptions import FencedError, RecordingError, RunHeldError, RunIdInUseError, RunNotFoundError
+
+
+def stored(seq: int, run_id: str = "a", data: bytes = b"{}", name: str = "test.Event") -> StoredEvent:
+    """An event to write."""
+    return StoredEvent(run_id, seq, None, 1.5, "agent", 1, name, 1, data)
+
+
+def write(store: Store, root_id: str, epoch: int, start: int, count: int = 1) -> None:
+    """Append ``count`` events from number ``start`` on; each fifth is of a run nested in the root, and a landmark."""
+    for seq in range(start, start + count):
+        run_id, name = (f"{root_id}/nested", "crewbus.StepFinished") if seq % 5 == 4 else (root_id, "test.Event")
+        store.append(root_id, epoch, stored(seq, run_id, b'{"by":"%s"}' % root_id.encode(), name))
+
+
+class Picture(NamedTuple):
+    """All that can be seen of a log, but who holds it, and until when."""
+
+    epoch: int
+    sealed: bool
+    alive: bool
+    parent: tuple[str | None, int | None]
+    forks: list[str]
+    events: list[StoredEvent]
+
+
+def picture(store: Store, root_id: str) -> Picture:
+    """What ``store`` shows of a log; its last number must be the one that it tells."""
+    info, events = store.info(root_id), list(store.read(root_id))
+    assert info.root_id == root_id
+    assert info.last == len(events) - 1
+    parent = info.parent, info.parent_at
+    return Picture(info.epoch, info.sealed, info.alive, parent, store.forks(root_id), events)
+
+
+def album(store: Store) -> dict[str, Picture]:
+    """What ``store`` shows of each of its logs, oldest first."""
+    return {root_id: picture(store, root_id) for root_id in store.roots()}
+
+
+@attrs.define
+class _Log:
+    events: list[StoredEvent] = attrs.field(factory=list)
+    own: set[str] = attrs.field(factory=set)
+    epoch: int = 0
+    sealed: bool = False
+    held: bool = False
+    parent: str | None = None
+    parent_at: int | None = None
+
+
+class Model(Store):
+    """A store for one thread that copies what a fork shares, and answers as the contract says."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, _Log] = {}
+
+    def begin(self, root_id: str) -> int:
+        """Open a log."""
+        self._unused(root_id)
+        self.logs[root_id] = _Log(own={root_id}, epoch=1, held=True)
+        return 1
+
+    def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
+        """Add the next event, unless it is there."""
+        log = self._writable(root_id, epoch)
+        if event.seq > len(log.events):
+            raise RecordingError("a gap")
+        if event.seq == len(log.events):
+            log.events.append(event)
+            log.own.add(event.run_id)
+
+    def finish(self, root_id: str, epoch: int) -> None:
+        """Seal a log."""
+        log = self._writable(root_id, epoch)
+        log.sealed, log.held = True, False
+
+    def _writable(self, root_id: str, epoch: int) -> _Log:
+        log = self.logs.get(root_id)
+        if log is None or not log.held or epoch > log.epoch:
+            raise RecordingError("not open")
+        if epoch < log.epoch:
+            raise FencedError("an old epoch")
+        return log
+
+    def acquire(self, root_id: str) -> int:
+        """Take a log that nobody holds."""
+        log = self._log(root_id)
+        if log.held:
+            raise RunHeldError("held")
+        log.sealed, log.held = False, True
+        log.epoch += 1
+        return log.epoch
+
+    def release(self, root_id: str, epoch: int) -> None:
+        """Let go of a log, unless fenced."""
+        log = self._log(root_id)
+        log.held = log.held and epoch < log.epoch
+
+    def revoke(self, root_id: str) -> None:
+        """Let nobody hold a log."""
+        self._log(root_id).held = False
+
+    def fork(self, root_id: str, at: int, fork_id: str) -> None:
+        """Copy the events up to ``at``."""
+        log = self._log(root_id)
+        self._unused(fork_id)
+        if not 0 <= at < len(log.events):
+            raise RecordingError("no such event")
+        self.logs[fork_id] = _Log(log.events[: at + 1], {fork_id}, parent=root_id, parent_at=at)
+
+    def drop(self, root_id: str) -> None:
+        """Forget a log that nobody holds or was forked from."""
+        if self._log(root_id).held or self.forks(root_id):
+            raise RecordingError("alive, or needed by a fork")
+        del self.logs[root_id]
+
+    def info(self, root_id: str) -> LogInfo:
+        """How a log stands."""
+        log = self._log(root_id)
+        last = len(log.events) - 1
+        return LogInfo(root_id, log.epoch, last, log.sealed, alive=log.held, parent=log.parent, parent_at=log.parent_at)
+
+    def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
+        """The events above ``after``."""
+        return iter(self._log(root_id).events[after + 1 :])
+
+    def root_of(self, run_id: str) -> str | None:
+        """The log that first had an event of the run."""
+        return next((root_id for root_id, log in self.logs.items() if run_id in log.own), None)
+
+    def roots(self) -> list[str]:
+        """All logs."""
+        return list(self.logs)
+
+    def _unused(self, run_id: str) -> None:
+        if self.root_of(run_id) is not None:
+            raise RunIdInUseError("in use")
+
+    def _log(self, root_id: str) -> _Log:
+        if root_id not in self.logs:
+            raise RunNotFoundError("no such log")
+        return self.logs[root_id]

@@ -1,0 +1,89 @@
+"""The contract of a store: what keeps it passes, and each of its tests finds a store that doesn't."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from faulty_stores import FAULTS
+from journal_store import JournalStore
+
+import crewbus
+from crewbus import MemoryStore
+from crewbus.testing import StoreContract, _store_contract, _store_process
+from crewbus.testing._store_contract import DataContract, ForkContract
+from crewbus.testing._store_model import Model
+
+
+class TestMemoryStore(StoreContract):
+    opens = MemoryStore
+
+    def open(self):
+        return self.opens()
+
+
+class TestJournalStore(StoreContract):
+    """A store that survives its process."""
+
+    survives = True
+    opens = JournalStore
+
+    def open(self):
+        return self.opens(self.path / "journal")
+
+    def opener(self):
+        module, name = self.opens.__module__, self.opens.__name__
+        return (
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            f"import {module}; store = {module}.{name}({str(self.path / 'journal')!r})"
+        )
+
+
+class TestModel(DataContract, ForkContract):
+    """What stores are compared with, and what `crewbus.Store` does for those that don't do it better."""
+
+    def open(self):
+        return Model()
+
+
+# Stores that break it
+
+NOTICED = AssertionError, crewbus.CrewbusError, pytest.fail.Exception
+
+
+def parameters(test):
+    """The values that a test of the contract is called with, one after the other."""
+    marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    return [(value,) for value in marks[0].args[1]] if marks else [()]
+
+
+@pytest.mark.parametrize(("test", "fault"), [pytest.param(*f, id=f"{f[1].__name__}-{f[0]}") for f in FAULTS])
+def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(_store_process, "LONGEST_LEASE", 0.05)  # for what never comes
+    contract = TestJournalStore() if issubclass(fault, JournalStore) else TestMemoryStore()
+    contract.opens = fault
+    with pytest.raises(NOTICED):
+        for number, values in enumerate(parameters(getattr(StoreContract, test))):
+            contract.path = tmp_path / str(number)
+            contract.path.mkdir()
+            try:
+                getattr(contract, test)(*values)
+            finally:
+                contract.close_all()
+
+
+def test_each_test_of_the_contract_notices_something():
+    tests = {name for name, _ in inspect.getmembers(StoreContract, inspect.isfunction) if name.startswith("test_")}
+    assert {test for test, _ in FAULTS} == tests
+
+
+def test_each_part_of_the_contract_says_what_it_has_found():
+    parts = {path.stem for path in Path(_store_contract.__file__).parent.glob("_store_*.py")} - {"_store_contract"}
+    assert {f"crewbus.testing.{part}" for part in parts} == _store_contract.PARTS
+
+
+@pytest.mark.parametrize("method", ["open", "opener"])
+def test_who_does_not_say_how_to_open_a_store_is_told(method):
+    with pytest.raises(NotImplementedError, match=rf"StoreContract\.{method}\(\) must return"):
+        getattr(StoreContract(), method)()
