@@ -139,10 +139,10 @@ class Buffer:
         """The thread that consumes, or until one does, the one that means to: it must never wait for itself."""
 
     @property
-    def lives(self) -> int | None:
-        """How often the run was resumed; None where it is not recorded."""
+    def epoch(self) -> int | None:
+        """The epoch of the run's record; None where it is not recorded."""
         log = self.tree.log
-        return log.lives if log is not None else None
+        return log.epoch or 1 if log is not None else None
 
     # The emitter's side
 

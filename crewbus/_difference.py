@@ -17,6 +17,7 @@ from crewbus.events import (
     RunForked,
     RunResumed,
     RunStarted,
+    StepFinished,
     StepStarted,
 )
 
@@ -35,6 +36,7 @@ class Divergence:
     other: Envelope | None
 
 
+_OPENING: Final = (RunStarted, StepStarted, CallStarted, AttemptStarted)
 _UNCOUNTED: Final = (RunResumed, RunForked)
 """Events that say how a record came about, not what happened."""
 
@@ -63,9 +65,12 @@ def _by_scope(record: Iterable[Envelope]) -> dict[Path, list[Envelope]]:
     found: dict[Path, list[Envelope]] = {}
     for envelope in _standing(record):
         around = paths.get(envelope.parent or "", ())
-        if isinstance(envelope.event, RunStarted | StepStarted | CallStarted | AttemptStarted):
-            paths[envelope.id] = (*around, _label(envelope.event, top=not around))
-            around = paths[envelope.id]
+        if isinstance(envelope.event, _OPENING):
+            path = paths[envelope.id] = (*around, _label(envelope.event, top=not around))
+            if isinstance(envelope.event, StepStarted) and path in found:  # another try, or another result in a fork
+                found[path] = [one for one in found[path] if not isinstance(one.event, StepFinished)]
+                continue
+            around = path
         if not isinstance(envelope.event, _UNCOUNTED):
             found.setdefault(around, []).append(envelope)
     return found
@@ -77,7 +82,8 @@ def _standing(record: Iterable[Envelope]) -> Iterator[Envelope]:
     for envelope in envelopes:
         if isinstance(envelope.event, Retracted):
             continue
-        if not any(one.seq > envelope.seq and one.event.covers(envelope.seq, envelope.parent) for one in taken):
+        within = envelope.id if isinstance(envelope.event, _OPENING) else envelope.parent
+        if not any(one.seq > envelope.seq and one.event.covers(envelope.seq, within) for one in taken):
             yield envelope
 
 

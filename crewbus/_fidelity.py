@@ -88,6 +88,8 @@ def is_same(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))
 
 
+LONGEST_INT: Final = 14_000
+"""How many bits an integer may have: Python reads no more than 4,300 digits (`sys.get_int_max_str_digits`)."""
 _DEEPEST: Final = 200
 """How deep a value may nest before it is taken to contain itself; JSON parsers give up at about a thousand."""
 
@@ -107,6 +109,8 @@ def flaw(value: Any, at: str, depth: int = 0) -> str | None:
         return next(filter(None, (flaw(inner, f"{at}[{i}]", depth + 1) for i, inner in enumerate(value))), None)
     if type(value) is str:
         return None if value.isascii() or _is_writable(value) else f"{at} holds a lone surrogate, which is no text"
+    if type(value) is int and value.bit_length() > LONGEST_INT:
+        return f"{at} is an integer of more than {LONGEST_INT} bits, which JSON readers refuse"
     if value is None or type(value) in (bool, int, float):
         return None
     return f"{at} is a {type(value).__qualname__}, which JSON does not give back"

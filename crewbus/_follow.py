@@ -7,10 +7,22 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+import attrs
+
 from crewbus._dispatch import now
 from crewbus._record import Record
 from crewbus.abc import Store
-from crewbus.events import FRAMES, Envelope, Retracted, RunEnded, RunInterrupted, RunResumed, RunStarted
+from crewbus.events import (
+    FRAMES,
+    Dropped,
+    Envelope,
+    Retracted,
+    RunEnded,
+    RunInterrupted,
+    RunResumed,
+    RunStarted,
+    Truncated,
+)
 from crewbus.exceptions import ConsumptionError, InputError, SlowConsumer
 
 if TYPE_CHECKING:
@@ -29,8 +41,8 @@ class Cursor(NamedTuple):
 
     seq: int
     """The number of the last frame that it was given."""
-    lives: int
-    """How often the run had been resumed when it was."""
+    epoch: int
+    """Of which epoch that was."""
 
     floor: int | None = None
     """From which number on it was told that something is taken back; None: it was not.
@@ -45,11 +57,19 @@ class Cursor(NamedTuple):
     def parse(cls, text: object) -> Self:
         """The cursor that a text stands for; raises `InputError` for what no stream gave out."""
         if text == START:
-            return cls(-1, 0)
+            return cls(-1, 1)
         found = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InputError(f"{text!r} is no cursor: give what a stream's cursor was, or {START!r}")
         return cls(*(int(part) for part in found.groups() if part is not None))
+
+
+def _as_frame(envelope: Envelope) -> Envelope | None:
+    """What a stream shows of an event of a record; None where it shows nothing."""
+    event = envelope.event
+    if isinstance(event, Truncated) and event.name == "crewbus.Chunk":
+        return attrs.evolve(envelope, event=Dropped(1))
+    return envelope if isinstance(event, FRAMES) else None
 
 
 class Follower:
@@ -71,36 +91,38 @@ class Follower:
         self._fetching = False
         self._inside: set[str] | None = None if record.run_id == record.root_id else {record.run_id}
         """The runs whose frames count; None: all."""
-        self._lives = 0
+        self.epoch = 1
+        """The epoch of what was read."""
+        self._shared = -1
+        """The number of the last event that a fork shares."""
         self._told: list[Envelope] = []
         """What is to be told before anything is read."""
         self._after = self._begin(cursor)
 
-    @property
-    def lives(self) -> int:
-        """How often the run had been resumed as far as was read."""
-        return self._lives
-
     def _begin(self, cursor: Cursor) -> int:
         """Where to read on from; what the consumer has seen and the record has not is taken back."""
-        last = self._store.info(self._record.root_id).last
+        info = self._store.info(self._record.root_id)
+        self._shared = info.parent_at if info.parent_at is not None else -1
         after = cursor.seq
-        resumed = [one for one in self._record.landmarks() if self._notice(one, cursor) is not None]
-        if len(resumed) > cursor.lives and resumed[cursor.lives].seq <= after:
-            after = resumed[cursor.lives].seq - 1
-        after = min(after, last)
+        for envelope in self._record.landmarks():
+            if envelope.seq <= cursor.seq:
+                self._enter(envelope)
+            if self._is_new_epoch(envelope) and envelope.seq <= after:
+                if envelope.event.epoch > cursor.epoch:
+                    after = envelope.seq - 1
+                else:
+                    self.epoch = envelope.event.epoch
+        after = min(after, info.last)
         if after < cursor.seq and cursor.floor is not None:
             after = min(after, cursor.floor - 1)
-        self._lives = sum(one.seq <= after for one in resumed)
         if after < cursor.seq:
             event = Retracted(after + 1, "not in the record: the run went on from before this")
             self._told.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
         return after
 
-    def _notice(self, envelope: Envelope, cursor: Cursor) -> Envelope | None:
-        if envelope.seq <= cursor.seq:
-            self._enter(envelope)
-        return envelope if isinstance(envelope.event, RunResumed) else None
+    def _is_new_epoch(self, envelope: Envelope) -> bool:
+        # What a fork shares bears the epochs of the run that it was forked of.
+        return isinstance(envelope.event, RunResumed) and envelope.seq > self._shared
 
     def _enter(self, envelope: Envelope) -> None:
         event = envelope.event
@@ -114,20 +136,20 @@ class Follower:
         if self._told:
             told, self._told = self._told, []
             return told
-        info = self._store.info(self._record.root_id)
+        info, before = self._store.info(self._record.root_id), self._after
         frames: list[Envelope] = []
         for envelope in self._record.read(self._after):
             self._after = envelope.seq
             self._enter(envelope)
-            if isinstance(envelope.event, RunResumed):
-                self._lives += 1
-            elif isinstance(envelope.event, FRAMES) and self._concerns(envelope):
-                frames.append(envelope)
+            if self._is_new_epoch(envelope):
+                self.epoch = envelope.event.epoch
+            elif self._concerns(envelope) and (frame := _as_frame(envelope)) is not None:
+                frames.append(frame)
                 if len(frames) == _BATCH:
                     break
         if frames and self._is_last(frames[-1]):
             self._ended = True
-        elif not frames and not info.alive and info.last <= self._after:
+        elif self._after == before and not info.alive:
             self._ended = True
             interrupted = RunInterrupted(info.holder or "")
             frames.append(Envelope(interrupted, self._record.run_id, self._after, None, now(), replayed=True))
@@ -142,7 +164,9 @@ class Follower:
         """Whether it ends the run, which was not resumed after it."""
         if not isinstance(envelope.event, RunEnded):
             return False
-        return not any(isinstance(one.event, RunResumed) for one in self._record.landmarks(envelope.seq))
+        if self._inside is None:
+            return not any(isinstance(one.event, RunResumed) for one in self._record.landmarks(envelope.seq))
+        return not any(one.run_id == envelope.run_id for one in self._record.read(envelope.seq))
 
     # The consumer's side, as of a buffer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -90,16 +91,20 @@ class History(Resumption):
 
     def recorded_runs(self, limit: int | None = None) -> list[RunInfo]:
         """The recorded root runs, the newest first; at most ``limit`` of them."""
-        roots = self.store.roots()[::-1]
-        return [self._run_info(root) for root in (roots if limit is None else roots[:limit])]
+        infos = (self.store.info(root) for root in reversed(self.store.roots()))
+        begun = (info for info in infos if info.last >= 0)  # what was killed at once may have left a name only
+        return [self._run_info(info) for info in islice(begun, limit)]
 
     def recorded_run(self, run_id: str) -> RunInfo:
         """How a recorded root run stands; raises `RunNotFoundError` if there is none of that id."""
         self._refuse_nested(self.store, run_id)
-        return self._run_info(run_id)
+        info = self.store.info(run_id)
+        if info.last < 0:
+            raise RunNotFoundError(f"nothing of run {run_id} is in {self.store!r}")
+        return self._run_info(info)
 
-    def _run_info(self, root_id: str) -> RunInfo:
-        info = self.store.info(root_id)
+    def _run_info(self, info: LogInfo) -> RunInfo:
+        root_id = info.root_id
         record = Record(self.store, root_id, root_id, self.decode)
         first, last = record.at(0), record.at(info.last)
         started = first.event if isinstance(first.event, RunStarted) else RunStarted()

@@ -30,12 +30,10 @@ def checked(durability: Durability | None) -> Durability | None:
 class Log:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
-    __slots__ = ("busy", "entities", "epoch", "lives", "ordinals", "replay", "strands", "sync")
+    __slots__ = ("busy", "entities", "epoch", "ordinals", "replay", "strands", "sync")
 
-    def __init__(self, sync: bool, epoch: int = 0, lives: int = 0) -> None:
+    def __init__(self, sync: bool, epoch: int = 0) -> None:
         self.sync = sync
-        self.lives = lives
-        """How often the run was resumed."""
         self.epoch = epoch
         """With which epoch of the store a resumed run writes; 0: the recorder begins the log."""
         self.ordinals = Ordinals()
@@ -89,5 +87,6 @@ class Ordinals:
         return ordinal, None
 
     def give_back(self, base: Base, ordinal: int, draft: Draft | None = None) -> None:
-        """Have the one of that number be tried again."""
-        self._free.setdefault(base, {})[ordinal] = draft
+        """Have the one of that number be tried again; nothing if it was not yet given out."""
+        if ordinal < self._next.get(base, 0):
+            self._free.setdefault(base, {})[ordinal] = draft

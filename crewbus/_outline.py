@@ -11,7 +11,7 @@ import uuid
 from typing import Any, Final
 
 from crewbus._entities import entities
-from crewbus._fidelity import fields_of
+from crewbus._fidelity import LONGEST_INT, fields_of
 from crewbus._registry import qualified
 from crewbus.events import event_type_or_none
 
@@ -24,6 +24,8 @@ class OpaqueError(TypeError):
 
 def outline(value: Any) -> Any:
     """``value`` as JSON can hold it; raises `OpaqueError` where it, or what it holds, can't be looked into."""
+    if type(value) is int and value.bit_length() > LONGEST_INT:
+        return [qualified(int), hex(value)]
     if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, list | tuple):

@@ -140,10 +140,12 @@ class Recording(Calls):
         """Save a checkpoint after an event of a type that `enable_recording` was given: `Steps` knows how."""
         raise NotImplementedError
 
-    def _refuse_recorded(self, run_id: str) -> None:
-        """Raise `RunIdInUseError` if a run of that id is recorded."""
-        if self._store is not None and self._store.root_of(run_id) is not None:
-            raise RunIdInUseError(f"run {run_id} is recorded already: choose another id")
+    def _refuse_recorded(self, run: Run) -> None:
+        """Raise `RunIdInUseError` if a run of that id is recorded, unless a resumed run makes it anew."""
+        root = self._store.root_of(run.id) if self._store is not None else None
+        anew = root == run.root.id and run.epoch > 0
+        if root is not None and not anew:
+            raise RunIdInUseError(f"run {run.id} is recorded already: choose another id")
 
     def disable_recording(self) -> None:
         """Disarm recording: runs that start from now on are not recorded; live ones are, to their end."""

@@ -13,6 +13,7 @@ from crewbus._call import Call
 from crewbus._run import Run
 from crewbus._scope import Attempt, Scope
 from crewbus._story import Place, Span, Story
+from crewbus.events import Retracted
 from crewbus.exceptions import ReplayMismatch
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Part:
     def emitted_in(self) -> frozenset[str]:
         """The parents of what was emitted directly in it, calls that were left open among them."""
         spans = [span for span in self.place.calls if not span.is_kept(self.boundary)]
-        return frozenset((*self.place.ids, *(id for span in spans for id in span.ids)))
+        return frozenset((*self.place.ids, *(one for span in spans for one in span.ids)))
 
 
 def _goes_on(inner: Place, boundary: int, story: Story) -> bool:
@@ -180,11 +181,16 @@ class Replay:
         """The number of the event that holds a step's result, or None."""
         return self.story.results.get(identity)
 
-    def returned(self, identity: str) -> None:
-        """Have a recorded step be returned: one less to wait for."""
-        around = self.story.steps[identity].around
-        if around is not None:
-            around.forget(identity)
+    def returned(self, identity: str) -> Place:
+        """Have a recorded step be returned: one less to wait for; returns what the record has of it."""
+        place = self.story.steps[identity]
+        if place.around is not None:
+            place.around.forget(identity)
+        return place
+
+    def void(self, since: int, parents: tuple[str, ...]) -> None:
+        """Have what the record holds of this be made anew: it was taken back."""
+        self.story.void(Retracted(since, "", parents))
 
     def refuse_divergence(self, step: Step) -> None:
         """Raise `ReplayMismatch` if a step that the record does not know stands where another one is."""
@@ -200,6 +206,7 @@ class Replay:
         recorded = self.story.steps.get(step.event.identity)
         if recorded is not None and recorded in self._waiting:
             self._parts[step] = self._waiting.pop(recorded)
+            step.recorded = recorded
 
     def succeeded(self, step: Step) -> None:
         """Have a step have returned that is recorded as failed: what the run had done instead is not insisted upon."""

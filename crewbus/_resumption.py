@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from crewbus._callables import is_text
 from crewbus._dispatch import now
@@ -32,6 +32,19 @@ from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeld
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
+
+
+class Found(NamedTuple):
+    """What was found of a run that is to be resumed."""
+
+    record: Record
+    info: LogInfo
+    start: Envelope
+    story: Story
+    last: int
+    """The number that it is resumed after."""
+    untold: int | None
+    """From which number on consumers were not told that an earlier resume let go of it; None: they were."""
 
 
 class ResumedRun(Run):
@@ -70,31 +83,34 @@ class Resumption(Runs):
         return ResumedRun(cast("Bus", self), run_id, at)
 
     def _reopen(self, run: ResumedRun, sinks: Iterable[Sink]) -> None:
+        if run.id in self._runs:
+            raise RunHeldError(f"run {run.id} is alive, in this process: let it end first")
         around = self._own(self._scope())
         if around is not None and around.run is not None and not around.run.ended:
             raise RunError(f"run {run.id} is a root run: resume it outside run {around.run.id}")
         self._require_recorder()
-        if run.id in self._runs:
-            raise RunHeldError(f"run {run.id} is live in this process")
         store = self.store
         self._refuse_nested(store, run.id)
+        before = store.info(run.id)
+        found = self._look(store, before, run.at)  # what can't be resumed is left as it is
         epoch = store.acquire(run.id)
         try:
-            resumed, retractions = self._restore(run, store, epoch)
+            now_last = store.info(run.id).last
+            if (epoch, now_last) != (before.epoch + 1, before.last):  # somebody went on with it meanwhile
+                found = self._look(store, store.info(run.id), run.at)
+            resumed, retractions = self._restore(run, found, epoch)
             self._admit(run, sinks, known=True)
+            try:
+                self._announce(run, RunStarted(run.name, dict(run.tags), None), 0)
+                self._append(run, resumed)
+                for since, parents, reason in retractions:
+                    self._append(run, Retracted(since, reason, parents))
+                self._wait_if_sync(run)
+            except BaseException:
+                self._withdraw(run)
+                raise
         except BaseException:
-            store.release(run.id, epoch)
-            raise
-        try:
-            started = RunStarted(run.name, dict(run.tags), None)
-            self._announce(run, started, 0)
-            self._append(run, resumed)
-            for since, parents, reason in retractions:
-                self._append(run, Retracted(since, reason, parents))
-            self._wait_if_sync(run)
-        except BaseException:
-            self._withdraw(run)
-            store.release(run.id, epoch)
+            (store.finish if before.sealed else store.release)(run.id, epoch)
             raise
 
     @staticmethod
@@ -105,26 +121,31 @@ class Resumption(Runs):
         if root != run_id:
             raise RunError(f"run {run_id} is nested in run {root}: that is the one to name")
 
-    def _restore(self, run: ResumedRun, store: Store, epoch: int) -> tuple[RunResumed, list[Retraction]]:
-        """Have ``run`` stand where its record ends; returns what is to be told of that."""
-        record = Record(store, run.id, run.id, self.decode)
-        info = store.info(run.id)
-        all_landmarks = list(record.landmarks())
-        landmarks, untold = valid(all_landmarks)
-        if landmarks and isinstance(landmarks[-1].event, RunFinished) and landmarks[-1].run_id == run.id:
-            raise RunError(f"run {run.id} has finished: there is nothing to resume; fork it to go on in another way")
-        last = info.last if run.at is None else _position(landmarks, run.at, run.id)
+    def _look(self, store: Store, info: LogInfo, at: str | None) -> Found:
+        """What the record of a run says to whoever resumes it; raises what keeps it from being resumed."""
+        run_id = info.root_id
+        record = Record(store, run_id, run_id, self.decode)
+        landmarks, untold = valid(record.landmarks())
+        if not landmarks:
+            raise RunNotFoundError(f"nothing of run {run_id} is in {store!r}: run it anew")
+        if isinstance(landmarks[-1].event, RunFinished) and landmarks[-1].run_id == run_id:
+            raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to go on in another way")
+        last = info.last if at is None else _position(landmarks, at, run_id)
         story = read_story(envelope for envelope in landmarks if envelope.seq <= last)
         if story.root is None:
-            raise CorruptRecordError(f"run {run.id} has no start in {store!r}: it can't be resumed")
+            raise CorruptRecordError(f"run {run_id} has no start in {store!r}: it can't be resumed")
+        return Found(record, info, landmarks[0], story, last, untold)
+
+    def _restore(self, run: ResumedRun, found: Found, epoch: int) -> tuple[RunResumed, list[Retraction]]:
+        """Have ``run`` stand where its record ends; returns what is to be told of that."""
+        story, info, last = found.story, found.info, found.last
         retractions = story.settle(last, info.parent_at if info.parent_at is not None else -1)
-        if run.at is not None or untold is not None:
-            since = min(last + 1, untold if untold is not None else last + 1)
+        if run.at is not None or found.untold is not None:
+            since = min(last + 1, found.untold if found.untold is not None else last + 1)
             retractions.insert(0, Retraction(since, (), f"resumed from the checkpoint {run.at!r}"))
-        lives = 1 + sum(isinstance(one.event, RunResumed) for one in all_landmarks)
-        self._set_up(run, landmarks[0], info, Log(self._is_sync(None), epoch, lives))
+        self._set_up(run, found.start, info, Log(self._is_sync(None), epoch))
         assert run.tree.log is not None
-        run.tree.log.replay = Replay(story, run, counter(record, story))
+        run.tree.log.replay = Replay(story, run, counter(found.record, story))
         run.tree.judge()
         return RunResumed(last, epoch, run.at), retractions
 
@@ -151,6 +172,8 @@ class Resumption(Runs):
         self._refuse_nested(store, run_id)
         record = Record(store, run_id, run_id, self.decode)
         landmarks, _ = valid(record.landmarks())
+        if not landmarks:
+            raise RunNotFoundError(f"nothing of run {run_id} is in {store!r}")
         found = self._edited(landmarks, edits or {})
         if at is not None:
             last = _position(landmarks, at, run_id)

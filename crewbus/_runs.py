@@ -76,7 +76,7 @@ class Runs(Steps):
 
     def _admit(self, run: Run, sinks: Iterable[Sink], known: bool = False) -> None:
         if run.named and not known:
-            self._refuse_recorded(run.id)
+            self._refuse_recorded(run)
         with self._registry:
             if self.closed:
                 raise BusClosedError(f"this bus is closed: run {run.id} can't start")

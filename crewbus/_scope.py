@@ -297,6 +297,8 @@ class Attempt(Scope):
         if log is not None:
             for base, ordinal in steps:
                 log.ordinals.give_back(base, ordinal)
+            if log.replay is not None:
+                log.replay.void(self.since, tuple(self.opened))
 
     def _exit(self, error: BaseException | None) -> None:
         if error is None:

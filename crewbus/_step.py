@@ -11,13 +11,14 @@ from crewbus._callables import name_of
 from crewbus._context import scope, strand
 from crewbus._declared import Declared, Key
 from crewbus._log import Base, Draft
-from crewbus._scope import ENDS, OPENS, Attempt, Scope
+from crewbus._scope import ENDS, OPENS, WITHIN, Attempt, Scope
 from crewbus._serialization import Written
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
 from crewbus.exceptions import text_of
 
 if TYPE_CHECKING:
     from crewbus._run import Run
+    from crewbus._story import Place
 
 __all__ = ["Step", "step"]
 
@@ -33,7 +34,7 @@ class Step(Attempt):
     steps in it did that had finished.
     """
 
-    __slots__ = ("_draft", "_written", "base_key", "event", "finished_at", "strand", "well")
+    __slots__ = ("_draft", "_written", "base_key", "event", "finished_at", "recorded", "strand", "well")
 
     def __init__(self, of: Scope, event: StepStarted, base: Base = NO_BASE, draft: Draft | None = None) -> None:
         super().__init__(of, None)
@@ -42,6 +43,8 @@ class Step(Attempt):
         """What it has in common with those that are told from it by their ordinal."""
         self.finished_at = -1
         """The number of the last step that finished in it."""
+        self.recorded: Place | None = None
+        """What the record of a resumed run has of it, where it was left open or failed."""
         self.well = False
         """Whether it has ended with a result."""
         self.strand = 0
@@ -70,7 +73,7 @@ class Step(Attempt):
         self.attempts = (*self.of.attempts, self)
         if self._draft is not None:
             taken_back = Retracted(self._draft.since, "failed, and tried again", self._draft.opened)
-            self.bus._turn(self.of, taken_back, ENDS)
+            self.bus._turn(self.of, taken_back, WITHIN)
         self._started, self.ended = True, False
         try:
             self.bus._turn(self, self.event, OPENS)
@@ -82,15 +85,25 @@ class Step(Attempt):
         """Be opened or ended by ``envelope``; called under the lock."""
         if turn != ENDS:
             super().turn(turn, envelope)
+            if self.recorded is not None and turn == OPENS:
+                self.since = self.recorded.start + 1
+                self.opened += self.recorded.everything()
+                self.finished_at = max(self.finished_at, self.recorded.boundary)
         elif isinstance(envelope.event, StepFinished):
             self._has_finished(envelope.seq)
 
     def _has_finished(self, seq: int) -> None:
         self.well = True
-        for attempt in self.attempts[:-1]:
+        for attempt in self.of.attempts:
             attempt.steps.append((self.base_key, self.event.ordinal))
             if isinstance(attempt, Step):
-                attempt.finished_at = seq
+                attempt.finished_at = max(attempt.finished_at, seq)
+
+    def recall(self, recorded: Place) -> None:
+        """Have finished as recorded, without being called; called under the lock."""
+        self._has_finished(recorded.end if recorded.end is not None else -1)
+        for attempt in self.of.attempts:
+            attempt.opened += recorded.everything()
 
     def give(self, written: Written) -> None:
         """Have it end with this result."""

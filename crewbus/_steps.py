@@ -116,6 +116,8 @@ class Steps(Recording):
         """The number of the event that holds a step's result; None: it is to be called. Under the lock."""
         if log.replay is None:
             return None
+        if draft is not None:
+            log.replay.void(draft.since, draft.opened)
         found = log.replay.find(step.event.identity)
         if found is None:
             log.replay.refuse_divergence(step)
@@ -134,7 +136,7 @@ class Steps(Recording):
         with run.tree.lock:
             replay = run.tree.log.replay if run.tree.log is not None else None
             if replay is not None:
-                replay.returned(asked.step.event.identity)
+                asked.step.recall(replay.returned(asked.step.event.identity))
         return result
 
     def _give(self, declared: Declared, run: Run, asked: Asked, result: Any) -> None:
@@ -290,9 +292,12 @@ class Steps(Recording):
     def _save(self, scope: Scope, name: str, tracked: Tracked) -> int:
         """The number of the event that holds an entity's state: emitted now, unless the state is the same as then."""
         digest, (data, kind, version) = tracked.write(self._coder(), name)
-        if digest != tracked.digest:
-            assert kind is not None
-            envelope = self._append(scope, EntitySaved(name, kind, version, data))
-            if envelope is not None:
-                tracked.digest, tracked.saved_at = digest, envelope.seq
-        return tracked.saved_at
+        known, saved_at = tracked.saved
+        if digest == known:
+            return saved_at
+        assert kind is not None
+        envelope = self._append(scope, EntitySaved(name, kind, version, data))
+        if envelope is not None:
+            tracked.saved = digest, envelope.seq
+            return envelope.seq
+        return saved_at

@@ -99,6 +99,14 @@ class Place(Span):
             if done.start > after and (before is None or done.start < before):
                 self.forget(identity)
 
+    def everything(self) -> Iterator[str]:
+        """The ids of all that opened in it, itself included."""
+        yield from self.ids
+        for span in self.calls:
+            yield from span.ids
+        for inner in self.places:
+            yield from inner.everything()
+
     def parents(self) -> Iterator[str]:
         """The parents of all that was emitted in it, outside the steps that finished in it."""
         yield from self.ids
@@ -134,6 +142,7 @@ class Story:
             CallStarted: self._call_started,
             AttemptStarted: self._attempt_started,
             Retracted: self._retracted,
+            RunResumed: self._resumed,
         }
 
     def tell(self, envelope: Envelope) -> None:
@@ -213,11 +222,14 @@ class Story:
 
     def _retracted(self, envelope: Envelope) -> None:
         self.retractions.append(envelope)
+        self.void(envelope.event)
+
+    def void(self, event: Retracted) -> None:
+        """Let go of what began in the places and was taken back: it is not done."""
         if self.root is not None:
-            self._void(self.root, envelope.event)
+            self._void(self.root, event)
 
     def _void(self, place: Place, event: Retracted) -> None:
-        """Let go of what began in ``place`` and was taken back."""
         place.calls = [span for span in place.calls if not event.covers(span.start, span.ids[0])]
         for inner in list(place.places):
             self._void(inner, event)
@@ -226,6 +238,18 @@ class Story:
                 if inner.step is not None:
                     self.results.pop(inner.step.identity, None)
                     place.forget(inner.step.identity)
+
+    def _resumed(self, envelope: Envelope) -> None:  # noqa: ARG002 - as the other tellers
+        if self.root is not None:
+            self._reopen(self.root)
+
+    def _reopen(self, place: Place) -> None:
+        """Have what goes on when the run is resumed be open again."""
+        boundary = place.boundary
+        place.end = None
+        for inner in place.places:
+            if not inner.well and (inner.step is not None or not inner.is_kept(boundary)):
+                self._reopen(inner)
 
     # The end
 

@@ -149,11 +149,11 @@ class Stream:
 
         None where the run is not recorded, or nothing was consumed yet.
         """
-        lives = self._buffer.lives
+        epoch = self._buffer.epoch
         given = len(self._given) - length_hint(self._batch)
-        if lives is None or given == 0:
+        if epoch is None or given == 0 or self._given[given - 1].seq < 0:
             return None
-        return str(Cursor(self._given[given - 1].seq, lives, self._transcript.floor))
+        return str(Cursor(self._given[given - 1].seq, epoch, self._transcript.floor))
 
     def batches(self) -> Batches:
         """Iterate, with ``for`` or ``async for``, over lists of the frames that are there, at once."""

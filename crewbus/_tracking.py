@@ -15,6 +15,8 @@ from crewbus.exceptions import UnserializableError
 
 _TRIES: Final = 100
 """How often an entity is written anew that others change meanwhile."""
+_ALIKE: Final = 5
+"""After how many errors in a row that say the same it is not for being changed."""
 
 
 @attrs.define(eq=False)
@@ -22,21 +24,20 @@ class Tracked:
     """An entity, and what was kept of it last."""
 
     entity: Any
-    digest: bytes = b""
-    saved_at: int = -1
-    """The number of the `EntitySaved` that holds its state."""
+    saved: tuple[bytes, int] = (b"", -1)
+    """A digest of the state that was kept last, and the number of the `EntitySaved` that holds it."""
 
     def write(self, codec: Codec, name: str) -> tuple[bytes, Written]:
         """Its state, and a digest of it; raises `UnserializableError`, naming it."""
-        for _ in range(_TRIES):
+        errors: list[str] = []
+        while len(errors) < _TRIES and errors[-_ALIKE:] != errors[-1:] * _ALIKE:
             try:
                 written = codec.write_entity(self.entity)
-            except UnserializableError as error:
-                if isinstance(error.__cause__, RuntimeError):  # changed while it was iterated over
-                    continue
-                raise UnserializableError(f"entity {name!r}: {error}") from error
-            return hashlib.blake2b(json.dumps(written).encode(), digest_size=16).digest(), written
-        raise UnserializableError(f"entity {name!r} is changed by others all the time: it can't be written")
+            except UnserializableError as error:  # it may have been changed while it was looked at
+                errors.append(str(error))
+            else:
+                return hashlib.blake2b(json.dumps(written).encode(), digest_size=16).digest(), written
+        raise UnserializableError(f"entity {name!r}: {errors[-1]}")
 
 
 def name_for(entity: Any, taken: Iterable[str]) -> str:

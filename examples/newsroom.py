@@ -6,6 +6,9 @@
 Each agent is a run of its own inside the newsroom's run, makes a call of a model that streams, and has its tools
 run in worker threads. With no key the model is the scripted one below. With OPENAI_BASE_URL and OPENAI_API_KEY set
 it is OPENAI_MODEL on that server, any that speaks OpenAI's protocol: ``pip install crewbus[openai]``.
+
+What asks a model or a tool is a step: where runs are recorded (``pip install crewbus-sqlite``), a newsroom that was killed
+goes on with ``crewbus resume RUN``, and no model is asked a second time for what it has answered.
 """
 
 import asyncio
@@ -88,6 +91,7 @@ async def editor(topic: str, draft: str, model: str | None = None) -> str:
 # Tools: plain functions that may block
 
 
+@crewbus.step
 def search(desk: str, topic: str) -> list[str]:
     """What the archive of a desk has on ``topic``."""
     numbers = random.Random(f"{desk} {topic}").sample(range(1000, 9999), 2)
@@ -96,6 +100,7 @@ def search(desk: str, topic: str) -> list[str]:
     return sources
 
 
+@crewbus.step
 def check_style(draft: str) -> list[str]:
     """The sentences of ``draft`` that are too long."""
     sentences = re.split(r"(?<=[.!?])\s+", draft)
@@ -118,6 +123,7 @@ def prompt(role: str, topic: str, material: str) -> list[Message]:
     return [{"role": "system", "content": PROMPTS[role]}, {"role": "user", "content": f"{topic}\n\n{material}"}]
 
 
+@crewbus.step
 async def complete(messages: list[Message], model: str | None = None) -> str:
     """The model's answer; its pieces go to the streams of the run in scope, and to callbacks, as they arrive."""
     text = []

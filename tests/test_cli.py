@@ -179,7 +179,10 @@ def test_a_run_is_named_and_tagged_and_recorded_when_asked(cli: Cli) -> None:
 
     cli.write("in.jsonl", '"x"\n"y"\n')
     assert cli("run", "agents:sync", "--input", "in.jsonl", "--concurrency", "1", "--record") == 0
-    assert seen == [("sync", {"input": "in.jsonl:1"}, True), ("sync", {"input": "in.jsonl:2"}, True)]
+    assert [(name, tags["input"], recorded) for name, tags, recorded in seen] == [
+        ("sync", "in.jsonl:1", True),
+        ("sync", "in.jsonl:2", True),
+    ]
     assert bus.closed, "the command flushes and closes its bus"
 
 

@@ -18,7 +18,18 @@ import pytest
 from served import RECORDED, model_server, recorded
 
 import crewbus
-from crewbus import Bus, CallFinished, CallStarted, Chunk, Envelope, RunFailed, RunFinished, RunStarted, StreamOptions
+from crewbus import (
+    Bus,
+    CallFinished,
+    CallStarted,
+    Chunk,
+    Envelope,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StreamOptions,
+)
 
 T = TypeVar("T")
 
@@ -163,14 +174,22 @@ def test_agents_are_nested_runs_in_the_record(bus: Bus) -> None:
     ]
     assert [envelope.seq for envelope in record] == list(range(len(list(record))))
 
-    done = {start.event.name: Counter(type(child.event) for child in record.children(start)) for start in starts}
-    finished = {CallStarted: 1, RunFinished: 1}
-    assert done == {
-        "researcher": finished | {newsroom.SourcesFound: 2},
-        "writer": finished,
-        "editor": finished | {newsroom.StyleChecked: 1},
+    done = {start.event.name: record.children(start) for start in starts}
+    assert {agent: [getattr(child.event, "name", "") for child in children] for agent, children in done.items()} == {
+        "researcher": ["search", "search", "complete", ""],
+        "writer": ["complete", ""],
+        "editor": ["check_style", "complete", ""],
     }
-    calls = [child for start in starts for child in record.children(start) if isinstance(child.event, CallStarted)]
+    assert all(isinstance(children[-1].event, RunFinished) for children in done.values())
+    steps = [child for children in done.values() for child in children[:-1]]
+    emitted = Counter(type(child.event) for step in steps for child in record.children(step))
+    assert emitted == {
+        newsroom.SourcesFound: 2,
+        newsroom.StyleChecked: 1,
+        CallStarted: 3,
+        StepFinished: 6,
+    }
+    calls = [child for step in steps for child in record.children(step) if isinstance(child.event, CallStarted)]
     for call in calls:
         *streamed, end = record.children(call)
         assert len(streamed) > 1

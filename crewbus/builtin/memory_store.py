@@ -84,6 +84,9 @@ class MemoryStore(Store):
         self._roots: dict[str, str] = {}
         self._lock = threading.RLock()
 
+    def __repr__(self) -> str:
+        return f"<MemoryStore of {len(self._logs)} runs>"
+
     # Writing
 
     def begin(self, root_id: str) -> int:

@@ -1,4 +1,4 @@
-"""The command ``crewbus``: runs agents on the default bus, and lists what is loaded there."""
+"""The command ``crewbus``: runs agents on the default bus, shows what was recorded, lists what is loaded there."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from typing import Final
 
 import crewbus
 from crewbus import Bus, default_bus
-from crewbus.cli import _listing, _run
+from crewbus.cli import _exporting, _forks, _listing, _prune, _replay, _resume, _run, _runs, _show, _tail
 from crewbus.cli._terminal import Terminal
 from crewbus.exceptions import CrewbusError, PluginWarning
 
 __all__ = ["main"]
 
-_OWN: Final = ("run", "plugins", "hooks", "--version")
+_COMMANDS: Final = (_run, _runs, _show, _tail, _resume, _forks, _replay, _exporting, _prune, _listing)
 
 _EPILOG: Final = """\
 examples:
   crewbus run agent.py:answer --arg question="Why is the sky blue?"
   crewbus run newsroom.crew:write --input topics.jsonl --concurrency 50
   jq -c .topic topics.json | crewbus run newsroom.crew:write --input - --json
+  crewbus runs --state interrupted
+  crewbus show latest
+  crewbus resume latest
   crewbus plugins
 
 exit codes:
   0    all runs ended well
-  1    a run failed or was cancelled, or nobody read the output
-  2    bad usage, input, target or plugin, before or after the runs
+  1    a run failed or was cancelled, two runs differ, or nobody read the output
+  2    bad usage, input, target, plugin or record, before or after the runs
   130  interrupted (Ctrl-C): the runs were cancelled
   143  terminated (SIGTERM): the same
 """
@@ -59,7 +62,7 @@ def _main(argv: Sequence[str], terminal: Terminal) -> int:
     parser, commands = _parser()
     bus = None
     try:
-        if argv and argv[0] not in _OWN:
+        if argv and argv[0] not in (*commands.choices, "--version"):
             # Which commands there are is for the plugins to say.
             bus = _bus(terminal)
             bus.plugins.hook.crewbus_cli_commands(commands=commands)
@@ -77,15 +80,16 @@ def _main(argv: Sequence[str], terminal: Terminal) -> int:
 def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]:
     parser = argparse.ArgumentParser(
         "crewbus",
-        description="The event bus under agent applications: run agents on it, see what is plugged in.",
+        description="The event bus under agent applications: run agents on it, look at what they did,\n"
+        "go on with what was interrupted, see what is plugged in.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"crewbus {crewbus.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _run.add(commands)
-    _listing.add(commands)
+    for module in _COMMANDS:
+        module.add(commands)
     return parser, commands
 
 

@@ -17,8 +17,13 @@ _LIBRARIES: Final = ("<", _CREWBUS, *(f"{folder}{os.sep}" for folder in _FOLDERS
 
 def one_line(text: str, most: int = 300) -> str:
     """``text`` on one line of at most ``most`` characters, with nothing in it that a terminal would obey."""
-    flat = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
+    flat = harmless(" ".join(text.split()))
     return flat if len(flat) <= most else f"{flat[: most - 3]}..."
+
+
+def harmless(text: str) -> str:
+    """``text`` with nothing in it that a terminal would obey, but for the ends of lines."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def core_of(error: BaseException) -> BaseException:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
 
 from crewbus import Bus
 from crewbus.cli._input import Call, parse_arguments, read
-from crewbus.cli._session import Manner, Session
-from crewbus.cli._signals import Interrupts
+from crewbus.cli._session import Job, Manner, carry_out
 from crewbus.cli._target import Target, resolve
 from crewbus.cli._terminal import Terminal
+from crewbus.cli._units import positive
 from crewbus.cli._warnings import plain_warnings
+
+TARGET: Final = "crewbus.target"
+ARGUMENTS: Final = "crewbus.arguments"
+DIRECTORY: Final = "crewbus.directory"
+"""The tags by which a recorded run is resumed: TARGET as given, its arguments as JSON, the working directory."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,17 +48,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=[],
         help="an argument of every run, as JSON or else as a string; those of a line go before it (repeatable)",
     )
-    option("--concurrency", metavar="N", type=_positive, default=10, help="runs at once (default: %(default)s)")
+    option("--concurrency", metavar="N", type=positive, default=10, help="runs at once (default: %(default)s)")
     option("--record", action="store_true", help="arm recording")
+    option("--store", metavar="URL", help="arm recording, to this store")
     option("--traceback", action="store_true", help="show the traceback of each different failure")
     option("--json", action="store_true", help="print one JSON object at the end, and nothing else")
     parser.set_defaults(main=main)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number from 1, not {text!r}")
-    return int(text)
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
@@ -60,17 +62,24 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     # What the target prints would be in the way of the one object.
     aside = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
     with aside, plain_warnings(terminal) as warned:
+        tags = {TARGET: args.target, DIRECTORY: str(Path.cwd())}
         given = parse_arguments(args.arg)
         target = resolve(args.target)
         calls = read(args.input, given) if args.input is not None else [Call((), given)]
         planned = _check(target, calls)
-        if args.record:
-            bus.enable_recording()
-        manner = Manner(args.concurrency, args.json, args.traceback)
-        session = Session(bus, target, iter(calls), planned, terminal, manner)
-        with Interrupts() as interrupts, asyncio.Runner() as runner:
-            runner.run(session.conduct(interrupts, warned))
-    return interrupts.code or int(session.tally.ok < planned)
+        if args.record or args.store is not None:
+            bus.enable_recording(args.store)
+        jobs = (Job(target, call, _tags(call, tags if bus.recording else None)) for call in calls)
+        manner = Manner(target.name, args.concurrency, args.json, args.traceback)
+        return carry_out(bus, jobs, planned, terminal, manner, warned)
+
+
+def _tags(call: Call, resumable: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Where a run's input comes from; of one that is recorded also by what it is resumed."""
+    tags = {"input": str(call.place)} if call.place else {}
+    if resumable is not None:
+        tags |= {**resumable, ARGUMENTS: json.dumps({"args": call.args, "kwargs": call.kwargs})}
+    return tags
 
 
 def _check(target: Target, calls: Iterable[Call]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import attrs
 
 from crewbus import Bus, OwnedStream, StreamOptions
 from crewbus.cli._faults import story
-from crewbus.cli._input import Call, Place
+from crewbus.cli._input import Call
 from crewbus.cli._report import Typist, progress, status, table
 from crewbus.cli._signals import Interrupts
 from crewbus.cli._tally import Tally
@@ -33,29 +33,47 @@ _BOUND: Final = 1 << 16  # frames that may wait of a single run, of whose text n
 class Manner:
     """How runs are carried out and shown."""
 
+    name: str
+    """What a single run is called."""
     concurrency: int = 10
     as_json: bool = False
     with_tracebacks: bool = False
 
 
-class Session:
-    """Carries out ``calls`` and keeps the tally."""
+@attrs.frozen
+class Job:
+    """One run: what it calls; of one that is resumed also which."""
 
-    def __init__(
-        self, bus: Bus, target: Target, calls: Iterator[Call], planned: int, terminal: Terminal, manner: Manner
-    ) -> None:
+    target: Target
+    call: Call
+    tags: Mapping[str, str] | None = None
+    resume: str | None = None
+    """The id of the recorded run that goes on."""
+    at: str | None = None
+    """The checkpoint from which it does."""
+
+
+def carry_out(bus: Bus, jobs: Iterator[Job], planned: int, terminal: Terminal, manner: Manner, warned: Warned) -> int:
+    """Carry out so many ``jobs`` in a loop of their own, and close the bus; returns the exit code."""
+    session = Session(bus, jobs, planned, terminal, manner)
+    with Interrupts() as interrupts, asyncio.Runner() as runner:
+        runner.run(session.conduct(interrupts, warned))
+    return interrupts.code or int(session.tally.ok < planned)
+
+
+class Session:
+    """Carries out ``jobs`` and keeps the tally."""
+
+    def __init__(self, bus: Bus, jobs: Iterator[Job], planned: int, terminal: Terminal, manner: Manner) -> None:
         self.tally = Tally(planned)
         self._bus = bus
-        self._target = target
-        self._calls = calls
+        self._jobs = jobs
         self._terminal = terminal
         self._manner = manner
         self._typist = Typist(terminal.out) if planned == 1 and not manner.as_json else None
         # Where many run nobody reads the chunks: they are only counted, those that were dropped too.
         self._options = (
-            StreamOptions(name=target.name, bound=_BOUND, grace=GRACE)
-            if self._typist
-            else StreamOptions(name=target.name, slow="drop", grace=GRACE)
+            StreamOptions(bound=_BOUND, grace=GRACE) if self._typist else StreamOptions(slow="drop", grace=GRACE)
         )
         self._live: set[OwnedStream[Any]] = set()
         self._workers: list[asyncio.Task[None]] = []
@@ -103,13 +121,18 @@ class Session:
     # Runs
 
     async def _work(self) -> None:
-        for call in self._calls:
-            await self._perform(call)
+        for job in self._jobs:
+            await self._perform(self._stream(job), job)
 
-    async def _perform(self, call: Call) -> None:
-        options = attrs.evolve(self._options, tags={"input": str(call.place)} if call.place else None)
+    def _stream(self, job: Job) -> OwnedStream[Any]:
+        if job.resume is not None:
+            options = attrs.evolve(self._options, resume=job.resume, at=job.at)
+        else:
+            options = attrs.evolve(self._options, name=job.target.name, tags=job.tags)
         # By way of partial, since the arguments' names are the target's affair, not those of bus.stream().
-        stream = self._bus.stream(partial(self._target.function, *call.args, **call.kwargs), options=options)
+        return self._bus.stream(partial(job.target.function, *job.call.args, **job.call.kwargs), options=options)
+
+    async def _perform(self, stream: OwnedStream[Any], job: Job) -> None:
         error: BaseException | None = None
         self._live.add(stream)
         try:
@@ -121,7 +144,7 @@ class Session:
             error = raised
         finally:
             self._live.discard(stream)
-            self._settle(stream, error, call.place)
+            self._settle(stream, error, job)
 
     def _take(self, batch: list[Envelope]) -> None:
         for envelope in batch:
@@ -136,19 +159,20 @@ class Session:
                 self._unread = error
                 self._stop("nobody reads its output")
 
-    def _settle(self, stream: OwnedStream[Any], error: BaseException | None, place: Place | None) -> None:
+    def _settle(self, stream: OwnedStream[Any], error: BaseException | None, job: Job) -> None:
         run = stream.run
         if error is None and run.state == "failed":
             error = _failure_of(stream)
         if error is None and run.state == "finished":
             self.tally.ok += 1
         elif error is not None and not (run.state == "cancelled" and isinstance(error, RunCancelledError)):
+            place = job.call.place
             if self.tally.fail(error, run.id, place) and self._manner.with_tracebacks:
-                self._terminal.note(f"{place or 'in ' + self._target.name}: {story(error)}")
+                self._terminal.note(f"{place or 'in ' + job.target.name}: {story(error)}")
         elif self._reason:
             self.tally.cancelled += 1
         else:
-            self.tally.cancel(run.cancel_reason or _cause(error), run.id, place)
+            self.tally.cancel(run.cancel_reason or _cause(error), run.id, job.call.place)
 
     # The end
 
@@ -171,7 +195,7 @@ class Session:
         if self._manner.as_json:
             terminal.out.write(json.dumps(self.tally.as_json()) + "\n")
         elif self._typist is not None:
-            terminal.note(status(self.tally, self._target.name, terminal.err, self._reason))
+            terminal.note(status(self.tally, self._manner.name, terminal.err, self._reason))
         else:
             terminal.out.write(table(self.tally, terminal.out))
 

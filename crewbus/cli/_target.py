@@ -33,14 +33,14 @@ class Target:
     signature: inspect.Signature | None
     """None where it can't be told, as of some builtins."""
 
-    def check(self, call: Call) -> None:
-        """Raise `InputError` if the target can't be called so."""
+    def check(self, call: Call, given: str | None = None) -> None:
+        """Raise `InputError` if the target can't be called so; ``given`` says where the arguments come from."""
         if self.signature is None:
             return
         try:
             self.signature.bind(*call.args, **call.kwargs)
         except TypeError as error:
-            place = call.place or ("--arg" if call.kwargs else "neither --input nor --arg is given")
+            place = given or call.place or ("--arg" if call.kwargs else "neither --input nor --arg is given")
             raise InputError(f"{place}: {self.name}{self.signature}: {error}") from None
 
 
@@ -49,14 +49,21 @@ def resolve(text: str) -> Target:
     location, _, path = text.rpartition(":")
     if not location or not all(part.isidentifier() for part in path.split(".")):
         raise TargetError(f"TARGET is module:callable or path.py:callable; got {text!r}")
-    module = _load_file(Path(location)) if location.endswith(".py") else _import(location)
-    found = _walk(module, path, location)
+    found = _walk(_module(location), path, location)
     if not callable(found):
         raise TargetError(f"{text} can't be called: it is of the type {type(found).__qualname__}")
     function = _plain(found)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TargetError(f"{text} is a generator function: call crewbus.chunk(text) where it yields, and return")
     return Target(path, function, _signature(found))
+
+
+def load(text: str) -> Any:
+    """The module, or what it holds, that ``module``, ``path.py`` or either with ``:name`` means; see `resolve`."""
+    location, colon, path = text.rpartition(":")
+    if not colon:
+        return _module(text)
+    return _walk(_module(location), path, location)
 
 
 def _plain(found: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,6 +80,10 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 # Modules
+
+
+def _module(location: str) -> ModuleType:
+    return _load_file(Path(location)) if location.endswith(".py") else _import(location)
 
 
 def _import(name: str) -> ModuleType:

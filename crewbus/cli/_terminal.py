@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TextIO
 
+from crewbus.cli._faults import harmless
+
 _STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _ERASE: Final = "\r\x1b[K"
 _NARROWEST: Final = 24  # how narrow a wrapped column may get
@@ -82,11 +84,11 @@ class Terminal:
 
     def warn(self, text: str) -> None:
         """A line to standard error that says what is amiss."""
-        self.note(f"crewbus: {self.err.paint('warning:', 'yellow')} {text}")
+        self.note(f"crewbus: {self.err.paint('warning:', 'yellow')} {harmless(text)}")
 
     def fail(self, text: str) -> None:
         """A line to standard error that says what ends the command."""
-        self.note(f"crewbus: {self.err.paint('error:', 'red', 'bold')} {text}")
+        self.note(f"crewbus: {self.err.paint('error:', 'red', 'bold')} {harmless(text)}")
 
     def draw(self, text: str) -> None:
         """Draw the progress line anew, in one style: it may be cut."""
