@@ -158,7 +158,8 @@ class Follower:
     def _concerns(self, envelope: Envelope) -> bool:
         if isinstance(envelope.event, RunEnded):
             return envelope.run_id == self._record.run_id and self._is_last(envelope)
-        return self._inside is None or envelope.run_id in self._inside
+        # A retraction may be the root's, of what is in here: its parents say of what.
+        return self._inside is None or envelope.run_id in self._inside or isinstance(envelope.event, Retracted)
 
     def _is_last(self, envelope: Envelope) -> bool:
         """Whether it ends the run, which was not resumed after it."""

@@ -13,10 +13,9 @@ from crewbus._record import Record
 from crewbus._resumption import Resumption
 from crewbus._run import Run, Wanted
 from crewbus._serialization import Written
-from crewbus._story import valid
+from crewbus._story import find_checkpoint
 from crewbus.abc import LogInfo, Store
 from crewbus.events import (
-    CheckpointSaved,
     EntitySaved,
     Envelope,
     RunCancelled,
@@ -126,11 +125,9 @@ class History(Resumption):
     def checkpoints(self, run_id: str) -> list[Checkpoint]:
         """The checkpoints of a recorded run that can be resumed or forked from, in order."""
         record = self.record_of(run_id)
-        landmarks, _ = valid(record.landmarks())
         return [
             Checkpoint(one.event.name, one.seq, one.at, dict(one.event.entities), self, record)
-            for one in landmarks
-            if isinstance(one.event, CheckpointSaved)
+            for one in reversed(list(find_checkpoint(record.marks())))
         ]
 
     # Telling again

@@ -48,6 +48,10 @@ class Record:
         """Those of them by which a run is resumed: see `crewbus.abc.LANDMARKS`."""
         return self._told(self._store.landmarks(self.root_id, after))
 
+    def marks(self) -> Iterator[Envelope]:
+        """The checkpoints of the whole root run and what let go of some, the last first."""
+        return self._told(self._store.marks(self.root_id))
+
     def at(self, seq: int) -> Envelope:
         """The envelope of that number of the whole root run; raises `RunNotFoundError` where there is none."""
         return next(self._told([self._store.event(self.root_id, seq)]))

@@ -130,7 +130,7 @@ class Resumption(Runs):
             raise RunNotFoundError(f"nothing of run {run_id} is in {store!r}: run it anew")
         if isinstance(landmarks[-1].event, RunFinished) and landmarks[-1].run_id == run_id:
             raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to go on in another way")
-        last = info.last if at is None else _position(landmarks, at, run_id)
+        last = info.last if at is None else _position(record, at)
         story = read_story(envelope for envelope in landmarks if envelope.seq <= last)
         if story.root is None:
             raise CorruptRecordError(f"run {run_id} has no start in {store!r}: it can't be resumed")
@@ -171,52 +171,43 @@ class Resumption(Runs):
         store = self.store
         self._refuse_nested(store, run_id)
         record = Record(store, run_id, run_id, self.decode)
-        landmarks, _ = valid(record.landmarks())
-        if not landmarks:
-            raise RunNotFoundError(f"nothing of run {run_id} is in {store!r}")
-        found = self._edited(landmarks, edits or {})
-        if at is not None:
-            last = _position(landmarks, at, run_id)
-        elif found:
-            last = max(story_end for _, story_end in found.values())
-        else:
-            last = store.info(run_id).last
-            if isinstance(landmarks[-1].event, RunFinished) and landmarks[-1].seq == last:
-                last -= 1
-        for edit, (_, end) in found.items():
+        edited = self._edited(record, edits or {})
+        last = self._fork_point(record, at, edited)
+        for edit, (_, end) in edited.items():
             if end > last:
                 raise StepError(f"edit {edit!r}: the step finished after the checkpoint {at!r}, and is made anew")
-        written = {edit: self._coder().write(value, Any, f"edit {edit!r}") for edit, value in (edits or {}).items()}
         fork_id = new_id()
-        store.fork(run_id, last, fork_id)
-        epoch = store.acquire(fork_id)
-        try:
-            events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(found)), landmarks[0].id)]
-            for edit, (place, _) in found.items():
-                assert place.step is not None
-                assert place.around is not None
-                events.append((place.step, place.around.ids[0]))
-                events.append((StepFinished(place.step.name, *written[edit]), ""))
-            self._write(store, fork_id, epoch, run_id, last + 1, events)
-        finally:
-            store.release(fork_id, epoch)
-        store.flush()
+        events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(edited)), f"{fork_id}:0")]
+        for edit, (place, _) in edited.items():
+            assert place.step is not None
+            assert place.around is not None
+            written = self._coder().write((edits or {})[edit], Any, f"edit {edit!r}")
+            events.append((place.step, _own(place.around.ids[0], run_id, fork_id)))
+            events.append((StepFinished(place.step.name, *written), f"{fork_id}:{last + len(events)}"))
+        envelopes = (
+            Envelope(event, fork_id, seq, parent, now()) for seq, (event, parent) in enumerate(events, last + 1)
+        )
+        store.fork(run_id, last, fork_id, [self.encode(envelope) for envelope in envelopes])
         return fork_id
 
-    def _write(
-        self, store: Store, root_id: str, epoch: int, of: str, first: int, events: list[tuple[Any, str]]
-    ) -> None:
-        for seq, (event, parent) in enumerate(events, first):
-            head, _, number = (parent or f"{root_id}:{seq - 1}").rpartition(":")
-            own = f"{root_id if head == of else head}:{number}"
-            store.append(root_id, epoch, self.encode(Envelope(event, root_id, seq, own, now())))
+    def _fork_point(self, record: Record, at: str | None, edited: Mapping[str, tuple[Place, int]]) -> int:
+        """The number of the last event that a fork shares."""
+        if at is not None:
+            return _position(record, at)
+        if edited:
+            return max(end for _, end in edited.values())
+        last = self.store.info(record.root_id).last
+        if last < 0:
+            raise RunNotFoundError(f"nothing of run {record.root_id} is in {self.store!r}")
+        ends = isinstance(record.at(last).event, RunFinished) and last > 0
+        return last - 1 if ends else last
 
     @staticmethod
-    def _edited(landmarks: list[Envelope], edits: Mapping[str, Any]) -> dict[str, tuple[Place, int]]:
+    def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[Place, int]]:
         """The steps that are edited, each with the number of its end."""
         if not edits:
             return {}
-        story = read_story(landmarks)
+        story = read_story(valid(record.landmarks()).landmarks)
         return {edit: _one_step(story, edit) for edit in edits}
 
 
@@ -243,15 +234,19 @@ def _one_step(story: Story, edit: str) -> tuple[Place, int]:
     raise StepError(f"edit {edit!r}: {len(found)} steps bear that name; name one as {' or '.join(names[:10])}")
 
 
-def _position(landmarks: Iterable[Envelope], name: str, run_id: str) -> int:
-    """The number of the checkpoint of that name."""
-    landmarks = list(landmarks)
-    found = find_checkpoint(landmarks, name)
-    if found is None:
-        names = dict.fromkeys(one.event.name for one in landmarks if hasattr(one.event, "entities"))
-        there = f"there are {', '.join(map(repr, names))}" if names else "it has none"
-        raise RunNotFoundError(f"run {run_id} has no checkpoint {name!r}: {there}")
-    return found.seq
+def _own(parent: str, of: str, fork_id: str) -> str:
+    """The id of an envelope in the record of a fork."""
+    head, _, number = parent.rpartition(":")
+    return f"{fork_id if head == of else head}:{number}"
+
+
+def _position(record: Record, name: str) -> int:
+    """The number of the last checkpoint of that name."""
+    for found in find_checkpoint(record.marks(), name):
+        return found.seq
+    names = dict.fromkeys(one.event.name for one in find_checkpoint(record.marks()))
+    there = f"there are {', '.join(map(repr, names))}" if names else "it has none"
+    raise RunNotFoundError(f"run {record.root_id} has no checkpoint {name!r}: {there}")
 
 
 def counter(record: Record, story: Story) -> Count:

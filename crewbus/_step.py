@@ -71,14 +71,15 @@ class Step(Attempt):
         self.strand = strand()
         self._open_under(self.of)
         self.attempts = (*self.of.attempts, self)
-        if self._draft is not None:
-            taken_back = Retracted(self._draft.since, "failed, and tried again", self._draft.opened)
-            self.bus._turn(self.of, taken_back, WITHIN)
-        self._started, self.ended = True, False
         try:
+            if self._draft is not None:
+                taken_back = Retracted(self._draft.since, "failed, and tried again", self._draft.opened)
+                self.bus._turn(self.of, taken_back, WITHIN)
+            self._started, self.ended = True, False
             self.bus._turn(self, self.event, OPENS)
         except BaseException:
             self.ended = True
+            self._give_back(self._draft)
             raise
 
     def turn(self, turn: int, envelope: Envelope) -> None:
@@ -135,11 +136,14 @@ class Step(Attempt):
 
     def _undo(self) -> None:
         """Have another try at it be the same step; called under the lock."""
+        self._give_back(Draft(self.since, tuple(self.opened), tuple(self.steps)))
+        self.steps = []
+
+    def _give_back(self, draft: Draft | None) -> None:
         log = self.base.log
         if log is not None:
-            draft = Draft(self.since, tuple(self.opened), tuple(self.steps))
-            log.ordinals.give_back(self.base_key, self.event.ordinal, draft)
-        self.steps = []
+            with self.base.lock:
+                log.ordinals.give_back(self.base_key, self.event.ordinal, draft)
 
     def _exit(self, error: BaseException | None) -> None:
         if error is not None:

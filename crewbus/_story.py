@@ -315,10 +315,20 @@ def valid(landmarks: Iterable[Envelope]) -> Valid:
     return Valid(kept, untold)
 
 
-def find_checkpoint(landmarks: Iterable[Envelope], name: str) -> Envelope | None:
-    """The last checkpoint of that name, or None."""
-    named = (one for one in landmarks if isinstance(one.event, CheckpointSaved) and one.event.name == name)
-    return max(named, key=lambda envelope: envelope.seq, default=None)
+def find_checkpoint(marks: Iterable[Envelope], name: str | None = None) -> Iterator[Envelope]:
+    """The checkpoints of that name (None: of any), the last first, that no resume has let go of.
+
+    ``marks``: the checkpoints of a record and its resumes, the last first.
+    """
+    void = None
+    for envelope in marks:
+        event = envelope.event
+        if void is not None and envelope.seq > void:
+            continue
+        if isinstance(event, RunResumed) and event.checkpoint is not None:
+            void = event.at
+        elif isinstance(event, CheckpointSaved) and name in (None, event.name):
+            yield envelope
 
 
 def read_story(landmarks: Iterable[Envelope]) -> Story:

@@ -30,7 +30,7 @@ class Tracked:
     def write(self, codec: Codec, name: str) -> tuple[bytes, Written]:
         """Its state, and a digest of it; raises `UnserializableError`, naming it."""
         errors: list[str] = []
-        while len(errors) < _TRIES and errors[-_ALIKE:] != errors[-1:] * _ALIKE:
+        while len(errors) < _TRIES and (len(errors) < _ALIKE or len(set(errors[-_ALIKE:])) > 1):
             try:
                 written = codec.write_entity(self.entity)
             except UnserializableError as error:  # it may have been changed while it was looked at

@@ -6,12 +6,12 @@ Whoever writes one subclasses `crewbus.testing.StoreContract`, which holds it to
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from crewbus.exceptions import RecordingError, RunNotFoundError
 
-__all__ = ["LANDMARKS", "LogInfo", "Store", "StoredEvent"]
+__all__ = ["LANDMARKS", "MARKS", "LogInfo", "Store", "StoredEvent"]
 
 LANDMARKS: Final = frozenset(
     f"crewbus.{name}"
@@ -22,6 +22,9 @@ LANDMARKS: Final = frozenset(
     )
 )  # fmt: skip
 """The names of the event types by which a run is resumed: `Store.landmarks` finds them without reading the rest."""
+
+MARKS: Final = frozenset({"crewbus.CheckpointSaved", "crewbus.RunResumed"})
+"""Those of them by which a checkpoint is found: `Store.marks` finds them from the end, without reading the rest."""
 
 
 class StoredEvent(NamedTuple):
@@ -134,11 +137,12 @@ class Store(abc.ABC):
         """End the lease on a log, whoever holds it: they are fenced by the next `acquire`."""
         raise self._lacking("revoke")
 
-    def fork(self, root_id: str, at: int, fork_id: str) -> None:
+    def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         """Make ``fork_id`` a log that shares the events of ``root_id`` up to number ``at``, and that nobody holds.
 
-        Its own events go on from there. It takes no longer for a long log. Raises `crewbus.RunNotFoundError`,
-        `crewbus.RunIdInUseError`, and `crewbus.RecordingError` if there is no event ``at``.
+        ``events`` are the first of its own, and go on from there: it has them from the beginning, or is not made. It
+        takes no longer for a long log. Raises `crewbus.RunNotFoundError`, `crewbus.RunIdInUseError`, and
+        `crewbus.RecordingError` if there is no event ``at``, or ``events`` do not go on from it.
         """
         raise self._lacking("fork")
 
@@ -168,6 +172,10 @@ class Store(abc.ABC):
     def landmarks(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
         """As `read`, of the types that `LANDMARKS` names only."""
         return (stored for stored in self.read(root_id, after) if stored.name in LANDMARKS)
+
+    def marks(self, root_id: str) -> Iterator[StoredEvent]:
+        """The events of the types that `MARKS` names, the last first."""
+        return reversed([stored for stored in self.landmarks(root_id) if stored.name in MARKS])
 
     def when_written(self, root_id: str, notify: Callable[[BaseException | None], None]) -> None:
         """Call ``notify``, once, from whichever thread, when all that was appended to a log before is durable.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# So that what is durable is tested on every Python, where crewbus-sqlite is not installed too.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "plugins" / "crewbus-sqlite"))
 
 
 @pytest.fixture(scope="session", autouse=True)

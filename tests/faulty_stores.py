@@ -316,24 +316,52 @@ class ReleasesForAnybody(MemoryStore):
 
 @noticed_by("a_fork_shares_what_came_before_it")
 class ForksWholeLogs(MemoryStore):
-    def fork(self, root_id, at, fork_id):
-        super().fork(root_id, self._logs[root_id].last, fork_id)
+    def fork(self, root_id, at, fork_id, events=()):
+        super().fork(root_id, self._logs[root_id].last, fork_id, events)
+
+
+@noticed_by("a_fork_begins_with_events_of_its_own")
+class ForksBare(MemoryStore):
+    def fork(self, root_id, at, fork_id, events=()):
+        super().fork(root_id, at, fork_id)
+
+
+@noticed_by("a_fork_that_begins_elsewhere_is_not_made")
+class ForksByHalves(MemoryStore):
+    def fork(self, root_id, at, fork_id, events=()):
+        super().fork(root_id, at, fork_id)
+        epoch = self.acquire(fork_id)
+        for event in events:
+            self.append(fork_id, epoch, event)
+        self.release(fork_id, epoch)
+
+
+@noticed_by("the_marks_of_a_fork")
+class MarksOfItsOwn(MemoryStore):
+    def marks(self, root_id):
+        return reversed(self._log(root_id).marks)
+
+
+@noticed_by("marks_are_the_types_that_are_named_so_last_first")
+class MarksFirstFirst(MemoryStore):
+    def marks(self, root_id):
+        return reversed(list(super().marks(root_id)))
 
 
 @noticed_by("a_fork_and_its_parent_go_on_apart")
 class SharesEverything(MemoryStore):
-    def fork(self, root_id, at, fork_id):
-        super().fork(root_id, at, fork_id)
+    def fork(self, root_id, at, fork_id, events=()):
+        super().fork(root_id, at, fork_id, events)
         self._logs[fork_id].events = self._logs[root_id].events
         self._logs[fork_id].start = 0
 
 
 @noticed_by("a_fork_of_a_log_that_is_being_written")
 class ForksTheFinished(MemoryStore):
-    def fork(self, root_id, at, fork_id):
+    def fork(self, root_id, at, fork_id, events=()):
         if not self.info(root_id).sealed:
             raise RecordingError("not finished")
-        super().fork(root_id, at, fork_id)
+        super().fork(root_id, at, fork_id, events)
 
 
 @noticed_by("a_fork_ignores_again_what_it_shares")
@@ -366,16 +394,16 @@ noticed_by("forks_can_be_forked")(OneGeneration)
 
 @noticed_by("there_is_no_fork_of_what_is_not_there")
 class ForksAtTheNearest(MemoryStore):
-    def fork(self, root_id, at, fork_id):
-        super().fork(root_id, min(at, self.info(root_id).last), fork_id)
+    def fork(self, root_id, at, fork_id, events=()):
+        super().fork(root_id, min(at, self.info(root_id).last), fork_id, events)
 
 
 @noticed_by("a_fork_needs_an_id_of_its_own")
 class ForksOntoNestedRuns(MemoryStore):
-    def fork(self, root_id, at, fork_id):
+    def fork(self, root_id, at, fork_id, events=()):
         if fork_id not in self._logs:
             self._roots.pop(fork_id, None)
-        super().fork(root_id, at, fork_id)
+        super().fork(root_id, at, fork_id, events)
 
 
 @noticed_by("the_forks_of_a_log_oldest_first")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import bisect
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
 
 from crewbus import hookimpl
-from crewbus.abc import LANDMARKS, LogInfo, Store, StoredEvent
+from crewbus.abc import LANDMARKS, MARKS, LogInfo, Store, StoredEvent
 from crewbus.exceptions import (
     FencedError,
     InputError,
@@ -37,6 +37,7 @@ class _Log:
     last: int = attrs.field(default=attrs.Factory(lambda log: log.start - 1, takes_self=True))
     events: list[StoredEvent] = attrs.field(factory=list)
     landmarks: list[StoredEvent] = attrs.field(factory=list)
+    marks: list[StoredEvent] = attrs.field(factory=list)
     runs: set[str] = attrs.field(factory=set)
     forks: list[str] = attrs.field(factory=list)
     size: int = 0
@@ -52,6 +53,8 @@ class _Log:
         self.events.append(event)
         if event.name in LANDMARKS:
             self.landmarks.append(event)
+        if event.name in MARKS:
+            self.marks.append(event)
         self.last = event.seq  # when it is there: nothing keeps readers out
         self.size += size
 
@@ -101,15 +104,18 @@ class MemoryStore(Store):
                 if event.seq <= log.last:
                     return
                 raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
-            size = len(event.data) + OVERHEAD
-            if self._size + size > self.max_bytes:
-                self._make_room(size)
-            log.add(event, size)
-            self._size += size
-            self._live += size
-            if event.run_id not in log.runs:
-                log.runs.add(event.run_id)
-                self._roots.setdefault(event.run_id, root_id)
+            self._add(log, event)
+
+    def _add(self, log: _Log, event: StoredEvent) -> None:
+        size = len(event.data) + OVERHEAD
+        if self._size + size > self.max_bytes:
+            self._make_room(size)
+        log.add(event, size)
+        self._size += size
+        self._live += size
+        if event.run_id not in log.runs:
+            log.runs.add(event.run_id)
+            self._roots.setdefault(event.run_id, log.root_id)
 
     def finish(self, root_id: str, epoch: int) -> None:
         with self._lock:
@@ -174,14 +180,22 @@ class MemoryStore(Store):
 
     # Forks
 
-    def fork(self, root_id: str, at: int, fork_id: str) -> None:
+    def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         with self._lock:
             parent = self._log(root_id)
             if not 0 <= at <= parent.last:
                 raise RecordingError(f"run {root_id} can't be forked at event {at}: its last one is {parent.last}")
-            self._new(_Log(fork_id, parent, at + 1))
+            if [event.seq for event in events] != list(range(at + 1, at + 1 + len(events))):
+                raise RecordingError(f"run {fork_id}: what it begins with does not go on from event {at}")
+            log = self._new(_Log(fork_id, parent, at + 1))
             parent.forks.append(fork_id)
             self._need(parent)
+            try:
+                for event in events:
+                    self._add(log, event)
+            except BaseException:
+                self._forget(log)
+                raise
 
     def forks(self, root_id: str) -> list[str]:
         with self._lock:
@@ -207,6 +221,12 @@ class MemoryStore(Store):
             while at < len(log.landmarks) and log.landmarks[at].seq < stop:
                 yield log.landmarks[at]
                 at += 1
+
+    def marks(self, root_id: str) -> Iterator[StoredEvent]:
+        with self._lock:
+            parts = self._log(root_id).lineage()
+        for log, stop in reversed(parts):
+            yield from (event for event in reversed(log.marks) if event.seq < stop)
 
     def root_of(self, run_id: str) -> str | None:
         with self._lock:

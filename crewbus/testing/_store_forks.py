@@ -53,6 +53,37 @@ class ForkContract(StoreCase):
         assert (store.info("a").last, store.info("b").last) == (4, 5)
         assert [store.root_of(run_id) for run_id in ("a/nested", "b/nested")] == ["a", "b"]
 
+    def test_a_fork_begins_with_events_of_its_own(self) -> None:
+        """``events`` are the first of its own: it has them from the beginning, and they are nobody's else."""
+        store = self.new()
+        sealed(store, "a", 6)
+        own = [stored(seq, "b", data=b"own") for seq in (4, 5)]
+        store.fork("a", 3, "b", own)
+        assert list(store.read("b"))[4:] == own
+        assert (store.info("b").last, store.info("b").parent_at, store.info("b").alive) == (5, 3, False)
+        assert len(list(store.read("a"))) == 6
+        write_through(store, "b", store.acquire("b"), 6)
+        assert store.info("b").last == 6
+
+    def test_a_fork_that_begins_elsewhere_is_not_made(self) -> None:
+        """`fork` raises if ``events`` do not go on from ``at``, and makes nothing."""
+        store = self.new()
+        sealed(store, "a", 6)
+        for seqs in ((3,), (5,), (4, 6)):
+            with pytest.raises(RecordingError):
+                store.fork("a", 3, "b", [stored(seq, "b") for seq in seqs])
+        assert (store.roots(), store.root_of("b"), store.forks("a")) == (["a"], None, [])
+
+    def test_the_marks_of_a_fork(self) -> None:
+        """`marks` goes from what is its own to what is shared without a seam."""
+        store = self.new()
+        epoch = store.begin("a")
+        for seq in range(6):
+            store.append("a", epoch, stored(seq, name="crewbus.CheckpointSaved"))
+        store.fork("a", 3, "b", [stored(4, "b"), stored(5, "b", name="crewbus.RunResumed")])
+        assert [event.seq for event in store.marks("b")] == [5, 3, 2, 1, 0]
+        assert [event.seq for event in store.marks("a")] == [5, 4, 3, 2, 1, 0]
+
     def test_a_fork_of_a_log_that_is_being_written(self) -> None:
         """A fork may be made of any event that the store was given, written already or not."""
         store = self.new()

@@ -6,7 +6,7 @@ import queue
 
 import pytest
 
-from crewbus.abc import LANDMARKS, Store
+from crewbus.abc import LANDMARKS, MARKS, Store
 from crewbus.exceptions import CrewbusError, FencedError, RecordingError, RunIdInUseError, RunNotFoundError
 from crewbus.testing._store_case import PATIENCE, StoreCase, begun, heard, sealed, write_and_hear, write_through
 from crewbus.testing._store_model import album, picture, stored, write
@@ -176,6 +176,17 @@ class LogContract(StoreCase):
         assert len(found) == len(LANDMARKS)
         for after in (0, 1, 7, len(names) - 2, len(names)):
             assert list(store.landmarks("a", after)) == [event for event in found if event.seq > after]
+
+    def test_marks_are_the_types_that_are_named_so_last_first(self) -> None:
+        """`marks` gives the events of the types that `MARKS` names, the last first."""
+        store = self.new()
+        assert MARKS <= LANDMARKS
+        names = ["test.Event", *sorted(MARKS), "crewbus.StepStarted", *sorted(MARKS), "test.Event"]
+        epoch = store.begin("a")
+        assert list(store.marks("a")) == []
+        for seq, name in enumerate(names):
+            store.append("a", epoch, stored(seq, name=name))
+        assert list(store.marks("a")) == [event for event in store.read("a") if event.name in MARKS][::-1]
 
     def test_what_is_not_there_can_not_be_read_or_taken(self) -> None:
         """Where there is no such log, `RunNotFoundError` is raised, and none comes about."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -111,13 +111,15 @@ class Model(Store):
         """Let nobody hold a log."""
         self._log(root_id).held = False
 
-    def fork(self, root_id: str, at: int, fork_id: str) -> None:
+    def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         """Copy the events up to ``at``."""
         log = self._log(root_id)
         self._unused(fork_id)
         if not 0 <= at < len(log.events):
             raise RecordingError("no such event")
-        self.logs[fork_id] = _Log(log.events[: at + 1], {fork_id}, parent=root_id, parent_at=at)
+        if [event.seq for event in events] != list(range(at + 1, at + 1 + len(events))):
+            raise RecordingError("a gap")
+        self.logs[fork_id] = _Log([*log.events[: at + 1], *events], {fork_id}, parent=root_id, parent_at=at)
 
     def drop(self, root_id: str) -> None:
         """Forget a log that nobody holds or was forked from."""

@@ -1,0 +1,37 @@
+"""What SQLite raises, in the words of crewbus."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from crewbus.exceptions import CorruptRecordError, RecordingError, StoreVersionError
+
+_REASONS: Final = {
+    sqlite3.SQLITE_BUSY: "another process keeps it locked: let that end, or give the store a longer ?busy=SECONDS",
+    sqlite3.SQLITE_LOCKED: "another connection keeps it locked: close that, and try again",
+    sqlite3.SQLITE_PROTOCOL: "its locks can't be had: try again, and don't keep it on a network file system",
+    sqlite3.SQLITE_FULL: "the disk is full, or the file as large as it may be: make room, and flush",
+    sqlite3.SQLITE_CANTOPEN: "it can't be opened: see whether its directory exists, and may be written",
+    sqlite3.SQLITE_READONLY: "it may not be written: give this process the right to, or choose another path",
+    sqlite3.SQLITE_PERM: "its access was denied: give this process the right to, or choose another path",
+    sqlite3.SQLITE_IOERR: "the disk failed: see the system's log",
+    sqlite3.SQLITE_NOMEM: "memory ran out",
+    sqlite3.SQLITE_TOOBIG: "an event is larger than SQLite can store",
+}
+
+
+def explained(error: Exception, path: Path) -> RecordingError:
+    """The error of crewbus that says what ``error`` means for the record at ``path``, and what to do."""
+    if isinstance(error, CorruptRecordError):
+        return CorruptRecordError(f"{path}: {error}")
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary == sqlite3.SQLITE_NOTADB:
+        return StoreVersionError(f"{path} is no SQLite file, or its head is damaged: choose another path")
+    if primary in _REASONS:
+        return RecordingError(f"{path}: {_REASONS[primary]} ({error})")
+    if isinstance(error, sqlite3.ProgrammingError | MemoryError):
+        return RecordingError(f"{path}: {type(error).__name__}: {error}")
+    return CorruptRecordError(f"{path} is damaged: {error}. Restore it from a copy, or choose another path")

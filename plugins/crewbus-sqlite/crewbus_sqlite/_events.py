@@ -1,0 +1,149 @@
+"""Rows of the table ``events``."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
+
+from crewbus.abc import LANDMARKS, MARKS, StoredEvent
+from crewbus.exceptions import RecordingError
+from crewbus_sqlite._schema import SEQ_BITS
+from crewbus_sqlite._sums import SIZE, corrupt
+
+COLUMNS: Final = "id, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, sum"
+_ROW: Final = f"({', '.join('?' * 14)})"
+TOGETHER: Final = 20
+"""How many rows one statement writes: each statement lets other threads run, and has to wait for them."""
+SEQ_MASK: Final = (1 << SEQ_BITS) - 1
+LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
+_packed: Final = struct.Struct("<qqdqqqqqqqqq").pack
+
+EventRow = tuple[Any, ...]
+
+
+class Latest(NamedTuple):
+    """The numbers of the last events of two kinds; -1 where there is none."""
+
+    landmark: int = -1
+    mark: int = -1
+
+    def after(self, event: StoredEvent) -> Latest:
+        """The same after one more event."""
+        if event.name not in LANDMARKS:
+            return self
+        return Latest(event.seq, event.seq if event.name in MARKS else self.mark)
+
+
+NONE: Final = Latest()
+
+
+def checked(event: StoredEvent) -> StoredEvent:
+    """``event`` in plain types; raises `RecordingError` if it is nothing that SQLite can hold.
+
+    What is given to the writer must not fail there: it would be tried again for ever.
+    """
+    run_id, seq, parent, at, source, attempt, name, version, data = event
+    try:
+        plain = StoredEvent(
+            _text(run_id),
+            seq,
+            None if parent is None else _text(parent),
+            _time(at),
+            None if source is None else _text(source),
+            _integer(attempt),
+            _text(name),
+            _integer(version),
+            bytes(data),
+        )
+        if seq > SEQ_MASK:
+            raise ValueError("its number is beyond 32 bits")
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise RecordingError(f"event {seq} of run {run_id!r} can't be stored: {error}") from error
+    return plain
+
+
+def _text(text: str) -> str:
+    if not text.isascii():
+        text.encode()  # raises for half a character
+    return text if type(text) is str else str.__str__(text)
+
+
+def _time(at: float) -> float:
+    return math.nan if math.isnan(at) else float(at) + 0.0  # SQLite has no negative zero, and NULL for any NaN
+
+
+def _integer(number: int) -> int:
+    if not LEAST <= number <= GREATEST:
+        raise ValueError(f"{number} is beyond 64 bits")
+    return int(number)
+
+
+def encoded(log: int, epoch: int, events: Iterable[StoredEvent], before: Latest) -> Iterator[EventRow]:
+    """The rows of events of a log; ``before``: what is before the first of them."""
+    base = log << SEQ_BITS
+    for event in events:
+        run_id, seq, parent, at, source, attempt, name, version, data = event
+        landmark = 1 if name in LANDMARKS else 0
+        row = base | seq, epoch, run_id, parent, at, source, attempt, name, version, landmark, *before, data
+        yield *row, _sum_of(*row)
+        if landmark:
+            before = before.after(event)
+
+
+def insert(connection: sqlite3.Connection, rows: Iterator[EventRow]) -> None:
+    """Write rows."""
+    while piece := list(islice(rows, TOGETHER)):
+        values = ", ".join([_ROW] * len(piece))
+        connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {values}", list(chain.from_iterable(piece)))
+
+
+def decoded(row: EventRow) -> StoredEvent:
+    """The event of a row; raises `CorruptRecordError` if it is not as it was written."""
+    key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, found = row
+    at = math.nan if at is None else at
+    try:
+        right = found == _sum_of(
+            key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data
+        )
+    except (TypeError, AttributeError, struct.error):  # a column is of another type
+        right = False
+    if not right:
+        raise corrupt(f"event {key & SEQ_MASK} of log {key >> SEQ_BITS} is not as it was written")
+    return StoredEvent(run_id, key & SEQ_MASK, parent, at, source, attempt, name, version, data)
+
+
+def latest_of(row: EventRow) -> tuple[Latest, Latest]:
+    """The last events of both kinds before a row's event, and including it."""
+    before = Latest(row[10], row[11])
+    if not row[9]:
+        return before, before
+    seq = row[0] & SEQ_MASK
+    return before, Latest(seq, seq if row[7] in MARKS else before.mark)
+
+
+def _sum_of(
+    key: int,
+    epoch: int,
+    run_id: str,
+    parent: str | None,
+    at: float,
+    source: str | None,
+    attempt: int,
+    name: str,
+    version: int,
+    landmark: int,
+    before: int,
+    marked: int,
+    data: bytes,
+) -> bytes:
+    head = _packed(
+        key, epoch, at, attempt, version, landmark, before, marked, len(run_id), len(name),
+        -1 if parent is None else len(parent), -1 if source is None else len(source),
+    )  # fmt: skip
+    texts = "".join((run_id, name, parent or "", source or "")).encode()
+    return blake2b(head + texts + data, digest_size=SIZE).digest()

@@ -1,0 +1,167 @@
+"""The table ``logs``: one row for each root run."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
+from crewbus_sqlite import _ids, _meta
+from crewbus_sqlite._schema import SEQ_BITS
+from crewbus_sqlite._sums import corrupt, require, sum_of
+
+_COLUMNS: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
+_SELECT: Final = f"SELECT {_COLUMNS}, sum FROM logs"
+
+
+class LogRow(NamedTuple):
+    """How a log stands: see the comments in the table."""
+
+    id: int
+    root_id: str
+    epoch: int = 0
+    last: int = -1
+    sealed: int = 0
+    holder: str | None = None
+    parent: int | None = None
+    parent_at: int = -1
+    forks: int = 0
+
+
+class Part(NamedTuple):
+    """Events of a log that are stored together: those of ``log`` numbered from ``first`` to ``last``."""
+
+    log: int
+    first: int
+    last: int
+
+
+def find(connection: sqlite3.Connection | None, root_id: str) -> LogRow:
+    """The log of a root run; raises `RunNotFoundError`."""
+    log = _ids.log_of(connection, root_id) if connection is not None and storable(root_id) else None
+    row = None if connection is None or log is None else load(connection, log)
+    if row is None or row.root_id != root_id:
+        raise RunNotFoundError(f"run {root_id} is not recorded in this store")
+    return row
+
+
+def load(connection: sqlite3.Connection, log: int) -> LogRow:
+    """The log with an id that something refers to; raises `CorruptRecordError` if there is none."""
+    row = _one(connection, log)
+    if row is None:
+        raise corrupt(f"in the table logs, the row {log} is missing")
+    return row
+
+
+def written_by(connection: sqlite3.Connection, log: int, root_id: str, epoch: int) -> LogRow:
+    """The log that is written with an epoch; raises `FencedError` if another took it, or dropped it."""
+    row = _one(connection, log)
+    if row is None:
+        raise FencedError(f"run {root_id} was dropped by another process: what this one still emits is not written")
+    if row.epoch != epoch:
+        raise FencedError(f"run {root_id} was taken over{_by(connection, row)}: what this process emits is not written")
+    return row
+
+
+def _by(connection: sqlite3.Connection, row: LogRow) -> str:
+    names = connection.execute("SELECT name FROM holders WHERE token = ?", (row.holder,)).fetchall()
+    return f" by {names[0][0]}" if names else ""
+
+
+def every(connection: sqlite3.Connection) -> list[LogRow]:
+    """All logs, oldest first."""
+    rows = [_checked(row) for row in connection.execute(f"{_SELECT} ORDER BY id").fetchall()]
+    _require_all(rows, _meta.load(connection).logs, "the table logs")
+    return rows
+
+
+def forks_of(connection: sqlite3.Connection, parent: LogRow) -> list[LogRow]:
+    """The logs forked from one, oldest first."""
+    query = f"{_SELECT} WHERE parent = ? ORDER BY id"
+    rows = [_checked(row) for row in connection.execute(query, (parent.id,)).fetchall()]
+    _require_all(rows, parent.forks, f"the forks of run {parent.root_id}")
+    return rows
+
+
+def held_by(connection: sqlite3.Connection, token: str) -> list[LogRow]:
+    """The logs that a store holds."""
+    return [_checked(row) for row in connection.execute(f"{_SELECT} WHERE holder = ?", (token,)).fetchall()]
+
+
+def parts(connection: sqlite3.Connection, log: LogRow) -> list[Part]:
+    """Where the events of a log are, the oldest first; of a fork those of its ancestors too."""
+    found, last = [], log.last
+    while True:
+        if log.last < last:
+            raise corrupt(f"run {log.root_id} ends with event {log.last}, but has forks that need {last}")
+        if last > log.parent_at:
+            found.append(Part(log.id, log.parent_at + 1, last))
+        if log.parent is None:
+            return found[::-1]
+        if log.parent >= log.id:
+            raise corrupt(f"run {log.root_id} is older than the one it was forked from")
+        last = min(last, log.parent_at)
+        log = load(connection, log.parent)
+
+
+def create(connection: sqlite3.Connection, log: LogRow) -> LogRow:
+    """Add a log, with the next id; raises `RunIdInUseError` if there is a run of that name."""
+    meta = _meta.load(connection)
+    log = log._replace(id=meta.next_log)
+    _meta.save(connection, meta._replace(logs=meta.logs + 1, next_log=log.id + 1))
+    if _ids.log_of(connection, log.root_id) is not None:
+        raise in_use(log.root_id)
+    _ids.claim(connection, log.root_id, log.id)
+    save(connection, log)
+    return log
+
+
+def save(connection: sqlite3.Connection, log: LogRow) -> None:
+    """Write a row."""
+    connection.execute("INSERT OR REPLACE INTO logs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*log, sum_of("logs", log)))
+
+
+def delete(connection: sqlite3.Connection, log: LogRow) -> None:
+    """Remove a log with its events, and free the ids of the runs in it."""
+    span = log.id << SEQ_BITS, (log.id + 1) << SEQ_BITS
+    runs = connection.execute("SELECT DISTINCT run_id FROM events WHERE id >= ? AND id < ?", span).fetchall()
+    for run_id in {log.root_id, *(run_id for (run_id,) in runs)}:
+        _ids.free(connection, run_id, log.id)
+    connection.execute("DELETE FROM events WHERE id >= ? AND id < ?", span)
+    connection.execute("DELETE FROM logs WHERE id = ?", (log.id,))
+    meta = _meta.load(connection)
+    _meta.save(connection, meta._replace(logs=meta.logs - 1))
+    if log.parent is not None:
+        parent = load(connection, log.parent)
+        save(connection, parent._replace(forks=parent.forks - 1))
+
+
+def in_use(run_id: str) -> RunIdInUseError:
+    """The error that says a run of that id exists."""
+    return RunIdInUseError(f"run {run_id} is recorded already: choose another id")
+
+
+def storable(text: str) -> bool:
+    """Whether SQLite can hold a text: lone surrogates it can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _one(connection: sqlite3.Connection, log: int) -> LogRow | None:
+    rows = connection.execute(f"{_SELECT} WHERE id = ?", (log,)).fetchall()
+    return _checked(rows[0]) if rows else None
+
+
+def _checked(columns: tuple[object, ...]) -> LogRow:
+    row = LogRow(*columns[:-1])  # type: ignore[arg-type]  # the digest covers the types
+    require("logs", row, columns[-1])
+    return row
+
+
+def _require_all(rows: list[LogRow], count: int, what: str) -> None:
+    ids = [row.id for row in rows]
+    if len(ids) != count or ids != sorted(set(ids)):
+        raise corrupt(f"{what} should be {count} rows, and are {len(set(ids))}")

@@ -1,0 +1,124 @@
+"""The file: its tables, and what must hold of it before anything in it is read."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from crewbus.exceptions import StoreVersionError
+from crewbus_sqlite import _meta
+
+APPLICATION: Final = 0x43524557  # "CREW", which the command `file` shows too
+VERSION: Final = 1
+SEQ_BITS: Final = 32
+"""An event's id is its log's, shifted by these bits, and its number: a log is one range of ids."""
+
+TABLES: Final = (
+    """\
+CREATE TABLE logs ( -- one for each root run
+    id INTEGER PRIMARY KEY, -- never given twice
+    root_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL, -- how often the run was taken
+    last INTEGER NOT NULL, -- the number of its last event, or -1
+    sealed INTEGER NOT NULL, -- 1: the run has ended
+    holder TEXT, -- who writes it: holders.token
+    parent INTEGER, -- a fork shares the events of this log ...
+    parent_at INTEGER NOT NULL, -- ... up to this number, or -1
+    forks INTEGER NOT NULL, -- how many logs have this one as their parent
+    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
+)""",
+    """\
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, -- logs.id << 32 | the event's number
+    epoch INTEGER NOT NULL,
+    run_id TEXT NOT NULL,
+    parent TEXT,
+    at REAL, -- seconds since 1970, UTC; NULL is not a number
+    source TEXT,
+    attempt INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    landmark INTEGER NOT NULL, -- 1: of the types by which a run is resumed
+    before INTEGER NOT NULL, -- the number of the last landmark before this event, or -1
+    marked INTEGER NOT NULL, -- likewise of the last checkpoint, or resume
+    data BLOB NOT NULL, -- JSON
+    sum BLOB NOT NULL
+)""",
+    "CREATE INDEX landmarks ON events (landmark) WHERE landmark = 1",
+    "CREATE INDEX parents ON logs (parent) WHERE parent IS NOT NULL",
+    "CREATE INDEX held ON logs (holder) WHERE holder IS NOT NULL",
+    """\
+CREATE TABLE runs ( -- in which log a run is; a list, so that a missing row is noticed
+    run_id TEXT PRIMARY KEY,
+    log INTEGER NOT NULL,
+    next TEXT, -- the next greater run_id
+    sum BLOB NOT NULL
+) WITHOUT ROWID""",
+    """\
+CREATE TABLE holders ( -- the stores that write, or did when they died
+    token TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    identity TEXT NOT NULL, -- boot, pid namespace, pid, start time: whether it lives is seen from these
+    until REAL NOT NULL, -- when its leases end unless it renews them
+    sum BLOB NOT NULL
+) WITHOUT ROWID""",
+    """\
+CREATE TABLE meta ( -- one row
+    id INTEGER PRIMARY KEY,
+    logs INTEGER NOT NULL, -- how many there are
+    next_log INTEGER NOT NULL, -- the id of the next one
+    first_run TEXT, -- the least run_id in runs
+    sum BLOB NOT NULL
+)""",
+)
+
+_SCHEMA: Final = (
+    "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat[1-4]' ORDER BY name"
+)
+
+
+@cache
+def _expected() -> list[tuple[str, str, str, str | None]]:
+    connection = sqlite3.connect(":memory:")
+    try:
+        create(connection)
+        return connection.execute(_SCHEMA).fetchall()
+    finally:
+        connection.close()
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables, inside the caller's transaction."""
+    for statement in TABLES:
+        connection.execute(statement)
+    _meta.save(connection, _meta.Meta())
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def check(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the file is ours (False: it is empty), inside the caller's transaction.
+
+    Raises `StoreVersionError` if it is another's, of a newer release, or not as it was made: nothing that
+    somebody added to it is ever executed.
+    """
+    ((application,),) = connection.execute("PRAGMA application_id")
+    ((version,),) = connection.execute("PRAGMA user_version")
+    schema = connection.execute(_SCHEMA).fetchall()
+    if not schema and application == version == 0:
+        return False
+    if application != APPLICATION:
+        raise StoreVersionError(f"{path} is an SQLite file, but no record of crewbus: choose another path")
+    if version != VERSION:
+        raise StoreVersionError(
+            f"{path} has schema version {version}, and this release of crewbus-sqlite reads {VERSION}: "
+            f"upgrade crewbus-sqlite"
+        )
+    if schema != _expected():
+        raise StoreVersionError(
+            f"{path} has not the tables that crewbus-sqlite made: something was added, changed or removed. "
+            f"Remove what was added, or choose another path"
+        )
+    return True

@@ -1,0 +1,369 @@
+"""The thread that writes: what was given to all logs meanwhile, in one transaction."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import Final
+
+from crewbus.abc import StoredEvent
+from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
+from crewbus_sqlite import _holder
+from crewbus_sqlite._commit import Batch, Log, Notify
+from crewbus_sqlite._database import Database, closed
+from crewbus_sqlite._events import checked
+from crewbus_sqlite._logs import in_use
+
+GATHERING: Final = 0.002
+"""Seconds for which events gather for one transaction, unless somebody waits for them."""
+OVERHEAD: Final = 400
+"""What a queued event takes beside its JSON, in bytes, about."""
+
+Call = tuple[Notify, BaseException | None]
+
+
+class Writer:
+    """Takes what is to be written, in memory, and writes it to a database from a thread of its own.
+
+    The thread starts when there is something to write. It also renews the leases of the logs that are written here.
+    """
+
+    def __init__(self, database: Database, lease: float, backlog: int) -> None:
+        self.holder = _holder.this_process()
+        self._database = database
+        self._lease = lease
+        self._bound = backlog
+        self._backlog = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._logs: dict[str, Log] = {}
+        self._queued: dict[Log, None] = {}
+        self._runs: dict[str, str] = {}
+        self._given = self._written = 0
+        self._tries = 0
+        self._failure: RecordingError | None = None
+        self._failed_try = 0
+        self._losses: list[CrewbusError] = []
+        self._renew_at = 0.0
+        self._idle = False
+        self._hurry = False
+        self._writing = False
+        self._shut = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    # What is given, which waits for nothing
+
+    def begin(self, root_id: str) -> int:
+        """Open a new log; its epoch."""
+        with self._changed:
+            self._require_working()
+            known = self._logs.get(root_id)
+            if known is not None and known.error is not None:
+                self._forget(root_id)
+            if root_id in self._runs:
+                raise in_use(root_id)
+            log = Log(root_id, 1, runs={root_id})
+            self._logs[root_id], self._runs[root_id] = log, root_id
+            self._queue(log)
+            return log.epoch
+
+    def adopt(self, log: Log) -> None:
+        """Go on with a log that was acquired."""
+        with self._changed:
+            self._forget(log.root_id)
+            self._logs[log.root_id] = log
+            self._start()
+            self._awake()  # there is a lease to renew
+
+    def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
+        """Queue an event."""
+        with self._changed:
+            log = self._writable(root_id, epoch)
+            if event.seq <= log.last:
+                return
+            if event.seq != log.last + 1:
+                raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
+            self._require_working()
+            event = checked(event)
+            self._require_room(len(event.data) + OVERHEAD)
+            log.events.append(event)
+            log.last = event.seq
+            if event.run_id not in log.runs:
+                log.runs.add(event.run_id)
+                log.new_runs.append(event.run_id)
+                self._runs.setdefault(event.run_id, root_id)
+            self._queue(log)
+
+    def finish(self, root_id: str, epoch: int) -> None:
+        """Queue the end of a log."""
+        with self._changed:
+            known = self._logs.get(root_id)
+            if known is not None and known.epoch == epoch and known.finishing:
+                return
+            try:
+                log = self._writable(root_id, epoch)
+            except CrewbusError:
+                self._forget_lost(root_id, epoch)
+                raise
+            log.finishing = True
+            self._queue(log)
+
+    def forget(self, root_id: str, epoch: int) -> None:
+        """Write nothing more to a log."""
+        with self._changed:
+            log = self._logs.get(root_id)
+            if log is not None and log.epoch == epoch:
+                self._forget(root_id)
+
+    def root_of(self, run_id: str) -> str | None:
+        """The log in which a run is that is written here."""
+        return self._runs.get(run_id)
+
+    def has(self, root_id: str) -> bool:
+        """Whether something is known of a log that `Store.finish` has not ended."""
+        return root_id in self._logs
+
+    def holds(self, root_id: str, epoch: int | None = None) -> bool:
+        """Whether a log is written here, with that epoch."""
+        with self._changed:
+            log = self._logs.get(root_id)
+            return log is not None and log.error is None and epoch in (None, log.epoch)
+
+    # Waiting
+
+    def settle(self, root_id: str | None = None, timeout: float | None = None) -> None:
+        """Return when what was given to a log, or to all, is on disk; raises why it can't be."""
+        with self._changed:
+            if root_id is None:
+                ticket = self._given
+            elif (log := self._logs.get(root_id)) is not None:
+                ticket = log.ticket
+            else:
+                return
+            self._wait(ticket, timeout)
+
+    def flush(self, timeout: float | None) -> None:
+        """As `settle` for all logs; raises too what was lost to other processes since it was called last."""
+        self.settle(None, timeout)
+        with self._changed:
+            losses, self._losses = self._losses, []
+        if losses:
+            error = _again(losses[0])
+            for other in losses[1:]:
+                error.add_note(f"and: {other}")
+            raise error
+
+    def when_written(self, root_id: str, notify: Notify) -> None:
+        """Call ``notify`` when what was given to a log is on disk, or can't be."""
+        with self._changed:
+            log = self._logs.get(root_id)
+            error = None if log is None else log.error
+            if log is not None and error is None and log.ticket > self._written:
+                log.waiting.append((log.ticket, notify))
+                self._awake()
+                return
+        notify(error)
+
+    def shut(self) -> None:
+        """Take nothing more."""
+        with self._changed:
+            self._shut = True
+
+    def close(self) -> None:
+        """Stop the thread; what is still queued stays unwritten."""
+        with self._changed:
+            self._closed = True
+            thread, self._thread = self._thread, None
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join()
+
+    def held(self) -> list[Log]:
+        """The logs that are written here."""
+        with self._changed:
+            return [log for log in self._logs.values() if log.error is None]
+
+    def _wait(self, ticket: int, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        tried = self._tries
+        while self._written < ticket:
+            if self._failure is not None and self._failed_try > tried:
+                raise _again(self._failure)
+            self._awake()
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                raise FlushTimeoutError(
+                    f"{sum(len(log.events) for log in self._queued)} events are not written to "
+                    f"{self._database.path} yet"
+                )
+            if self._thread is None and not self._writing:
+                self._write_here()
+            else:
+                self._changed.wait(remaining)
+
+    # Under the lock
+
+    def _writable(self, root_id: str, epoch: int) -> Log:
+        if self._shut:
+            raise closed(self._database.path)
+        log = self._logs.get(root_id)
+        if log is not None and log.epoch > epoch:
+            raise FencedError(f"run {root_id} was taken over with epoch {log.epoch}: epoch {epoch} writes nothing more")
+        if log is None or log.epoch != epoch or log.finishing:
+            raise RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
+        if log.error is not None:
+            raise _again(log.error)
+        return log
+
+    def _require_working(self) -> None:
+        if self._shut:
+            raise closed(self._database.path)
+        if self._failure is not None:
+            self._awake()
+            raise _again(self._failure)
+
+    def _require_room(self, size: int) -> None:
+        if self._backlog + size > self._bound:
+            self._awake()
+            raise StoreFullError(
+                f"{self._backlog} bytes wait to be written to {self._database.path}, and {size} more are over the "
+                f"bound of {self._bound}: emit no faster than the disk writes, or give the store a larger backlog"
+            )
+        self._backlog += size
+
+    def _queue(self, log: Log) -> None:
+        self._given += 1
+        log.ticket = self._given
+        if log not in self._queued:
+            self._queued[log] = None
+            self._start()
+            if self._idle:
+                self._changed.notify_all()
+
+    def _awake(self) -> None:
+        self._hurry = True
+        self._changed.notify_all()
+
+    def _forget(self, root_id: str) -> None:
+        log = self._logs.pop(root_id, None)
+        for run_id in log.runs if log is not None else ():
+            if self._runs.get(run_id) == root_id:
+                del self._runs[run_id]
+
+    def _forget_lost(self, root_id: str, epoch: int) -> None:
+        log = self._logs.get(root_id)
+        if log is not None and log.epoch == epoch and log.error is not None:
+            self._forget(root_id)
+
+    def _start(self) -> None:
+        if self._thread is not None or self._closed:
+            return
+        name = f"crewbus sqlite {self._database.path.name}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is exiting: whoever flushes writes
+            return
+        self._thread = thread
+
+    # In the thread
+
+    def _work(self) -> None:
+        with self._changed:
+            while self._is_due():
+                self._write_here()
+
+    def _is_due(self) -> bool:
+        """Wait until there is something to write or to renew; False: the store is closed."""
+        self._idle = True
+        self._changed.wait_for(self._is_asked, self._until_renewal())
+        self._idle = False
+        if not self._hurry and not self._closed:
+            self._changed.wait_for(lambda: self._hurry or self._closed, GATHERING)
+        return not self._closed
+
+    def _is_asked(self) -> bool:
+        return self._closed or self._hurry or (bool(self._queued) and self._failure is None)
+
+    def _until_renewal(self) -> float | None:
+        return max(0.0, self._renew_at - time.monotonic()) if self._logs else None
+
+    def _write_here(self) -> None:
+        """Write what is queued. The lock is held when this is called and when it returns, not in between."""
+        self._hurry, self._writing = False, True
+        self._tries += 1
+        tried, ticket = self._tries, self._given
+        batches = [log.taken() for log in self._queued]
+        self._queued = {}
+        self._changed.release()
+        try:
+            failure = self._commit(batches)
+        finally:
+            self._changed.acquire()
+            self._writing = False
+        calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
+        self._changed.notify_all()
+        self._tell(calls)
+
+    def _commit(self, batches: list[Batch]) -> RecordingError | None:
+        renews = time.monotonic() >= self._renew_at or any(batch.log.id is None for batch in batches)
+        if not batches and not (renews and self._logs):
+            return None
+        try:
+            with self._database.writing() as connection:
+                if renews:
+                    _holder.renew(connection, self.holder, self._lease)
+                for batch in batches:
+                    batch.write(connection, self.holder.token)
+        except RecordingError as error:
+            return error
+        except Exception as error:
+            return RecordingError(f"{self._database.path}: {type(error).__name__}: {error}")
+        finally:
+            if renews:
+                self._renew_at = time.monotonic() + self._lease / 3
+        return None
+
+    def _tell(self, calls: list[Call]) -> None:
+        self._changed.release()
+        try:
+            for notify, error in calls:
+                with suppress(Exception):  # it must not raise; if it does, the others are still to be told
+                    notify(error)
+        finally:
+            self._changed.acquire()
+
+    def _done(self, batches: list[Batch], ticket: int) -> list[Call]:
+        self._failure = None
+        self._written = ticket
+        for batch in batches:
+            self._backlog -= sum(len(event.data) + OVERHEAD for event in batch.events)
+            if batch.error is not None:
+                self._backlog -= sum(len(event.data) + OVERHEAD for event in batch.log.events)
+                self._queued.pop(batch.log, None)
+                self._losses.append(batch.error)
+            batch.settled()
+            if batch.finishing and self._logs.get(batch.log.root_id) is batch.log:
+                self._forget(batch.log.root_id)
+        return [call for batch in batches for call in _due(batch.log, ticket)]
+
+    def _failed(self, batches: list[Batch], failure: RecordingError, tried: int) -> list[Call]:
+        if batches:  # where only a lease was to be renewed there is a next time
+            self._failure, self._failed_try = failure, tried
+        for batch in batches:
+            batch.put_back()
+        self._queued = dict.fromkeys(batch.log for batch in batches) | self._queued
+        return [(notify, failure) for batch in batches for notify, _ in _due(batch.log, batch.log.ticket)]
+
+
+def _due(log: Log, ticket: int) -> list[Call]:
+    """Who is to be told now, and what; they are told once."""
+    now = [notify for at, notify in log.waiting if at <= ticket or log.error is not None]
+    log.waiting = [(at, notify) for at, notify in log.waiting if at > ticket and log.error is None]
+    return [(notify, log.error) for notify in now]
+
+
+def _again(error: CrewbusError) -> CrewbusError:
+    """A copy to raise: what is raised gathers tracebacks."""
+    return type(error)(*error.args)

@@ -1,0 +1,165 @@
+"""Who holds a run: until when, and how it is known that a holder is dead."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import time
+
+import pytest
+from sqlite_helpers import PATIENCE, begun, noted, numbers, until
+
+from crewbus.exceptions import FencedError, RunHeldError
+from crewbus_sqlite import SQLiteStore, _holder
+
+on_linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")  # noqa: PTH110
+
+
+def hold(path, lease, ready, stay):
+    store = SQLiteStore(path, lease=lease)
+    begun(store)
+    store.flush()
+    ready.set()
+    stay.wait(PATIENCE)
+    store.close()
+
+
+@pytest.fixture
+def holding(tmp_path):
+    """Start processes that hold the run ``a``; they are ended after the test."""
+    spawn, processes = multiprocessing.get_context("spawn"), []
+
+    def start(lease):
+        ready, stay = spawn.Event(), spawn.Event()
+        process = spawn.Process(target=hold, args=(tmp_path / "record.db", lease, ready, stay))
+        process.start()
+        processes.append(process)
+        assert ready.wait(PATIENCE)
+        return process, stay
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = SQLiteStore(tmp_path / "record.db")
+    yield store
+    store.close()
+
+
+def test_who_holds_a_run_is_named(holding, store):
+    process, stay = holding(15.0)
+    info = store.info("a")
+    assert info.alive
+    assert info.holder.startswith(f"process {process.pid} on ")
+    assert info.until > time.time()
+    with pytest.raises(RunHeldError, match=rf"^run a is alive: held by process {process.pid} on .* runs until 20"):
+        store.acquire("a")
+    stay.set()
+    process.join()
+    assert store.info("a")[3:7] == (False, None, None, False)
+    assert store.acquire("a") == 2
+
+
+@on_linux
+def test_who_was_killed_holds_nothing_at_once(holding, store):
+    process, _ = holding(1e6)
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: not store.info("a").alive)  # a zombie, since nobody has waited for it
+    assert store.info("a").holder.startswith(f"process {process.pid} ")
+    assert store.acquire("a") == 2
+    assert numbers(store) == [0, 1, 2]
+
+
+@on_linux
+def test_who_is_stopped_is_fenced_once_its_lease_has_ended(holding, store):
+    process, stay = holding(0.3)
+    os.kill(process.pid, signal.SIGSTOP)
+    assert not store.info("a").sealed
+    until(lambda: not store.info("a").alive)
+    assert store.acquire("a") == 2
+    os.kill(process.pid, signal.SIGCONT)
+    stay.set()
+    process.join()
+    store.append("a", 2, noted(3))
+    assert numbers(store) == [0, 1, 2, 3]
+    assert store.info("a").alive
+
+
+def test_a_lease_is_renewed_while_the_store_is_open(tmp_path, store):
+    other = SQLiteStore(tmp_path / "record.db", lease=0.3)
+    begun(other)
+    first = other.info("a").until
+    until(lambda: store.info("a").until > first + 0.3)
+    assert store.info("a").alive
+    other.close()
+
+
+def test_a_lease_that_ended_goes_on_if_nobody_came(tmp_path, store):
+    epoch = begun(store)
+    store.flush()
+    end_leases(tmp_path / "record.db")
+    assert not store.info("a").alive
+    with pytest.raises(RunHeldError):
+        store.acquire("a")  # this very store holds it
+    store.append("a", epoch, noted(3))
+    assert numbers(store) == [0, 1, 2, 3]
+    other = SQLiteStore(tmp_path / "record.db")
+    assert other.acquire("a") == 2
+    store.append("a", epoch, noted(4))
+    with pytest.raises(FencedError):
+        store.flush()
+    other.close()
+
+
+def end_leases(path):
+    """Have all leases end now."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for token, name, identity, _, _ in connection.execute("SELECT * FROM holders").fetchall():
+        _holder.renew(connection, _holder.Holder(token, name, identity, 0.0), 0.0)
+    connection.close()
+
+
+def test_what_a_dead_holder_left_is_cleaned_up(tmp_path, store):
+    begun(store)
+    store.flush()
+    connection = sqlite3.connect(tmp_path / "record.db", isolation_level=None)
+    _holder.renew(connection, _holder.Holder("left", "process 1 on nowhere", "x 0 1 1", 0.0), -100.0)
+    assert len(connection.execute("SELECT * FROM holders").fetchall()) == 2
+    begun(store, "b")
+    store.flush()
+    assert len(connection.execute("SELECT * FROM holders").fetchall()) == 1
+    connection.close()
+
+
+@pytest.mark.parametrize("identity", ["", "x", "x y 1 2", "x y z", "a b c d e f"])
+def test_a_holder_elsewhere_is_alive_until_its_lease_ends(identity):
+    holder = _holder.Holder("token", "process 1 on nowhere", identity, time.time() + 100)
+    assert holder.alive
+    assert not holder._replace(until=time.time() - 1).alive
+
+
+@on_linux
+def test_a_process_that_has_its_pid_again_is_another(tmp_path):
+    holder = _holder.this_process()._replace(until=time.time() + 100)
+    assert holder.alive
+    assert not holder._replace(identity=f"{holder.identity}0").alive
+
+
+def test_a_run_that_was_lost_and_dropped_can_be_begun_again(tmp_path, store):
+    epoch = begun(store)
+    store.flush()
+    store.revoke("a")
+    other = SQLiteStore(tmp_path / "record.db")
+    other.drop("a")
+    store.append("a", epoch, noted(3))
+    with pytest.raises(FencedError, match="was dropped by another process"):
+        store.flush()
+    assert begun(store, count=5) == 1
+    assert numbers(store) == [0, 1, 2, 3, 4]
+    other.close()
