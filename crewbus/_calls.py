@@ -18,7 +18,7 @@ from crewbus._hooks import withheld
 from crewbus._run import Run
 from crewbus._scope import ENDS, OPENS, WITHIN, Attempt, Scope
 from crewbus._tree import Tree
-from crewbus.events import Envelope, RunEnded
+from crewbus.events import Envelope, RunEnded, StepFinished
 from crewbus.exceptions import CallbackError, CallError, RedactionError
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class Calls(Dispatch):
             try:
                 event, plan = self._redact(scope.run, event)
             except RedactionError as error:
-                if turn != ENDS:
-                    raise
+                if turn != ENDS or isinstance(event, StepFinished):
+                    raise  # a result that may not be seen is none; the step fails
                 event, failure = withheld(event), error  # it ends all the same
         source = scope.call.source if scope.call is not None else None
         told = self._claim(run, scope, turn) if run is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -41,13 +41,18 @@ _UNCOUNTED: Final = (RunResumed, RunForked)
 """Events that say how a record came about, not what happened."""
 
 
-def first_divergence(one: Iterable[Envelope], other: Iterable[Envelope]) -> Divergence | None:
-    """The first, in the order of ``one``, then of ``other``; None where there is none."""
+def first_divergence(
+    one: Iterable[Envelope], other: Iterable[Envelope], encode: Callable[[Any], Any]
+) -> Divergence | None:
+    """The first, in the order of ``one``, then of ``other``; None where there is none.
+
+    ``encode(event)`` gives what is compared: events of any class need not know when they are equal.
+    """
     ours, theirs = _by_scope(one), _by_scope(other)
     found = []
     for path in ours.keys() | theirs.keys():
         for left, right in zip_longest(ours.get(path, ()), theirs.get(path, ())):
-            if left is None or right is None or _content(left) != _content(right):
+            if left is None or right is None or _content(left, encode) != _content(right, encode):
                 found.append(Divergence(" > ".join(path) or "outside", left, right))
                 break
     return min(found, key=_order, default=None)
@@ -95,11 +100,11 @@ def _label(event: Any, top: bool) -> str:
     return f"{'call' if isinstance(event, CallStarted) else 'run'} {event.name or ''}" if not top else "run"
 
 
-def _content(envelope: Envelope) -> Any:
+def _content(envelope: Envelope, encode: Callable[[Any], Any]) -> Any:
     """What counts of an envelope."""
     event = envelope.event
     if isinstance(event, RunStarted):
         event = RunStarted(event.name, event.tags)
     elif isinstance(event, CheckpointSaved):
         event = CheckpointSaved(event.name, dict.fromkeys(event.entities, 0))
-    return type(event), event, envelope.source
+    return encode(event), envelope.source

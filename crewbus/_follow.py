@@ -118,6 +118,9 @@ class Follower:
         if after < cursor.seq:
             event = Retracted(after + 1, "not in the record: the run went on from before this")
             self._told.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
+        elif after >= 0:
+            seen = self._record.at(after)
+            self._ended = seen.run_id == self._record.run_id and self._is_last(seen)
         return after
 
     def _is_new_epoch(self, envelope: Envelope) -> bool:

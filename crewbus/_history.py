@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +26,7 @@ from crewbus.events import (
     RunFinished,
     RunStarted,
 )
-from crewbus.exceptions import DecodeError, InputError, RunNotFoundError
+from crewbus.exceptions import DecodeError, InputError, RecordingError, RunNotFoundError
 
 if TYPE_CHECKING:
     from crewbus._bus import Bus
@@ -90,9 +92,16 @@ class History(Resumption):
 
     def recorded_runs(self, limit: int | None = None) -> list[RunInfo]:
         """The recorded root runs, the newest first; at most ``limit`` of them."""
-        infos = (self.store.info(root) for root in reversed(self.store.roots()))
-        begun = (info for info in infos if info.last >= 0)  # what was killed at once may have left a name only
-        return [self._run_info(info) for info in islice(begun, limit)]
+        found = filter(None, map(self._begun, reversed(self.store.roots())))
+        return list(islice(found, limit))
+
+    def _begun(self, root_id: str) -> RunInfo | None:
+        """How a run stands; None where nothing of it is there: it was killed at once, or dropped meanwhile."""
+        try:
+            info = self.store.info(root_id)
+            return self._run_info(info) if info.last >= 0 else None
+        except RunNotFoundError:
+            return None
 
     def recorded_run(self, run_id: str) -> RunInfo:
         """How a recorded root run stands; raises `RunNotFoundError` if there is none of that id."""
@@ -107,7 +116,8 @@ class History(Resumption):
         record = Record(self.store, root_id, root_id, self.decode)
         first, last = record.at(0), record.at(info.last)
         started = first.event if isinstance(first.event, RunStarted) else RunStarted()
-        state = _state(info, last)
+        end = last if isinstance(last.event, RunEnded) and last.run_id == root_id else record.end()
+        state = _state(info, end)
         return RunInfo(
             root_id,
             started.name,
@@ -119,7 +129,7 @@ class History(Resumption):
             info.holder if info.alive else None,
             info.parent,
             info.parent_at,
-            f"{last.event.error}: {last.event.message}" if isinstance(last.event, RunFailed) else None,
+            f"{end.event.error}: {end.event.message}" if end and isinstance(end.event, RunFailed) else None,
         )
 
     def checkpoints(self, run_id: str) -> list[Checkpoint]:
@@ -168,7 +178,7 @@ class History(Resumption):
         Each run and step is compared for itself, so that those at once may take turns differently. Times, ids and
         numbers do not count. Raises `RunNotFoundError`.
         """
-        return first_divergence(self.record_of(one), self.record_of(other))
+        return first_divergence(self.record_of(one), self.record_of(other), self._coder().encode)
 
     # Retention
 
@@ -184,29 +194,59 @@ class History(Resumption):
         if (keep is not None and keep < 0) or (older_than is not None and older_than < 0):
             raise InputError(f"prune(keep={keep}, older_than={older_than}): both are numbers from 0")
         store = self.store
-        infos = {root: store.info(root) for root in store.roots()[::-1]}
+        infos = {info.root_id: info for info in map(self._info_of, reversed(store.roots())) if info is not None}
         limit = None if older_than is None else now() - older_than
         going = [
             root
             for number, (root, info) in enumerate(infos.items())
             if not info.alive and number >= (keep or 0) and _is_older(store, info, limit)
         ]
-        needed = {ancestor for root in infos.keys() - set(going) for ancestor in store.lineage(root)}
+        needed = {ancestor for root in infos.keys() - set(going) for ancestor in _ancestors(infos, root)}
         dropped = [root for root in going if root not in needed]
-        if not dry_run:
-            for root in sorted(dropped, key=lambda root: -len(store.lineage(root))):
-                store.drop(root)
-        return dropped
+        if dry_run:
+            return dropped
+        youngest_first = sorted(dropped, key=lambda root: -len(_ancestors(infos, root)))
+        gone = {root for root in youngest_first if self._drop(root)}
+        return [root for root in dropped if root in gone]
+
+    def _info_of(self, root_id: str) -> LogInfo | None:
+        with suppress(RunNotFoundError):  # another process has dropped it meanwhile
+            return self.store.info(root_id)
+        return None
+
+    def _drop(self, root_id: str) -> bool:
+        """Whether a record was there to be dropped."""
+        try:
+            self.store.drop(root_id)
+        except RunNotFoundError:
+            return False
+        except RecordingError:
+            info = self._info_of(root_id)
+            if info is None or info.alive or self.store.forks(root_id):  # somebody goes on with it since
+                return False
+            raise
+        return True
+
+
+def _ancestors(infos: Mapping[str, LogInfo], root_id: str) -> list[str]:
+    found: list[str] = []
+    parent = infos[root_id].parent
+    while parent is not None and parent in infos:
+        found.append(parent)
+        parent = infos[parent].parent
+    return found
 
 
 def _is_older(store: Store, info: LogInfo, limit: float | None) -> bool:
     if limit is None or info.last < 0:
         return True
-    return store.event(info.root_id, info.last).at < limit
+    try:
+        return store.event(info.root_id, info.last).at < limit
+    except RunNotFoundError:
+        return False
 
 
-def _state(info: LogInfo, last: Envelope) -> str:
-    if not info.sealed:
+def _state(info: LogInfo, end: Envelope | None) -> str:
+    if end is None:
         return "running" if info.alive else "interrupted"
-    ends = {RunFinished: "finished", RunFailed: "failed", RunCancelled: "cancelled"}
-    return ends.get(type(last.event), "interrupted") if isinstance(last.event, RunEnded) else "interrupted"
+    return {RunFinished: "finished", RunFailed: "failed", RunCancelled: "cancelled"}[type(end.event)]

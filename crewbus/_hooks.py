@@ -20,14 +20,22 @@ from crewbus.events import (
     CallFailed,
     CallFinished,
     CallStarted,
+    CheckpointSaved,
+    EntitySaved,
     Envelope,
     Retracted,
     RunCancelled,
     RunEnded,
     RunFailed,
+    RunForked,
+    RunResumed,
+    RunStarted,
+    StepEnded,
+    StepFailed,
+    StepStarted,
     event_type_of,
 )
-from crewbus.exceptions import RedactionError, text_of
+from crewbus.exceptions import RecordingError, RedactionError, text_of
 
 HOT: Final = (
     "crewbus_emit",
@@ -42,8 +50,21 @@ ROUTER: Final = "run_scope"
 """The plugin whose `crewbus_stream_chunk` serves attached streams only; any other's is a transport."""
 
 
-MARKS: Final = (RunEnded, CallStarted, CallEnded, AttemptStarted, Retracted)
-"""The event types that others rely on: a redactor may change what they say, not what they are."""
+MARKS: Final = {
+    RunStarted: (),
+    RunEnded: (),
+    CallStarted: (),
+    CallEnded: (),
+    AttemptStarted: (),
+    Retracted: ("since", "parents"),
+    StepStarted: ("ordinal", "inline", "identity"),
+    StepEnded: (),
+    CheckpointSaved: ("name", "entities", "automatic"),
+    EntitySaved: ("name", "type", "version"),
+    RunResumed: ("at", "epoch", "checkpoint"),
+    RunForked: ("of", "at"),
+}
+"""The event types that others rely on: a redactor may change what they say, but not what they are, nor these fields."""
 _WITHHELD: Final = "(withheld: a redactor failed)"
 
 
@@ -113,8 +134,8 @@ class Hooks(Faults):
                 taken = True
             except BaseException as error:
                 failure = failure or error
-        if failure is not None:
-            self._not_recorded(run, envelope, taken, failure)
+        if failure is not None or not taken:
+            self._not_recorded(run, envelope, taken, failure or _nobody_records(run))
 
     def _record_watched(self, run: Run, envelope: Envelope) -> None:
         """The same through pluggy's own call."""
@@ -127,18 +148,23 @@ class Hooks(Faults):
             except BaseException as error:
                 failure = error
         failure = failure or gathered.first
-        if failure is not None:
-            self._not_recorded(run, envelope, gathered.returned > 0, failure)
+        taken = gathered.returned > 0
+        if failure is not None or not taken:
+            self._not_recorded(run, envelope, taken, failure or _nobody_records(run))
 
     def _not_recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException) -> None:
         """Give the number back, unless another recorder has it, and let the failure reach the emitter."""
-        if not taken:
+        if not taken and (isinstance(failure, Exception) or not self._is_stored(run, envelope)):
             # Every emission of a recorded tree passes under its lock, so the number is still the last.
             run.tree.numbers = count(envelope.seq)
         try:
             raise failure
         finally:
             del failure  # or it, its traceback and this frame would hold each other
+
+    def _is_stored(self, run: Run, envelope: Envelope) -> bool:
+        """Whether an interrupted recorder had passed an event on: `Recording` knows how to find out."""
+        raise NotImplementedError
 
     def _redact(self, run: Run | None, event: Any) -> tuple[Any, Plan]:
         for name, function in self._redactors:
@@ -154,6 +180,10 @@ class Hooks(Faults):
         return event, self._plan_of(event)
 
 
+def _nobody_records(run: Run) -> RecordingError:
+    return RecordingError(f"nothing records any more, and run {run.id} was to be recorded: no plugin takes its events")
+
+
 def _run_or_none(found: Any) -> Run | None:
     if found is None or isinstance(found, Run):
         return found
@@ -162,12 +192,15 @@ def _run_or_none(found: Any) -> Run | None:
 
 def _replacement(event: Any, replaced: Any) -> Any:
     event_type_of(type(replaced))
-    if isinstance(event, MARKS) and type(replaced) is not type(event):
-        raise TypeError(
-            f"what opens, ends or takes back must stay {type(event).__qualname__}; got {type(replaced).__qualname__}"
-        )
-    if isinstance(event, Retracted) and (replaced.since, replaced.parents) != (event.since, event.parents):
-        raise TypeError("a retraction must take back the same; of Retracted only the reason may be replaced")
+    for kind, fixed in MARKS.items():
+        if not isinstance(event, kind):
+            continue
+        if type(replaced) is not type(event):
+            raise TypeError(
+                f"what others rely on must stay {type(event).__qualname__}; got {type(replaced).__qualname__}"
+            )
+        if any(getattr(replaced, name) != getattr(event, name) for name in fixed):
+            raise TypeError(f"of {type(event).__qualname__} these must stay as they are: {', '.join(fixed)}")
     return replaced
 
 
@@ -175,6 +208,8 @@ def withheld(event: Any) -> Any:
     """``event``, which ends something, without what a redactor failed to judge."""
     if isinstance(event, RunFailed | CallFailed):
         return type(event)(event.error, _WITHHELD)
+    if isinstance(event, StepFailed):
+        return StepFailed(event.name, event.error, _WITHHELD)
     if isinstance(event, Retracted):
         return Retracted(event.since, _WITHHELD, event.parents)
     return type(event)() if isinstance(event, RunCancelled | CallCancelled | CallFinished) else event

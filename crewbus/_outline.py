@@ -25,7 +25,7 @@ class OpaqueError(TypeError):
 def outline(value: Any) -> Any:
     """``value`` as JSON can hold it; raises `OpaqueError` where it, or what it holds, can't be looked into."""
     if type(value) is int and value.bit_length() > LONGEST_INT:
-        return [qualified(int), hex(value)]
+        return ["int", hex(value)]
     if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, list | tuple):
@@ -34,7 +34,13 @@ def outline(value: Any) -> Any:
         return _sorted([outline(key), outline(inner)] for key, inner in value.items())
     if isinstance(value, set | frozenset):
         return _sorted(outline(inner) for inner in value)
-    return [qualified(type(value)), _inside(value)]
+    return [_label(type(value)), _inside(value)]
+
+
+def _label(cls: type) -> str:
+    # Without the module, which is another one where the same file is run and where it is imported.
+    registered = entities.find_class(cls) or event_type_or_none(cls)
+    return registered.name if registered is not None else cls.__qualname__
 
 
 def _sorted(items: Any) -> list[Any]:

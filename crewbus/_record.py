@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 
 from crewbus.abc import Store, StoredEvent
-from crewbus.events import Envelope, Retracted, RunStarted
+from crewbus.events import Envelope, Retracted, RunEnded, RunResumed, RunStarted
 
 __all__ = ["Record"]
 
@@ -49,8 +49,17 @@ class Record:
         return self._told(self._store.landmarks(self.root_id, after))
 
     def marks(self) -> Iterator[Envelope]:
-        """The checkpoints of the whole root run and what let go of some, the last first."""
+        """The checkpoints, resumes and ends in the whole root run, the last first."""
         return self._told(self._store.marks(self.root_id))
+
+    def end(self) -> Envelope | None:
+        """How the root run ended; None where it has not, or goes on since."""
+        for mark in self.marks():
+            if isinstance(mark.event, RunResumed):
+                return None
+            if isinstance(mark.event, RunEnded) and mark.run_id == self.root_id:
+                return mark
+        return None
 
     def at(self, seq: int) -> Envelope:
         """The envelope of that number of the whole root run; raises `RunNotFoundError` where there is none."""

@@ -18,6 +18,7 @@ from crewbus._tracking import Tracked, name_for
 from crewbus.abc import LANDMARKS, Store, StoredEvent
 from crewbus.events import Envelope, Truncated
 from crewbus.exceptions import (
+    CrewbusError,
     EventTypeError,
     InputError,
     OversizedEventError,
@@ -87,7 +88,8 @@ class Recording(Calls):
     def use_store(self, store: Store | str) -> None:
         """Record to ``store``, a `Store` or the URL of one, and read from it, without arming anything.
 
-        Raises `RecordingError` if none can be opened, and if another is given while recorded runs are live.
+        The one in use before is flushed and closed. Raises `RecordingError` if none can be opened, if that one can't
+        be flushed, and if another is given while recorded runs are live.
         """
         if store in (self._store, self._store_url):
             return
@@ -96,6 +98,9 @@ class Recording(Calls):
         if recorded:
             raise RecordingError(f"live runs record to another store until they end: {', '.join(recorded[:3])}")
         opened = self._open_store(store) if isinstance(store, str) else store
+        if self._store is not None:
+            self._store.flush()
+            self._store.close()
         self._store, self._store_url = opened, store if isinstance(store, str) else None
 
     def enable_recording(
@@ -210,6 +215,12 @@ class Recording(Calls):
             version,
             data,
         )
+
+    def _is_stored(self, run: Run, envelope: Envelope) -> bool:
+        try:
+            return self.store.info(run.root.id).last >= envelope.seq
+        except CrewbusError:
+            return False
 
     def _oversized(self, name: str, version: int, data: bytes) -> tuple[str, int, bytes]:
         """What is recorded of an event that is larger than the bound; raises `OversizedEventError`."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crewbus.events import StepStarted
 
 
+K = TypeVar("K")
 S = TypeVar("S", bound=Span)
 
 Count = Callable[[int, int, frozenset[str]], int]
@@ -37,7 +38,7 @@ class Part:
     """Where the last of the steps began that it called inline: until that has returned, all in it is repeated."""
     pending: dict[str, None]
     """The identities of those steps."""
-    calls: dict[str, deque[Span]]
+    calls: dict[tuple[str, ...], deque[Span]]
     runs: dict[str, deque[Place]]
     attempts: deque[str]
     tail: int | None = None
@@ -49,8 +50,9 @@ class Part:
         boundary = place.boundary
         pending = dict.fromkeys(place.inline(story.steps))
         turn = max((place.done[identity].start for identity in pending), default=place.start)
-        calls = _by_name(span for span in place.calls if span.is_kept(boundary))
-        runs = _by_name(inner for inner in place.places if inner.step is None and _goes_on(inner, boundary, story))
+        calls = _grouped((span.path, span) for span in place.calls if span.is_kept(boundary))
+        inner_runs = (inner for inner in place.places if inner.step is None and _goes_on(inner, boundary, story))
+        runs = _grouped((inner.name, inner) for inner in inner_runs)
         return cls(place, boundary, turn, pending, calls, runs, deque(place.ids[1:]))
 
     def is_pending(self) -> bool:
@@ -79,11 +81,22 @@ def _goes_on(inner: Place, boundary: int, story: Story) -> bool:
     return inner in story.going_on or inner.is_kept(boundary)
 
 
-def _by_name(spans: Iterable[S]) -> dict[str, deque[S]]:
-    found: dict[str, deque[S]] = {}
-    for span in spans:
-        found.setdefault(span.name, deque()).append(span)
+def _grouped(spans: Iterable[tuple[K, S]]) -> dict[K, deque[S]]:
+    found: dict[K, deque[S]] = {}
+    for key, span in spans:
+        found.setdefault(key, deque()).append(span)
     return found
+
+
+def _path_of(call: Call) -> tuple[str, ...]:
+    """The name of a call, behind those of the calls around it in the same place."""
+    path, place = [call.name], call.place
+    around = call.bus._own(call.outer)
+    while around is not None and around is not place and around.place is place:
+        if isinstance(around, Call):
+            path.append(around.name)
+        around = around.of if isinstance(around, Attempt) else around.bus._own(around.outer)
+    return tuple(reversed(path))
 
 
 class Replay:
@@ -140,7 +153,7 @@ class Replay:
             self._repeated[call] = None
             return -1
         part = self._parts.get(around) if around is not None else None
-        span = part.claim(part.calls.get(call.name)) if part is not None else None
+        span = part.claim(part.calls.get(_path_of(call))) if part is not None else None
         if span is None:
             return None
         self._repeated[call] = None
@@ -213,7 +226,7 @@ class Replay:
         failed = self.story.failures.get(step.event.identity)
         recorded = self.story.steps.get(step.event.identity)
         if failed is not None and recorded is not None and recorded.around is not None:
-            recorded.around.forget_since(failed)
+            recorded.around.forget_since(failed, None, step.event.identity)
 
     def refuse_rest(self, scope: Run | Step) -> None:
         """Raise `ReplayMismatch` if ``scope`` ends well while recorded steps in it were not asked for."""

@@ -128,10 +128,12 @@ class Resumption(Runs):
         landmarks, untold = valid(record.landmarks())
         if not landmarks:
             raise RunNotFoundError(f"nothing of run {run_id} is in {store!r}: run it anew")
-        if isinstance(landmarks[-1].event, RunFinished) and landmarks[-1].run_id == run_id:
+        end = record.end()
+        if end is not None and isinstance(end.event, RunFinished):
             raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to go on in another way")
         last = info.last if at is None else _position(record, at)
-        story = read_story(envelope for envelope in landmarks if envelope.seq <= last)
+        # What was taken back after that stays taken back: consumers were told so.
+        story = read_story(one for one in landmarks if one.seq <= last or isinstance(one.event, Retracted))
         if story.root is None:
             raise CorruptRecordError(f"run {run_id} has no start in {store!r}: it can't be resumed")
         return Found(record, info, landmarks[0], story, last, untold)
@@ -199,8 +201,8 @@ class Resumption(Runs):
         last = self.store.info(record.root_id).last
         if last < 0:
             raise RunNotFoundError(f"nothing of run {record.root_id} is in {self.store!r}")
-        ends = isinstance(record.at(last).event, RunFinished) and last > 0
-        return last - 1 if ends else last
+        end = record.end()
+        return end.seq - 1 if end is not None and isinstance(end.event, RunFinished) else last
 
     @staticmethod
     def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[Place, int]]:

@@ -46,6 +46,9 @@ class Wanted(NamedTuple):
     durability: Durability | None = None
 
 
+AS_THE_BUS: Final = Wanted()
+
+
 class Sink(Protocol):
     """What a run's frames are pushed into: one consumer's buffer."""
 

@@ -12,7 +12,7 @@ from crewbus._context import running_loop
 from crewbus._deadline import deadline
 from crewbus._follow import Cursor, Follower
 from crewbus._log import Durability, checked
-from crewbus._run import Run, Sink, Wanted, reach
+from crewbus._run import AS_THE_BUS, Run, Sink, Wanted, reach
 from crewbus._steps import Steps
 from crewbus._stream import OwnedStream, Stream, StreamOptions
 from crewbus._submit import Job
@@ -62,7 +62,8 @@ class Runs(Steps):
         for key, value in (tags or {}).items():
             if not (is_text(key) and isinstance(value, str)):
                 raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
-        return Run(cast("Bus", self), name, id, tags, Wanted(record, checked(durability)))
+        wanted = AS_THE_BUS if record is None and durability is None else Wanted(record, checked(durability))
+        return Run(cast("Bus", self), name, id, tags, wanted)
 
     def resume(self, run_id: str, at: str | None = None) -> Run:
         """A recorded run, to be gone on with: `Resumption` knows how."""

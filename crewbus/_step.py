@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -121,8 +122,10 @@ class Step(Attempt):
         if not self._end():
             return
         if isinstance(error, Exception):
-            self._take_back(f"{type(error).__name__}: {text_of(error)}")
-            self.bus._turn(self, StepFailed(self.event.name, name_of(type(error)), text_of(error)), ENDS)
+            try:
+                self._take_back(f"{type(error).__name__}: {text_of(error)}")
+            finally:
+                self.bus._turn(self, StepFailed(self.event.name, name_of(type(error)), text_of(error)), ENDS)
         else:
             self._undo()
 
@@ -163,13 +166,12 @@ def path_of(place: Run | Step | None) -> str:
         return ""
     if isinstance(place, Step):
         return place.event.identity
-    return f"{path_of(place.around)}/{place.name or ''}"
+    return json.dumps([path_of(place.around), place.name])
 
 
 def identity_of(base: Base, ordinal: int) -> str:
     """By what a resumed run finds a step: 24 hex digits."""
-    text = "\0".join((*base, str(ordinal)))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    return hashlib.blake2b(json.dumps([*base, ordinal]).encode(), digest_size=12).hexdigest()
 
 
 @overload

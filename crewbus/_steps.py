@@ -270,7 +270,9 @@ class Steps(Recording):
         return {key: self._save(scope, key, tracked) for key, tracked in list(log.entities.items())}
 
     def _checkpoint_after(self, envelope: Envelope) -> None:
-        run = self._runs.get(envelope.run_id or "") if not envelope.replayed else None
+        if envelope.replayed or isinstance(envelope.event, CheckpointSaved | EntitySaved):
+            return
+        run = self._runs.get(envelope.run_id or "")
         log = run.tree.log if run is not None else None
         if run is not None and log is not None and not run.ended:
             name = event_type_of(type(envelope.event)).name

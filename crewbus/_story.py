@@ -45,6 +45,8 @@ class Span:
     """Of itself and of the attempts in it: the parents of what was emitted in it."""
     end: int | None = None
     well: bool = False
+    path: tuple[str, ...] = ()
+    """Its name, behind those of the calls around it in the same place."""
 
     def is_kept(self, boundary: int) -> bool:
         """Whether it is told again when the run is resumed, rather than made anew."""
@@ -93,10 +95,10 @@ class Place(Span):
         for place in self.reach():
             place.done.pop(identity, None)
 
-    def forget_since(self, after: int, before: int | None = None) -> None:
-        """Insist no more upon the steps in it that began between these numbers."""
+    def forget_since(self, after: int, before: int | None, other_than: str) -> None:
+        """Insist no more upon the steps in it that began between these numbers, but for one."""
         for identity, done in list(self.done.items()):
-            if done.start > after and (before is None or done.start < before):
+            if identity != other_than and done.start > after and (before is None or done.start < before):
                 self.forget(identity)
 
     def everything(self) -> Iterator[str]:
@@ -199,7 +201,7 @@ class Story:
         for around in place.around.reach():
             around.done[identity] = Done(place.start, envelope.seq)
         if identity in self.failures:
-            place.around.forget_since(self.failures[identity], place.tried)
+            place.around.forget_since(self.failures[identity], place.tried, identity)
 
     def _step_failed(self, envelope: Envelope) -> None:
         place, _ = self._owner(envelope)
@@ -208,9 +210,10 @@ class Story:
             self.failures.setdefault(place.step.identity, envelope.seq)
 
     def _call_started(self, envelope: Envelope) -> None:
-        place, _ = self._owner(envelope)
+        place, around = self._owner(envelope)
         if place is not None:
-            span = Span(envelope.event.name, envelope.seq, [envelope.id])
+            path = (*around.path, envelope.event.name) if around is not None else ()
+            span = Span(envelope.event.name, envelope.seq, [envelope.id], path=path)
             place.calls.append(span)
             self._owners[envelope.id] = place, span
 
@@ -237,6 +240,7 @@ class Story:
                 place.places.remove(inner)
                 if inner.step is not None:
                     self.results.pop(inner.step.identity, None)
+                    self.failures.pop(inner.step.identity, None)
                     place.forget(inner.step.identity)
 
     def _resumed(self, envelope: Envelope) -> None:  # noqa: ARG002 - as the other tellers
@@ -307,7 +311,8 @@ def valid(landmarks: Iterable[Envelope]) -> Valid:
     for envelope in landmarks:
         event = envelope.event
         if isinstance(event, RunResumed) and event.checkpoint is not None:
-            kept = [earlier for earlier in kept if earlier.seq <= event.at]
+            # What was taken back stays so, as consumers were told.
+            kept = [earlier for earlier in kept if earlier.seq <= event.at or isinstance(earlier.event, Retracted)]
             untold = event.at + 1
         elif isinstance(event, Retracted) and not event.parents and untold is not None and event.since <= untold:
             untold = None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import copy_context
 from operator import length_hint
 from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Final, Generic, Self, TypeVar, cast
 
 import attrs
 
@@ -34,6 +34,8 @@ from crewbus.exceptions import (
 __all__ = ["OwnedStream", "Slow", "Stream", "StreamOptions"]
 
 T = TypeVar("T")
+
+_NOTHING: Final[list[Envelope]] = []  # one for all streams that have given nothing yet
 
 Source = Buffer | Follower
 """What a stream takes from."""
@@ -79,7 +81,7 @@ class Stream:
         self.run_id = run_id
         self._buffer = buffer
         self._batch: Iterator[Envelope] = iter(())
-        self._given: list[Envelope] = []
+        self._given = _NOTHING
         self._mode: str | None = None
         self._transcript = Transcript()
 
@@ -252,11 +254,10 @@ class OwnedStream(Stream, Generic[T]):
     ``with`` if nobody asked. Leaving early cancels the run and waits up to ``grace`` seconds for the work to end.
     """
 
-    __slots__ = ("_asked", "_begun", "_grace", "_own", "_run", "_work")
+    __slots__ = ("_asked", "_begun", "_grace", "_run", "_work")
 
     def __init__(self, run: Run, work: Work, buffer: Buffer, grace: float) -> None:
         super().__init__(run.id, buffer)
-        self._own = buffer
         self._run = run
         self._work = work
         self._grace = grace
@@ -277,7 +278,7 @@ class OwnedStream(Stream, Generic[T]):
         if self._begun or self._buffer.closed:
             return
         context = copy_context()
-        self._run.start(self._own)
+        self._run.start(cast(Buffer, self._buffer))
         self.run_id = self._run.id
         self._begun = True
         self._work.begin(context)

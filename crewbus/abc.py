@@ -23,8 +23,10 @@ LANDMARKS: Final = frozenset(
 )  # fmt: skip
 """The names of the event types by which a run is resumed: `Store.landmarks` finds them without reading the rest."""
 
-MARKS: Final = frozenset({"crewbus.CheckpointSaved", "crewbus.RunResumed"})
-"""Those of them by which a checkpoint is found: `Store.marks` finds them from the end, without reading the rest."""
+MARKS: Final = frozenset(
+    f"crewbus.{name}" for name in ("CheckpointSaved", "RunResumed", "RunFinished", "RunFailed", "RunCancelled")
+)
+"""Those by which a checkpoint is found, and how a run ended: `Store.marks` finds them from the end."""
 
 
 class StoredEvent(NamedTuple):

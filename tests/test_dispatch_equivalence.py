@@ -19,6 +19,7 @@ from plugin_helpers import Watcher, logged
 
 import crewbus
 from crewbus._guard import collecting
+from crewbus._hooks import _nobody_records
 
 ARGUMENTS = {
     "crewbus_emit": ("bus", "run", "envelope"),
@@ -81,6 +82,7 @@ class Stage:
         self.watcher = Watcher()
         bus.register(self.watcher, "watcher")
         self.event: Any = None
+        self.base: Any = None
         self.handled: list[crewbus.Envelope] = []
         bus.on(Noted, self.handled.append)
 
@@ -227,7 +229,10 @@ class Stage:
             if self.hook == "crewbus_redact":
                 return self.run, self.redacted()
             envelope = crewbus.Envelope(self.event, self.run.id, 0, None, 0.0)
+            before = self.base.calls
             hook(bus=self.bus, run=self.run, envelope=envelope)
+            if self.hook == "crewbus_record" and self.base.calls == before:
+                raise _nobody_records(self.run)  # a wrapper swallowed what kept all from being called
         return self.run, self.event
 
     def redacted(self) -> Any:
@@ -273,11 +278,13 @@ def watch(stage: Stage, how: str, seen: list[str]) -> Callable[[], None]:
 def test_the_bus_calls_what_pluggy_would_call(hook, data):
     first, changes = data.draw(scenarios(hook))
     with logged(), quiet_bus(blocked=["checkpoint_recorder"], unscoped="ignore") as bus:
-        bus.register(crewbus_base_recorder(), "base")
+        base = crewbus_base_recorder()
+        bus.register(base, "base")
         run, other = bus.run(id="run", record=hook == "crewbus_record"), bus.run(id="other")
         run.start()
         other.start()
         stage = Stage(bus, hook, run, other)
+        stage.base = base
         stage.event = crewbus.Chunk("text") if hook == "crewbus_stream_chunk" else Noted("text")
         for member in first:
             stage.add(member)
@@ -305,8 +312,10 @@ def crewbus_base_recorder() -> Any:
     """A recorder that keeps nothing: recording is armed only where something would record."""
 
     class Base:
+        calls = 0
+
         @crewbus.hookimpl(trylast=True)
         def crewbus_record(self) -> None:
-            return None
+            self.calls += 1
 
     return Base()

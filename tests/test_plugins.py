@@ -1126,7 +1126,12 @@ def test_infos_say_what_became_of_each_plugin():
     assert infos["memory_store"] == crewbus.PluginInfo("memory_store", "blocked", reason="blocked by name")
     assert infos["bad"].status == "broken"
     assert infos["run_scope"].hooks == ("crewbus_current_run", "crewbus_stream_chunk")
-    assert infos["checkpoint_recorder"].hooks == ("crewbus_flush", "crewbus_record", "crewbus_run_finish")
+    assert infos["checkpoint_recorder"].hooks == (
+        "crewbus_flush",
+        "crewbus_fork",
+        "crewbus_record",
+        "crewbus_run_finish",
+    )
 
 
 def test_a_plugin_that_was_broken_and_joins_later_is_listed_once():

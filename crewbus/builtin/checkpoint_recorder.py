@@ -67,7 +67,7 @@ class CheckpointRecorder:
         self._written = None
 
     @hookimpl
-    def crewbus_flush(self, timeout: float | None) -> None:
-        """Wait for the store to have written everything."""
-        if self._written is not None:
+    def crewbus_flush(self, bus: Bus, timeout: float | None) -> None:
+        """Wait for the store to have written everything; one that was given up was flushed then."""
+        if self._written is not None and self._written is bus.store:
             self._written.flush(timeout)

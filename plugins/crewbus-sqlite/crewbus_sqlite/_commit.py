@@ -25,8 +25,8 @@ class Log:
     epoch: int
     id: int | None = None
     """None until it is on disk."""
-    last: int = -1
-    """The number of the last event that was accepted."""
+    taken_to: int = -1
+    """The number of the last event that is no longer queued."""
     before: Latest = NONE
     """The last events of either kind on disk."""
     runs: set[str] = attrs.field(factory=set)
@@ -39,8 +39,14 @@ class Log:
     new_runs: list[str] = attrs.field(factory=list)
     waiting: list[tuple[int, Notify]] = attrs.field(factory=list)
 
+    @property
+    def last(self) -> int:
+        """The number of the last event that was accepted."""
+        return self.events[-1].seq if self.events else self.taken_to
+
     def taken(self) -> Batch:
         """What there is to write, which is then no longer queued."""
+        self.taken_to = self.last
         batch = Batch(self, self.events, self.new_runs, self.finishing)
         self.events, self.new_runs = [], []
         return batch

@@ -106,6 +106,9 @@ class Database:
             if connection is None:
                 yield None
                 return
+            if connection.in_transaction:  # a signal handler or finaliser reads while its thread does
+                yield connection
+                return
             self._require_same_file()
             connection.execute("BEGIN")
             with _transaction(connection):

@@ -42,7 +42,7 @@ CREATE TABLE events (
     version INTEGER NOT NULL,
     landmark INTEGER NOT NULL, -- 1: of the types by which a run is resumed
     before INTEGER NOT NULL, -- the number of the last landmark before this event, or -1
-    marked INTEGER NOT NULL, -- likewise of the last checkpoint, or resume
+    marked INTEGER NOT NULL, -- likewise of the last checkpoint, resume, or end of a run
     data BLOB NOT NULL, -- JSON
     sum BLOB NOT NULL
 )""",

@@ -35,7 +35,7 @@ class Writer:
         self._lease = lease
         self._bound = backlog
         self._backlog = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
         self._logs: dict[str, Log] = {}
         self._queued: dict[Log, None] = {}
         self._runs: dict[str, str] = {}
@@ -87,12 +87,11 @@ class Writer:
             self._require_working()
             event = checked(event)
             self._require_room(len(event.data) + OVERHEAD)
-            log.events.append(event)
-            log.last = event.seq
             if event.run_id not in log.runs:
                 log.runs.add(event.run_id)
                 log.new_runs.append(event.run_id)
                 self._runs.setdefault(event.run_id, root_id)
+            log.events.append(event)  # an interrupt comes before this, or after
             self._queue(log)
 
     def finish(self, root_id: str, epoch: int) -> None:
@@ -138,6 +137,8 @@ class Writer:
             if root_id is None:
                 ticket = self._given
             elif (log := self._logs.get(root_id)) is not None:
+                if log.events and log not in self._queued:  # an interrupt came between the two
+                    self._queue(log)
                 ticket = log.ticket
             else:
                 return
