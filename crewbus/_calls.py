@@ -230,10 +230,12 @@ class Calls(Dispatch):
     def _claim(run: Run, scope: Scope, turn: int) -> int | None:
         """The number under which a resumed run repeats the start or the end of ``scope``; None: it does not."""
         log = run.tree.log
-        if log is None or log.replay is None:
+        if log is None or not log.careful:
             return None
         with run.tree.lock:
             replay = log.replay
+            if replay is None:
+                return None
             if isinstance(scope, Call):
                 told = replay.claim_call(scope) if turn == OPENS else -1 if replay.is_repeated(scope) else None
                 if turn == ENDS:

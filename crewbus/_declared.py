@@ -11,8 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from crewbus._callables import is_async, is_text, name_of
-from crewbus._outline import OpaqueError, outline
-from crewbus._registry import qualified
+from crewbus._outline import outline
 from crewbus.exceptions import StepError
 
 Key = str | Callable[..., str]
@@ -78,8 +77,8 @@ class Declared:
         for name, value in named.items():
             try:
                 plain[name] = outline(value)
-            except (OpaqueError, RecursionError):
-                plain[name] = kind = qualified(type(value))
+            except Exception:  # what is handed in may not like to be looked into
+                plain[name] = kind = type(value).__qualname__
                 opaque.append(f"{name!r} ({kind})")
         digest = hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=6)
         return StepKey(digest.hexdigest(), tuple(opaque))

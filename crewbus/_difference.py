@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from crewbus._retractions import Retractions
 from crewbus.events import (
     AttemptStarted,
     CallStarted,
@@ -82,13 +83,15 @@ def _by_scope(record: Iterable[Envelope]) -> dict[Path, list[Envelope]]:
 
 
 def _standing(record: Iterable[Envelope]) -> Iterator[Envelope]:
-    envelopes = list(record)
-    taken = [one for one in envelopes if isinstance(one.event, Retracted)]
+    envelopes, taken_back = list(record), Retractions()
+    for envelope in envelopes:
+        if isinstance(envelope.event, Retracted):
+            taken_back.add(envelope)
     for envelope in envelopes:
         if isinstance(envelope.event, Retracted):
             continue
         within = envelope.id if isinstance(envelope.event, _OPENING) else envelope.parent
-        if not any(one.seq > envelope.seq and one.event.covers(envelope.seq, within) for one in taken):
+        if not taken_back.cover(envelope.seq, within):
             yield envelope
 
 

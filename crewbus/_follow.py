@@ -11,7 +11,7 @@ import attrs
 
 from crewbus._dispatch import now
 from crewbus._record import Record
-from crewbus.abc import Store
+from crewbus.abc import LANDMARKS, Store
 from crewbus.events import (
     FRAMES,
     Dropped,
@@ -22,6 +22,7 @@ from crewbus.events import (
     RunResumed,
     RunStarted,
     Truncated,
+    find_event_type,
 )
 from crewbus.exceptions import ConsumptionError, InputError, SlowConsumer
 
@@ -62,6 +63,14 @@ class Cursor(NamedTuple):
         if found is None:
             raise InputError(f"{text!r} is no cursor: give what a stream's cursor was, or {START!r}")
         return cls(*(int(part) for part in found.groups() if part is not None))
+
+
+def _is_looked_at(name: str) -> bool:
+    """Whether events of that type concern a follower: all others need not even be readable here."""
+    if name in LANDMARKS or name == "crewbus.Truncated":
+        return True
+    registered = find_event_type(name)
+    return registered is not None and issubclass(registered.cls, FRAMES)
 
 
 def _as_frame(envelope: Envelope) -> Envelope | None:
@@ -119,8 +128,9 @@ class Follower:
             event = Retracted(after + 1, "not in the record: the run went on from before this")
             self._told.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
         elif after >= 0:
-            seen = self._record.at(after)
-            self._ended = seen.run_id == self._record.run_id and self._is_last(seen)
+            stored = next(self._record.stored(after - 1))
+            seen = self._record.decoded(stored) if _is_looked_at(stored.name) else None
+            self._ended = seen is not None and seen.run_id == self._record.run_id and self._is_last(seen)
         return after
 
     def _is_new_epoch(self, envelope: Envelope) -> bool:
@@ -141,8 +151,11 @@ class Follower:
             return told
         info, before = self._store.info(self._record.root_id), self._after
         frames: list[Envelope] = []
-        for envelope in self._record.read(self._after):
-            self._after = envelope.seq
+        for stored in self._record.stored(self._after):
+            self._after = stored.seq
+            if not _is_looked_at(stored.name):
+                continue
+            envelope = self._record.decoded(stored)
             self._enter(envelope)
             if self._is_new_epoch(envelope):
                 self.epoch = envelope.event.epoch
@@ -170,7 +183,7 @@ class Follower:
             return False
         if self._inside is None:
             return not any(isinstance(one.event, RunResumed) for one in self._record.landmarks(envelope.seq))
-        return not any(one.run_id == envelope.run_id for one in self._record.read(envelope.seq))
+        return not any(one.run_id == envelope.run_id for one in self._record.stored(envelope.seq))
 
     # The consumer's side, as of a buffer
 

@@ -21,7 +21,6 @@ from crewbus.events import (
     EntitySaved,
     Envelope,
     RunCancelled,
-    RunEnded,
     RunFailed,
     RunFinished,
     RunStarted,
@@ -114,9 +113,8 @@ class History(Resumption):
     def _run_info(self, info: LogInfo) -> RunInfo:
         root_id = info.root_id
         record = Record(self.store, root_id, root_id, self.decode)
-        first, last = record.at(0), record.at(info.last)
+        first, last, end = record.at(0), self.store.event(root_id, info.last), record.end()
         started = first.event if isinstance(first.event, RunStarted) else RunStarted()
-        end = last if isinstance(last.event, RunEnded) and last.run_id == root_id else record.end()
         state = _state(info, end)
         return RunInfo(
             root_id,

@@ -30,7 +30,7 @@ def checked(durability: Durability | None) -> Durability | None:
 class Log:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
-    __slots__ = ("busy", "entities", "epoch", "ordinals", "replay", "strands", "sync")
+    __slots__ = ("busy", "entities", "epoch", "ordinals", "replay", "sources", "strands", "sync")
 
     def __init__(self, sync: bool, epoch: int = 0) -> None:
         self.sync = sync
@@ -38,6 +38,9 @@ class Log:
         """With which epoch of the store a resumed run writes; 0: the recorder begins the log."""
         self.ordinals = Ordinals()
         self.entities: dict[str, Tracked] = {}
+        """What is tracked, by name, until the run is over."""
+        self.sources: dict[int, Tracked] = {}
+        """What is tracked since it was the source of an event, by its id(): it lives as long as this does."""
         self.strands: WeakKeyDictionary[Scope, int] = WeakKeyDictionary()
         """The thread or task in which each run was entered."""
         self.busy: set[Base] = set()
@@ -48,9 +51,15 @@ class Log:
     def let_go(self) -> None:
         """Keep nothing of the runs: they are over."""
         self.entities.clear()
+        self.sources.clear()
         self.strands.clear()
         self.ordinals = Ordinals()
         self.replay = None
+
+    def name_for(self, name: str) -> str:
+        """A name for another entity of the type of that name: with a number where it is taken."""
+        number = len(self.sources) + 1
+        return name if name not in self.entities else f"{name}#{number}"
 
     @property
     def careful(self) -> bool:
@@ -70,7 +79,8 @@ class Ordinals:
     """Numbers the steps that are equal in path, name and key. One that failed gives its number to the next try."""
 
     def __init__(self) -> None:
-        self._next: dict[Base, int] = {}
+        self._next: dict[str, dict[tuple[str, str], int]] = {}
+        """By path, then by name and key."""
         self._free: dict[Base, dict[int, Draft | None]] = {}
 
     def take(self, base: Base) -> tuple[int, Draft | None]:
@@ -82,11 +92,18 @@ class Ordinals:
             if not free:
                 del self._free[base]
             return ordinal, draft
-        ordinal = self._next.get(base, 0)
-        self._next[base] = ordinal + 1
+        path, *step = base
+        there = self._next.setdefault(path, {})
+        ordinal = there.get((step[0], step[1]), 0)
+        there[step[0], step[1]] = ordinal + 1
         return ordinal, None
 
     def give_back(self, base: Base, ordinal: int, draft: Draft | None = None) -> None:
         """Have the one of that number be tried again; nothing if it was not yet given out."""
-        if ordinal < self._next.get(base, 0):
-            self._free.setdefault(base, {})[ordinal] = draft
+        if ordinal < self._next.get(base[0], {}).get(base[1:], 0):
+            free = self._free.setdefault(base, {})
+            free[ordinal] = draft or free.get(ordinal)
+
+    def forget_in(self, path: str) -> None:
+        """Forget what was given out in a step that has finished: tried again, it begins anew."""
+        self._next.pop(path, None)

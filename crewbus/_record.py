@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-
-import attrs
+from functools import cached_property
 
 from crewbus.abc import Store, StoredEvent
 from crewbus.events import Envelope, Retracted, RunEnded, RunResumed, RunStarted
@@ -65,24 +64,42 @@ class Record:
         """The envelope of that number of the whole root run; raises `RunNotFoundError` where there is none."""
         return next(self._told([self._store.event(self.root_id, seq)]))
 
+    def stored(self, after: int = -1) -> Iterator[StoredEvent]:
+        """The events of the whole root run as the store has them; of a fork, what it shares as its own."""
+        return self._own(self._store.read(self.root_id, after))
+
+    def decoded(self, stored: StoredEvent) -> Envelope:
+        """The envelope of one of them."""
+        envelope = self._decode(stored)
+        ancestors, event = self._ancestors, envelope.event
+        if ancestors and isinstance(event, RunStarted) and event.parent_run in ancestors:
+            envelope.event = RunStarted(event.name, event.tags, self.root_id)
+        elif ancestors and isinstance(event, Retracted):
+            parents = tuple(self._own_id(parent) or "" for parent in event.parents)
+            envelope.event = Retracted(event.since, event.reason, parents)
+        return envelope
+
     def _told(self, events: Iterable[StoredEvent]) -> Iterator[Envelope]:
-        """What they hold; what a fork shares with the run that it was forked of, as its own."""
-        ancestors = self._store.lineage(self.root_id)
-        for stored in events:
-            yield self._adopted(self._decode(stored), ancestors) if ancestors else self._decode(stored)
+        return map(self.decoded, self._own(events))
 
-    def _adopted(self, envelope: Envelope, ancestors: list[str]) -> Envelope:
-        def own(text: str | None) -> str | None:
-            head, colon, number = (text or "").rpartition(":")
-            return f"{self.root_id}{colon}{number}" if head in ancestors else text
+    @cached_property
+    def _ancestors(self) -> frozenset[str]:
+        return frozenset(self._store.lineage(self.root_id))
 
-        event = envelope.event
-        if isinstance(event, RunStarted) and event.parent_run in ancestors:
-            event = RunStarted(event.name, event.tags, self.root_id)
-        elif isinstance(event, Retracted):
-            event = Retracted(event.since, event.reason, tuple(own(parent) or "" for parent in event.parents))
-        run_id = self.root_id if envelope.run_id in ancestors else envelope.run_id
-        return attrs.evolve(envelope, event=event, run_id=run_id, parent=own(envelope.parent))
+    def _own(self, events: Iterable[StoredEvent]) -> Iterator[StoredEvent]:
+        ancestors = self._ancestors
+        if not ancestors:
+            return iter(events)
+        return (
+            stored._replace(
+                run_id=self.root_id if stored.run_id in ancestors else stored.run_id, parent=self._own_id(stored.parent)
+            )
+            for stored in events
+        )
+
+    def _own_id(self, envelope_id: str | None) -> str | None:
+        head, colon, number = (envelope_id or "").rpartition(":")
+        return f"{self.root_id}{colon}{number}" if head in self._ancestors else envelope_id
 
     def roots(self) -> list[Envelope]:
         """The envelopes whose parent is not in this record: the start of its run."""

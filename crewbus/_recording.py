@@ -14,7 +14,7 @@ from crewbus._entities import entities
 from crewbus._log import Durability, checked
 from crewbus._record import Record
 from crewbus._serialization import Codec
-from crewbus._tracking import Tracked, name_for
+from crewbus._tracking import Tracked
 from crewbus.abc import LANDMARKS, Store, StoredEvent
 from crewbus.events import Envelope, Truncated
 from crewbus.exceptions import (
@@ -238,8 +238,9 @@ class Recording(Calls):
         log = run.tree.log if run is not None else None
         if log is None or entities.find_class(type(envelope.source)) is None:
             return
-        if not any(tracked.entity is envelope.source for tracked in log.entities.values()):
-            log.entities[name_for(envelope.source, log.entities)] = Tracked(envelope.source)
+        if id(envelope.source) not in log.sources:
+            name = log.name_for(entities.of(type(envelope.source)).name)
+            log.entities[name] = log.sources[id(envelope.source)] = Tracked(envelope.source)
 
     def decode(self, stored: StoredEvent) -> Envelope:
         """The envelope that was encoded; its source is a name. Raises `DecodeError`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -10,7 +11,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from crewbus._call import Call
-from crewbus._run import Run
+from crewbus._run import Run, is_generated
 from crewbus._scope import Attempt, Scope
 from crewbus._story import Place, Span, Story
 from crewbus.events import Retracted
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 S = TypeVar("S", bound=Span)
 
-Count = Callable[[int, int, frozenset[str]], int]
-"""How many events are recorded after one number, up to another, that were emitted directly in one of these ids."""
+Emissions = Callable[[int, int], dict[str, list[int]]]
+"""The numbers of what code emitted after one number, up to another, by what it was emitted in."""
 
 
 @attrs.define(eq=False)
@@ -39,7 +40,7 @@ class Part:
     pending: dict[str, None]
     """The identities of those steps."""
     calls: dict[tuple[str, ...], deque[Span]]
-    runs: dict[str, deque[Place]]
+    runs: dict[tuple[str, str], deque[Place]]
     attempts: deque[str]
     tail: int | None = None
     """How many emissions are repeated after that; None: not yet counted."""
@@ -52,7 +53,7 @@ class Part:
         turn = max((place.done[identity].start for identity in pending), default=place.start)
         calls = _grouped((span.path, span) for span in place.calls if span.is_kept(boundary))
         inner_runs = (inner for inner in place.places if inner.step is None and _goes_on(inner, boundary, story))
-        runs = _grouped((inner.name, inner) for inner in inner_runs)
+        runs = _grouped((_run_key(inner.name, inner.run_id), inner) for inner in inner_runs)
         return cls(place, boundary, turn, pending, calls, runs, deque(place.ids[1:]))
 
     def is_pending(self) -> bool:
@@ -88,6 +89,11 @@ def _grouped(spans: Iterable[tuple[K, S]]) -> dict[K, deque[S]]:
     return found
 
 
+def _run_key(name: str, run_id: str) -> tuple[str, str]:
+    """By what a nested run is found again: its name, and its id where somebody chose that."""
+    return name, "" if is_generated(run_id) else run_id
+
+
 def _path_of(call: Call) -> tuple[str, ...]:
     """The name of a call, behind those of the calls around it in the same place."""
     path, place = [call.name], call.place
@@ -102,9 +108,10 @@ def _path_of(call: Call) -> tuple[str, ...]:
 class Replay:
     """Tells what is repeated from what is new. Used under the lock of the run's tree."""
 
-    def __init__(self, story: Story, run: Run, count: Count) -> None:
+    def __init__(self, story: Story, run: Run, emissions: Emissions) -> None:
         self.story = story
-        self._count = count
+        self._emissions = emissions
+        self._emitted: dict[str, list[int]] | None = None
         self._waiting: Final = {place: Part.of(place, story) for place in story.going_on}
         self._parts: Final[WeakKeyDictionary[Scope, Part]] = WeakKeyDictionary()
         self._repeated: Final[WeakKeyDictionary[Scope, None]] = WeakKeyDictionary()
@@ -119,11 +126,20 @@ class Replay:
         if part.is_pending():
             return True
         if part.tail is None:
-            part.tail = self._count(part.turn, part.boundary, part.emitted_in())
+            part.tail = self._count(part)
         if part.tail > 0:
             part.tail -= 1
             return True
         return False
+
+    def _count(self, part: Part) -> int:
+        """How many emissions directly in a part are recorded after its turn, up to its boundary."""
+        if self._emitted is None:  # in one go for all parts, since reading takes time
+            parts = (*self._waiting.values(), *self._parts.values())
+            first, last = min(one.turn for one in parts), max(one.boundary for one in parts)
+            self._emitted = self._emissions(first, last)
+        numbers = (self._emitted.get(parent, ()) for parent in part.emitted_in())
+        return sum(bisect_right(found, part.boundary) - bisect_right(found, part.turn) for found in numbers)
 
     def _part_around(self, scope: Scope) -> Part | None:
         if self.is_repeated(scope):
@@ -171,10 +187,8 @@ class Replay:
             self._repeated[run] = None
             return None
         part = self._parts.get(around) if around is not None else None
-        recorded = part.runs.get(run.name or "") if part is not None else None
-        if recorded is not None and run.named:
-            recorded = deque(place for place in recorded if place.run_id == run.id)
-        place = part.claim(recorded) if part is not None else None
+        key = _run_key(run.name or "", run.id)
+        place = part.claim(part.runs.get(key)) if part is not None else None
         if place is None:
             return None
         if place in self._waiting:

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from crewbus._callables import is_text
 from crewbus._dispatch import now
-from crewbus._log import Log
+from crewbus._log import Durability, Log, checked
 from crewbus._record import Record
-from crewbus._replay import Count, Replay
+from crewbus._replay import Emissions, Replay
 from crewbus._run import Run, Sink, Wanted, new_id
 from crewbus._runs import Runs
 from crewbus._story import Place, Retraction, Story, find_checkpoint, read_story, valid
 from crewbus._tree import Tree
-from crewbus.abc import LANDMARKS, LogInfo, Store
+from crewbus.abc import LANDMARKS, LogInfo, Store, StoredEvent
 from crewbus.events import (
-    CheckpointSaved,
     Envelope,
     Retracted,
     RunFinished,
@@ -26,7 +25,6 @@ from crewbus.events import (
     RunStarted,
     StepFinished,
     StepStarted,
-    event_type_of,
 )
 from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeldError, RunNotFoundError, StepError
 
@@ -45,6 +43,8 @@ class Found(NamedTuple):
     """The number that it is resumed after."""
     untold: int | None
     """From which number on consumers were not told that an earlier resume let go of it; None: they were."""
+    retractions: list[Retraction]
+    """What is taken back."""
 
 
 class ResumedRun(Run):
@@ -52,8 +52,8 @@ class ResumedRun(Run):
 
     __slots__ = ("at",)
 
-    def __init__(self, bus: Bus, run_id: str, at: str | None) -> None:
-        super().__init__(bus, None, run_id, None, Wanted())
+    def __init__(self, bus: Bus, run_id: str, at: str | None, wanted: Wanted) -> None:
+        super().__init__(bus, None, run_id, None, wanted)
         self.at = at
         """The checkpoint to go on from; None: the end of the record."""
 
@@ -66,12 +66,13 @@ class ResumedRun(Run):
 class Resumption(Runs):
     """Resumes and forks recorded runs."""
 
-    def resume(self, run_id: str, at: str | None = None) -> Run:
+    def resume(self, run_id: str, at: str | None = None, *, durability: Durability | None = None) -> Run:
         """A recorded run, to be entered with ``with`` and gone on with: run the same code in it again.
 
         Steps that are recorded as finished return their result and are not called; what the code emits beside them is
         marked ``replayed`` and not recorded again, until it has caught up with the record. ``at`` names a checkpoint to
-        go on from, in the place of the record's end: what came later is taken back.
+        go on from, in the place of the record's end: what came later is taken back. ``durability`` is as for
+        `Bus.run`.
 
         Entering it raises `RunNotFoundError`; `RunHeldError` while it is alive, here or elsewhere; `RunError` if it
         has finished, or is nested in another (whose root is to be resumed); `RecordingError`; and `ReplayMismatch`,
@@ -80,7 +81,7 @@ class Resumption(Runs):
         for text in [run_id] if at is None else [run_id, at]:
             if not is_text(text):
                 raise InputError(f"runs and checkpoints are named by text; got {text!r}")
-        return ResumedRun(cast("Bus", self), run_id, at)
+        return ResumedRun(cast("Bus", self), run_id, at, Wanted(None, checked(durability)))
 
     def _reopen(self, run: ResumedRun, sinks: Iterable[Sink]) -> None:
         if run.id in self._runs:
@@ -92,12 +93,12 @@ class Resumption(Runs):
         store = self.store
         self._refuse_nested(store, run.id)
         before = store.info(run.id)
-        found = self._look(store, before, run.at)  # what can't be resumed is left as it is
+        found = self._look_within_depth(store, before, run.at)  # what can't be resumed is left as it is
         epoch = store.acquire(run.id)
         try:
             now_last = store.info(run.id).last
             if (epoch, now_last) != (before.epoch + 1, before.last):  # somebody went on with it meanwhile
-                found = self._look(store, store.info(run.id), run.at)
+                found = self._look_within_depth(store, store.info(run.id), run.at)
             resumed, retractions = self._restore(run, found, epoch)
             self._admit(run, sinks, known=True)
             try:
@@ -121,6 +122,14 @@ class Resumption(Runs):
         if root != run_id:
             raise RunError(f"run {run_id} is nested in run {root}: that is the one to name")
 
+    def _look_within_depth(self, store: Store, info: LogInfo, at: str | None) -> Found:
+        try:
+            found = self._look(store, info, at)
+            settled = found.story.settle(found.last, info.parent_at if info.parent_at is not None else -1)
+        except RecursionError:
+            raise CorruptRecordError(f"run {info.root_id} in {store!r} nests deeper than any code can") from None
+        return found._replace(retractions=settled)
+
     def _look(self, store: Store, info: LogInfo, at: str | None) -> Found:
         """What the record of a run says to whoever resumes it; raises what keeps it from being resumed."""
         run_id = info.root_id
@@ -131,23 +140,23 @@ class Resumption(Runs):
         end = record.end()
         if end is not None and isinstance(end.event, RunFinished):
             raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to go on in another way")
+        if not isinstance(landmarks[0].event, RunStarted) or landmarks[0].run_id != run_id:
+            raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
         last = info.last if at is None else _position(record, at)
         # What was taken back after that stays taken back: consumers were told so.
         story = read_story(one for one in landmarks if one.seq <= last or isinstance(one.event, Retracted))
-        if story.root is None:
-            raise CorruptRecordError(f"run {run_id} has no start in {store!r}: it can't be resumed")
-        return Found(record, info, landmarks[0], story, last, untold)
+        return Found(record, info, landmarks[0], story, last, untold, [])
 
     def _restore(self, run: ResumedRun, found: Found, epoch: int) -> tuple[RunResumed, list[Retraction]]:
         """Have ``run`` stand where its record ends; returns what is to be told of that."""
         story, info, last = found.story, found.info, found.last
-        retractions = story.settle(last, info.parent_at if info.parent_at is not None else -1)
+        retractions = found.retractions
         if run.at is not None or found.untold is not None:
             since = min(last + 1, found.untold if found.untold is not None else last + 1)
             retractions.insert(0, Retraction(since, (), f"resumed from the checkpoint {run.at!r}"))
-        self._set_up(run, found.start, info, Log(self._is_sync(None), epoch))
+        self._set_up(run, found.start, info, Log(self._is_sync(run.wanted.durability), epoch))
         assert run.tree.log is not None
-        run.tree.log.replay = Replay(story, run, counter(found.record, story))
+        run.tree.log.replay = Replay(story, run, emissions(found.record, story))
         run.tree.judge()
         return RunResumed(last, epoch, run.at), retractions
 
@@ -251,30 +260,24 @@ def _position(record: Record, name: str) -> int:
     raise RunNotFoundError(f"run {record.root_id} has no checkpoint {name!r}: {there}")
 
 
-def counter(record: Record, story: Story) -> Count:
-    """Counts what a record holds that was emitted directly in something, and was not taken back."""
+def emissions(record: Record, story: Story) -> Emissions:
+    """Finds what a record holds that code emitted directly in something, and that was not taken back."""
 
-    def is_told(envelope: Envelope, parents: frozenset[str]) -> bool:
-        if envelope.parent not in parents or not _is_counted(envelope.event):
-            return False
-        return not any(
-            taken.seq > envelope.seq and taken.event.covers(envelope.seq, envelope.parent)
-            for taken in story.retractions
-        )
-
-    def count_between(after: int, upto: int, parents: frozenset[str]) -> int:
-        told = 0
-        for envelope in record.read(after):
-            if envelope.seq > upto:
+    def between(after: int, upto: int) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for stored in record.stored(after):
+            if stored.seq > upto:
                 break
-            told += is_told(envelope, parents)
-        return told
+            counts = _is_counted(record, stored) and not story.retractions.cover(stored.seq, stored.parent)
+            if counts and stored.parent is not None:
+                found.setdefault(stored.parent, []).append(stored.seq)
+        return found
 
-    return count_between
+    return between
 
 
-def _is_counted(event: Any) -> bool:
+def _is_counted(record: Record, stored: StoredEvent) -> bool:
     """Whether the code emits it, rather than what it stands in."""
-    if isinstance(event, CheckpointSaved):
-        return not event.automatic
-    return event_type_of(type(event)).name not in LANDMARKS
+    if stored.name == "crewbus.CheckpointSaved":
+        return not record.decoded(stored).event.automatic
+    return stored.name not in LANDMARKS

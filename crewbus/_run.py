@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -65,6 +66,14 @@ class Sink(Protocol):
         """Let blocked emitters look again whether they must wait; called under the same lock."""
 
 
+_GENERATED: Final = re.compile("[0-9a-f]{28}")
+
+
+def is_generated(run_id: str) -> bool:
+    """Whether an id looks like one that nobody chose."""
+    return _GENERATED.fullmatch(run_id) is not None
+
+
 def new_id() -> str:
     """A fresh run id: 28 hex digits, ordered by the millisecond of their making."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
@@ -78,7 +87,7 @@ class Run(Scope):
     """
 
     __slots__ = (
-        "_told", "_wanted", "cancel_reason", "ended", "id", "name", "named", "parent", "root", "sinks", "state", "tags",
+        "_told", "cancel_reason", "ended", "id", "name", "named", "parent", "root", "sinks", "state", "tags", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -106,7 +115,8 @@ class Run(Scope):
         self.sinks: tuple[Sink, ...] = ()
         """The buffers of this run's own streams, for routers."""
         self.cancel_reason: str | None = None
-        self._wanted = wanted
+        self.wanted = wanted
+        """How it is to be recorded, as far as it was said."""
         self._told: weakref.WeakSet[Any] | None = None
 
     def __repr__(self) -> str:
@@ -241,7 +251,7 @@ class Run(Scope):
         self.tags = MappingProxyType(dict(tags)) if tags else _NO_TAGS
 
     def _arm(self) -> None:
-        tree, (record, durability) = self.tree, self._wanted
+        tree, (record, durability) = self.tree, self.wanted
         if self.parent is None:
             tree.recorded = self.bus._arms(record)
             if tree.recorded:

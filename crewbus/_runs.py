@@ -65,7 +65,7 @@ class Runs(Steps):
         wanted = AS_THE_BUS if record is None and durability is None else Wanted(record, checked(durability))
         return Run(cast("Bus", self), name, id, tags, wanted)
 
-    def resume(self, run_id: str, at: str | None = None) -> Run:
+    def resume(self, run_id: str, at: str | None = None, *, durability: Durability | None = None) -> Run:
         """A recorded run, to be gone on with: `Resumption` knows how."""
         raise NotImplementedError
 
@@ -112,8 +112,10 @@ class Runs(Steps):
             if self._runs.get(run.id) is run:
                 del self._runs[run.id]
         self._tell("crewbus_run_finish", run=run)
-        if run.over and run.tree.log is not None:
-            run.tree.log.let_go()
+        if run.tree.log is not None:
+            with run.tree.lock:
+                if run.over:
+                    run.tree.log.let_go()
 
     # Streams
 
@@ -129,7 +131,7 @@ class Runs(Steps):
         chosen = options or StreamOptions()
         name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
         if chosen.resume is not None:
-            run = self.resume(chosen.resume, chosen.at)
+            run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
         else:
             run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record, durability=chosen.durability)
         work = Work(fn, args, kwargs, run)

@@ -15,7 +15,7 @@ from crewbus._log import Base, Draft
 from crewbus._scope import ENDS, OPENS, WITHIN, Attempt, Scope
 from crewbus._serialization import Written
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
-from crewbus.exceptions import text_of
+from crewbus.exceptions import BusClosedError, text_of
 
 if TYPE_CHECKING:
     from crewbus._run import Run
@@ -96,6 +96,10 @@ class Step(Attempt):
 
     def _has_finished(self, seq: int) -> None:
         self.well = True
+        log = self.base.log
+        if log is None:
+            return
+        log.ordinals.forget_in(self.event.identity)
         for attempt in self.of.attempts:
             attempt.steps.append((self.base_key, self.event.ordinal))
             if isinstance(attempt, Step):
@@ -113,9 +117,10 @@ class Step(Attempt):
 
     def finish(self) -> None:
         """End the step with its result."""
+        if self.bus.closed and self.base.log is not None:
+            raise BusClosedError(f"this bus is closed: the result of step {self.event.name!r} can't be recorded")
         if self._end():
             self.bus._turn(self, StepFinished(self.event.name, *self._written), ENDS)
-            self.opened, self.steps = [], []
 
     def fail(self, error: BaseException | str) -> None:
         """End the step with ``error``: an Exception takes back what it streamed; left otherwise, it stays open."""
@@ -141,6 +146,11 @@ class Step(Attempt):
         """Have another try at it be the same step; called under the lock."""
         self._give_back(Draft(self.since, tuple(self.opened), tuple(self.steps)))
         self.steps = []
+
+    def unconfirmed(self) -> None:
+        """Have it be tried again: nobody was given its result, since it may not be on disk."""
+        with self.base.lock:
+            self._undo()
 
     def _give_back(self, draft: Draft | None) -> None:
         log = self.base.log
@@ -174,6 +184,16 @@ def identity_of(base: Base, ordinal: int) -> str:
     return hashlib.blake2b(json.dumps([*base, ordinal]).encode(), digest_size=12).hexdigest()
 
 
+def _nearest() -> Scope | None:
+    """What is in scope of a recorded run, of whichever bus; where none is recorded, what was entered last."""
+    innermost = here = scope.get()
+    while here is not None:
+        if here.run is not None and here.run.recorded:
+            return here
+        here = here.outer
+    return innermost
+
+
 @overload
 def step(function: F, /) -> F: ...
 @overload
@@ -202,14 +222,14 @@ def step(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            here = scope.get()
+            here = _nearest()
             if here is None:
                 return function(*args, **kwargs)
             return here.bus._perform(declared, here, args, kwargs)
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            here = scope.get()
+            here = _nearest()
             if here is None:
                 return await function(*args, **kwargs)
             return await here.bus._perform(declared, here, args, kwargs)

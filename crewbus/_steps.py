@@ -58,7 +58,11 @@ class Steps(Recording):
                 self._give(declared, run, asked, result)
         finally:
             self._leave(run, asked)
-        self._wait_written(run)
+        try:
+            self._wait_written(run)
+        except BaseException:
+            asked.step.unconfirmed()
+            raise
         return result
 
     async def _aperform(
@@ -76,7 +80,11 @@ class Steps(Recording):
                 self._give(declared, run, asked, result)
         finally:
             self._leave(run, asked)
-        await self._await_written(run)
+        try:
+            await self._await_written(run)
+        except BaseException:
+            asked.step.unconfirmed()
+            raise
         return result
 
     def _ask(
@@ -162,8 +170,10 @@ class Steps(Recording):
         """Raise `ReplayMismatch` if a resumed run or step ends well and has not asked for all that is recorded."""
         run = scope.run
         log = run.tree.log if run is not None else None
-        if log is not None and log.replay is not None:
-            log.replay.refuse_rest(scope)
+        if run is not None and log is not None and log.careful:
+            with run.tree.lock:
+                if log.replay is not None:
+                    log.replay.refuse_rest(scope)
 
     # What is recorded with care
 
@@ -180,10 +190,10 @@ class Steps(Recording):
     def _repeats(self, run: Run, scope: Scope) -> bool:
         """Whether the next emission in ``scope`` is in the record of a resumed run; it is counted."""
         log = run.tree.log
-        if log is None or log.replay is None:
+        if log is None or not log.careful:
             return False
         with run.tree.lock:
-            return log.replay.repeats(scope)
+            return log.replay is not None and log.replay.repeats(scope)
 
     def _append(self, scope: Scope, event: Any) -> Envelope | None:
         """Emit an event of the bus's own that is new, whatever a resumed run has still to repeat."""
@@ -197,9 +207,11 @@ class Steps(Recording):
     def _claim_run(self, run: Run) -> int | None:
         """The number under which a resumed run repeats, or goes on with, a nested one; None: that is new."""
         log = run.tree.log
-        if run.parent is None or log is None or log.replay is None:
+        if run.parent is None or log is None or not log.careful:
             return None
         with run.tree.lock:
+            if log.replay is None:
+                return None
             place = log.replay.claim_run(run)
             if place is None:
                 return -1 if log.replay.is_repeated(run) else None
@@ -226,7 +238,10 @@ class Steps(Recording):
     async def _await_written(self, run: Run) -> None:
         """As `_wait_written`, without blocking the loop."""
         loop = running_loop()
-        if not run.tree.recorded or loop is None:
+        if loop is None:  # another kind of loop drives it
+            self._wait_written(run)
+            return
+        if not run.tree.recorded:
             return
         future, failures = loop.create_future(), list[BaseException | None]()
 
@@ -289,7 +304,7 @@ class Steps(Recording):
             with run.tree.lock:
                 known = log.entities.get(name)
                 if known is None or known.entity is not entity:
-                    log.entities[name] = Tracked(entity)
+                    log.entities[name] = log.sources[id(entity)] = Tracked(entity)
 
     def _save(self, scope: Scope, name: str, tracked: Tracked) -> int:
         """The number of the event that holds an entity's state: emitted now, unless the state is the same as then."""

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import attrs
 
+from crewbus._retractions import Retractions
 from crewbus.events import (
     AttemptStarted,
     CallEnded,
@@ -60,8 +61,8 @@ class Place(Span):
     around: Place | None = None
     step: StepStarted | None = None
     run_id: str = ""
-    calls: list[Span] = attrs.field(factory=list)
-    places: list[Place] = attrs.field(factory=list)
+    calls: dict[Span, None] = attrs.field(factory=dict)
+    places: dict[Place, None] = attrs.field(factory=dict)
     tried: int = -1
     """The number of the start of the last try at a step."""
     done: dict[str, Done] = attrs.field(factory=dict)
@@ -97,9 +98,14 @@ class Place(Span):
 
     def forget_since(self, after: int, before: int | None, other_than: str) -> None:
         """Insist no more upon the steps in it that began between these numbers, but for one."""
-        for identity, done in list(self.done.items()):
+        since = []
+        for identity, done in reversed(self.done.items()):
+            if done.end < after:
+                break
             if identity != other_than and done.start > after and (before is None or done.start < before):
-                self.forget(identity)
+                since.append(identity)
+        for identity in since:
+            self.forget(identity)
 
     def everything(self) -> Iterator[str]:
         """The ids of all that opened in it, itself included."""
@@ -132,8 +138,7 @@ class Story:
         """By identity: where a step failed first."""
         self.going_on: list[Place] = []
         """The places that go on when the run is resumed."""
-        self.retractions: list[Envelope] = []
-        """What was taken back."""
+        self.retractions = Retractions()
         self._owners: dict[str, tuple[Place, Span]] = {}
         """By the id of an envelope that opened something: the place it belongs to, and the call there, or the place."""
         self._tellers: Final[dict[type, Callable[[Envelope], None]]] = {
@@ -163,7 +168,7 @@ class Story:
         place = Place(name, envelope.seq, [envelope.id], around=around, step=step, run_id=envelope.run_id or "")
         self._owners[envelope.id] = place, place
         if around is not None:
-            around.places.append(place)
+            around.places[place] = None
         return place
 
     def _run_started(self, envelope: Envelope) -> None:
@@ -214,7 +219,7 @@ class Story:
         if place is not None:
             path = (*around.path, envelope.event.name) if around is not None else ()
             span = Span(envelope.event.name, envelope.seq, [envelope.id], path=path)
-            place.calls.append(span)
+            place.calls[span] = None
             self._owners[envelope.id] = place, span
 
     def _attempt_started(self, envelope: Envelope) -> None:
@@ -224,24 +229,42 @@ class Story:
             self._owners[envelope.id] = place, span
 
     def _retracted(self, envelope: Envelope) -> None:
-        self.retractions.append(envelope)
+        self.retractions.add(envelope)
         self.void(envelope.event)
 
     def void(self, event: Retracted) -> None:
         """Let go of what began in the places and was taken back: it is not done."""
-        if self.root is not None:
-            self._void(self.root, event)
+        if not event.parents and self.root is not None:
+            self._void_since(self.root, event.since)
+        for parent in event.parents:
+            place, span = self._owners.get(parent, (None, None))
+            if place is None or span is None or parent != span.ids[0] or span.start < event.since:
+                continue
+            if isinstance(span, Place):
+                self._let_go(span)
+            else:
+                place.calls.pop(span, None)
 
-    def _void(self, place: Place, event: Retracted) -> None:
-        place.calls = [span for span in place.calls if not event.covers(span.start, span.ids[0])]
+    def _void_since(self, place: Place, since: int) -> None:
+        place.calls = {span: None for span in place.calls if span.start < since}
         for inner in list(place.places):
-            self._void(inner, event)
-            if event.covers(inner.start, inner.ids[0]):
-                place.places.remove(inner)
-                if inner.step is not None:
-                    self.results.pop(inner.step.identity, None)
-                    self.failures.pop(inner.step.identity, None)
-                    place.forget(inner.step.identity)
+            if inner.start >= since:
+                self._let_go(inner)
+            else:
+                self._void_since(inner, since)
+
+    def _let_go(self, place: Place) -> None:
+        """Forget a place, and what is done in it."""
+        around = place.around
+        if around is None or place not in around.places:
+            return
+        for inner in list(place.places):
+            self._let_go(inner)
+        del around.places[place]
+        if place.step is not None:
+            self.results.pop(place.step.identity, None)
+            self.failures.pop(place.step.identity, None)
+            around.forget(place.step.identity)
 
     def _resumed(self, envelope: Envelope) -> None:  # noqa: ARG002 - as the other tellers
         if self.root is not None:

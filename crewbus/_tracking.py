@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
 
-from crewbus._entities import entities
 from crewbus._serialization import Codec, Written
 from crewbus.exceptions import UnserializableError
 
@@ -38,12 +36,3 @@ class Tracked:
             else:
                 return hashlib.blake2b(json.dumps(written).encode(), digest_size=16).digest(), written
         raise UnserializableError(f"entity {name!r}: {errors[-1]}")
-
-
-def name_for(entity: Any, taken: Iterable[str]) -> str:
-    """A name for an entity that was given none: that of its type, and a number where that is taken."""
-    name = entities.of(type(entity)).name
-    names, number = set(taken), 1
-    while (candidate := name if number == 1 else f"{name}#{number}") in names:
-        number += 1
-    return candidate
