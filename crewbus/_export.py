@@ -10,6 +10,7 @@ from typing import Any, Final, TextIO
 
 import attrs
 
+from crewbus._lineage import Lineage
 from crewbus.abc import Store, StoredEvent
 from crewbus.exceptions import CorruptRecordError, RunNotFoundError, StoreVersionError
 
@@ -33,7 +34,7 @@ class Branch:
         self.run_id = run_id
         self.root_id = root
         self._store = store
-        self._ancestors = store.lineage(root)
+        self._lineage = Lineage(store, root)
         self._inside = {run_id}
         self._last = -1
 
@@ -41,7 +42,7 @@ class Branch:
         """Those that it has not read yet, in order."""
         for stored in self._store.read(self.root_id, self._last):
             self._last = stored.seq
-            own = self._adopt(stored) if self._ancestors else stored
+            own = self._adopt(stored) if self._lineage else stored
             if self._has(own):
                 yield own
 
@@ -54,21 +55,17 @@ class Branch:
         return nested
 
     def _adopt(self, stored: StoredEvent) -> StoredEvent:
-        data = stored.data
+        data, own, seq = stored.data, self._lineage, stored.seq
         if stored.name in ("crewbus.RunStarted", "crewbus.Retracted"):
             event = _event_of(stored)
             if isinstance(event, dict):
-                if event.get("parent_run") in self._ancestors:
-                    event["parent_run"] = self.root_id
+                if isinstance(event.get("parent_run"), str):
+                    event["parent_run"] = own.run_id(event["parent_run"], seq)
                 if isinstance(event.get("parents"), list):
-                    event["parents"] = [self._own(parent) for parent in event["parents"]]
+                    event["parents"] = [own.envelope_id(str(parent), seq) for parent in event["parents"]]
                 data = _dump(event).encode()
-        run_id = self.root_id if stored.run_id in self._ancestors else stored.run_id
-        return stored._replace(run_id=run_id, parent=self._own(stored.parent), data=data)
-
-    def _own(self, envelope_id: str | None) -> str | None:
-        head, colon, number = str(envelope_id or "").rpartition(":")
-        return f"{self.root_id}{colon}{number}" if head in self._ancestors else envelope_id
+        parent = None if stored.parent is None else own.envelope_id(stored.parent, seq)
+        return stored._replace(run_id=own.run_id(stored.run_id, seq), parent=parent, data=data)
 
 
 @attrs.frozen

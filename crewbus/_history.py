@@ -245,6 +245,8 @@ def _is_older(store: Store, info: LogInfo, limit: float | None) -> bool:
 
 
 def _state(info: LogInfo, end: Envelope | None) -> str:
+    if info.alive and not info.sealed:  # also one that has just been resumed
+        return "running"
     if end is None:
-        return "running" if info.alive else "interrupted"
+        return "interrupted"
     return {RunFinished: "finished", RunFailed: "failed", RunCancelled: "cancelled"}[type(end.event)]

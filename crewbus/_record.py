@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
+from crewbus._lineage import Lineage
 from crewbus.abc import Store, StoredEvent
 from crewbus.events import Envelope, Retracted, RunEnded, RunResumed, RunStarted
 
@@ -57,7 +58,7 @@ class Record:
             if isinstance(mark.event, RunResumed):
                 return None
             if isinstance(mark.event, RunEnded) and mark.run_id == self.root_id:
-                return mark
+                return mark if mark.seq > self._lineage.shared else None  # what a fork shares was the other's end
         return None
 
     def at(self, seq: int) -> Envelope:
@@ -71,11 +72,11 @@ class Record:
     def decoded(self, stored: StoredEvent) -> Envelope:
         """The envelope of one of them."""
         envelope = self._decode(stored)
-        ancestors, event = self._ancestors, envelope.event
-        if ancestors and isinstance(event, RunStarted) and event.parent_run in ancestors:
-            envelope.event = RunStarted(event.name, event.tags, self.root_id)
-        elif ancestors and isinstance(event, Retracted):
-            parents = tuple(self._own_id(parent) or "" for parent in event.parents)
+        lineage, event, seq = self._lineage, envelope.event, stored.seq
+        if lineage and isinstance(event, RunStarted) and event.parent_run is not None:
+            envelope.event = RunStarted(event.name, event.tags, lineage.run_id(event.parent_run, seq))
+        elif lineage and isinstance(event, Retracted):
+            parents = tuple(lineage.envelope_id(parent, seq) for parent in event.parents)
             envelope.event = Retracted(event.since, event.reason, parents)
         return envelope
 
@@ -83,23 +84,16 @@ class Record:
         return map(self.decoded, self._own(events))
 
     @cached_property
-    def _ancestors(self) -> frozenset[str]:
-        return frozenset(self._store.lineage(self.root_id))
+    def _lineage(self) -> Lineage:
+        return Lineage(self._store, self.root_id)
 
     def _own(self, events: Iterable[StoredEvent]) -> Iterator[StoredEvent]:
-        ancestors = self._ancestors
-        if not ancestors:
-            return iter(events)
-        return (
-            stored._replace(
-                run_id=self.root_id if stored.run_id in ancestors else stored.run_id, parent=self._own_id(stored.parent)
-            )
-            for stored in events
-        )
+        return map(self._as_own, events) if self._lineage else iter(events)
 
-    def _own_id(self, envelope_id: str | None) -> str | None:
-        head, colon, number = (envelope_id or "").rpartition(":")
-        return f"{self.root_id}{colon}{number}" if head in self._ancestors else envelope_id
+    def _as_own(self, stored: StoredEvent) -> StoredEvent:
+        lineage, seq = self._lineage, stored.seq
+        parent = None if stored.parent is None else lineage.envelope_id(stored.parent, seq)
+        return stored._replace(run_id=lineage.run_id(stored.run_id, seq), parent=parent)
 
     def roots(self) -> list[Envelope]:
         """The envelopes whose parent is not in this record: the start of its run."""

@@ -148,7 +148,7 @@ class Recording(Calls):
     def _refuse_recorded(self, run: Run) -> None:
         """Raise `RunIdInUseError` if a run of that id is recorded, unless a resumed run makes it anew."""
         root = self._store.root_of(run.id) if self._store is not None else None
-        anew = root == run.root.id and run.epoch > 0
+        anew = run.epoch > 0 and root in (run.root.id, *self.store.lineage(run.root.id))
         if root is not None and not anew:
             raise RunIdInUseError(f"run {run.id} is recorded already: choose another id")
 

@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from crewbus._call import Call
-from crewbus._run import Run, is_generated
+from crewbus._lineage import is_generated
+from crewbus._run import Run
 from crewbus._scope import Attempt, Scope
 from crewbus._story import Place, Span, Story
 from crewbus.events import Retracted
@@ -73,8 +74,13 @@ class Part:
         return recorded.popleft() if recorded else None
 
     def emitted_in(self) -> frozenset[str]:
-        """The parents of what was emitted directly in it, calls that were left open among them."""
-        spans = [span for span in self.place.calls if not span.is_kept(self.boundary)]
+        """The parents of what was emitted directly in it, calls that were left open and not made again among them."""
+        spans: list[Span] = []
+        for span in self.place.calls:
+            if span.is_kept(self.boundary):  # an open one of its name before it was made again as this
+                spans = [earlier for earlier in spans if earlier.path != span.path]
+            else:
+                spans.append(span)
         return frozenset((*self.place.ids, *(one for span in spans for one in span.ids)))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from crewbus._callables import is_text
 from crewbus._dispatch import now
+from crewbus._lineage import in_fork
 from crewbus._log import Durability, Log, checked
 from crewbus._record import Record
 from crewbus._replay import Emissions, Replay
@@ -125,7 +126,7 @@ class Resumption(Runs):
     def _look_within_depth(self, store: Store, info: LogInfo, at: str | None) -> Found:
         try:
             found = self._look(store, info, at)
-            settled = found.story.settle(found.last, info.parent_at if info.parent_at is not None else -1)
+            settled = found.story.settle(found.last)
         except RecursionError:
             raise CorruptRecordError(f"run {info.root_id} in {store!r} nests deeper than any code can") from None
         return found._replace(retractions=settled)
@@ -193,7 +194,7 @@ class Resumption(Runs):
             assert place.step is not None
             assert place.around is not None
             written = self._coder().write((edits or {})[edit], Any, f"edit {edit!r}")
-            events.append((place.step, _own(place.around.ids[0], run_id, fork_id)))
+            events.append((place.step, in_fork(place.around.ids[0], run_id, fork_id)))
             events.append((StepFinished(place.step.name, *written), f"{fork_id}:{last + len(events)}"))
         envelopes = (
             Envelope(event, fork_id, seq, parent, now()) for seq, (event, parent) in enumerate(events, last + 1)
@@ -243,12 +244,6 @@ def _one_step(story: Story, edit: str) -> tuple[Place, int]:
             f"edit {edit!r}: no step of that name has finished; there are {', '.join(names[:10]) or 'none'}"
         )
     raise StepError(f"edit {edit!r}: {len(found)} steps bear that name; name one as {' or '.join(names[:10])}")
-
-
-def _own(parent: str, of: str, fork_id: str) -> str:
-    """The id of an envelope in the record of a fork."""
-    head, _, number = parent.rpartition(":")
-    return f"{fork_id if head == of else head}:{number}"
 
 
 def _position(record: Record, name: str) -> int:

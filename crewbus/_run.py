@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 import time
@@ -64,14 +63,6 @@ class Sink(Protocol):
 
     def release(self) -> None:
         """Let blocked emitters look again whether they must wait; called under the same lock."""
-
-
-_GENERATED: Final = re.compile("[0-9a-f]{28}")
-
-
-def is_generated(run_id: str) -> bool:
-    """Whether an id looks like one that nobody chose."""
-    return _GENERATED.fullmatch(run_id) is not None
 
 
 def new_id() -> str:

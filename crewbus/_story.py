@@ -280,17 +280,14 @@ class Story:
 
     # The end
 
-    def settle(self, last: int, anew: int = -1) -> list[Retraction]:
-        """Be resumed after number ``last``; returns what is taken back.
-
-        ``anew``: the runs left open that began up to this number are made anew, as they are another record's.
-        """
+    def settle(self, last: int) -> list[Retraction]:
+        """Be resumed after number ``last``; returns what is taken back."""
         assert self.root is not None
         taken: list[Retraction] = []
-        self._settle(self.root, last, anew, taken)
+        self._settle(self.root, last, taken)
         return taken
 
-    def _settle(self, place: Place, last: int, anew: int, taken: list[Retraction]) -> None:
+    def _settle(self, place: Place, last: int, taken: list[Retraction]) -> None:
         boundary = place.boundary
         place.end = None
         self.going_on.append(place)
@@ -300,15 +297,23 @@ class Story:
                 beyond += span.ids
         for inner in place.places:
             if inner.is_kept(boundary) if inner.step is None else inner.well:
-                continue
-            if inner.start > boundary and (inner.step is not None or inner.well):
+                self._find_failed(inner)
+            elif inner.start > boundary and (inner.step is not None or inner.well):
                 beyond += inner.parents()
-            elif (inner.step is not None and not inner.done) or (inner.step is None and inner.start <= anew):
+            elif inner.step is not None and not inner.done:
                 taken.append(Retraction(inner.start, tuple(inner.parents()), f"{inner.describe()} is made anew"))
             else:
-                self._settle(inner, last, anew, taken)
+                self._settle(inner, last, taken)
         if last > boundary:
             taken.append(Retraction(boundary + 1, tuple(beyond), f"{place.describe()} goes on from before this"))
+
+    def _find_failed(self, place: Place) -> None:
+        """Have the steps that failed in what is repeated go on: they are tried again."""
+        if place.step is None:
+            for inner in place.places:
+                if inner.step is not None and not inner.well:
+                    self.going_on.append(inner)
+                self._find_failed(inner)
 
 
 class Retraction(NamedTuple):

@@ -19,7 +19,7 @@ PACKAGE = Path(crewbus.__file__).parent
 LAYERS = [
     "exceptions _markers _registry",
     "events hookspecs _entities",
-    "abc _record _retractions _export",
+    "abc _lineage _record _retractions _export",
     "_callables _deadline _fork _fidelity _serialization _outline _declared",
     "_context _propagation _log _tree _scope _run _callbacks _call _step _story _replay",
     "_guard _tasks _background _flatten _handlers _faults _hooks _dispatch _calls",

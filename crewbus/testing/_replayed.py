@@ -48,6 +48,8 @@ def _copy(events: list[StoredEvent], root: str, store: MemoryStore) -> None:
 def _load(path: str, run_id: str | None) -> tuple[str, list[StoredEvent]]:
     if path.endswith(".jsonl"):
         export = read_export(Path(path))
+        if export.events and export.events[0].seq != 0:
+            raise InputError(f"{path}: run {export.run_id} is nested in another: export its root")
         return export.run_id, list(export.events)
     url = path if "://" in path or path.startswith("memory:") else f"sqlite:///{path}"
     with Bus() as opener:

@@ -1,0 +1,531 @@
+"""Following a recorded run by cursor: each frame exactly once, whoever left, died or went on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from contextlib import contextmanager
+
+import pytest
+from helpers import TIMEOUT, in_thread, quiet_bus
+from recorded_helpers import DISKS, needs_sqlite, spawn, text_of
+
+import crewbus
+from crewbus import Chunk, Retracted, RunFailed, RunFinished, RunInterrupted
+
+
+@pytest.fixture(params=DISKS)
+def disk(request, tmp_path):
+    return request.param(tmp_path)
+
+
+@pytest.fixture
+def bus():
+    with quiet_bus() as bus:
+        bus.enable_recording(crewbus.MemoryStore())
+        yield bus
+
+
+def events_of(frames):
+    return [frame.event for frame in frames]
+
+
+def followed(bus, run_id="run", after="start"):
+    """All frames that there are from a cursor on."""
+    with bus.subscribe(run_id, after=after) as stream:
+        return events_of(stream)
+
+
+def say(run, text):
+    for word in text.split():
+        run.chunk(word)
+
+
+WORDS = [Chunk("a"), Chunk("b"), Chunk("c"), Chunk("d")]
+
+
+def said(disk):
+    with disk.bus() as bus, bus.run(id="run") as run:
+        say(run, "a b c d")
+
+
+# Leaving and coming back
+
+
+@pytest.mark.parametrize("taken", range(1, 6))
+def test_who_comes_back_gets_each_frame_once(disk, taken):
+    said(disk)
+    with disk.bus() as bus:
+        with bus.subscribe("run", after="start") as stream:
+            seen = [next(stream) for _ in range(taken)]
+            cursor = stream.cursor
+    with disk.bus() as bus:
+        assert events_of(seen) + followed(bus, after=cursor) == [*WORDS, RunFinished()]
+
+
+@pytest.mark.parametrize("taken", range(1, 6))
+def test_an_async_consumer_that_comes_back_gets_each_frame_once(disk, taken):
+    async def main(bus, cursor, count):
+        seen = []
+        async with bus.subscribe("run", after=cursor) as stream:
+            async for envelope in stream:
+                seen.append(envelope.event)
+                if len(seen) == count:
+                    break
+            return seen, stream.cursor
+
+    said(disk)
+    with disk.bus() as bus:
+        seen, cursor = asyncio.run(main(bus, "start", taken))
+    with disk.bus() as bus:
+        rest, _ = asyncio.run(main(bus, cursor, None))
+    assert seen + rest == [*WORDS, RunFinished()]
+
+
+def test_coming_back_after_each_frame(disk):
+    said(disk)
+    cursor, seen = "start", []
+    while not seen or not isinstance(seen[-1], RunFinished):
+        with disk.bus() as bus, bus.subscribe("run", after=cursor) as stream:
+            seen.append(next(stream).event)
+            cursor = stream.cursor
+    assert seen == [*WORDS, RunFinished()]
+
+
+def test_a_cursor_is_where_the_consumer_stands_not_what_was_read_ahead(disk):
+    said(disk)
+    with disk.bus() as bus, bus.subscribe("run", after="start") as stream:
+        assert stream.cursor is None
+        assert next(stream).event == Chunk("a")
+        first = stream.cursor
+        assert next(stream).event == Chunk("b")
+        assert stream.cursor != first
+        assert followed(bus, after=first) == [*WORDS[1:], RunFinished()]
+
+
+def test_batches_have_what_is_there(disk):
+    said(disk)
+    with disk.bus() as bus, bus.subscribe("run", after="start") as stream:
+        batches = iter(stream.batches())
+        assert events_of(next(batches)) == [*WORDS, RunFinished()]
+        assert followed(bus, after=stream.cursor) == []
+        assert list(batches) == []
+
+
+def test_a_loop_goes_on_where_another_was_left(disk):
+    said(disk)
+    with disk.bus() as bus, bus.subscribe("run", after="start") as stream:
+        for envelope in stream:
+            if envelope.event == Chunk("b"):
+                break
+        assert events_of(stream) == [*WORDS[2:], RunFinished()]
+        assert stream.text() == "abcd"
+
+
+def test_text_is_all_that_was_not_taken_back(disk):
+    def failing(run):
+        run.chunk("lost")
+        raise ValueError("again")
+
+    with disk.bus() as bus, bus.run(id="run") as run:
+        run.chunk("one ")
+        with pytest.raises(ValueError, match="again"):
+            run.step("bad", failing, run, key="k")
+        run.chunk("two")
+        assert bus.recorded_run("run").state == "running"
+    with disk.bus() as bus:
+        assert text_of(bus, "run") == "one two"
+
+
+def test_of_many_frames_none_is_lost_between_batches(disk):
+    with disk.bus() as bus, bus.run(id="run") as run:
+        for number in range(1000):
+            run.chunk(f"{number}.")
+    with disk.bus() as bus:
+        assert text_of(bus, "run") == "".join(f"{number}." for number in range(1000))
+
+
+def test_who_has_seen_the_end_gets_nothing_more(disk):
+    said(disk)
+    with disk.bus() as bus:
+        with bus.subscribe("run", after="start") as stream:
+            assert len(list(stream)) == 5
+        assert followed(bus, after=stream.cursor) == []
+
+
+# Cursors
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "1", "1.", ".1", "-1.0", "1.0 ", "1.0\n", " 1.0", "1.2.3.4", "START", "x.y", "1e3.0", "\u0661.\u0660",
+     "9" * 19 + ".0", 1, 1.0, b"1.0", ["1.0"]],
+)  # fmt: skip
+def test_what_is_no_cursor_is_refused(bus, wrong):
+    with bus.run(id="run"):
+        with pytest.raises(crewbus.InputError, match="is no cursor"):
+            bus.subscribe("run", after=wrong)
+
+
+def test_a_run_that_is_not_recorded_can_not_be_followed(bus):
+    with pytest.raises(crewbus.RunNotFoundError):
+        bus.subscribe("nothing", after="start")
+    with bus.run(id="run", record=False) as run:
+        with pytest.raises(crewbus.RunNotFoundError):
+            bus.subscribe("run", after="start")
+        with bus.subscribe("run") as stream:
+            run.chunk("x")
+            next(stream)
+            assert stream.cursor is None
+
+
+@pytest.mark.parametrize("beyond", ["50.0", "7.0", "999999999999999999.0"])
+def test_what_is_beyond_the_record_is_taken_back_first(disk, beyond):
+    with disk.bus() as bus, bus.run(id="run") as run:
+        say(run, "a b")
+        disk.crash()
+    with disk.bus() as bus:
+        taken_back, interrupted = followed(bus, after=beyond)
+        assert (taken_back.since, taken_back.parents) == (3, ())
+        assert isinstance(interrupted, RunInterrupted)
+        with bus.resume("run") as run:
+            say(run, "A B")
+        assert [event for event in followed(bus, after=beyond) if isinstance(event, Chunk)] == [Chunk("A"), Chunk("B")]
+
+
+@pytest.mark.parametrize("kind", ["subscribed", "owned"])
+def test_the_cursor_of_a_live_stream_goes_on_in_the_record(disk, kind):
+    with disk.bus() as bus:
+        if kind == "owned":
+            stream = bus.stream(lambda: say(crewbus.current_run(), "a b c d"), options=crewbus.StreamOptions(id="run"))
+        else:
+            stream = bus.subscribe("run")
+            with bus.run(id="run") as run:
+                say(run, "a b c d")
+        with stream:
+            assert [next(stream).event for _ in range(2)] == WORDS[:2]
+            cursor = stream.cursor
+            for _ in stream:
+                pass
+        assert followed(bus, after=cursor) == [*WORDS[2:], RunFinished()]
+
+
+# A run that goes on
+
+
+def test_a_run_is_followed_while_it_is_recorded(disk):
+    with disk.bus() as bus, bus.run(id="run") as run:
+        run.chunk("a")
+        with bus.subscribe("run", after="start") as stream:
+            assert next(stream).event == Chunk("a")
+            run.chunk("b")
+            assert next(stream).event == Chunk("b")
+            waiting = in_thread(next, stream)
+            run.chunk("c")
+            assert waiting.result(TIMEOUT).event == Chunk("c")
+            waiting = in_thread(list, stream)
+            run.chunk("d")
+            run.finish()
+            assert events_of(waiting.result(TIMEOUT)) == [Chunk("d"), RunFinished()]
+
+
+def test_a_run_is_followed_on_a_loop_while_it_is_recorded(disk):
+    async def main(bus):
+        async with bus.run(id="run") as run:
+            async with bus.subscribe("run", after="start") as stream:
+                task = asyncio.ensure_future(collect(stream))
+                for word in "abcd":
+                    run.chunk(word)
+                    await asyncio.sleep(0)
+                run.finish()
+                return await asyncio.wait_for(task, TIMEOUT)
+
+    async def collect(stream):
+        return [event for batch in [batch async for batch in stream.batches()] for event in events_of(batch)]
+
+    with disk.bus() as bus:
+        assert asyncio.run(main(bus)) == [*WORDS, RunFinished()]
+
+
+def test_leaving_early_leaves_nothing_behind(disk):
+    async def main(bus):
+        async with bus.run(id="run") as run:
+            run.chunk("a")
+            async with bus.subscribe("run", after="start") as stream:
+                assert (await anext(stream)).event == Chunk("a")
+                waiting = asyncio.ensure_future(anext(stream))
+                await asyncio.sleep(0)
+                await stream.aclose()
+                with pytest.raises(StopAsyncIteration):
+                    await asyncio.wait_for(waiting, TIMEOUT)
+            run.chunk("b")
+
+    with disk.bus() as bus:
+        asyncio.run(main(bus))
+        stream = bus.subscribe("run", after="start")
+        assert next(iter(stream)).event == Chunk("a")
+        del stream
+        gc.collect()
+
+
+def test_closing_wakes_who_waits(bus):
+    with bus.run(id="run"):
+        stream = bus.subscribe("run", after="start")
+        waiting = in_thread(list, stream)
+        stream.close()
+        assert waiting.result(TIMEOUT) == []
+
+
+def test_a_stream_is_consumed_in_one_way(bus):
+    async def main():
+        stream = bus.subscribe("run", after="start")
+        with pytest.raises(crewbus.ConsumptionError, match="block the event loop"):
+            iter(stream)
+        await anext(stream)
+        return stream
+
+    with bus.run(id="run") as run:
+        run.chunk("a")
+        stream = asyncio.run(main())
+        with pytest.raises(crewbus.ConsumptionError, match="consumed with"):
+            next(iter(stream))
+
+
+# Runs that end otherwise, and go on
+
+
+def test_a_run_that_failed_ends_with_that_until_it_is_resumed(disk):
+    with disk.bus() as bus:
+        with pytest.raises(ValueError, match="oh no"):
+            with bus.run(id="run") as run:
+                run.step("s", lambda: run.chunk("a") and None)
+                run.chunk("b")
+                raise ValueError("oh no")
+        with bus.subscribe("run", after="start") as stream:
+            assert events_of(stream) == [Chunk("a"), Chunk("b"), RunFailed("builtins.ValueError", "oh no")]
+        with bus.resume("run") as run:
+            run.step("s", lambda: None)
+            run.chunk("B")
+        taken_back, *rest = followed(bus, after=stream.cursor)
+        assert isinstance(taken_back, Retracted)
+        assert rest == [Chunk("B"), RunFinished()]
+        assert text_of(bus, "run") == "aB"
+        assert [type(event) for event in followed(bus) if isinstance(event, crewbus.RunEnded)] == [RunFinished]
+
+
+def test_a_run_whose_producer_is_gone_is_interrupted_and_followed_when_it_goes_on(disk):
+    with disk.bus() as bus, bus.run(id="run") as run:
+        say(run, "a b")
+        disk.crash()
+    with disk.bus() as bus:
+        with bus.subscribe("run", after="start") as stream:
+            *words, last = events_of(stream)
+        assert words == WORDS[:2]
+        assert isinstance(last, RunInterrupted)
+    with disk.bus() as bus:
+        with bus.resume("run") as run:
+            say(run, "A B")
+        taken_back, *rest = followed(bus, after=stream.cursor)
+        assert (type(taken_back), rest) == (Retracted, [Chunk("A"), Chunk("B"), RunFinished()])
+        assert text_of(bus, "run") == "AB"
+
+
+def test_a_follower_stays_while_a_failed_run_is_resumed(disk):
+    with disk.bus() as bus:
+        with pytest.raises(ValueError, match="oh no"):
+            with bus.run(id="run") as run:
+                run.chunk("a")
+                raise ValueError("oh no")
+        with bus.resume("run") as run:
+            with bus.subscribe("run", after="start") as stream:
+                waiting = in_thread(list, stream)
+                run.chunk("A")
+                run.finish()
+                events = events_of(waiting.result(TIMEOUT))
+        assert [event for event in events if not isinstance(event, Retracted)] == [
+            Chunk("a"),
+            Chunk("A"),
+            RunFinished(),
+        ]
+
+
+def test_a_run_that_is_resumed_while_it_is_looked_at_is_not_interrupted():
+    class Resumes(crewbus.MemoryStore):
+        """Has the run be resumed between two looks."""
+
+        resume = None
+
+        def info(self, root_id):
+            info = super().info(root_id)
+            resume, self.resume = self.resume, None
+            if resume is not None:
+                resume()
+            return info
+
+    with quiet_bus() as bus:
+        bus.enable_recording(store := Resumes())
+        run = bus.run(id="run")
+        with pytest.raises(crewbus.FencedError), run:
+            with bus.subscribe("run", after="start") as stream:
+                store.revoke("run")
+                epoch = []
+
+                def resume():
+                    epoch.append(store.acquire("run"))
+                    last = store.info("run").last
+                    envelope = crewbus.Envelope(crewbus.RunResumed(last, epoch[0]), "run", last + 1, "run:0", 1.0)
+                    store.append("run", epoch[0], bus.encode(envelope))
+
+                store.resume = resume
+                waiting = in_thread(next, stream)
+                with pytest.raises(TimeoutError):
+                    waiting.result(0.05)
+                envelope = crewbus.Envelope(Chunk("x"), "run", store.info("run").last + 1, "run:0", 1.0)
+                store.append("run", epoch[0], bus.encode(envelope))
+                assert waiting.result(TIMEOUT).event == Chunk("x")
+
+
+# Nested runs
+
+
+def test_a_nested_run_is_followed_by_itself(disk):
+    with disk.bus() as bus, bus.run(id="run") as run:
+        run.chunk("outer")
+        with bus.run(id="inner") as inner:
+            say(inner, "a b")
+            with bus.run("innermost") as innermost:
+                innermost.chunk("c")
+            inner.chunk("d")
+        run.chunk("outer")
+    with disk.bus() as bus:
+        assert followed(bus, "inner") == [*WORDS, RunFinished()]
+        with bus.subscribe("inner", after="start") as stream:
+            seen = [next(stream).event for _ in range(2)]
+        assert seen + followed(bus, "inner", stream.cursor) == [*WORDS, RunFinished()]
+        assert len(followed(bus)) == 7
+
+
+def test_a_nested_run_that_finished_ends_so_though_its_root_was_resumed(disk):
+    def play(bus, run):
+        with bus.run("inner", id="inner") as inner:
+            inner.chunk("a")
+        run.step("s", lambda: None)
+
+    with disk.bus() as bus, bus.run(id="run") as run:
+        play(bus, run)
+        disk.crash()
+    with disk.bus() as bus:
+        assert followed(bus, "inner") == [Chunk("a"), RunFinished()]
+        with bus.resume("run") as run:
+            play(bus, run)
+        assert followed(bus, "inner") == [Chunk("a"), RunFinished()]
+
+
+def test_a_nested_run_whose_producer_is_gone_is_interrupted(disk):
+    with disk.bus() as bus, bus.run(id="run"), bus.run(id="inner") as inner:
+        inner.chunk("a")
+        disk.crash()
+    with disk.bus() as bus:
+        first, last = followed(bus, "inner")
+        assert (first, type(last)) == (Chunk("a"), RunInterrupted)
+
+
+# Other processes
+
+
+@contextmanager
+def producer(path):
+    """A process that says each word it is given, in a run of the store at ``path``."""
+    process = spawn(f"""
+        import sys, crewbus
+        from crewbus_sqlite import SQLiteStore
+        with crewbus.Bus(entry_points=False) as bus:
+            bus.enable_recording(SQLiteStore({str(path)!r}))
+            with bus.run(id="run") as run:
+                bus.flush()
+                print("begun", flush=True)
+                for line in sys.stdin:
+                    run.chunk(line.strip())
+        """)
+    try:
+        assert process.stdout.readline() == "begun\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=TIMEOUT)
+
+
+def tell(process, *words):
+    process.stdin.write("".join(f"{word}\n" for word in words))
+    process.stdin.flush()
+
+
+@contextmanager
+def reader(path):
+    from crewbus_sqlite import SQLiteStore
+
+    with quiet_bus() as bus:
+        bus.use_store(SQLiteStore(path))
+        yield bus
+
+
+@needs_sqlite
+def test_a_run_of_another_process_is_followed_to_its_end(tmp_path):
+    with producer(tmp_path / "runs.db") as process, reader(tmp_path / "runs.db") as bus:
+        with bus.subscribe("run", after="start") as stream:
+            tell(process, "a")
+            assert next(stream).event == Chunk("a")
+            tell(process, "b", "c")
+            assert [next(stream).event, next(stream).event] == WORDS[1:3]
+        cursor = stream.cursor
+        with bus.subscribe("run", after=cursor) as stream:
+            tell(process, "d")
+            process.stdin.close()
+            assert events_of(stream) == [Chunk("d"), RunFinished()]
+        process.stdin = None
+
+
+@needs_sqlite
+def test_a_run_of_a_process_that_was_killed_is_interrupted(tmp_path):
+    with producer(tmp_path / "runs.db") as process, reader(tmp_path / "runs.db") as bus:
+        with bus.subscribe("run", after="start") as stream:
+            tell(process, "a")
+            assert next(stream).event == Chunk("a")
+            process.send_signal(signal.SIGKILL)
+            process.wait(TIMEOUT)
+            (last,) = events_of(stream)
+        assert isinstance(last, RunInterrupted)
+        assert f"process {process.pid}" in last.holder
+        assert bus.recorded_run("run").state == "interrupted"
+        with bus.resume("run") as run:
+            run.chunk("A")
+        assert [event for event in followed(bus, after=stream.cursor) if not isinstance(event, Retracted)] == [
+            Chunk("A"),
+            RunFinished(),
+        ]
+        assert text_of(bus, "run") == "A"
+
+
+@needs_sqlite
+def test_a_run_of_another_process_is_followed_on_a_loop(tmp_path):
+    async def main(bus, process):
+        async with bus.subscribe("run", after="start") as stream:
+            tell(process, "a", "b")
+            seen = [(await anext(stream)).event for _ in range(2)]
+            process.send_signal(signal.SIGKILL)
+            return seen + [envelope.event async for envelope in stream]
+
+    with producer(tmp_path / "runs.db") as process, reader(tmp_path / "runs.db") as bus:
+        *words, last = asyncio.run(main(bus, process))
+    assert words == WORDS[:2]
+    assert isinstance(last, RunInterrupted)
+
+
+@needs_sqlite
+def test_a_run_that_is_alive_in_another_process_is_held_by_that(tmp_path):
+    with producer(tmp_path / "runs.db") as process, reader(tmp_path / "runs.db") as bus:
+        with pytest.raises(crewbus.RunHeldError, match=f"held by process {process.pid} "):
+            bus.resume("run").start()
+        assert f"process {process.pid} " in bus.recorded_run("run").holder
+        assert bus.prune(keep=0) == []

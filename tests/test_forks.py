@@ -1,0 +1,392 @@
+"""Forks: another run that shares the beginning of one, and goes on in another way."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from helpers import quiet_bus
+from recorded_helpers import DISKS, found, text_of
+
+import crewbus
+from crewbus import RunForked, StepFinished
+
+
+@pytest.fixture(params=DISKS)
+def disk(request, tmp_path):
+    return request.param(tmp_path)
+
+
+@pytest.fixture
+def bus():
+    with quiet_bus() as bus:
+        bus.enable_recording(crewbus.MemoryStore())
+        yield bus
+
+
+CALLS: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def no_calls():
+    CALLS.clear()
+
+
+def work(name, say):
+    CALLS.append(name)
+    crewbus.chunk(say)
+    return say
+
+
+def draft(run, mark=""):
+    """Three parts, with a checkpoint after each; what they gave."""
+    given = []
+    for name in "abc":
+        given.append(run.step(name, work, name, name + mark, key="k"))
+        run.checkpoint(f"after {name}")
+    return given
+
+
+def parent_of(bus):
+    with bus.run("crew", id="parent", tags={"tenant": "t"}) as run:
+        draft(run)
+    CALLS.clear()
+    return list(bus.store.read("parent"))
+
+
+def test_a_fork_goes_on_from_a_checkpoint(disk):
+    with disk.bus() as bus:
+        before = parent_of(bus)
+        fork = bus.fork("parent", at="after a")
+        assert bus.recorded_run(fork).state == "interrupted"
+        with bus.resume(fork) as run:
+            assert (run.name, dict(run.tags), run.id) == ("crew", {"tenant": "t"}, fork)
+            assert draft(run, "!") == ["a", "b!", "c!"]
+        assert CALLS == ["b", "c"]
+        assert (text_of(bus, fork), text_of(bus, "parent")) == ("ab!c!", "abc")
+        assert list(bus.store.read("parent")) == before
+        assert bus.recorded_run(fork).state == "finished"
+
+
+def test_a_fork_is_there_for_other_processes(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        fork = bus.fork("parent", at="after b")
+    with disk.bus() as bus, bus.resume(fork) as run:
+        assert draft(run, "!") == ["a", "b", "c!"]
+
+
+def test_without_a_checkpoint_a_fork_shares_all_but_the_end(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        fork = bus.fork("parent")
+        with bus.resume(fork) as run:
+            assert draft(run, "!") == ["a", "b", "c"]
+            assert run.step("d", work, "d", "d", key="k") == "d"
+        assert CALLS == ["d"]
+        assert text_of(bus, fork) == "abcd"
+
+
+def test_a_fork_tells_what_it_was_forked_of(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        at = bus.checkpoints("parent")[1].seq
+        fork = bus.fork("parent", at="after b")
+        info = bus.recorded_run(fork)
+        assert (info.parent, info.parent_at, info.name, info.tags) == ("parent", at, "crew", {"tenant": "t"})
+        first_own = next(one for one in bus.record_of(fork) if one.seq == at + 1)
+        assert first_own.event == RunForked("parent", at)
+        assert {one.run_id for one in bus.record_of(fork)} == {fork}
+        assert bus.store.lineage(fork) == ["parent"]
+        assert bus.store.forks("parent") == [fork]
+
+
+def test_a_fork_is_resumed_as_often_as_it_must(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        fork = bus.fork("parent", at="after a")
+    for mark in ("1", "2"):
+        with disk.bus() as bus, bus.resume(fork) as run:
+            run.step("a", work, "a", "a", key="k")
+            run.step("b", work, "b", "b" + mark, key="k")
+            disk.crash()
+    with disk.bus() as bus:
+        with bus.resume(fork) as run:
+            assert draft(run, "3") == ["a", "b1", "c3"]
+        assert CALLS == ["b", "c"]
+        assert text_of(bus, fork) == "ab1c3"
+        assert [one.seq for one in bus.record_of(fork)] == list(range(bus.recorded_run(fork).events))
+
+
+def test_a_fork_of_a_fork(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        child = bus.fork("parent", at="after a")
+        with bus.resume(child) as run:
+            draft(run, "!")
+        kept = list(bus.store.read(child))
+        grandchild = bus.fork(child, at="after b")
+        with bus.resume(grandchild) as run:
+            assert draft(run, "?") == ["a", "b!", "c?"]
+        assert bus.store.lineage(grandchild) == [child, "parent"]
+        assert list(bus.store.read(child)) == kept
+        assert [text_of(bus, run_id) for run_id in ("parent", child, grandchild)] == ["abc", "ab!c!", "ab!c?"]
+        assert {one.run_id for one in bus.record_of(grandchild)} == {grandchild}
+
+
+def test_a_fork_of_what_a_fork_shares(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        child = bus.fork("parent", at="after b")
+        grandchild = bus.fork(child, at="after a")
+        with bus.resume(grandchild) as run:
+            assert draft(run, "?") == ["a", "b?", "c?"]
+        with bus.resume(child) as run:
+            assert draft(run, "!") == ["a", "b", "c!"]
+
+
+def test_a_run_is_forked_while_it_goes_on(disk):
+    with disk.bus() as bus:
+        with bus.run(id="parent") as run:
+            run.step("a", work, "a", "a", key="k")
+            fork = bus.fork("parent")
+            run.step("b", work, "b", "b", key="k")
+        with bus.resume(fork) as run:
+            assert draft(run, "!") == ["a", "b!", "c!"]
+        assert text_of(bus, "parent") == "ab"
+
+
+def test_a_run_that_failed_is_forked_and_goes_on(disk):
+    with disk.bus() as bus:
+        with pytest.raises(ZeroDivisionError):
+            with bus.run(id="parent") as run:
+                run.step("a", work, "a", "a", key="k")
+                raise ZeroDivisionError
+        fork = bus.fork("parent")
+        with bus.resume(fork) as run:
+            draft(run, "!")
+        assert bus.recorded_run("parent").state == "failed"
+        assert bus.recorded_run(fork).state == "finished"
+        assert text_of(bus, fork) == "ab!c!"
+
+
+@pytest.mark.parametrize("length", [10, 3000])
+def test_a_fork_looks_at_no_more_rows_of_a_long_run(length):
+    class Counting(crewbus.MemoryStore):
+        touched = 0
+
+        def append(self, root_id, epoch, event):
+            self.touched += 1
+            super().append(root_id, epoch, event)
+
+        def read(self, root_id, after=-1):
+            for event in super().read(root_id, after):
+                self.touched += 1
+                yield event
+
+    with quiet_bus() as bus:
+        bus.enable_recording(store := Counting())
+        with bus.run(id="parent") as run:
+            run.step("a", work, "a", "a")
+            for _ in range(length):
+                run.chunk("x")
+            run.checkpoint("end")
+        store.touched = 0
+        fork = bus.fork("parent", at="end", edits={"a": "other"})
+        assert store.touched <= 10
+        assert bus.recorded_run(fork).events == length + 8
+
+
+# Nested runs
+
+
+def test_a_nested_run_left_open_goes_on_in_a_fork_under_an_id_of_its_own(disk):
+    def play(run, mark, last=lambda: None):
+        with bus.run("inner") as inner:
+            inner.step("x", work, "x", "x" + mark, key="k")
+            last()
+            inner.step("y", work, "y", "y" + mark, key="k")
+        return inner.id
+
+    with disk.bus() as bus, bus.run(id="parent") as run:
+        play(run, "", disk.crash)
+    with disk.bus() as bus:
+        fork = bus.fork("parent")
+        with bus.resume(fork) as run:
+            in_fork = play(run, "!")
+        with bus.resume("parent") as run:
+            in_parent = play(run, "?")
+        assert in_fork != in_parent
+        assert (text_of(bus, fork), text_of(bus, "parent")) == ("xy!", "xy?")
+        assert bus.store.root_of(in_parent) == "parent"
+        assert bus.store.root_of(in_fork) == fork
+
+
+def test_a_nested_run_is_not_forked(disk):
+    with disk.bus() as bus:
+        with bus.run(id="parent"), bus.run(id="inner"):
+            pass
+        with pytest.raises(crewbus.RunError, match="nested in run parent"):
+            bus.fork("inner")
+
+
+# Edits
+
+
+def test_an_edit_gives_a_step_another_result(disk):
+    with disk.bus() as bus:
+        before = parent_of(bus)
+        fork = bus.fork("parent", edits={"b": {"other": ["result"]}})
+        with bus.resume(fork) as run:
+            assert draft(run, "!") == ["a", {"other": ["result"]}, "c!"]
+        assert CALLS == ["c"]
+        assert found(bus, fork, RunForked)[0].event.edits == ("b",)
+        assert list(bus.store.read("parent")) == before
+
+
+def test_an_edit_stays_when_the_fork_is_resumed_again(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        fork = bus.fork("parent", at="after c", edits={"a": "A", "b[k]": None})
+        with bus.resume(fork) as run:
+            run.step("a", work, "a", "a", key="k")
+            disk.crash()
+    with disk.bus() as bus:
+        with bus.resume(fork) as run:
+            assert draft(run, "!") == ["A", None, "c"]
+        assert CALLS == []
+        again = bus.fork(fork, edits={"a": "AA"})
+        with bus.resume(again) as run:
+            assert draft(run, "!")[0] == "AA"
+
+
+def test_a_registered_object_may_be_given(bus):
+    parent_of(bus)
+    fork = bus.fork("parent", edits={"a": Verdict("fine")})
+    with bus.resume(fork) as run:
+        assert run.step("a", work, "a", "a", key="k") == Verdict("fine")
+
+
+@attrs.define
+class Verdict:
+    text: str
+
+
+crewbus.register_entity(Verdict, name="tests.forks.Verdict")
+
+
+def test_edits_name_steps_that_have_finished(bus):
+    parent_of(bus)
+    with pytest.raises(crewbus.StepError, match=r"edit 'd': no step of that name has finished; there are a\[k\], b"):
+        bus.fork("parent", edits={"d": 1})
+    with pytest.raises(crewbus.StepError, match="edit 'c': the step finished after the checkpoint 'after a'"):
+        bus.fork("parent", at="after a", edits={"c": 1})
+    with pytest.raises(crewbus.UnserializableError, match="edit 'a': result is a set"):
+        bus.fork("parent", edits={"a": {1}})
+    assert bus.store.roots() == ["parent"]
+
+
+def test_of_several_steps_of_a_name_the_key_says_which(bus):
+    with bus.run(id="parent") as run:
+        for key in "xy":
+            run.step("each", work, key, key, key=key)
+    with pytest.raises(crewbus.StepError, match=r"2 steps bear that name; name one as each\[x\] or each\[y\]"):
+        bus.fork("parent", edits={"each": 1})
+    fork = bus.fork("parent", edits={"each[y]": "Y"})
+    with bus.resume(fork) as run:
+        assert [run.step("each", work, key, key, key=key) for key in "xy"] == ["x", "Y"]
+
+
+def test_what_can_not_be_forked(bus):
+    parent_of(bus)
+    with pytest.raises(crewbus.RunNotFoundError, match="run nothing is not recorded"):
+        bus.fork("nothing")
+    with pytest.raises(crewbus.RunNotFoundError, match="no checkpoint 'x': there are 'after"):
+        bus.fork("parent", at="x")
+
+
+# Differences
+
+
+def test_a_fork_that_went_the_same_way_does_not_differ(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        fork = bus.fork("parent", at="after a")
+        with bus.resume(fork) as run:
+            draft(run)
+        assert bus.diff("parent", fork) is None
+        assert bus.diff(fork, "parent") is None
+
+
+def test_the_first_difference_of_a_fork_is_found(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        fork = bus.fork("parent", at="after a")
+        with bus.resume(fork) as run:
+            draft(run, "!")
+        found = bus.diff("parent", fork)
+        assert (found.one.event, found.other.event) == (crewbus.Chunk("b"), crewbus.Chunk("b!"))
+        assert found.scope == "run > step b[k]"
+
+
+def test_an_edit_is_the_first_difference(disk):
+    with disk.bus() as bus:
+        parent_of(bus)
+        fork = bus.fork("parent", edits={"b": "B"})
+        with bus.resume(fork) as run:
+            draft(run)
+        found = bus.diff("parent", fork)
+        assert (found.one.event, found.other.event) == (StepFinished("b", "b"), StepFinished("b", "B"))
+        assert found.scope == "run > step b[k]"
+
+
+def test_runs_that_went_the_same_way_do_not_differ(disk):
+    with disk.bus() as bus:
+        for name in ("one", "two"):
+            with bus.run("crew", id=name) as run:
+                draft(run)
+        assert bus.diff("one", "two") is None
+
+
+def test_a_run_that_was_interrupted_does_not_differ_from_one_that_was_not(disk):
+    def outer(run, last):
+        run.step("in", work, "in", "in", key="k")
+        run.chunk("half ")
+        last()
+
+    def play(run, last=lambda: None):
+        run.chunk("so ")
+        run.step("a", work, "a", "a", key="k")
+        run.step("outer", outer, run, last, key="k")
+        run.chunk("end")
+
+    with disk.bus() as bus, bus.run("crew", id="one") as run:
+        play(run, disk.crash)
+    with disk.bus() as bus:
+        with bus.resume("one") as run:
+            play(run)
+        with bus.run("crew", id="two") as run:
+            play(run)
+        assert text_of(bus, "one") == text_of(bus, "two")
+        assert bus.diff("two", "one") is None
+
+
+def test_one_that_goes_on_further_differs_there(bus):
+    for name, more in (("short", False), ("long", True)):
+        with bus.run("crew", id=name) as run:
+            run.chunk("x")
+            if more:
+                run.chunk("y")
+    found = bus.diff("short", "long")
+    assert (type(found.one.event), found.other.event) == (crewbus.RunFinished, crewbus.Chunk("y"))
+    assert found.scope == "run"
+    with pytest.raises(crewbus.RunNotFoundError):
+        bus.diff("short", "nothing")
+
+
+def test_runs_at_once_may_take_turns_differently(bus):
+    for name, order in (("one", "ab"), ("two", "ba")):
+        with bus.run("crew", id=name):
+            for part in order:
+                with bus.run(part) as inner:
+                    inner.chunk(part)
+    assert bus.diff("one", "two") is None

@@ -1,0 +1,108 @@
+"""The exports of former releases, which every later one reads: what was recorded, and how it goes on."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import Noted, quiet_bus
+from recorded_helpers import found, text_of
+
+import crewbus
+from crewbus._export import read_export
+from crewbus.testing import replayed
+
+GOLDEN = Path(__file__).with_name("golden")
+RELEASES = sorted(GOLDEN.glob("export-*"))
+TEXTS = {"finished": "xysaid. attempted. ", "failed": "beyond", "resumed": "anew", "forked": ""}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location("golden_exports", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make = load(GOLDEN / "make.py")
+
+RESULTS = [
+    {"a": [1, None, 1.5, True, "ü"]}, "xx", "yy", make.Crew(["a"]), "größergrößer", [[]], "rested",
+]  # fmt: skip
+
+
+@pytest.fixture(params=RELEASES, ids=lambda folder: folder.name)
+def release(request):
+    return request.param
+
+
+def kept(path):
+    """A bus that reads an export as a record, and the id of its run."""
+    export = read_export(path)
+    store = crewbus.MemoryStore()
+    epoch = store.begin(export.run_id)
+    for event in export.events:
+        store.append(export.run_id, epoch, event)
+    store.release(export.run_id, epoch)
+    return store, export.run_id
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_event_is_read(release, name):
+    store, run_id = kept(release / f"{name}.jsonl")
+    with quiet_bus() as bus:
+        bus.use_store(store)
+        record = list(bus.record_of(run_id))
+        assert [one.seq for one in record] == list(range(len(record)))
+        assert not [one for one in record if isinstance(one.event, crewbus.UnknownEvent)]
+        assert text_of(bus, run_id) == TEXTS[name]
+        assert bus.replay(run_id) == len(record)
+
+
+def test_what_was_emitted_is_what_is_read(release):
+    store, run_id = kept(release / "finished.jsonl")
+    with quiet_bus() as bus:
+        bus.use_store(store)
+        asked = found(bus, run_id, make.Asked)[0]
+        assert (asked.event, asked.source) == (make.Asked("größer 🦀\0?", {"a": [1, -2]}), "Crew")
+        ended = found(bus, run_id, crewbus.CallFinished)[0].event
+        assert ended == crewbus.CallFinished("said. ", {"output_tokens": 2}, 0.25)
+        first, second = bus.checkpoints(run_id)
+        assert [first.entity("golden.Crew"), second.entity("golden.Crew")] == [make.Crew([]), make.Crew(["b"])]
+        assert dict(found(bus, run_id, crewbus.RunStarted)[0].event.tags) == {"tenant": "a"}
+
+
+def test_a_run_that_finished_gives_what_it_gave(release):
+    called = []
+    with quiet_bus() as bus:
+        bus.on(crewbus.StepStarted, lambda envelope: called.append(envelope.event.name))
+        with replayed(release / "finished.jsonl", bus=bus) as run:
+            assert make.work(run, make.Crew()) == RESULTS
+    assert called == ["fails"]
+
+
+def test_a_run_that_failed_goes_on(release):
+    with replayed(release / "failed.jsonl") as run:
+        assert run.step("plain", lambda: "called again") == 1
+        assert run.step("next", lambda: 2) == 2
+
+
+def test_a_run_that_was_resumed_goes_on(release):
+    with replayed(release / "resumed.jsonl") as run:
+        assert run.step("plain", lambda: "called again") == 1
+        assert run.chunk("anew").replayed
+        assert run.step("more", lambda: "called again") == 2
+
+
+def test_a_fork_goes_on(release):
+    with replayed(release / "forked.jsonl") as run:
+        run.emit(make.Asked("größer 🦀\0?"))
+        run.chunk("so: ", "reasoning")
+        assert run.step("plain", lambda: "called again") == "edited"
+        assert not run.emit(Noted()).replayed
+
+
+def test_there_is_something_to_read():
+    assert RELEASES

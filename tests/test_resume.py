@@ -1,0 +1,391 @@
+"""Resuming: which runs can be, what is told again and what is new, and what happens where the code has changed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
+from recorded_helpers import DISKS, FailingStore, HeldStore, found, names, steps, text_of
+
+import crewbus
+from crewbus import Retracted, RunResumed
+
+
+@pytest.fixture(params=DISKS)
+def disk(request, tmp_path):
+    return request.param(tmp_path)
+
+
+@pytest.fixture
+def bus():
+    with quiet_bus() as bus:
+        bus.enable_recording(crewbus.MemoryStore())
+        yield bus
+
+
+def interrupted(disk, text="ab", **options):
+    """A run ``run`` that has done these steps, and then its process was gone."""
+    with disk.bus() as bus, bus.run(**{"id": "run", "name": "crew", **options}) as run:
+        steps(run, text)
+        disk.crash()
+
+
+def fail(bus):
+    with pytest.raises(ValueError, match="oh no"):
+        with bus.run("crew", id="run") as run:
+            steps(run, "ab")
+            raise ValueError("oh no")
+
+
+def cancel(bus):
+    with pytest.raises(KeyboardInterrupt):
+        with bus.run("crew", id="run") as run:
+            steps(run, "ab")
+            raise KeyboardInterrupt
+
+
+# Which runs
+
+
+@pytest.mark.parametrize(("end", "state"), [(fail, "failed"), (cancel, "cancelled")])
+def test_a_run_that_did_not_finish_is_resumed(disk, end, state):
+    with disk.bus() as bus:
+        end(bus)
+        assert bus.recorded_run("run").state == state
+    calls = []
+    with disk.bus() as bus:
+        with bus.resume("run") as run:
+            assert bus.recorded_run("run").state == run.state == "running"
+            steps(run, "abc", calls)
+        assert bus.recorded_run("run").state == run.state == "finished"
+    assert calls == ["c"]
+
+
+def test_an_interrupted_run_is_resumed_as_it_was(disk):
+    interrupted(disk, tags={"tenant": "a"})
+    with disk.bus() as bus:
+        assert bus.recorded_run("run").state == "interrupted"
+        with bus.resume("run") as run:
+            assert (run.id, run.name, dict(run.tags)) == ("run", "crew", {"tenant": "a"})
+            assert run.recorded
+            assert crewbus.current_run() is run
+            steps(run, "ab")
+        assert bus.recorded_run("run").tags == {"tenant": "a"}
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_run_is_resumed_as_often_as_it_must(disk, times):
+    calls = []
+    with disk.bus() as bus, bus.run(id="run") as run:
+        steps(run, "a", calls)
+        disk.crash()
+    for time in range(times):
+        with disk.bus() as bus, bus.resume("run") as run:
+            steps(run, "abcdef"[: time + 2], calls)
+            disk.crash()
+    with disk.bus() as bus:
+        with bus.resume("run") as run:
+            steps(run, "abcdef", calls)
+        assert [one.seq for one in bus.record_of("run")] == list(range(bus.recorded_run("run").events))
+        assert len(found(bus, "run", RunResumed)) == times + 1
+    assert calls == list("abcdef")
+
+
+@pytest.mark.parametrize("at", [None, "nowhere"])
+def test_a_run_that_has_finished_is_not_resumed(disk, at):
+    with disk.bus() as bus:
+        with bus.run("crew", id="run"):
+            pass
+        with pytest.raises(crewbus.RunError, match="has finished"):
+            bus.resume("run", at).start()
+        assert bus.recorded_run("run").state == "finished"
+    with disk.bus() as bus:
+        assert bus.recorded_run("run").state == "finished"
+
+
+def test_a_run_that_is_refused_stays_as_it_was(disk):
+    with disk.bus() as bus:
+        fail(bus)
+        with pytest.raises(crewbus.RunNotFoundError, match="no checkpoint 'nowhere': it has none"):
+            bus.resume("run", "nowhere").start()
+        assert bus.recorded_run("run").state == "failed"
+        assert bus.runs == []
+        with bus.resume("run") as run:
+            steps(run, "ab")
+
+
+def test_a_nested_run_is_not_resumed(disk):
+    with disk.bus() as bus, bus.run(id="run"), bus.run(id="inner"):
+        disk.crash()
+    with disk.bus() as bus, pytest.raises(crewbus.RunError, match="nested in run run"):
+        bus.resume("inner").start()
+
+
+def test_an_unknown_run_is_not_resumed(disk):
+    with disk.bus() as bus, pytest.raises(crewbus.RunNotFoundError, match="run nothing is not recorded"):
+        bus.resume("nothing").start()
+
+
+@pytest.mark.parametrize("wrong", [("",), (None,), (3,), ("run", ""), ("run", 3)])
+def test_what_is_no_name_is_refused(bus, wrong):
+    with pytest.raises(crewbus.InputError, match="named by text"):
+        bus.resume(*wrong)
+
+
+def test_a_run_that_is_alive_is_not_resumed(disk):
+    with disk.bus() as bus:
+        with bus.run(id="run") as run:
+            with pytest.raises(crewbus.RunHeldError, match="run run is alive"):
+                in_thread(bus.resume("run").start).result(TIMEOUT)
+            run.chunk("still here")
+        assert names(bus, "run") == ["RunStarted", "Chunk", "RunFinished"]
+
+
+def test_of_several_who_resume_at_once_one_does(disk):
+    interrupted(disk)
+    with disk.bus() as bus:
+        going_on = threading.Barrier(8)
+
+        def take(i):
+            try:
+                with bus.resume("run") as run:
+                    going_on.wait(TIMEOUT)
+                    steps(run, "ab")
+                return "taken"
+            except crewbus.RunHeldError:
+                going_on.wait(TIMEOUT)
+                return "held"
+
+        assert sorted(in_threads(8, take)) == ["held"] * 7 + ["taken"]
+
+
+def test_a_run_is_not_resumed_inside_another(disk):
+    interrupted(disk)
+    with disk.bus() as bus, bus.run(id="around"):
+        with pytest.raises(crewbus.RunError, match="resume it outside run around"):
+            bus.resume("run").start()
+
+
+def test_a_resumed_run_is_entered_once(disk):
+    interrupted(disk)
+    with disk.bus() as bus:
+        run = bus.resume("run")
+        with run:
+            steps(run, "ab")
+        with pytest.raises(crewbus.RunError, match="started once"):
+            run.start()
+
+
+def test_the_id_of_a_recorded_run_is_not_used_again(disk):
+    interrupted(disk)
+    with disk.bus() as bus, pytest.raises(crewbus.RunIdInUseError, match="recorded already"):
+        bus.run(id="run").start()
+
+
+@pytest.mark.parametrize("fails", ["append", "when_written"])
+def test_where_the_store_fails_the_run_is_let_go_of(fails):
+    store = FailingStore() if fails == "append" else HeldStore()
+    with quiet_bus() as bus:
+        bus.enable_recording(store, durability="sync")
+        fail(bus)
+        if fails == "append":
+            store.broken = True
+        else:
+            store.when_written = lambda root_id, notify: notify(crewbus.RecordingError("the disk is gone"))
+        with pytest.raises(crewbus.RecordingError, match="the disk is gone"):
+            bus.resume("run").start()
+        assert bus.runs == []
+        assert bus.recorded_run("run").state == ("failed" if fails == "append" else "interrupted")
+        store.broken = False
+        vars(store).pop("when_written", None)
+        with bus.resume("run") as run:
+            steps(run, "ab")
+
+
+def test_a_bus_that_is_not_armed_records_what_it_resumes(disk):
+    interrupted(disk)
+    with quiet_bus() as bus:
+        bus.use_store(disk.open())
+        assert not bus.recording
+        with bus.resume("run") as run:
+            assert run.recorded
+            steps(run, "abc")
+        assert bus.recorded_run("run").events == 9
+        with bus.run() as other:
+            assert not other.recorded
+
+
+def test_without_a_recorder_nothing_is_resumed():
+    with quiet_bus(blocked=["checkpoint_recorder"]) as bus:
+        with pytest.raises(crewbus.RecordingError, match="checkpoint_recorder"):
+            bus.resume("run").start()
+
+
+def test_other_runs_are_recorded_beside_a_resumed_one(disk):
+    interrupted(disk)
+    with disk.bus() as bus:
+        with bus.run(id="other") as other:
+            pass
+        with bus.resume("run") as run:
+            steps(run, "ab")
+        assert {one.id: one.state for one in bus.recorded_runs()} == {"run": "finished", other.id: "finished"}
+
+
+# What is told
+
+
+def test_what_is_in_the_record_is_told_again_and_not_recorded_again(disk):
+    def play(run):
+        run.emit(Noted("first"))
+        run.step("a", lambda: run.chunk("in a. ") and None)
+        run.emit(Noted("second"))
+        run.chunk("between. ")
+        run.step("b", lambda: None)
+        run.chunk("after. ")
+        run.step("c", lambda: None)
+
+    with disk.bus() as bus, bus.run("crew", id="run") as run:
+        run.emit(Noted("first"))
+        run.step("a", lambda: run.chunk("in a. ") and None)
+        run.emit(Noted("second"))
+        run.chunk("between. ")
+        run.step("b", lambda: None)
+        run.chunk("after. ")
+        disk.crash()
+    told = []
+    with disk.bus() as bus:
+        last = bus.recorded_run("run").events - 1
+        bus.on(object, told.append)
+        with bus.resume("run") as run:
+            play(run)
+        assert [one.seq for one in bus.record_of("run")] == list(range(bus.recorded_run("run").events))
+        assert text_of(bus, "run") == "in a. between. after. "
+        assert len(found(bus, "run", Noted)) == 2
+        assert found(bus, "run", RunResumed)[0].event == RunResumed(last, 2)
+    again = [(type(one.event).__name__, one.seq) for one in told if one.replayed]
+    assert again == [("RunStarted", 0), ("Noted", -1), ("Noted", -1), ("Chunk", -1)]
+    new = [type(one.event).__name__ for one in told if not one.replayed]
+    assert new == ["RunResumed", "Retracted", "Chunk", "StepStarted", "StepFinished", "RunFinished"]
+    assert [one.seq for one in told if not one.replayed] == list(range(last + 1, last + 7))
+
+
+def test_observers_are_told_what_is_replayed(disk):
+    interrupted(disk)
+    seen = []
+
+    class Observer:
+        @crewbus.hookimpl
+        def crewbus_emit(self, run, envelope):
+            seen.append((run.id, type(envelope.event).__name__, envelope.replayed))
+
+        @crewbus.hookimpl
+        def crewbus_record(self, envelope):
+            assert not envelope.replayed
+
+    with disk.bus(Observer()) as bus, bus.resume("run") as run:
+        run.emit(Noted())
+        steps(run, "ab")
+    assert seen[:3] == [("run", "RunStarted", True), ("run", "RunResumed", False), ("run", "Noted", True)]
+
+
+def test_what_was_streamed_beyond_the_last_step_is_taken_back(disk):
+    with disk.bus() as bus, bus.run(id="run") as run:
+        run.chunk("kept. ")
+        steps(run, "a")
+        run.chunk("lost. ")
+        disk.crash()
+    with disk.bus() as bus:
+        with bus.resume("run") as run:
+            run.chunk("kept. ")
+            steps(run, "a")
+            run.chunk("made anew. ")
+        retracted = found(bus, "run", Retracted)
+        assert [(one.event.since, one.event.parents) for one in retracted] == [(4, ("run:0",))]
+        assert text_of(bus, "run") == "kept. made anew. "
+
+
+def test_a_record_that_ends_with_a_step_takes_nothing_back(disk):
+    interrupted(disk)
+    with disk.bus() as bus:
+        with bus.resume("run") as run:
+            steps(run, "ab")
+        assert found(bus, "run", Retracted) == []
+
+
+# Where the code has changed
+
+OTHER_CODE = {
+    "another step": ("cab", "step 'a'", "step 'c'"),
+    "a step less": ("a", "step 'b'", "its end"),
+    "no step": ("", "step 'a'", "its end"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_CODE)
+def test_other_steps_than_the_record_has_are_a_mismatch(disk, what):
+    interrupted(disk)
+    text, expected, wrong = OTHER_CODE[what]
+    with disk.bus() as bus:
+        with pytest.raises(crewbus.ReplayMismatch) as mismatch:
+            with bus.resume("run") as run:
+                steps(run, text)
+        assert (mismatch.value.expected, mismatch.value.found) == (expected, wrong)
+        assert mismatch.value.scope == "run 'crew'"
+        assert expected in str(mismatch.value)
+        assert bus.recorded_run("run").state == "failed"
+    calls = []
+    with disk.bus() as bus:
+        with bus.resume("run") as run:
+            steps(run, "abc", calls)
+    assert calls == ["c"]
+
+
+def test_other_arguments_are_a_mismatch(disk):
+    def look(number):
+        return number
+
+    with disk.bus() as bus, bus.run("crew", id="run") as run:
+        run.step("look", look, 1)
+        disk.crash()
+    with disk.bus() as bus:
+        with pytest.raises(crewbus.ReplayMismatch, match=r"expected step 'look' with key '\w+', found step 'look'"):
+            with bus.resume("run") as run:
+                run.step("look", look, 2)
+
+
+def test_recorded_steps_may_be_asked_for_in_another_order(disk):
+    interrupted(disk)
+    calls = []
+    with disk.bus() as bus, bus.resume("run") as run:
+        steps(run, "bac", calls)
+    assert calls == ["c"]
+
+
+def test_a_mismatch_inside_a_scope_names_that(disk):
+    def outer(text):
+        steps(crewbus.current_run(), text)
+        crewbus.chunk("x")
+        if text == "ab":
+            disk.crash()
+
+    with disk.bus() as bus, bus.run("crew", id="run") as run:
+        run.step("outer", lambda: outer("ab"))
+    with disk.bus() as bus:
+        with pytest.raises(crewbus.ReplayMismatch) as mismatch:
+            with bus.resume("run") as run:
+                run.step("outer", lambda: outer("ca"))
+        assert (mismatch.value.scope, mismatch.value.expected) == ("step 'outer'", "step 'a'")
+        with pytest.raises(crewbus.ReplayMismatch) as mismatch:
+            with bus.resume("run") as run:
+                run.step("outer", lambda: outer("a"))
+        assert (mismatch.value.scope, mismatch.value.found) == ("step 'outer'", "its end")
+
+
+def test_a_failure_is_not_hidden_by_a_mismatch(disk):
+    interrupted(disk)
+    with disk.bus() as bus:
+        with pytest.raises(ValueError, match="my own"):
+            with bus.resume("run"):
+                raise ValueError("my own")
+        assert bus.recorded_run("run").error == "builtins.ValueError: my own"
