@@ -181,10 +181,11 @@ class Calls(Dispatch):
         escaped = None
         if run is not None:
             tree = run.tree
-            number = next(tree.numbers)
-            envelope = Envelope(event, run.id, number, scope.start_id, now(), source, scope.attempt_number)
             if tree.recorded:
-                self._record(run, envelope)
+                envelope = self._number_recorded(run, scope, event, source)
+            else:
+                number = next(tree.numbers)
+                envelope = Envelope(event, run.id, number, scope.start_id, now(), source, scope.attempt_number)
             if plan.routers:
                 escaped = self._route(plan.routers, run, envelope, None)
         elif alive or turn != WITHIN:

@@ -180,11 +180,12 @@ class Dispatch(Hooks):
                 else:
                     tree.busy = True
                     try:
-                        envelope = Envelope(
-                            event, run.id, next(tree.numbers), run.start_id, now(), source, run.attempt_number
-                        )
                         if tree.recorded:
-                            self._record(run, envelope)
+                            envelope = self._number_recorded(run, run, event, source)
+                        else:
+                            envelope = Envelope(
+                                event, run.id, next(tree.numbers), run.start_id, now(), source, run.attempt_number
+                            )
                         if opens:
                             run.turn(OPENS, envelope)
                         for function, blame in plan.routers:
@@ -216,6 +217,20 @@ class Dispatch(Hooks):
             if after is not None:
                 for call in after:
                     call()
+
+    def _number_recorded(self, run: Run, scope: Scope, event: Any, source: Any) -> Envelope:
+        """Number and record an event; called under the lock."""
+        try:
+            envelope = Envelope(
+                event, run.id, next(run.tree.numbers), scope.start_id, now(), source, scope.attempt_number
+            )
+            self._record(run, envelope)
+            return envelope
+        except Exception:
+            raise
+        except BaseException:
+            self._renumber(run)
+            raise
 
     def _deliver(self, plan: Plan, run: Run | None, envelope: Envelope) -> None:
         """Call observers and handlers; what one raises stays with it."""
@@ -260,11 +275,13 @@ class Dispatch(Hooks):
                 if run.ended:
                     return
                 tree.busy = True
-                envelope = Envelope(event, run.id, next(tree.numbers), run.start_id, now())
+                envelope = Envelope(event, run.id, -1, run.start_id, now())
                 try:
-                    if tree.recorded:
+                    if not tree.recorded:
+                        envelope.seq = next(tree.numbers)
+                    else:
                         try:
-                            self._record(run, envelope)
+                            envelope = self._number_recorded(run, run, event, None)
                         except BaseException as error:
                             # Its streams end all the same, but no handler is told of what the record lacks,
                             # and its number goes to the next event.

@@ -154,7 +154,7 @@ class Hooks(Faults):
 
     def _not_recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException) -> None:
         """Give the number back, unless another recorder has it, and let the failure reach the emitter."""
-        if not taken and (isinstance(failure, Exception) or not self._is_stored(run, envelope)):
+        if not taken and isinstance(failure, Exception):
             # Every emission of a recorded tree passes under its lock, so the number is still the last.
             run.tree.numbers = count(envelope.seq)
         try:
@@ -162,8 +162,8 @@ class Hooks(Faults):
         finally:
             del failure  # or it, its traceback and this frame would hold each other
 
-    def _is_stored(self, run: Run, envelope: Envelope) -> bool:
-        """Whether an interrupted recorder had passed an event on: `Recording` knows how to find out."""
+    def _renumber(self, run: Run) -> None:
+        """After an interrupt, have the numbers of a recorded run go on: `Recording` knows from where."""
         raise NotImplementedError
 
     def _redact(self, run: Run | None, event: Any) -> tuple[Any, Plan]:

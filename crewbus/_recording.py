@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import attrs
@@ -216,11 +218,10 @@ class Recording(Calls):
             data,
         )
 
-    def _is_stored(self, run: Run, envelope: Envelope) -> bool:
-        try:
-            return self.store.info(run.root.id).last >= envelope.seq
-        except CrewbusError:
-            return False
+    def _renumber(self, run: Run) -> None:
+        # Whether the event reached the store, an interrupt leaves open.
+        with suppress(CrewbusError):
+            run.tree.numbers = count(self.store.info(run.root.id).last + 1)
 
     def _oversized(self, name: str, version: int, data: bytes) -> tuple[str, int, bytes]:
         """What is recorded of an event that is larger than the bound; raises `OversizedEventError`."""

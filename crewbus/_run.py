@@ -222,8 +222,8 @@ class Run(Scope):
             self.tree = Tree()
         self._arm()
         told = self.bus._claim_run(self)
-        self.bus._admit(self, sinks, known=told is not None)
         try:
+            self.bus._admit(self, sinks, known=told is not None)
             self.bus._announce(self, self._started(), told)
         except BaseException:
             self.bus._withdraw(self)

@@ -97,6 +97,11 @@ class Runs(Steps):
         self._open(run, started, told)
 
     def _withdraw(self, run: Run) -> None:
+        if run.ended:  # it was refused, or an interrupt came first
+            with self._registry:
+                if self._runs.get(run.id) is run:
+                    del self._runs[run.id]
+            return
         with run.tree.lock:
             run.retire("failed")
         self._dismiss(run)

@@ -130,15 +130,21 @@ class Scope:
 
     def __enter__(self) -> Self:
         self.start()
-        scope.set(self)
-        self._entered = True
+        try:
+            scope.set(self)
+            self._entered = True
+        except BaseException as error:  # an interrupt
+            self._exit(error)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
-        self._exit(error)
+        try:
+            self._leave()
+        finally:
+            self._exit(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -224,14 +224,16 @@ class Steps(Recording):
         """Return when all that was emitted in a recorded run is on disk; raises what kept it from being written."""
         if not run.tree.recorded:
             return
-        written, failures = threading.Event(), list[BaseException | None]()
+        # A bare lock: an interrupt that hit an Event could leave it held, and whoever notifies would wait for ever.
+        gate, failures = threading.Lock(), list[BaseException | None]()
+        gate.acquire()
 
         def notify(failure: BaseException | None) -> None:
             failures.append(failure)
-            written.set()
+            gate.release()
 
         self.store.when_written(run.root.id, notify)
-        written.wait()
+        gate.acquire()
         if failures[0] is not None:
             raise failures[0]
 

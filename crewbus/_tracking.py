@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from typing import Any, Final
 
 import attrs
@@ -15,6 +16,8 @@ _TRIES: Final = 100
 """How often an entity is written anew that others change meanwhile."""
 _ALIKE: Final = 5
 """After how many errors in a row that say the same it is not for being changed."""
+_PAUSE: Final = 0.0001
+"""Seconds that each further try waits longer, so that the others get on."""
 
 
 @attrs.define(eq=False)
@@ -28,11 +31,16 @@ class Tracked:
     def write(self, codec: Codec, name: str) -> tuple[bytes, Written]:
         """Its state, and a digest of it; raises `UnserializableError`, naming it."""
         errors: list[str] = []
-        while len(errors) < _TRIES and (len(errors) < _ALIKE or len(set(errors[-_ALIKE:])) > 1):
+        for tried in range(_TRIES):
             try:
                 written = codec.write_entity(self.entity)
-            except UnserializableError as error:  # it may have been changed while it was looked at
-                errors.append(str(error))
+            except UnserializableError as error:
+                if not isinstance(error.__cause__, RuntimeError):  # it was changed while it was iterated over
+                    errors.append(str(error))
             else:
                 return hashlib.blake2b(json.dumps(written).encode(), digest_size=16).digest(), written
+            if len(errors) >= _ALIKE and len(set(errors[-_ALIKE:])) == 1:
+                break
+            time.sleep(tried * _PAUSE)
+        errors = errors or ["others change it all the time"]
         raise UnserializableError(f"entity {name!r}: {errors[-1]}")

@@ -370,6 +370,20 @@ def test_a_run_that_was_interrupted_does_not_differ_from_one_that_was_not(disk):
         assert bus.diff("two", "one") is None
 
 
+def test_how_a_record_came_about_is_no_difference(disk):
+    with disk.bus() as bus, bus.run("crew", id="one") as run:
+        run.step("a", work, "a", "a", key="k")
+        disk.crash()
+    with disk.bus() as bus:
+        fork = bus.fork("one")
+        for run_id in ("one", fork):
+            with bus.resume(run_id) as run:
+                draft(run)
+        with bus.run("crew", id="two") as run:
+            draft(run)
+        assert [bus.diff("two", run_id) for run_id in ("one", fork)] == [None, None]
+
+
 def test_one_that_goes_on_further_differs_there(bus):
     for name, more in (("short", False), ("long", True)):
         with bus.run("crew", id=name) as run:

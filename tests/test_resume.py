@@ -197,6 +197,7 @@ def test_where_the_store_fails_the_run_is_let_go_of(fails):
             bus.resume("run").start()
         assert bus.runs == []
         assert bus.recorded_run("run").state == ("failed" if fails == "append" else "interrupted")
+        assert store.info("run").sealed
         store.broken = False
         vars(store).pop("when_written", None)
         with bus.resume("run") as run:

@@ -432,6 +432,14 @@ def test_an_annotation_that_does_not_fit_is_named(bus):
         run.step("give", give)
 
 
+def test_what_comes_back_as_something_else_is_refused(bus):
+    def give() -> list[int]:
+        return (1, 2)
+
+    with bus.run() as run, pytest.raises(crewbus.UnserializableError, match="result is a tuple"):
+        run.step("give", give)
+
+
 def test_a_refused_result_can_be_tried_again(bus):
     results = iter([object(), "fine"])
     with bus.run(id="run") as run:

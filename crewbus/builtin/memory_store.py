@@ -50,6 +50,7 @@ class _Log:
     """For how many reasons it stays: 1 while it is not sealed, and 1 for each fork that stays."""
 
     def add(self, event: StoredEvent, size: int) -> None:
+        del self.events[event.seq - self.start :]  # what an interrupt left here of an earlier try
         self.events.append(event)
         if event.name in LANDMARKS:
             self.landmarks.append(event)

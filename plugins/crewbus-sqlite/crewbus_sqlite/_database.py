@@ -180,8 +180,9 @@ class Database:
             if not self._is_ours(connection):
                 connection.close()
                 return None
-        self._reader.connection = connection
+        connection.set_authorizer(None)  # it only reads, which fires no trigger; an interrupt in there would be lost
         self._file = self._file or _file_id(self.path)
+        self._reader.connection = connection
         return connection
 
     def _open_writer(self) -> sqlite3.Connection:
@@ -192,9 +193,9 @@ class Database:
             self._use_wal(connection)
             self._is_ours(connection)  # which makes the write-ahead log, if there is none
             connection.execute("PRAGMA busy_timeout = 0")  # from now on `_insistently` waits
-        self._writer.connection = connection
         self._file = self._file or _file_id(self.path)
         self._log = _file_id(self._log_path)
+        self._writer.connection = connection
         return connection
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:

@@ -18,6 +18,7 @@ _REASONS: Final = {
     sqlite3.SQLITE_PERM: "its access was denied: give this process the right to, or choose another path",
     sqlite3.SQLITE_IOERR: "the disk failed: see the system's log",
     sqlite3.SQLITE_NOMEM: "memory ran out",
+    sqlite3.SQLITE_AUTH: "this was interrupted, or somebody added a trigger to it: try again",
     sqlite3.SQLITE_TOOBIG: "an event is larger than SQLite can store",
 }
 

@@ -35,7 +35,9 @@ class Writer:
         self._lease = lease
         self._bound = backlog
         self._backlog = 0
-        self._changed = threading.Condition()
+        # Held as a lock of C, into which no signal can break: a Condition's own `with` might be left with it held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._logs: dict[str, Log] = {}
         self._queued: dict[Log, None] = {}
         self._runs: dict[str, str] = {}
@@ -56,7 +58,7 @@ class Writer:
 
     def begin(self, root_id: str) -> int:
         """Open a new log; its epoch."""
-        with self._changed:
+        with self._lock:
             self._require_working()
             known = self._logs.get(root_id)
             if known is not None and known.error is not None:
@@ -70,7 +72,7 @@ class Writer:
 
     def adopt(self, log: Log) -> None:
         """Go on with a log that was acquired."""
-        with self._changed:
+        with self._lock:
             self._forget(log.root_id)
             self._logs[log.root_id] = log
             self._start()
@@ -78,7 +80,7 @@ class Writer:
 
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
         """Queue an event."""
-        with self._changed:
+        with self._lock:
             log = self._writable(root_id, epoch)
             if event.seq <= log.last:
                 return
@@ -96,7 +98,7 @@ class Writer:
 
     def finish(self, root_id: str, epoch: int) -> None:
         """Queue the end of a log."""
-        with self._changed:
+        with self._lock:
             known = self._logs.get(root_id)
             if known is not None and known.epoch == epoch and known.finishing:
                 return
@@ -110,7 +112,7 @@ class Writer:
 
     def forget(self, root_id: str, epoch: int) -> None:
         """Write nothing more to a log."""
-        with self._changed:
+        with self._lock:
             log = self._logs.get(root_id)
             if log is not None and log.epoch == epoch:
                 self._forget(root_id)
@@ -125,7 +127,7 @@ class Writer:
 
     def holds(self, root_id: str, epoch: int | None = None) -> bool:
         """Whether a log is written here, with that epoch."""
-        with self._changed:
+        with self._lock:
             log = self._logs.get(root_id)
             return log is not None and log.error is None and epoch in (None, log.epoch)
 
@@ -133,7 +135,7 @@ class Writer:
 
     def settle(self, root_id: str | None = None, timeout: float | None = None) -> None:
         """Return when what was given to a log, or to all, is on disk; raises why it can't be."""
-        with self._changed:
+        with self._lock:
             if root_id is None:
                 ticket = self._given
             elif (log := self._logs.get(root_id)) is not None:
@@ -147,7 +149,7 @@ class Writer:
     def flush(self, timeout: float | None) -> None:
         """As `settle` for all logs; raises too what was lost to other processes since it was called last."""
         self.settle(None, timeout)
-        with self._changed:
+        with self._lock:
             losses, self._losses = self._losses, []
         if losses:
             error = _again(losses[0])
@@ -157,7 +159,7 @@ class Writer:
 
     def when_written(self, root_id: str, notify: Notify) -> None:
         """Call ``notify`` when what was given to a log is on disk, or can't be."""
-        with self._changed:
+        with self._lock:
             log = self._logs.get(root_id)
             error = None if log is None else log.error
             if log is not None and error is None and log.ticket > self._written:
@@ -168,12 +170,12 @@ class Writer:
 
     def shut(self) -> None:
         """Take nothing more."""
-        with self._changed:
+        with self._lock:
             self._shut = True
 
     def close(self) -> None:
         """Stop the thread; what is still queued stays unwritten."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
             self._changed.notify_all()
@@ -182,7 +184,7 @@ class Writer:
 
     def held(self) -> list[Log]:
         """The logs that are written here."""
-        with self._changed:
+        with self._lock:
             return [log for log in self._logs.values() if log.error is None]
 
     def _wait(self, ticket: int, timeout: float | None) -> None:
@@ -271,7 +273,7 @@ class Writer:
     # In the thread
 
     def _work(self) -> None:
-        with self._changed:
+        with self._lock:
             while self._is_due():
                 self._write_here()
 
@@ -297,11 +299,11 @@ class Writer:
         tried, ticket = self._tries, self._given
         batches = [log.taken() for log in self._queued]
         self._queued = {}
-        self._changed.release()
+        self._lock.release()
         try:
             failure = self._commit(batches)
         finally:
-            self._changed.acquire()
+            self._lock.acquire()
             self._writing = False
         calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
@@ -327,13 +329,13 @@ class Writer:
         return None
 
     def _tell(self, calls: list[Call]) -> None:
-        self._changed.release()
+        self._lock.release()
         try:
             for notify, error in calls:
                 with suppress(Exception):  # it must not raise; if it does, the others are still to be told
                     notify(error)
         finally:
-            self._changed.acquire()
+            self._lock.acquire()
 
     def _done(self, batches: list[Batch], ticket: int) -> list[Call]:
         self._failure = None
