@@ -21,6 +21,7 @@ from crewbus._fork import generation
 from crewbus._guard import level_outside
 from crewbus._history import History
 from crewbus._manager import BLOCK, ONLY, PluginManager, entry_points, hint, named_by, own_name
+from crewbus._recording import users
 from crewbus._submit import Job
 from crewbus._tasks import inside_async_handler
 from crewbus._work import Work
@@ -322,7 +323,7 @@ class Bus(History):
         finally:
             live_buses.discard(self)
             self._gone.set()
-            if self._store is not None:
+            if self._store is not None and users.leave(self._store):
                 self._store.close()
         if late:
             warnings.warn(
@@ -380,6 +381,7 @@ def _close_all() -> None:
 
 def _forked_all() -> None:
     generation.advance()
+    users.forked()
     _buffer.forked()
     for bus in list(live_buses):
         bus._forked()

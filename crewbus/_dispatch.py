@@ -21,6 +21,7 @@ from crewbus._tree import FREE, ORDERED
 from crewbus.events import Chunk, Envelope, RunCancelled, RunEnded, RunFailed
 from crewbus.exceptions import (
     BusClosedError,
+    CrewbusError,
     EventTypeError,
     UnscopedError,
     UnscopedWarning,
@@ -226,9 +227,9 @@ class Dispatch(Hooks):
             )
             self._record(run, envelope)
             return envelope
-        except Exception:
+        except CrewbusError:
             raise
-        except BaseException:
+        except BaseException:  # a signal handler may raise whatever it likes, wherever it likes
             self._renumber(run)
             raise
 

@@ -35,7 +35,7 @@ from crewbus.events import (
     StepStarted,
     event_type_of,
 )
-from crewbus.exceptions import RecordingError, RedactionError, text_of
+from crewbus.exceptions import CrewbusError, RecordingError, RedactionError, text_of
 
 HOT: Final = (
     "crewbus_emit",
@@ -154,16 +154,21 @@ class Hooks(Faults):
 
     def _not_recorded(self, run: Run, envelope: Envelope, taken: bool, failure: BaseException) -> None:
         """Give the number back, unless another recorder has it, and let the failure reach the emitter."""
-        if not taken and isinstance(failure, Exception):
+        if not taken:
             # Every emission of a recorded tree passes under its lock, so the number is still the last.
             run.tree.numbers = count(envelope.seq)
+            if not isinstance(failure, CrewbusError):
+                self._renumber(run)
         try:
             raise failure
         finally:
             del failure  # or it, its traceback and this frame would hold each other
 
     def _renumber(self, run: Run) -> None:
-        """After an interrupt, have the numbers of a recorded run go on: `Recording` knows from where."""
+        """Have the numbers of a recorded run go on after what a signal handler may have interrupted anywhere.
+
+        `Recording` knows from where.
+        """
         raise NotImplementedError
 
     def _redact(self, run: Run | None, event: Any) -> tuple[Any, Plan]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal, get_args
+from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -55,6 +56,32 @@ class Terms:
     oversized: Oversized = "refuse"
 
 
+class Users:
+    """How many buses use each store: the last one closes it."""
+
+    def __init__(self) -> None:
+        self._counts: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
+        self._lock = threading.RLock()
+
+    def enter(self, store: Store) -> None:
+        """Have one more bus use ``store``."""
+        with self._lock:
+            self._counts[store] = self._counts.get(store, 0) + 1
+
+    def leave(self, store: Store) -> bool:
+        """Have one bus less use ``store``; returns whether it was the last."""
+        with self._lock:
+            self._counts[store] = self._counts.get(store, 1) - 1
+            return self._counts[store] <= 0
+
+    def forked(self) -> None:
+        """In a forked child: nobody holds the lock."""
+        self._lock = threading.RLock()
+
+
+users: Final = Users()
+
+
 class Recording(Calls):
     """Nothing is kept until recording is armed, for the bus or for one run.
 
@@ -84,14 +111,21 @@ class Recording(Calls):
             with self._opening:
                 if self._store is None:
                     url = os.environ.get(STORE) or DEFAULT_STORE
-                    self._store, self._store_url = self._open_store(url), url
+                    opened = self._open_store(url)
+                    users.enter(opened)
+                    self._store, self._store_url = opened, url
         return self._store
+
+    def _let_go_of_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None and users.leave(store):
+            store.close()
 
     def use_store(self, store: Store | str) -> None:
         """Record to ``store``, a `Store` or the URL of one, and read from it, without arming anything.
 
-        The one in use before is flushed and closed. Raises `RecordingError` if none can be opened, if that one can't
-        be flushed, and if another is given while recorded runs are live.
+        The one in use before is flushed, and closed with the last bus that used it. Raises `RecordingError` if none can
+        be opened, if that one can't be flushed, and if another is given while recorded runs are live.
         """
         if store in (self._store, self._store_url):
             return
@@ -102,8 +136,9 @@ class Recording(Calls):
         opened = self._open_store(store) if isinstance(store, str) else store
         if self._store is not None:
             self._store.flush()
-            self._store.close()
+            self._let_go_of_store()
         self._store, self._store_url = opened, store if isinstance(store, str) else None
+        users.enter(opened)
 
     def enable_recording(
         self,

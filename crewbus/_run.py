@@ -265,7 +265,11 @@ class Run(Scope):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.settle_in()
+        try:
+            self.settle_in()
+        except BaseException as error:  # an interrupt
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def retire(self, state: str) -> None:
@@ -300,7 +304,12 @@ class Run(Scope):
         except ReplayMismatch as mismatch:
             self.finish(mismatch)
             raise
-        self.finish(error)
+        try:
+            self.finish(error)
+        except BaseException as interrupt:
+            if not (self.ended or isinstance(interrupt, Exception)):
+                self.finish(interrupt)  # an interrupt may have come before it did anything
+            raise
 
     # Recording
 

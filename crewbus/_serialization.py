@@ -136,9 +136,9 @@ class Codec:
             raise DecodeError(f"{name} version {version}: {_first_line(error)}") from error
 
     def _structure(self, registered: EventType, version: int, raw: Any) -> Any:
-        for older in range(version, registered.version):
-            upgrade = registered.upgrades.get(older)
-            raw = raw if upgrade is None else upgrade(raw)
+        for older in sorted(registered.upgrades):
+            if older >= version:
+                raw = registered.upgrades[older](raw)
         if registered.structure is not None:
             return registered.structure(raw)
         return self._converter.structure(raw, registered.cls)

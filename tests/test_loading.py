@@ -160,9 +160,8 @@ def test_a_plugin_that_takes_long_to_import_is_named(three, monkeypatch):
     monkeypatch.setattr(_manager, "SLOW_IMPORT", -1.0)
     with pytest.warns(PluginWarning) as told:
         assert sorted(loaded()) == ["blue", "green", "red"]
-    assert sorted(str(warning.message).partition(" took ")[0] for warning in told) == [
-        f"plugin '{name}' ({name}-dist 1.5)" for name in ("blue", "green", "red")
-    ]
+    names = {str(warning.message).partition(" took ")[0] for warning in told}
+    assert names >= {f"plugin '{name}' ({name}-dist 1.5)" for name in ("blue", "green", "red")}
     assert "CREWBUS_BLOCK=" in str(told[0].message)
 
 

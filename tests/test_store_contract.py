@@ -49,7 +49,7 @@ class TestModel(DataContract, ForkContract):
 
 # Stores that break it
 
-NOTICED = AssertionError, crewbus.CrewbusError, pytest.fail.Exception
+NOTICED = AssertionError, IndexError, crewbus.CrewbusError, pytest.fail.Exception
 
 
 def parameters(test):

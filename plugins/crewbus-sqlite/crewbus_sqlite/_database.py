@@ -93,6 +93,7 @@ class Database:
         with self._writer.lock, self._explaining():
             connection = self._writer.connection or self._open_writer()
             self._require_there()
+            _end(connection)  # what an interrupt left open
             self._insistently(connection, "BEGIN IMMEDIATE")
             with _transaction(connection):
                 yield connection
@@ -106,13 +107,13 @@ class Database:
             if connection is None:
                 yield None
                 return
-            if connection.in_transaction:  # a signal handler or finaliser reads while its thread does
-                yield connection
-                return
             self._require_same_file()
+            _end(connection)  # what an interrupt left open, or was itself interrupted by a signal handler that reads
             connection.execute("BEGIN")
-            with _transaction(connection):
+            try:
                 yield connection
+            finally:
+                _end(connection)
 
     def close(self) -> None:
         """Close both connections, for good."""
@@ -257,7 +258,12 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        with suppress(sqlite3.Error):
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        _end(connection)
         raise
+
+
+def _end(connection: sqlite3.Connection) -> None:
+    """Undo what was begun, if anything was."""
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
