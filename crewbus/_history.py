@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
 from crewbus._difference import Divergence, first_divergence
 from crewbus._dispatch import now
+from crewbus._export import write_export
 from crewbus._record import Record
 from crewbus._resumption import Resumption
 from crewbus._run import Run, Wanted
@@ -167,6 +169,17 @@ class History(Resumption):
         run.root = run.parent.root if run.parent is not None else run
         run.state = "finished"
         return run
+
+    def export(self, run_id: str, path: str | Path) -> int:
+        """Write what is recorded of a root run to a file, as JSON Lines; returns how many events that is.
+
+        For `crewbus.testing.replayed`, or whatever reads JSON. Raises `RunNotFoundError`, and `CorruptRecordError` for
+        an event that is no JSON.
+        """
+        info = attrs.asdict(self.recorded_run(run_id))
+        del info["id"], info["events"]  # which the first line says anyway
+        with Path(path).open("w", encoding="utf-8") as out:
+            return write_export(out, self.store, run_id, info)
 
     # Comparing
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import time
+from importlib.util import find_spec
 
 import pytest
 from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
@@ -13,7 +14,7 @@ from recorded_helpers import DISKS, found, memory, names, needs_sqlite, sqlite, 
 
 import crewbus
 from crewbus._export import write_export
-from crewbus.testing import replayed
+from crewbus.testing import _replayed, replayed
 
 
 @pytest.fixture(params=DISKS)
@@ -26,6 +27,18 @@ def bus():
     with quiet_bus() as bus:
         bus.enable_recording(crewbus.MemoryStore())
         yield bus
+
+
+@pytest.fixture(autouse=True)
+def sqlite_is_plugged_in(monkeypatch):
+    """Where crewbus-sqlite is not installed its plugin is given to the buses of `replayed`."""
+    if find_spec("crewbus_sqlite"):
+        from crewbus_sqlite import _plugin
+
+        def plugged(**_):
+            return crewbus.Bus(plugins=[("sqlite", _plugin)], entry_points=False)
+
+        monkeypatch.setattr(_replayed, "Bus", plugged)
 
 
 def finish(bus, run_id, **options):

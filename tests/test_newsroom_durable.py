@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("crewbus_sqlite", reason="needs crewbus-sqlite: pip install ./plugins/crewbus-sqlite")
+sqlite = pytest.importorskip("crewbus_sqlite", reason="needs crewbus-sqlite: pip install ./plugins/crewbus-sqlite")
+PLUGIN = Path(sqlite.__file__).parents[1]
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 DRIVER = """
     import asyncio, json, os, signal, sys
-    sys.path.insert(0, sys.argv[1])
+    sys.path[:0] = sys.argv[1:]
     import crewbus, newsroom
     from crewbus_sqlite import SQLiteStore
 
@@ -76,7 +77,7 @@ DRIVER = """
 @pytest.fixture(scope="module")
 def carry_out():
     """Carries out the newsroom in a process of its own, forked from one that has loaded all it needs."""
-    command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(EXAMPLES)]
+    command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(EXAMPLES), str(PLUGIN)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
 
         def order(path: Path, calls: Path, resume: bool = False, die_at: int = -1) -> dict:
