@@ -135,10 +135,9 @@ class Step(Attempt):
             self._undo()
 
     def _take_back(self, reason: str) -> None:
+        since, parents = self.bus._loose_in(self)
         with self.base.lock:
             self.failed = True
-            since = max(self.since, self.finished_at + 1)
-            parents = tuple(self.opened)
             self._undo()
         self.bus._turn(self, Retracted(since, reason, parents), ENDS)
 

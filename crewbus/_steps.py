@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,14 +13,16 @@ from crewbus._context import call_on, running_loop, settle, strand
 from crewbus._declared import Declared
 from crewbus._entities import entities
 from crewbus._log import Base, Draft
+from crewbus._record import Record
 from crewbus._recording import Recording
 from crewbus._run import Run
 from crewbus._scope import WITHIN, Scope
 from crewbus._serialization import Written
 from crewbus._step import NO_BASE, Step, identity_of, path_of
+from crewbus._story import read_story
 from crewbus._tracking import Tracked
 from crewbus.events import CheckpointSaved, EntitySaved, Envelope, StepFinished, StepStarted, event_type_of
-from crewbus.exceptions import DecodeError, InputError, StepError
+from crewbus.exceptions import CrewbusError, DecodeError, InputError, StepError
 
 if TYPE_CHECKING:
     from crewbus._handlers import Plan
@@ -165,6 +168,20 @@ class Steps(Recording):
                 if asked.step.well:
                     log.replay.succeeded(asked.step)
                 log.replay.ended(asked.step)
+
+    def _loose_in(self, step: Step) -> tuple[int, tuple[str, ...]]:
+        """From which number on what is taken back of a step that fails, and the parents of that.
+
+        It is what a resume would take back if it had been left open: see `Place.beyond`.
+        """
+        run = step.run
+        if run is not None and run.tree.log is not None:
+            record = Record(self.store, run.root.id, run.root.id, self.decode)
+            with suppress(CrewbusError):  # a store that fails; whoever emits is told
+                place = read_story(record.landmarks(step.since - 2)).steps.get(step.event.identity)
+                if place is not None:
+                    return place.boundary + 1, tuple(place.beyond())
+        return max(step.since, step.finished_at + 1), tuple(step.opened)
 
     def _refuse_rest(self, scope: Run | Step) -> None:
         """Raise `ReplayMismatch` if a resumed run or step ends well and has not asked for all that is recorded."""

@@ -107,6 +107,21 @@ class Place(Span):
         for identity in since:
             self.forget(identity)
 
+    def stands(self, boundary: int) -> bool:
+        """Whether it is told again as a whole, or its result is recorded, where it is in a place of this boundary."""
+        return self.well if self.step is not None else self.is_kept(boundary)
+
+    def beyond(self) -> Iterator[str]:
+        """The parents of what was emitted in it beyond its boundary; places that go on have boundaries of their own."""
+        boundary = self.boundary
+        yield from self.ids
+        for span in self.calls:
+            if not span.is_kept(boundary):
+                yield from span.ids
+        for inner in self.places:
+            if inner.start > boundary and not inner.stands(boundary) and (inner.step is not None or inner.well):
+                yield from inner.parents()
+
     def everything(self) -> Iterator[str]:
         """The ids of all that opened in it, itself included."""
         yield from self.ids
@@ -291,21 +306,18 @@ class Story:
         boundary = place.boundary
         place.end = None
         self.going_on.append(place)
-        beyond = list(place.ids)
-        for span in place.calls:
-            if not span.is_kept(boundary):
-                beyond += span.ids
+        beyond = tuple(place.beyond())
         for inner in place.places:
-            if inner.is_kept(boundary) if inner.step is None else inner.well:
+            if inner.stands(boundary):
                 self._find_failed(inner)
             elif inner.start > boundary and (inner.step is not None or inner.well):
-                beyond += inner.parents()
+                continue  # it is beyond
             elif inner.step is not None and not inner.done:
                 taken.append(Retraction(inner.start, tuple(inner.parents()), f"{inner.describe()} is made anew"))
             else:
                 self._settle(inner, last, taken)
         if last > boundary:
-            taken.append(Retraction(boundary + 1, tuple(beyond), f"{place.describe()} goes on from before this"))
+            taken.append(Retraction(boundary + 1, beyond, f"{place.describe()} goes on from before this"))
 
     def _find_failed(self, place: Place) -> None:
         """Have the steps that failed in what is repeated go on: they are tried again."""

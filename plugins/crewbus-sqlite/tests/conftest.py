@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Last, so that what is installed comes first: where a process that a test spawns finds that test's module.
+sys.path.append(str(Path(__file__).resolve().parents[3]))
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 if find_spec("crewbus_sqlite") is None:
