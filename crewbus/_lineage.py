@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from functools import lru_cache
 from typing import Final
 
@@ -40,10 +41,12 @@ class Lineage:
         self._ancestors = frozenset(store.lineage(root_id))
         self._shared: list[tuple[str, int]] = []
         """The fork itself and those that it descends from, the oldest first, each with the last number it shares."""
+        last = sys.maxsize
         for fork_id in (root_id, *store.lineage(root_id)):
             parent_at = store.info(fork_id).parent_at if self._ancestors else None
             if parent_at is not None:
-                self._shared.insert(0, (fork_id, parent_at))
+                last = min(last, parent_at)  # a fork may be made of what the other itself shares
+                self._shared.insert(0, (fork_id, last))
 
     def __bool__(self) -> bool:
         return bool(self._ancestors)

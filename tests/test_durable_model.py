@@ -394,7 +394,7 @@ def test_the_memory_store_does_as_the_model() -> None:
     run_state_machine_as_test(MemoryMachine, settings=seldom)
 
 
-def wander(machine: Machine, rng: random.Random, forks: bool) -> None:
+def wander(machine: Machine, rng: random.Random) -> None:
     """Many crashes of one run and of its forks, until all have finished."""
 
     def session() -> dict[str, Any]:
@@ -410,7 +410,7 @@ def wander(machine: Machine, rng: random.Random, forks: bool) -> None:
         machine.resume(rng.randrange(4), **session())
         if machine.shelf.runs and rng.random() < 0.2:
             machine.resume_from_a_checkpoint(rng.randrange(4), rng.randrange(4), **session())
-        if forks and machine.shelf.runs and rng.random() < 0.2:
+        if machine.shelf.runs and rng.random() < 0.2:
             machine.fork(rng.randrange(4), rng.choice([None, 0, 1]))
         machine.follow(rng.choice([None, 1, 2]))
     for _ in range(20):
@@ -424,13 +424,13 @@ def wander(machine: Machine, rng: random.Random, forks: bool) -> None:
 @pytest.mark.parametrize("machine", [ModelMachine, MemoryMachine])
 def test_many_crashes_end_as_if_nothing_had_happened(machine: type[Machine]) -> None:
     for seed in range(10):
-        wander(machine(), random.Random(seed), forks=machine is ModelMachine)
+        wander(machine(), random.Random(seed))
 
 
 @pytest.mark.slow
 def test_many_more_crashes_end_as_if_nothing_had_happened() -> None:
     for seed in range(10, 60):
-        wander(MemoryMachine(), random.Random(seed), forks=False)
+        wander(MemoryMachine(), random.Random(seed))
 
 
 @pytest.mark.slow

@@ -404,3 +404,32 @@ def test_runs_at_once_may_take_turns_differently(bus):
                 with bus.run(part) as inner:
                     inner.chunk(part)
     assert bus.diff("one", "two") is None
+
+
+# Forks of forks
+
+
+def test_a_fork_of_what_a_fork_shares_does_no_step_twice(disk):
+    done = []
+
+    def play(run, last=lambda: None):
+        for name in "abc":
+            run.step(name, lambda name=name: done.append(name) or name)
+            run.checkpoint(f"after {name}")
+            if name == "b":
+                last()
+
+    with disk.bus() as bus, bus.run(id="parent") as run:
+        play(run)
+    with disk.bus() as bus:
+        first = bus.fork("parent", at="after c")
+        second = bus.fork(first, at="after a")  # of what the first one shares itself
+        done.clear()
+        with bus.resume(second) as run:
+            play(run, disk.crash)
+    with disk.bus() as bus:
+        with bus.resume(second) as run:
+            play(run)
+        assert done == ["b", "c"]
+        assert [one.seq for one in bus.record_of(second)] == list(range(len(list(bus.record_of(second)))))
+        assert {one.run_id for one in bus.record_of(second)} == {second}
