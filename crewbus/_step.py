@@ -35,7 +35,7 @@ class Step(Attempt):
     steps in it did that had finished.
     """
 
-    __slots__ = ("_draft", "_written", "base_key", "event", "finished_at", "recorded", "strand", "well")
+    __slots__ = ("_draft", "_written", "base_key", "event", "finished_at", "recorded", "started_at", "strand", "well")
 
     def __init__(self, of: Scope, event: StepStarted, base: Base = NO_BASE, draft: Draft | None = None) -> None:
         super().__init__(of, None)
@@ -46,6 +46,8 @@ class Step(Attempt):
         """The number of the last step that finished in it."""
         self.recorded: Place | None = None
         """What the record of a resumed run has of it, where it was left open or failed."""
+        self.started_at = -1
+        """The number of its start."""
         self.well = False
         """Whether it has ended with a result."""
         self.strand = 0
@@ -87,6 +89,7 @@ class Step(Attempt):
         """Be opened or ended by ``envelope``; called under the lock."""
         if turn != ENDS:
             super().turn(turn, envelope)
+            self.started_at = envelope.seq
             if self.recorded is not None and turn == OPENS:
                 self.since = self.recorded.start + 1
                 self.opened += self.recorded.everything()

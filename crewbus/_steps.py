@@ -178,7 +178,8 @@ class Steps(Recording):
         if run is not None and run.tree.log is not None:
             record = Record(self.store, run.root.id, run.root.id, self.decode)
             with suppress(CrewbusError):  # a store that fails; whoever emits is told
-                place = read_story(record.landmarks(step.since - 2)).steps.get(step.event.identity)
+                # What it did before it was taken up here, the resume has seen to.
+                place = read_story(record.landmarks(step.started_at - 1)).steps.get(step.event.identity)
                 if place is not None:
                     return place.boundary + 1, tuple(place.beyond())
         return max(step.since, step.finished_at + 1), tuple(step.opened)
