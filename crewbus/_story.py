@@ -49,6 +49,11 @@ class Span:
     path: tuple[str, ...] = ()
     """Its name, behind those of the calls around it in the same place."""
 
+    def reopen(self, since: int) -> None:
+        """Have it not ended, if it did so at this number or later: that was taken back."""
+        if self.end is not None and self.end >= since:
+            self.end, self.well = None, False
+
     def is_kept(self, boundary: int) -> bool:
         """Whether it is told again when the run is resumed, rather than made anew."""
         return self.end is not None and self.start < boundary and (self.well or self.end < boundary)
@@ -253,9 +258,11 @@ class Story:
             self._void_since(self.root, event.since)
         for parent in event.parents:
             place, span = self._owners.get(parent, (None, None))
-            if place is None or span is None or parent != span.ids[0] or span.start < event.since:
+            if place is None or span is None or parent != span.ids[0]:
                 continue
-            if isinstance(span, Place):
+            if span.start < event.since:
+                span.reopen(event.since)
+            elif isinstance(span, Place):
                 self._let_go(span)
             else:
                 place.calls.pop(span, None)

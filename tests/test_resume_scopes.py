@@ -318,3 +318,24 @@ def test_steps_of_a_resumed_run_in_another_thread_are_found(disk):
             play(bus)
         assert len(found(bus, "run", StepStarted)) == 2
     assert calls == ["a", "b"]
+
+
+def test_a_call_that_failed_is_made_again_after_a_second_crash_too(disk):
+    def play(run, fails=False, last=lambda: None):
+        with run.bus.call("model"):
+            run.step("a", lambda: run.bus.chunk("a ") and "a")
+            if fails:
+                raise ValueError("no answer")
+            run.bus.chunk("one ")
+            run.step("b", lambda: run.bus.chunk("b ") and "b")
+            last()
+            run.bus.chunk("two ")
+
+    with disk.bus() as bus, pytest.raises(ValueError, match="no answer"), bus.run(id="run") as run:
+        play(run, fails=True)
+    with disk.bus() as bus, bus.resume("run") as run:
+        play(run, last=disk.crash)
+    with disk.bus() as bus:
+        with bus.resume("run") as run:
+            play(run)
+        assert text_of(bus, "run") == "a one b two "
