@@ -386,10 +386,12 @@ often = settings(max_examples=200, stateful_step_count=15, deadline=None, derand
 seldom = settings(often, max_examples=60, stateful_step_count=10)
 
 
+@pytest.mark.heavy
 def test_the_model_holds() -> None:
     run_state_machine_as_test(ModelMachine, settings=often)
 
 
+@pytest.mark.heavy
 def test_the_memory_store_does_as_the_model() -> None:
     run_state_machine_as_test(MemoryMachine, settings=seldom)
 
@@ -421,6 +423,7 @@ def wander(machine: Machine, rng: random.Random) -> None:
     machine.teardown()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("machine", [ModelMachine, MemoryMachine])
 def test_many_crashes_end_as_if_nothing_had_happened(machine: type[Machine]) -> None:
     for seed in range(10):
@@ -439,6 +442,7 @@ def test_examples_that_nobody_has_seen(machine: type[Machine]) -> None:
     run_state_machine_as_test(machine, settings=settings(seldom, max_examples=500, derandomize=False))
 
 
+@pytest.mark.heavy
 def test_sqlite_does_as_the_model(tmp_path: Path) -> None:
     sqlite = pytest.importorskip("crewbus_sqlite", reason="crewbus-sqlite is not installed")
     opened: list[crewbus.Store] = []

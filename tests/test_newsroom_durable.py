@@ -14,6 +14,8 @@ import pytest
 sqlite = pytest.importorskip("crewbus_sqlite", reason="needs crewbus-sqlite: pip install ./plugins/crewbus-sqlite")
 PLUGIN = Path(sqlite.__file__).parents[1]
 
+pytestmark = pytest.mark.heavy
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 DRIVER = """

@@ -437,6 +437,7 @@ def undisturbed(name: str) -> tuple[Any, int]:
     return service.results["r"], len(service.numbers("r"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_promise_05_a_crash_between_any_two_events_changes_nothing(name: str, store: crewbus.Store) -> None:
     expected, events = undisturbed(name)
@@ -453,6 +454,7 @@ def test_promise_05_a_crash_between_any_two_events_changes_nothing(name: str, st
         store.drop("r")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_promise_05_a_second_crash_changes_nothing(name: str) -> None:
     expected, events = undisturbed(name)
@@ -463,6 +465,7 @@ def test_promise_05_a_second_crash_changes_nothing(name: str) -> None:
         assert_as_if_nothing_had_happened(service, name, expected)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_promise_05_a_consumer_that_comes_and_goes_has_each_frame_once(name: str, store: crewbus.Store) -> None:
     _, events = undisturbed(name)
