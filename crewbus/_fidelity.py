@@ -43,7 +43,7 @@ def is_exact(annotation: Any, seen: set[Any], top: bool = False) -> bool:
         return True
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return all(type(member.value) in (int, str) for member in annotation)
-    if isinstance(annotation, type) and _is_declared(annotation):
+    if isinstance(annotation, type) and is_declared(annotation):
         if annotation.__subclasses__() and not top:
             return False  # a value may be of one of those, with fields of its own
         if annotation in seen and not top:
@@ -63,7 +63,8 @@ def is_exact(annotation: Any, seen: set[Any], top: bool = False) -> bool:
     return False
 
 
-def _is_declared(cls: type) -> bool:
+def is_declared(cls: type) -> bool:
+    """Whether its fields are declared: an attrs class or a dataclass."""
     return attrs.has(cls) or hasattr(cls, "__dataclass_fields__")
 
 
@@ -83,7 +84,7 @@ def is_same(one: Any, other: Any) -> bool:
         )
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(is_same, one, other))
-    if _is_declared(type(one)):
+    if is_declared(type(one)):
         return all(is_same(getattr(one, name), getattr(other, name)) for name, _ in fields_of(type(one)))
     return bool(one == other or (one != one and other != other))
 

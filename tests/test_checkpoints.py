@@ -8,23 +8,11 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import TIMEOUT, Noted, in_thread, quiet_bus
-from recorded_helpers import DISKS, found, names, steps, text_of
+from helpers import TIMEOUT, Noted, in_thread
+from recorded_helpers import found, names, steps, text_of
 
 import crewbus
 from crewbus import CheckpointSaved, EntitySaved, Retracted, RunResumed
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
 
 
 @attrs.define(eq=False)
@@ -41,7 +29,14 @@ class Memory:
     notes: dict[str, Any] = attrs.field(factory=dict)
 
 
+@attrs.define(eq=False)
+class Unset:
+    given: int
+    later: list[str] = attrs.field(init=False)
+
+
 crewbus.register_entity(Crew, name="tests.checkpoints.Crew")
+crewbus.register_entity(Unset, name="tests.checkpoints.Unset")
 crewbus.register_entity(Memory, name="tests.checkpoints.Memory")
 
 
@@ -236,6 +231,22 @@ def test_an_entity_may_be_changed_by_others_while_it_is_saved(bus, kind):
     kept = bus.checkpoints("run")
     assert len(kept) == 40
     assert all(type(one.entity("shared")) is kind for one in kept)
+
+
+def test_an_entity_that_contains_itself_is_refused_by_name(bus):
+    memory = Memory()
+    memory.items.append(memory.items)
+    with bus.run() as run:
+        run.track("memory", memory)
+        with pytest.raises(crewbus.UnserializableError, match="entity 'memory'"):
+            run.checkpoint("x")
+
+
+def test_an_entity_that_lacks_a_field_is_refused_by_name(bus):
+    with bus.run() as run:
+        run.track("unset", Unset(1))
+        with pytest.raises(crewbus.UnserializableError, match=r"entity 'unset': .*'later'"):
+            run.checkpoint("x")
 
 
 @pytest.mark.usefixtures("often")
