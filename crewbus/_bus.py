@@ -323,8 +323,8 @@ class Bus(History):
         finally:
             live_buses.discard(self)
             self._gone.set()
-            if self._store is not None and users.leave(self._store):
-                self._store.close()
+            if self._store is not None:
+                users.leave(self._store)
         if late:
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=level_outside()

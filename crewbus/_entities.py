@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from crewbus._registry import Registry, Unstructure, Upgrades
+from crewbus._registry import EventType, Registry, Unstructure, Upgrades
+from crewbus.events import event_type_or_none, find_event_type
 
 C = TypeVar("C", bound=type)
 
@@ -29,3 +30,13 @@ def register_entity(
     """
     entities.register(cls, name, version, structure, unstructure, subclasses, upgrades)
     return cls
+
+
+def type_of_value(cls: type) -> EventType | None:
+    """As what instances of ``cls`` are written: an entity type, or else an event type; None where it is neither."""
+    return entities.find_class(cls) or event_type_or_none(cls)
+
+
+def find_type(name: str) -> EventType | None:
+    """The entity type registered under ``name``, or else the event type; None where there is neither."""
+    return entities.find(name) or find_event_type(name)

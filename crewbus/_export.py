@@ -55,17 +55,16 @@ class Branch:
         return nested
 
     def _adopt(self, stored: StoredEvent) -> StoredEvent:
-        data, own, seq = stored.data, self._lineage, stored.seq
+        data, lineage, seq = stored.data, self._lineage, stored.seq
         if stored.name in ("crewbus.RunStarted", "crewbus.Retracted"):
             event = _event_of(stored)
             if isinstance(event, dict):
                 if isinstance(event.get("parent_run"), str):
-                    event["parent_run"] = own.run_id(event["parent_run"], seq)
+                    event["parent_run"] = lineage.run_id(event["parent_run"], seq)
                 if isinstance(event.get("parents"), list):
-                    event["parents"] = [own.envelope_id(str(parent), seq) for parent in event["parents"]]
+                    event["parents"] = [lineage.envelope_id(str(parent), seq) for parent in event["parents"]]
                 data = _dump(event).encode()
-        parent = None if stored.parent is None else own.envelope_id(stored.parent, seq)
-        return stored._replace(run_id=own.run_id(stored.run_id, seq), parent=parent, data=data)
+        return lineage.own(stored)._replace(data=data)
 
 
 @attrs.frozen

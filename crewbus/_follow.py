@@ -163,7 +163,7 @@ class Follower:
                 frames.append(frame)
                 if len(frames) == _BATCH:
                     break
-        if frames and self._is_last(frames[-1]):
+        if frames and isinstance(frames[-1].event, RunEnded):  # which concerns it only if it is the last
             self._ended = True
         elif self._after == before and not info.alive:
             self._ended = True

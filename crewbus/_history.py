@@ -177,8 +177,8 @@ class History(Resumption):
         an event that is no JSON.
         """
         info = attrs.asdict(self.recorded_run(run_id))
-        del info["id"], info["events"]  # which the first line says anyway
-        with Path(path).open("w", encoding="utf-8") as out:
+        del info["id"]  # which the format calls the run
+        with Path(path).open("w", encoding="utf-8", newline="\n") as out:
             return write_export(out, self.store, run_id, info)
 
     # Comparing

@@ -8,7 +8,7 @@ import sys
 from functools import lru_cache
 from typing import Final
 
-from crewbus.abc import Store
+from crewbus.abc import Store, StoredEvent
 
 _GENERATED: Final = re.compile("[0-9a-f]{28}")
 
@@ -38,12 +38,13 @@ class Lineage:
 
     def __init__(self, store: Store, root_id: str) -> None:
         self.root_id = root_id
-        self._ancestors = frozenset(store.lineage(root_id))
+        ancestors = store.lineage(root_id)
+        self._ancestors = frozenset(ancestors)
         self._shared: list[tuple[str, int]] = []
         """The fork itself and those that it descends from, the oldest first, each with the last number it shares."""
         last = sys.maxsize
-        for fork_id in (root_id, *store.lineage(root_id)):
-            parent_at = store.info(fork_id).parent_at if self._ancestors else None
+        for fork_id in (root_id, *ancestors) if ancestors else ():
+            parent_at = store.info(fork_id).parent_at
             if parent_at is not None:
                 last = min(last, parent_at)  # a fork may be made of what the other itself shares
                 self._shared.insert(0, (fork_id, last))
@@ -55,6 +56,13 @@ class Lineage:
     def shared(self) -> int:
         """The number of the last event that is shared; -1 where there is none."""
         return self._shared[-1][1] if self._shared else -1
+
+    def own(self, stored: StoredEvent) -> StoredEvent:
+        """An event with the ids that it has in this record."""
+        if not self:
+            return stored
+        parent = None if stored.parent is None else self.envelope_id(stored.parent, stored.seq)
+        return stored._replace(run_id=self.run_id(stored.run_id, stored.seq), parent=parent)
 
     def run_id(self, run_id: str, seq: int) -> str:
         """The id of the run that an event of this number names."""

@@ -92,10 +92,9 @@ class Ordinals:
             if not free:
                 del self._free[base]
             return ordinal, draft
-        path, *step = base
-        there = self._next.setdefault(path, {})
-        ordinal = there.get((step[0], step[1]), 0)
-        there[step[0], step[1]] = ordinal + 1
+        there = self._next.setdefault(base[0], {})
+        ordinal = there.get(base[1:], 0)
+        there[base[1:]] = ordinal + 1
         return ordinal, None
 
     def give_back(self, base: Base, ordinal: int, draft: Draft | None = None) -> None:

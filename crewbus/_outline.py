@@ -10,10 +10,9 @@ import pathlib
 import uuid
 from typing import Any, Final
 
-from crewbus._entities import entities
+from crewbus._entities import type_of_value
 from crewbus._fidelity import LONGEST_INT, fields_of
 from crewbus._registry import qualified
-from crewbus.events import event_type_or_none
 
 _TEXTUAL: Final = (dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, pathlib.PurePath, complex)
 
@@ -39,7 +38,7 @@ def outline(value: Any) -> Any:
 
 def _label(cls: type) -> str:
     # Without the module, which is another one where the same file is run and where it is imported.
-    registered = entities.find_class(cls) or event_type_or_none(cls)
+    registered = type_of_value(cls)
     return registered.name if registered is not None else cls.__qualname__
 
 
@@ -56,7 +55,7 @@ def _inside(value: Any) -> Any:
         return str(value)
     if hasattr(type(value), "__attrs_attrs__") or hasattr(type(value), "__dataclass_fields__"):
         return {name: outline(getattr(value, name, None)) for name, _ in fields_of(type(value))}
-    registered = entities.find_class(type(value)) or event_type_or_none(type(value))
+    registered = type_of_value(type(value))
     if registered is not None and registered.unstructure is not None:
         return outline(registered.unstructure(value))
     raise OpaqueError(qualified(type(value)))

@@ -88,12 +88,7 @@ class Record:
         return Lineage(self._store, self.root_id)
 
     def _own(self, events: Iterable[StoredEvent]) -> Iterator[StoredEvent]:
-        return map(self._as_own, events) if self._lineage else iter(events)
-
-    def _as_own(self, stored: StoredEvent) -> StoredEvent:
-        lineage, seq = self._lineage, stored.seq
-        parent = None if stored.parent is None else lineage.envelope_id(stored.parent, seq)
-        return stored._replace(run_id=lineage.run_id(stored.run_id, seq), parent=parent)
+        return map(self._lineage.own, events) if self._lineage else iter(events)
 
     def roots(self) -> list[Envelope]:
         """The envelopes whose parent is not in this record: the start of its run."""

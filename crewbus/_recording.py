@@ -68,11 +68,12 @@ class Users:
         with self._lock:
             self._counts[store] = self._counts.get(store, 0) + 1
 
-    def leave(self, store: Store) -> bool:
-        """Have one bus less use ``store``; returns whether it was the last."""
+    def leave(self, store: Store) -> None:
+        """Have one bus less use ``store``, and close it if that was the last."""
         with self._lock:
-            self._counts[store] = self._counts.get(store, 1) - 1
-            return self._counts[store] <= 0
+            self._counts[store] = left = self._counts.get(store, 1) - 1
+        if left <= 0:
+            store.close()
 
     def forked(self) -> None:
         """In a forked child: nobody holds the lock."""
@@ -116,11 +117,6 @@ class Recording(Calls):
                     self._store, self._store_url = opened, url
         return self._store
 
-    def _let_go_of_store(self) -> None:
-        store, self._store = self._store, None
-        if store is not None and users.leave(store):
-            store.close()
-
     def use_store(self, store: Store | str) -> None:
         """Record to ``store``, a `Store` or the URL of one, and read from it, without arming anything.
 
@@ -134,9 +130,11 @@ class Recording(Calls):
         if recorded:
             raise RecordingError(f"live runs record to another store until they end: {', '.join(recorded[:3])}")
         opened = self._open_store(store) if isinstance(store, str) else store
-        if self._store is not None:
-            self._store.flush()
-            self._let_go_of_store()
+        before = self._store
+        if before is not None:
+            before.flush()
+            self._store = None
+            users.leave(before)
         self._store, self._store_url = opened, store if isinstance(store, str) else None
         users.enter(opened)
 
@@ -184,9 +182,11 @@ class Recording(Calls):
 
     def _refuse_recorded(self, run: Run) -> None:
         """Raise `RunIdInUseError` if a run of that id is recorded, unless a resumed run makes it anew."""
-        root = self._store.root_of(run.id) if self._store is not None else None
-        anew = run.epoch > 0 and root in (run.root.id, *self.store.lineage(run.root.id))
-        if root is not None and not anew:
+        store = self._store
+        root = store.root_of(run.id) if store is not None else None
+        if store is None or root is None:
+            return
+        if run.epoch == 0 or root not in (run.root.id, *store.lineage(run.root.id)):
             raise RunIdInUseError(f"run {run.id} is recorded already: choose another id")
 
     def disable_recording(self) -> None:

@@ -25,7 +25,6 @@ from crewbus.events import (
     RunResumed,
     RunStarted,
     StepFinished,
-    StepStarted,
 )
 from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeldError, RunNotFoundError, StepError
 
@@ -97,9 +96,9 @@ class Resumption(Runs):
         found = self._look_within_depth(store, before, run.at)  # what can't be resumed is left as it is
         epoch = store.acquire(run.id)
         try:
-            now_last = store.info(run.id).last
-            if (epoch, now_last) != (before.epoch + 1, before.last):  # somebody went on with it meanwhile
-                found = self._look_within_depth(store, store.info(run.id), run.at)
+            after = store.info(run.id)
+            if (epoch, after.last) != (before.epoch + 1, before.last):  # somebody went on with it meanwhile
+                found = self._look_within_depth(store, after, run.at)
             resumed, retractions = self._restore(run, found, epoch)
             self._admit(run, sinks, known=True)
             try:
@@ -224,26 +223,20 @@ class Resumption(Runs):
 
 
 def _one_step(story: Story, edit: str) -> tuple[Place, int]:
-    found = []
+    found, names = [], set()
     for identity, end in story.results.items():
         place = story.steps[identity]
-        step: StepStarted | None = place.step
-        if step is not None and edit in (step.name, f"{step.name}[{step.key}]"):
+        assert place.step is not None
+        full = f"{place.step.name}[{place.step.key}]"
+        names.add(full)
+        if edit in (place.step.name, full):
             found.append((place, end))
     if len(found) == 1:
         return found[0]
-    names = sorted(
-        {
-            f"{place.step.name}[{place.step.key}]"
-            for place in map(story.steps.get, story.results)
-            if place and place.step
-        }
-    )
+    some = sorted(names)[:10]
     if not found:
-        raise StepError(
-            f"edit {edit!r}: no step of that name has finished; there are {', '.join(names[:10]) or 'none'}"
-        )
-    raise StepError(f"edit {edit!r}: {len(found)} steps bear that name; name one as {' or '.join(names[:10])}")
+        raise StepError(f"edit {edit!r}: no step of that name has finished; there are {', '.join(some) or 'none'}")
+    raise StepError(f"edit {edit!r}: {len(found)} steps bear that name; name one as {' or '.join(some)}")
 
 
 def _position(record: Record, name: str) -> int:

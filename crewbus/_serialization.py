@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from crewbus._entities import entities
+from crewbus._entities import entities, find_type, type_of_value
 from crewbus._fidelity import fields_of, flaw, is_exact, is_same
 from crewbus._registry import EventType
-from crewbus.events import UnknownEvent, event_type_of, event_type_or_none, find_event_type
+from crewbus.events import UnknownEvent, event_type_of, find_event_type
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Codec:
         It is read by its type where that is registered, as plain JSON where that gives back the same, or else by
         ``annotation`` (``Any``: there is none).
         """
-        registered = entities.find_class(type(value)) or event_type_or_none(type(value))
+        registered = type_of_value(type(value))
         if registered is not None:
             return Written(json.loads(self._encode(registered, value)), registered.name, registered.version)
         fault = flaw(value, "result")
@@ -125,7 +125,7 @@ class Codec:
                 return data
             if name == BY_ANNOTATION:
                 return self._converter.structure(data, annotation)
-            registered = entities.find(name) or find_event_type(name)
+            registered = find_type(name)
             if registered is None or registered.version < version:
                 known = "not registered" if registered is None else f"registered as version {registered.version}"
                 raise DecodeError(f"{name} version {version} is {known} here")

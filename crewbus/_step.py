@@ -92,7 +92,7 @@ class Step(Attempt):
             self.started_at = envelope.seq
             if self.recorded is not None and turn == OPENS:
                 self.since = self.recorded.start + 1
-                self.opened += self.recorded.everything()
+                self.opened += self.recorded.parents(of_all=True)
                 self.finished_at = max(self.finished_at, self.recorded.boundary)
         elif isinstance(envelope.event, StepFinished):
             self._has_finished(envelope.seq)
@@ -112,7 +112,7 @@ class Step(Attempt):
         """Have finished as recorded, without being called; called under the lock."""
         self._has_finished(recorded.end if recorded.end is not None else -1)
         for attempt in self.of.attempts:
-            attempt.opened += recorded.everything()
+            attempt.opened += recorded.parents(of_all=True)
 
     def give(self, written: Written) -> None:
         """Have it end with this result."""

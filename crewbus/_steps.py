@@ -12,13 +12,13 @@ from crewbus._callables import is_text
 from crewbus._context import call_on, running_loop, settle, strand
 from crewbus._declared import Declared
 from crewbus._entities import entities
-from crewbus._log import Base, Draft
+from crewbus._log import Draft
 from crewbus._record import Record
 from crewbus._recording import Recording
 from crewbus._run import Run
 from crewbus._scope import WITHIN, Scope
 from crewbus._serialization import Written
-from crewbus._step import NO_BASE, Step, identity_of, path_of
+from crewbus._step import Step, identity_of, path_of
 from crewbus._story import read_story
 from crewbus._tracking import Tracked
 from crewbus.events import CheckpointSaved, EntitySaved, Envelope, StepFinished, StepStarted, event_type_of
@@ -33,7 +33,6 @@ class Asked(NamedTuple):
     """A step that was asked for: what it is, and where its result is recorded, if it is."""
 
     step: Step
-    base: Base
     found: int | None = None
     opaque: bool = False
 
@@ -97,7 +96,7 @@ class Steps(Recording):
             run.check()
         log = run.tree.log
         if log is None:
-            return Asked(Step(scope, StepStarted(declared.name)), NO_BASE)
+            return Asked(Step(scope, StepStarted(declared.name)))
         key = declared.key(args, kwargs)
         place = scope.place
         base = (path_of(place), declared.name, key.text)
@@ -120,7 +119,7 @@ class Steps(Recording):
                 raise
             if key.opaque and found is None:
                 log.busy.add(base)
-        return Asked(step, base, found, bool(key.opaque))
+        return Asked(step, found, bool(key.opaque))
 
     @staticmethod
     def _find(log: Log, step: Step, draft: Draft | None) -> int | None:
@@ -163,7 +162,7 @@ class Steps(Recording):
             return
         with run.tree.lock:
             if asked.opaque:
-                log.busy.discard(asked.base)
+                log.busy.discard(asked.step.base_key)
             if log.replay is not None:
                 if asked.step.well:
                     log.replay.succeeded(asked.step)

@@ -116,6 +116,10 @@ class Place(Span):
         """Whether it is told again as a whole, or its result is recorded, where it is in a place of this boundary."""
         return self.well if self.step is not None else self.is_kept(boundary)
 
+    def is_beyond(self, boundary: int) -> bool:
+        """Whether it began behind this boundary of the place around it, and does not go on by itself."""
+        return self.start > boundary and (self.step is not None or self.well)
+
     def beyond(self) -> Iterator[str]:
         """The parents of what was emitted in it beyond its boundary; places that go on have boundaries of their own."""
         boundary = self.boundary
@@ -124,25 +128,17 @@ class Place(Span):
             if not span.is_kept(boundary):
                 yield from span.ids
         for inner in self.places:
-            if inner.start > boundary and not inner.stands(boundary) and (inner.step is not None or inner.well):
+            if inner.is_beyond(boundary) and not inner.stands(boundary):
                 yield from inner.parents()
 
-    def everything(self) -> Iterator[str]:
-        """The ids of all that opened in it, itself included."""
+    def parents(self, *, of_all: bool = False) -> Iterator[str]:
+        """The parents of what was emitted in it; of what the steps did that finished in it, only with ``of_all``."""
         yield from self.ids
         for span in self.calls:
             yield from span.ids
         for inner in self.places:
-            yield from inner.everything()
-
-    def parents(self) -> Iterator[str]:
-        """The parents of all that was emitted in it, outside the steps that finished in it."""
-        yield from self.ids
-        for span in self.calls:
-            yield from span.ids
-        for inner in self.places:
-            if inner.step is None or not inner.well:
-                yield from inner.parents()
+            if of_all or inner.step is None or not inner.well:
+                yield from inner.parents(of_all=of_all)
 
 
 class Story:
@@ -317,8 +313,8 @@ class Story:
         for inner in place.places:
             if inner.stands(boundary):
                 self._find_failed(inner)
-            elif inner.start > boundary and (inner.step is not None or inner.well):
-                continue  # it is beyond
+            elif inner.is_beyond(boundary):
+                continue  # it is among what the place around it takes back
             elif inner.step is not None and not inner.done:
                 taken.append(Retraction(inner.start, tuple(inner.parents()), f"{inner.describe()} is made anew"))
             else:

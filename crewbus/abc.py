@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from crewbus.exceptions import RecordingError, RunNotFoundError
 
-__all__ = ["LANDMARKS", "MARKS", "LogInfo", "Store", "StoredEvent"]
+__all__ = ["ENDS", "LANDMARKS", "MARKS", "LogInfo", "Store", "StoredEvent"]
 
 LANDMARKS: Final = frozenset(
     f"crewbus.{name}"
@@ -23,9 +23,9 @@ LANDMARKS: Final = frozenset(
 )  # fmt: skip
 """The names of the event types by which a run is resumed: `Store.landmarks` finds them without reading the rest."""
 
-MARKS: Final = frozenset(
-    f"crewbus.{name}" for name in ("CheckpointSaved", "RunResumed", "RunFinished", "RunFailed", "RunCancelled")
-)
+ENDS: Final = frozenset(f"crewbus.{name}" for name in ("RunFinished", "RunFailed", "RunCancelled"))
+"""The names of the event types that end a run."""
+MARKS: Final = frozenset({"crewbus.CheckpointSaved", "crewbus.RunResumed"}) | ENDS
 """Those by which a checkpoint is found, and how a run ended: `Store.marks` finds them from the end."""
 
 

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
-# So that what is durable is tested on every Python, where crewbus-sqlite is not installed too.
+# So that what is durable is tested on every Python, where crewbus-sqlite is not installed too. It stands before the
+# imports, since the helpers look whether there is one.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "plugins" / "crewbus-sqlite"))
+
+from helpers import quiet_bus
+from recorded_helpers import DISKS
+
+import crewbus
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +26,17 @@ def own_directory(tmp_path_factory):
     os.chdir(tmp_path_factory.mktemp("worker"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture(params=DISKS)
+def disk(request, tmp_path):
+    """Where runs are recorded so that another bus, as if of another process, finds them: in memory, and in a file."""
+    return request.param(tmp_path)
+
+
+@pytest.fixture
+def bus():
+    """A bus that records to memory, for tests whose module has none of its own."""
+    with quiet_bus() as bus:
+        bus.enable_recording(crewbus.MemoryStore())
+        yield bus

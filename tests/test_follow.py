@@ -9,22 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 from helpers import TIMEOUT, in_thread, quiet_bus
-from recorded_helpers import DISKS, needs_sqlite, spawn, text_of
+from recorded_helpers import needs_sqlite, spawn, text_of
 
 import crewbus
 from crewbus import Chunk, Retracted, RunFailed, RunFinished, RunInterrupted
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
 
 
 def events_of(frames):

@@ -5,23 +5,10 @@ from __future__ import annotations
 import attrs
 import pytest
 from helpers import quiet_bus
-from recorded_helpers import DISKS, found, text_of
+from recorded_helpers import found, text_of
 
 import crewbus
 from crewbus import RunForked, StepFinished
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
-
 
 CALLS: list[str] = []
 

@@ -10,23 +10,11 @@ from importlib.util import find_spec
 
 import pytest
 from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
-from recorded_helpers import DISKS, found, memory, names, needs_sqlite, sqlite, text_of
+from recorded_helpers import found, memory, names, needs_sqlite, sqlite, text_of
 
 import crewbus
 from crewbus._export import write_export
 from crewbus.testing import _replayed, replayed
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
 
 
 @pytest.fixture(autouse=True)

@@ -6,25 +6,13 @@ import json
 
 import attrs
 import pytest
-from helpers import Noted, quiet_bus
-from recorded_helpers import DISKS, found, names, text_of
+from helpers import Noted
+from recorded_helpers import found, names, text_of
 
 import crewbus
 from crewbus import Chunk, Truncated, UnknownEvent
 
 BOUND = 2000
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
 
 
 def noted_of(size):

@@ -21,13 +21,6 @@ def no_calls():
     CALLS.clear()
 
 
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
-
-
 @crewbus.step
 def fetch(topic):
     CALLS.append(topic)

@@ -6,22 +6,10 @@ import threading
 
 import pytest
 from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
-from recorded_helpers import DISKS, FailingStore, HeldStore, found, names, steps, text_of
+from recorded_helpers import FailingStore, HeldStore, found, names, steps, text_of
 
 import crewbus
 from crewbus import Retracted, RunResumed
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
 
 
 def interrupted(disk, text="ab", **options):

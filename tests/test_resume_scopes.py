@@ -6,24 +6,11 @@ import asyncio
 import threading
 
 import pytest
-from helpers import TIMEOUT, Noted, quiet_bus
-from recorded_helpers import DISKS, found, steps, text_of
+from helpers import TIMEOUT, Noted
+from recorded_helpers import found, steps, text_of
 
 import crewbus
 from crewbus import Chunk, Retracted, RunStarted, StepStarted
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
-
 
 # Nested runs
 

@@ -12,23 +12,11 @@ import threading
 
 import attrs
 import pytest
-from helpers import TIMEOUT, in_threads, quiet_bus
-from recorded_helpers import DISKS, found, names, spawn, text_of
+from helpers import TIMEOUT, in_threads
+from recorded_helpers import found, names, spawn, text_of
 
 import crewbus
 from crewbus import StepFailed, StepStarted
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
 
 
 class Colour(enum.Enum):

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import attrs
 import pytest
-from helpers import TIMEOUT, quiet_bus
-from recorded_helpers import DISKS, found, names
+from helpers import TIMEOUT
+from recorded_helpers import found, names
 
 import crewbus
 from crewbus import StepFailed, StepFinished, StepStarted
@@ -25,18 +25,6 @@ CALLS: list[Any] = []
 @pytest.fixture(autouse=True)
 def no_calls():
     CALLS.clear()
-
-
-@pytest.fixture(params=DISKS)
-def disk(request, tmp_path):
-    return request.param(tmp_path)
-
-
-@pytest.fixture
-def bus():
-    with quiet_bus() as bus:
-        bus.enable_recording(crewbus.MemoryStore())
-        yield bus
 
 
 @crewbus.step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from crewbus import Bus
 from crewbus._export import write_export
@@ -39,14 +38,13 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     terminal = Terminal()
     store = store_of(args, bus)
     run_id = run_of(args.run, store)
-    info = as_json(bus.recorded_run(run_id))
-    del info["id"]  # which the format calls the run
     if args.output is None:
+        info = as_json(bus.recorded_run(run_id))
+        del info["id"]  # which the format calls the run
         write_export(terminal.out.stream, store, run_id, info)
         return 0
     try:
-        with Path(args.output).open("w", encoding="utf-8", newline="\n") as file:
-            written = write_export(file, store, run_id, info)
+        written = bus.export(run_id, args.output)
     except OSError as error:
         raise InputError(f"{args.output}: {error.strerror or error}") from None
     terminal.note(f"wrote {count(written, 'event')} of run {run_id} to {args.output}")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from crewbus import Bus, Store
 from crewbus._export import Branch, as_json
-from crewbus.abc import StoredEvent
+from crewbus.abc import ENDS, StoredEvent
 from crewbus.cli._faults import one_line
 from crewbus.cli._records import add_command, add_run, run_of, store_of
 from crewbus.cli._terminal import Channel, Terminal
@@ -22,7 +22,6 @@ _PAUSE: Final = 0.1
 _WIDEST: Final = 48  # characters of what an event belongs to
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
 _OPENING: Final = frozenset(f"crewbus.{name}Started" for name in ("Run", "Step", "Call", "Attempt"))
-_ENDING: Final = frozenset(f"crewbus.Run{name}" for name in ("Finished", "Failed", "Cancelled"))
 
 _EXAMPLES = """
     crewbus tail latest
@@ -63,7 +62,7 @@ def _followed(store: Store, branch: Branch) -> Iterator[StoredEvent]:
     while True:
         info = store.info(branch.root_id)  # before reading, so that nothing it wrote last is missed
         for stored in branch.read():
-            ends = stored.name in _ENDING and stored.run_id == branch.run_id
+            ends = stored.name in ENDS and stored.run_id == branch.run_id
             over = (over or ends) and stored.name not in GOING_ON
             yield stored
         if over:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from crewbus import Bus, MemoryStore, Run, RunNotFoundError, StoredEvent
 from crewbus._export import read_export
+from crewbus.abc import ENDS
 from crewbus.exceptions import InputError
-
-_ENDS = frozenset(f"crewbus.{name}" for name in ("RunFinished", "RunFailed", "RunCancelled"))
 
 
 @contextmanager
@@ -37,7 +36,7 @@ def replayed(path: str | Path, run_id: str | None = None, *, bus: Bus | None = N
 
 def _copy(events: list[StoredEvent], root: str, store: MemoryStore) -> None:
     """Have ``store`` hold the run as it was before its end."""
-    if events and events[-1].name in _ENDS and events[-1].run_id == root:
+    if events and events[-1].name in ENDS and events[-1].run_id == root:
         events.pop()
     epoch = store.begin(root)
     for event in events:
