@@ -86,7 +86,7 @@ def _standing(record: Iterable[Envelope]) -> Iterator[Envelope]:
     envelopes, taken_back = list(record), Retractions()
     for envelope in envelopes:
         if isinstance(envelope.event, Retracted):
-            taken_back.add(envelope)
+            taken_back.add(envelope.event, envelope.seq)
     for envelope in envelopes:
         if isinstance(envelope.event, Retracted):
             continue

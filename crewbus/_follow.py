@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import attrs
 
 from crewbus._dispatch import now
-from crewbus._record import Record
+from crewbus._record import Landmark, Record
 from crewbus.abc import LANDMARKS, Store
 from crewbus.events import (
     FRAMES,
@@ -113,14 +113,14 @@ class Follower:
         info = self._store.info(self._record.root_id)
         self._shared = info.parent_at if info.parent_at is not None else -1
         after = cursor.seq
-        for envelope in self._record.landmarks():
-            if envelope.seq <= cursor.seq:
-                self._enter(envelope)
-            if self._is_new_epoch(envelope) and envelope.seq <= after:
-                if envelope.event.epoch > cursor.epoch:
-                    after = envelope.seq - 1
+        for landmark in self._record.landmarks():
+            if landmark.seq <= cursor.seq and landmark.kind is RunStarted:
+                self._enter(landmark)
+            if self._is_new_epoch(landmark.kind, landmark.seq) and landmark.seq <= after:
+                if landmark.event.epoch > cursor.epoch:
+                    after = landmark.seq - 1
                 else:
-                    self.epoch = envelope.event.epoch
+                    self.epoch = landmark.event.epoch
         after = min(after, info.last)
         if after < cursor.seq and cursor.floor is not None:
             after = min(after, cursor.floor - 1)
@@ -133,14 +133,13 @@ class Follower:
             self._ended = seen is not None and seen.run_id == self._record.run_id and self._is_last(seen)
         return after
 
-    def _is_new_epoch(self, envelope: Envelope) -> bool:
+    def _is_new_epoch(self, kind: type, seq: int) -> bool:
         # What a fork shares bears the epochs of the run that it was forked of.
-        return isinstance(envelope.event, RunResumed) and envelope.seq > self._shared
+        return kind is RunResumed and seq > self._shared
 
-    def _enter(self, envelope: Envelope) -> None:
-        event = envelope.event
-        if self._inside is not None and isinstance(event, RunStarted) and event.parent_run in self._inside:
-            self._inside.add(envelope.run_id or "")
+    def _enter(self, start: Envelope | Landmark) -> None:
+        if self._inside is not None and start.event.parent_run in self._inside:
+            self._inside.add(start.run_id or "")
 
     # What is there
 
@@ -156,8 +155,9 @@ class Follower:
             if not _is_looked_at(stored.name):
                 continue
             envelope = self._record.decoded(stored)
-            self._enter(envelope)
-            if self._is_new_epoch(envelope):
+            if isinstance(envelope.event, RunStarted):
+                self._enter(envelope)
+            if self._is_new_epoch(type(envelope.event), envelope.seq):
                 self.epoch = envelope.event.epoch
             elif self._concerns(envelope) and (frame := _as_frame(envelope)) is not None:
                 frames.append(frame)
@@ -182,7 +182,7 @@ class Follower:
         if not isinstance(envelope.event, RunEnded):
             return False
         if self._inside is None:
-            return not any(isinstance(one.event, RunResumed) for one in self._record.landmarks(envelope.seq))
+            return not any(one.kind is RunResumed for one in self._record.landmarks(envelope.seq))
         return not any(one.run_id == envelope.run_id for one in self._record.stored(envelope.seq))
 
     # The consumer's side, as of a buffer

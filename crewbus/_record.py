@@ -4,12 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from typing import Any
 
 from crewbus._lineage import Lineage
 from crewbus.abc import Store, StoredEvent
-from crewbus.events import Envelope, Retracted, RunEnded, RunResumed, RunStarted
+from crewbus.events import Envelope, Retracted, RunEnded, RunResumed, RunStarted, UnknownEvent, find_event_type
 
 __all__ = ["Record"]
+
+
+class Landmark:
+    """A landmark as recorded. What its event says beyond its type is not decoded before it is asked for.
+
+    A record of many steps is resumed by what most of them merely are: begun, or finished.
+    """
+
+    __slots__ = ("_decode", "_event", "_stored", "kind", "parent", "run_id", "seq")
+
+    def __init__(self, stored: StoredEvent, decode: Callable[[StoredEvent], Envelope]) -> None:
+        self.run_id = stored.run_id
+        self.seq = stored.seq
+        self.parent = stored.parent
+        registered = find_event_type(stored.name)
+        self.kind: type = UnknownEvent if registered is None or registered.version < stored.version else registered.cls
+        """The type of its event."""
+        self._stored = stored
+        self._decode = decode
+        self._event: Any = None
+
+    @property
+    def id(self) -> str:
+        """As `Envelope.id`."""
+        return f"{self.run_id}:{self.seq}"
+
+    @property
+    def event(self) -> Any:
+        """As `Envelope.event`; raises `DecodeError`."""
+        if self._event is None:
+            self._event = self._decode(self._stored).event
+        return self._event
 
 
 class Record:
@@ -44,9 +77,10 @@ class Record:
         """The envelopes of the whole root run numbered above ``after``."""
         return self._told(self._store.read(self.root_id, after))
 
-    def landmarks(self, after: int = -1) -> Iterator[Envelope]:
+    def landmarks(self, after: int = -1) -> Iterator[Landmark]:
         """Those of them by which a run is resumed: see `crewbus.abc.LANDMARKS`."""
-        return self._told(self._store.landmarks(self.root_id, after))
+        for stored in self._own(self._store.landmarks(self.root_id, after)):
+            yield Landmark(stored, self.decoded)
 
     def marks(self) -> Iterator[Envelope]:
         """The checkpoints, resumes and ends in the whole root run, the last first."""

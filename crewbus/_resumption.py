@@ -10,7 +10,7 @@ from crewbus._callables import is_text
 from crewbus._dispatch import now
 from crewbus._lineage import in_fork
 from crewbus._log import Durability, Log, checked
-from crewbus._record import Record
+from crewbus._record import Landmark, Record
 from crewbus._replay import Emissions, Replay
 from crewbus._run import Run, Sink, Wanted, new_id
 from crewbus._runs import Runs
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
     record: Record
     info: LogInfo
-    start: Envelope
+    start: Landmark
     story: Story
     last: int
     """The number that it is resumed after."""
@@ -140,11 +140,11 @@ class Resumption(Runs):
         end = record.end()
         if end is not None and isinstance(end.event, RunFinished):
             raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to go on in another way")
-        if not isinstance(landmarks[0].event, RunStarted) or landmarks[0].run_id != run_id:
+        if landmarks[0].kind is not RunStarted or landmarks[0].run_id != run_id:
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
         last = info.last if at is None else _position(record, at)
         # What was taken back after that stays taken back: consumers were told so.
-        story = read_story(one for one in landmarks if one.seq <= last or isinstance(one.event, Retracted))
+        story = read_story(one for one in landmarks if one.seq <= last or one.kind is Retracted)
         return Found(record, info, landmarks[0], story, last, untold, [])
 
     def _restore(self, run: ResumedRun, found: Found, epoch: int) -> tuple[RunResumed, list[Retraction]]:
@@ -161,7 +161,7 @@ class Resumption(Runs):
         return RunResumed(last, epoch, run.at), retractions
 
     @staticmethod
-    def _set_up(run: ResumedRun, start: Envelope, info: LogInfo, log: Log) -> None:
+    def _set_up(run: ResumedRun, start: Landmark, info: LogInfo, log: Log) -> None:
         run.name = start.event.name
         run.set_tags(start.event.tags)
         run.start_id = start.id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crewbus.events import Envelope, Retracted
+from crewbus.events import Retracted
 
 Taken = tuple[int, int]
 """From which number on something was taken back, and by the event of which number."""
@@ -15,10 +15,9 @@ class Retractions:
         self._by_parent: dict[str, list[Taken]] = {}
         self._of_all: list[Taken] = []
 
-    def add(self, envelope: Envelope) -> None:
-        """Take note of a `Retracted`."""
-        event: Retracted = envelope.event
-        taken = event.since, envelope.seq
+    def add(self, event: Retracted, seq: int) -> None:
+        """Take note of one, and of its number."""
+        taken = event.since, seq
         if not event.parents:
             self._of_all.append(taken)
         for parent in event.parents:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Encode = Callable[[Any], bytes]
 
 _dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+_load: Final = json.JSONDecoder().decode
+"""Of text, which `json.loads` finds in bytes by guessing at their encoding: half of its time for a small event."""
 
 
 BY_ANNOTATION: Final = "->"
@@ -82,7 +84,7 @@ class Codec:
         try:
             if registered is None or registered.version < version:
                 return UnknownEvent(name, version, data.decode())
-            return self._structure(registered, version, json.loads(data))
+            return self._structure(registered, version, _load(data.decode()))
         except Exception as error:  # hostile bytes meet whatever a structure hook raises
             raise DecodeError(f"{name} version {version}: {_first_line(error)}") from error
 
@@ -136,9 +138,10 @@ class Codec:
             raise DecodeError(f"{name} version {version}: {_first_line(error)}") from error
 
     def _structure(self, registered: EventType, version: int, raw: Any) -> Any:
-        for older in sorted(registered.upgrades):
-            if older >= version:
-                raw = registered.upgrades[older](raw)
+        if version < registered.version:
+            for older in sorted(registered.upgrades):
+                if older >= version:
+                    raw = registered.upgrades[older](raw)
         if registered.structure is not None:
             return registered.structure(raw)
         return self._converter.structure(raw, registered.cls)

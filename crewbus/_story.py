@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import attrs
 
+from crewbus._record import Landmark
 from crewbus._retractions import Retractions
 from crewbus.events import (
     AttemptStarted,
@@ -156,8 +157,8 @@ class Story:
         """The places that go on when the run is resumed."""
         self.retractions = Retractions()
         self._owners: dict[str, tuple[Place, Span]] = {}
-        """By the id of an envelope that opened something: the place it belongs to, and the call there, or the place."""
-        self._tellers: Final[dict[type, Callable[[Envelope], None]]] = {
+        """By the id of a landmark that opened something: the place it belongs to, and the call there, or the place."""
+        self._tellers: Final[dict[type, Callable[[Landmark], None]]] = {
             RunStarted: self._run_started,
             StepStarted: self._step_started,
             StepFinished: self._step_finished,
@@ -168,85 +169,85 @@ class Story:
             RunResumed: self._resumed,
         }
 
-    def tell(self, envelope: Envelope) -> None:
+    def tell(self, landmark: Landmark) -> None:
         """Go on with the next landmark."""
-        teller = self._tellers.get(type(envelope.event))
+        teller = self._tellers.get(landmark.kind)
         if teller is not None:
-            teller(envelope)
-        elif isinstance(envelope.event, CallEnded | RunEnded):
-            self._ended(envelope)
+            teller(landmark)
+        elif issubclass(landmark.kind, CallEnded | RunEnded):
+            self._ended(landmark)
 
-    def _owner(self, envelope: Envelope) -> tuple[Place | None, Span | None]:
-        return self._owners.get(envelope.parent or "", (self.root, self.root))
+    def _owner(self, landmark: Landmark) -> tuple[Place | None, Span | None]:
+        return self._owners.get(landmark.parent or "", (self.root, self.root))
 
-    def _open(self, envelope: Envelope, name: str, step: StepStarted | None) -> Place:
-        around, _ = self._owner(envelope)
-        place = Place(name, envelope.seq, [envelope.id], around=around, step=step, run_id=envelope.run_id or "")
-        self._owners[envelope.id] = place, place
+    def _open(self, landmark: Landmark, name: str, step: StepStarted | None) -> Place:
+        around, _ = self._owner(landmark)
+        place = Place(name, landmark.seq, [landmark.id], around=around, step=step, run_id=landmark.run_id or "")
+        self._owners[landmark.id] = place, place
         if around is not None:
             around.places[place] = None
         return place
 
-    def _run_started(self, envelope: Envelope) -> None:
-        place = self._open(envelope, envelope.event.name or "", None)
+    def _run_started(self, landmark: Landmark) -> None:
+        place = self._open(landmark, landmark.event.name or "", None)
         if self.root is None:
             self.root = place
 
-    def _ended(self, envelope: Envelope) -> None:
-        _, span = self._owner(envelope)
-        if span is not None and envelope.parent == span.ids[0]:
-            span.end, span.well = envelope.seq, isinstance(envelope.event, CallFinished | RunFinished)
+    def _ended(self, landmark: Landmark) -> None:
+        _, span = self._owner(landmark)
+        if span is not None and landmark.parent == span.ids[0]:
+            span.end, span.well = landmark.seq, issubclass(landmark.kind, CallFinished | RunFinished)
 
-    def _step_started(self, envelope: Envelope) -> None:
-        event: StepStarted = envelope.event
+    def _step_started(self, landmark: Landmark) -> None:
+        event: StepStarted = landmark.event
         place = self.steps.get(event.identity)
         if place is not None and place.around is not None and place in place.around.places:
-            place.ids.append(envelope.id)  # it goes on, with what it had done
-            self._owners[envelope.id] = place, place
+            place.ids.append(landmark.id)  # it goes on, with what it had done
+            self._owners[landmark.id] = place, place
         else:
-            place = self.steps[event.identity] = self._open(envelope, event.name, event)
-        place.tried = envelope.seq
+            place = self.steps[event.identity] = self._open(landmark, event.name, event)
+        place.tried = landmark.seq
 
-    def _step_finished(self, envelope: Envelope) -> None:
-        place, _ = self._owner(envelope)
+    def _step_finished(self, landmark: Landmark) -> None:
+        place, _ = self._owner(landmark)
         if place is None or place.step is None or place.around is None:
             return
         identity = place.step.identity
         edited = identity in self.results
-        self.results[identity] = envelope.seq
-        place.end, place.well = envelope.seq, True
+        self.results[identity] = landmark.seq
+        place.end, place.well = landmark.seq, True
         if edited:
             return
         for inner in list(place.done):  # it returns for all that it did
             place.forget(inner)
         for around in place.around.reach():
-            around.done[identity] = Done(place.start, envelope.seq)
+            around.done[identity] = Done(place.start, landmark.seq)
         if identity in self.failures:
             place.around.forget_since(self.failures[identity], place.tried, identity)
 
-    def _step_failed(self, envelope: Envelope) -> None:
-        place, _ = self._owner(envelope)
+    def _step_failed(self, landmark: Landmark) -> None:
+        place, _ = self._owner(landmark)
         if place is not None and place.step is not None:
-            place.end, place.well = envelope.seq, False
-            self.failures.setdefault(place.step.identity, envelope.seq)
+            place.end, place.well = landmark.seq, False
+            self.failures.setdefault(place.step.identity, landmark.seq)
 
-    def _call_started(self, envelope: Envelope) -> None:
-        place, around = self._owner(envelope)
+    def _call_started(self, landmark: Landmark) -> None:
+        place, around = self._owner(landmark)
         if place is not None:
-            path = (*around.path, envelope.event.name) if around is not None else ()
-            span = Span(envelope.event.name, envelope.seq, [envelope.id], path=path)
+            path = (*around.path, landmark.event.name) if around is not None else ()
+            span = Span(landmark.event.name, landmark.seq, [landmark.id], path=path)
             place.calls[span] = None
-            self._owners[envelope.id] = place, span
+            self._owners[landmark.id] = place, span
 
-    def _attempt_started(self, envelope: Envelope) -> None:
-        place, span = self._owner(envelope)
+    def _attempt_started(self, landmark: Landmark) -> None:
+        place, span = self._owner(landmark)
         if place is not None and span is not None:
-            span.ids.append(envelope.id)
-            self._owners[envelope.id] = place, span
+            span.ids.append(landmark.id)
+            self._owners[landmark.id] = place, span
 
-    def _retracted(self, envelope: Envelope) -> None:
-        self.retractions.add(envelope)
-        self.void(envelope.event)
+    def _retracted(self, landmark: Landmark) -> None:
+        self.retractions.add(landmark.event, landmark.seq)
+        self.void(landmark.event)
 
     def void(self, event: Retracted) -> None:
         """Let go of what began in the places and was taken back: it is not done."""
@@ -268,7 +269,7 @@ class Story:
         for inner in list(place.places):
             if inner.start >= since:
                 self._let_go(inner)
-            else:
+            elif inner.end is None or inner.end >= since:
                 self._void_since(inner, since)
 
     def _let_go(self, place: Place) -> None:
@@ -284,7 +285,7 @@ class Story:
             self.failures.pop(place.step.identity, None)
             around.forget(place.step.identity)
 
-    def _resumed(self, envelope: Envelope) -> None:  # noqa: ARG002 - as the other tellers
+    def _resumed(self, landmark: Landmark) -> None:  # noqa: ARG002 - as the other tellers
         if self.root is not None:
             self._reopen(self.root)
 
@@ -342,25 +343,29 @@ class Retraction(NamedTuple):
 class Valid(NamedTuple):
     """The landmarks of a record that count."""
 
-    landmarks: list[Envelope]
+    landmarks: list[Landmark]
     untold: int | None
     """From which number on consumers were not told that what they saw was let go; None: they were."""
 
 
-def valid(landmarks: Iterable[Envelope]) -> Valid:
+def valid(landmarks: Iterable[Landmark]) -> Valid:
     """Those of a record that no resume from a checkpoint before them has let go of."""
-    kept: list[Envelope] = []
+    kept: list[Landmark] = []
     untold: int | None = None
-    for envelope in landmarks:
-        event = envelope.event
-        if isinstance(event, RunResumed) and event.checkpoint is not None:
+    for landmark in landmarks:
+        if landmark.kind is RunResumed and landmark.event.checkpoint is not None:
+            at = landmark.event.at
             # What was taken back stays so, as consumers were told.
-            kept = [earlier for earlier in kept if earlier.seq <= event.at or isinstance(earlier.event, Retracted)]
-            untold = event.at + 1
-        elif isinstance(event, Retracted) and not event.parents and untold is not None and event.since <= untold:
+            kept = [earlier for earlier in kept if earlier.seq <= at or earlier.kind is Retracted]
+            untold = at + 1
+        elif landmark.kind is Retracted and untold is not None and _tells(landmark.event, untold):
             untold = None
-        kept.append(envelope)
+        kept.append(landmark)
     return Valid(kept, untold)
+
+
+def _tells(event: Retracted, untold: int) -> bool:
+    return not event.parents and event.since <= untold
 
 
 def find_checkpoint(marks: Iterable[Envelope], name: str | None = None) -> Iterator[Envelope]:
@@ -379,9 +384,9 @@ def find_checkpoint(marks: Iterable[Envelope], name: str | None = None) -> Itera
             yield envelope
 
 
-def read_story(landmarks: Iterable[Envelope]) -> Story:
+def read_story(landmarks: Iterable[Landmark]) -> Story:
     """The story that these landmarks tell."""
     story = Story()
-    for envelope in landmarks:
-        story.tell(envelope)
+    for landmark in landmarks:
+        story.tell(landmark)
     return story
