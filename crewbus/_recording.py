@@ -233,7 +233,7 @@ class Recording(Calls):
 
     def encode(self, envelope: Envelope) -> StoredEvent:
         """What a recorder writes of an envelope; raises `UnserializableError` if it would not come back as it was."""
-        name, version, data = self._coder().encode(envelope.event)
+        name, version, data = (self._codec or self._coder()).encode(envelope.event)
         if len(data) > self._terms.max_event_bytes:
             name, version, data = self._oversized(name, version, data)
         source = envelope.source

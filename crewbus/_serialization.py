@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import json.encoder
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,7 +18,22 @@ if TYPE_CHECKING:
 
 Encode = Callable[[Any], bytes]
 
-_dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+def _dumper() -> Callable[[Any], str]:
+    """Compact JSON of what it is given, as `json.dumps` has it.
+
+    `json.JSONEncoder` makes its C encoder anew at each call, which for a small event is half of the time. One without
+    markers may serve all threads; what contains itself ends in a RecursionError then.
+    """
+    encoder = json.JSONEncoder(separators=(",", ":"))
+    make = json.encoder.c_make_encoder
+    if make is None:
+        return encoder.encode
+    pieces = make(None, encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+    return lambda value: "".join(pieces(value, 0))
+
+
+_dump: Final = _dumper()
 _load: Final = json.JSONDecoder().decode
 """Of text, which `json.loads` finds in bytes by guessing at their encoding: half of its time for a small event."""
 

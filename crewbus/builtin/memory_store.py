@@ -49,16 +49,6 @@ class _Log:
     needed: int = 1
     """For how many reasons it stays: 1 while it is not sealed, and 1 for each fork that stays."""
 
-    def add(self, event: StoredEvent, size: int) -> None:
-        del self.events[event.seq - self.start :]  # what an interrupt left here of an earlier try
-        self.events.append(event)
-        if event.name in LANDMARKS:
-            self.landmarks.append(event)
-        if event.name in MARKS:
-            self.marks.append(event)
-        self.last = event.seq  # when it is there: nothing keeps readers out
-        self.size += size
-
     def lineage(self) -> list[tuple[_Log, int]]:
         """The logs that its events are in, oldest first, each with the number before which its part ends."""
         log, stop = self, sys.maxsize
@@ -100,18 +90,27 @@ class MemoryStore(Store):
 
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
         with self._lock:
-            log = self._writable(root_id, epoch)
-            if event.seq != log.last + 1:
-                if event.seq <= log.last:
-                    return
+            log = self._logs.get(root_id)
+            if log is None or not log.open or epoch != log.epoch:
+                raise self._unwritable(root_id, epoch)
+            if event.seq == log.last + 1:
+                self._add(log, event)
+            elif event.seq > log.last:
                 raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
-            self._add(log, event)
 
     def _add(self, log: _Log, event: StoredEvent) -> None:
         size = len(event.data) + OVERHEAD
         if self._size + size > self.max_bytes:
             self._make_room(size)
-        log.add(event, size)
+        if len(log.events) != event.seq - log.start:
+            del log.events[event.seq - log.start :]  # what an interrupt left here of an earlier try
+        log.events.append(event)
+        if event.name in LANDMARKS:
+            log.landmarks.append(event)
+            if event.name in MARKS:
+                log.marks.append(event)
+        log.last = event.seq  # when it is there: nothing keeps readers out
+        log.size += size
         self._size += size
         self._live += size
         if event.run_id not in log.runs:
@@ -130,13 +129,17 @@ class MemoryStore(Store):
 
     def _writable(self, root_id: str, epoch: int) -> _Log:
         log = self._logs.get(root_id)
-        if log is not None and log.open and epoch == log.epoch:
-            return log
+        if log is None or not log.open or epoch != log.epoch:
+            raise self._unwritable(root_id, epoch)
+        return log
+
+    def _unwritable(self, root_id: str, epoch: int) -> RecordingError:
+        log = self._logs.get(root_id)
         if log is not None and epoch < log.epoch:
-            raise FencedError(
+            return FencedError(
                 f"run {root_id} was taken over with epoch {log.epoch}: what comes with epoch {epoch} is not written"
             )
-        raise RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
+        return RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
 
     # Leases
 
