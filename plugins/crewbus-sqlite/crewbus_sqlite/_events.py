@@ -16,6 +16,8 @@ from crewbus_sqlite._schema import SEQ_BITS
 from crewbus_sqlite._sums import SIZE, corrupt
 
 COLUMNS: Final = "id, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, sum"
+LANDMARK, BEFORE, MARKED = 9, 10, 11
+"""Where in a row stands whether it is a landmark, and the numbers of the landmark and of the mark before it."""
 _ROW: Final = f"({', '.join('?' * 14)})"
 TOGETHER: Final = 20
 """How many rows one statement writes: each statement lets other threads run, and has to wait for them."""
@@ -119,8 +121,8 @@ def decoded(row: EventRow) -> StoredEvent:
 
 def latest_of(row: EventRow) -> tuple[Latest, Latest]:
     """The last events of both kinds before a row's event, and including it."""
-    before = Latest(row[10], row[11])
-    if not row[9]:
+    before = Latest(row[BEFORE], row[MARKED])
+    if not row[LANDMARK]:
         return before, before
     seq = row[0] & SEQ_MASK
     return before, Latest(seq, seq if row[7] in MARKS else before.mark)

@@ -10,7 +10,7 @@ from crewbus.abc import StoredEvent
 from crewbus.exceptions import RunNotFoundError
 from crewbus_sqlite import _logs
 from crewbus_sqlite._database import Database
-from crewbus_sqlite._events import COLUMNS, EventRow, Latest, decoded, latest_of
+from crewbus_sqlite._events import BEFORE, COLUMNS, EventRow, Latest, decoded, latest_of
 from crewbus_sqlite._logs import LogRow, Part
 from crewbus_sqlite._schema import SEQ_BITS
 from crewbus_sqlite._sums import corrupt
@@ -52,10 +52,9 @@ class Reader:
         for part in self._parts(root_id, after):
             latest = latest_of(self._row(root_id, part, part.first)[0])[0].landmark
             for row, event in self._rows(_LANDMARKS, root_id, part):
-                before, following = latest_of(row)
-                if before.landmark != latest:
+                if row[BEFORE] != latest:
                     break
-                latest = following.landmark
+                latest = event.seq
                 yield event
             if latest_of(self._row(root_id, part, part.last)[0])[1].landmark != latest:
                 self._missing(root_id, f"a landmark after event {latest}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -132,7 +133,7 @@ class SQLiteStore(Store):
             bool(log.sealed),
             holder and holder.name,
             holder and holder.until,
-            holder is not None and holder.alive,
+            holder is not None and self._is_alive(holder),
             parent,
             None if parent is None else log.parent_at,
         )
@@ -186,7 +187,7 @@ class SQLiteStore(Store):
     def drop(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
             holder = _holder.load(connection, log.holder)
-            if self._is_own(holder) or (holder is not None and holder.alive):
+            if holder is not None and (self._is_own(holder) or holder.alive):
                 raise RecordingError(f"run {root_id} is live: its record can't be dropped")
             if log.forks:
                 forks = ", ".join(fork.root_id for fork in _logs.forks_of(connection, log)[:3])
@@ -249,9 +250,12 @@ class SQLiteStore(Store):
     def _is_own(self, holder: Holder | None) -> bool:
         return holder is not None and holder.token == self._writer.holder.token
 
+    def _is_alive(self, holder: Holder) -> bool:
+        return holder.until > time.time() if self._is_own(holder) else holder.alive
+
     def _require_free(self, connection: sqlite3.Connection, log: LogRow) -> None:
         holder = _holder.load(connection, log.holder)
-        if holder is None or not (holder.alive or self._is_own(holder)):
+        if holder is None or not (self._is_own(holder) or holder.alive):
             return
         ends = datetime.fromtimestamp(holder.until, UTC).isoformat(" ", "seconds")
         raise RunHeldError(f"run {log.root_id} is alive: held by {holder.name}; its lease runs until {ends} at least")

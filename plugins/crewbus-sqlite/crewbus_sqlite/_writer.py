@@ -71,12 +71,13 @@ class Writer:
             return log.epoch
 
     def adopt(self, log: Log) -> None:
-        """Go on with a log that was acquired."""
+        """Go on with a log that was acquired, with a lease that has just been renewed."""
         with self._lock:
             self._forget(log.root_id)
             self._logs[log.root_id] = log
+            self._renew_at = time.monotonic() + self._lease / 3
             self._start()
-            self._awake()  # there is a lease to renew
+            self._awake()  # from now on there is a lease to renew
 
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
         """Queue an event."""
