@@ -1,17 +1,18 @@
-"""What one transaction writes of one log."""
+"""What one transaction writes of the logs."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import attrs
 
 from crewbus.abc import StoredEvent
 from crewbus.exceptions import CrewbusError
 from crewbus_sqlite import _ids, _logs
-from crewbus_sqlite._events import NONE, Latest, encoded, insert
-from crewbus_sqlite._logs import LogRow
+from crewbus_sqlite._events import NONE, EventRow, Latest, encoded, insert
+from crewbus_sqlite._logs import LogRow, Stored
 from crewbus_sqlite._sums import corrupt
 
 Notify = Callable[[BaseException | None], None]
@@ -29,6 +30,8 @@ class Log:
     """The number of the last event that is no longer queued."""
     before: Latest = NONE
     """The last events of either kind on disk."""
+    stored: Stored | None = None
+    """What was left of it in the table of logs: its digest is known to be right."""
     runs: set[str] = attrs.field(factory=set)
     finishing: bool = False
     ticket: int = 0
@@ -62,7 +65,13 @@ class Batch:
     finishing: bool
     id: int | None = None
     before: Latest = NONE
+    stored: Stored | None = None
     error: CrewbusError | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it only adds events to a log that is on disk, of runs that are known to be in it."""
+        return self.log.id is not None and not self.new_runs
 
     def put_back(self) -> None:
         """Queue it again: it was not written."""
@@ -75,7 +84,7 @@ class Batch:
         log = self.log
         log.error = self.error
         if self.error is None:
-            log.id, log.before = self.id, self.before
+            log.id, log.before, log.stored = self.id, self.before, self.stored
         else:
             log.events.clear()
             log.new_runs.clear()
@@ -88,29 +97,65 @@ class Batch:
         self.error = None
         connection.execute("SAVEPOINT log")
         try:
-            self._write(connection, token)
+            row = self.row(connection, self._stored(connection), token)
+            insert(connection, self.rows(row))
+            for run_id in self.new_runs:
+                _ids.claim(connection, run_id, row.id)
+            (self.stored,) = _logs.save(connection, self.following(row))
         except CrewbusError as error:
             connection.execute("ROLLBACK TO log")
             self.error = error
         connection.execute("RELEASE log")
 
-    def _write(self, connection: sqlite3.Connection, token: str) -> None:
-        row, events = self._row(connection, token), self.events
-        if events and events[0].seq != row.last + 1:
-            raise corrupt(f"run {row.root_id} ends with event {row.last}, and {events[0].seq - 1} was written")
-        insert(connection, encoded(row.id, row.epoch, events, self.log.before))
-        self.id, self.before = row.id, self.log.before
-        for event in events:
-            self.before = self.before.after(event)
-        for run_id in self.new_runs:
-            _ids.claim(connection, run_id, row.id)
-        row = row._replace(last=events[-1].seq if events else row.last)
-        if self.finishing:
-            row = row._replace(sealed=1, holder=None)
-        _logs.save(connection, row)
+    def _stored(self, connection: sqlite3.Connection) -> Stored | None:
+        return None if self.log.id is None else _logs.stored(connection, [self.log.id]).get(self.log.id)
 
-    def _row(self, connection: sqlite3.Connection, token: str) -> LogRow:
+    def row(self, connection: sqlite3.Connection, stored: Stored | None, token: str) -> LogRow:
+        """The log as it stands, of what is stored of it; a new one is made. Raises why it can't be written to."""
         log = self.log
         if log.id is None:
-            return _logs.create(connection, LogRow(0, log.root_id, log.epoch, holder=token))
-        return _logs.written_by(connection, log.id, log.root_id, log.epoch)
+            row = _logs.create(connection, LogRow(0, log.root_id, log.epoch, holder=token))
+        else:
+            row = _logs.written_by(connection, stored, log.stored, log.root_id, log.epoch)
+        if self.events and self.events[0].seq != row.last + 1:
+            raise corrupt(f"run {row.root_id} ends with event {row.last}, and {self.events[0].seq - 1} was written")
+        return row
+
+    def rows(self, row: LogRow) -> Iterator[EventRow]:
+        """The rows of its events."""
+        return encoded(row.id, row.epoch, self.events, self.log.before)
+
+    def following(self, row: LogRow) -> LogRow:
+        """The log as it stands when the events are written."""
+        self.id, self.before = row.id, self.log.before
+        for event in self.events:
+            self.before = self.before.after(event)
+        row = row._replace(last=self.events[-1].seq if self.events else row.last)
+        return row._replace(sealed=1, holder=None) if self.finishing else row
+
+
+def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:
+    """Write all of them, inside the caller's transaction, for the holder ``token``; those that can't be say why.
+
+    Those that only go on are written together: of a thousand runs each has but few events in a transaction, and a
+    statement costs more than an event.
+    """
+    _write_together(connection, [batch for batch in batches if batch.goes_on], token)
+    for batch in batches:
+        if not batch.goes_on:
+            batch.write(connection, token)
+
+
+def _write_together(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:
+    stored = _logs.stored(connection, [batch.log.id for batch in batches if batch.log.id is not None])
+    ready: list[tuple[Batch, LogRow]] = []
+    for batch in batches:
+        batch.error = None
+        try:
+            ready.append((batch, batch.row(connection, stored.get(batch.log.id or 0), token)))
+        except CrewbusError as error:
+            batch.error = error
+    insert(connection, chain.from_iterable(batch.rows(row) for batch, row in ready))
+    saved = _logs.save(connection, *(batch.following(row) for batch, row in ready))
+    for (batch, _), columns in zip(ready, saved, strict=True):
+        batch.stored = columns

@@ -7,7 +7,7 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import chain, islice, product
 from typing import Any, Final, NamedTuple
 
 from crewbus.abc import LANDMARKS, MARKS, StoredEvent
@@ -23,6 +23,10 @@ TOGETHER: Final = 20
 """How many rows one statement writes: each statement lets other threads run, and has to wait for them."""
 SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
+_PLAIN: Final = frozenset(
+    (str, int, parent, float, source, int, str, int, bytes) for parent, source in product((str, type(None)), repeat=2)
+)
+"""The types of an event's fields as nearly all have them: nothing is to be converted then."""
 _packed: Final = struct.Struct("<qqdqqqqqqqqq").pack
 
 EventRow = tuple[Any, ...]
@@ -50,6 +54,15 @@ def checked(event: StoredEvent) -> StoredEvent:
     What is given to the writer must not fail there: it would be tried again for ever.
     """
     run_id, seq, parent, at, source, attempt, name, version, data = event
+    if (
+        tuple(map(type, event)) in _PLAIN
+        and seq <= SEQ_MASK
+        and at > 0.0
+        and LEAST <= attempt <= GREATEST
+        and LEAST <= version <= GREATEST
+        and all(map(str.isascii, (run_id, name, parent or "", source or "")))
+    ):
+        return event
     try:
         plain = StoredEvent(
             _text(run_id),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
 from crewbus_sqlite import _ids, _meta
@@ -12,6 +14,12 @@ from crewbus_sqlite._sums import corrupt, require, sum_of
 
 _COLUMNS: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
 _SELECT: Final = f"SELECT {_COLUMNS}, sum FROM logs"
+_ROW: Final = f"({', '.join('?' * 10)})"
+AT_ONCE: Final = 100
+"""How many rows one statement reads or writes: each lets other threads run, and has to wait for them."""
+
+Stored = tuple[Any, ...]
+"""The columns of a row as they are in the file, its digest the last."""
 
 
 class LogRow(NamedTuple):
@@ -53,9 +61,24 @@ def load(connection: sqlite3.Connection, log: int) -> LogRow:
     return row
 
 
-def written_by(connection: sqlite3.Connection, log: int, root_id: str, epoch: int) -> LogRow:
-    """The log that is written with an epoch; raises `FencedError` if another took it, or dropped it."""
-    row = _one(connection, log)
+def stored(connection: sqlite3.Connection, logs: Sequence[int]) -> dict[int, Stored]:
+    """Those of these logs that are there, by id, not yet looked at."""
+    found: dict[int, Stored] = {}
+    for at in range(0, len(logs), AT_ONCE):
+        ids = logs[at : at + AT_ONCE]
+        query = f"{_SELECT} WHERE id IN ({', '.join('?' * len(ids))})"
+        found.update((columns[0], columns) for columns in connection.execute(query, ids))
+    return found
+
+
+def written_by(
+    connection: sqlite3.Connection, columns: Stored | None, known: Stored | None, root_id: str, epoch: int
+) -> LogRow:
+    """The log that is written with an epoch, of what is `stored` of it; ``known``: what the writer left there.
+
+    Raises `FencedError` if another process took it, or dropped it.
+    """
+    row = None if columns is None else LogRow(*columns[:-1]) if columns == known else _checked(columns)
     if row is None:
         raise FencedError(f"run {root_id} was dropped by another process: what this one still emits is not written")
     if row.epoch != epoch:
@@ -116,9 +139,14 @@ def create(connection: sqlite3.Connection, log: LogRow) -> LogRow:
     return log
 
 
-def save(connection: sqlite3.Connection, log: LogRow) -> None:
-    """Write a row."""
-    connection.execute("INSERT OR REPLACE INTO logs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*log, sum_of("logs", log)))
+def save(connection: sqlite3.Connection, *logs: LogRow) -> list[Stored]:
+    """Write rows; returns what is stored of them."""
+    rows: list[Stored] = [(*log, sum_of("logs", log)) for log in logs]
+    for at in range(0, len(rows), AT_ONCE):
+        some = rows[at : at + AT_ONCE]
+        values = ", ".join([_ROW] * len(some))
+        connection.execute(f"INSERT OR REPLACE INTO logs VALUES {values}", list(chain.from_iterable(some)))
+    return rows
 
 
 def delete(connection: sqlite3.Connection, log: LogRow) -> None:
@@ -155,8 +183,8 @@ def _one(connection: sqlite3.Connection, log: int) -> LogRow | None:
     return _checked(rows[0]) if rows else None
 
 
-def _checked(columns: tuple[object, ...]) -> LogRow:
-    row = LogRow(*columns[:-1])  # type: ignore[arg-type]  # the digest covers the types
+def _checked(columns: Stored) -> LogRow:
+    row = LogRow(*columns[:-1])
     require("logs", row, columns[-1])
     return row
 

@@ -10,13 +10,15 @@ from typing import Final
 from crewbus.abc import StoredEvent
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
 from crewbus_sqlite import _holder
-from crewbus_sqlite._commit import Batch, Log, Notify
+from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked
 from crewbus_sqlite._logs import in_use
 
 GATHERING: Final = 0.002
 """Seconds for which events gather for one transaction, unless somebody waits for them."""
+LONGEST_GATHERING: Final = 0.02
+"""The same where transactions take that long: the more logs, the more pages of the file each of them writes anew."""
 OVERHEAD: Final = 400
 """What a queued event takes beside its JSON, in bytes, about."""
 
@@ -47,6 +49,7 @@ class Writer:
         self._failed_try = 0
         self._losses: list[CrewbusError] = []
         self._renew_at = 0.0
+        self._gathering = GATHERING
         self._idle = False
         self._hurry = False
         self._writing = False
@@ -284,7 +287,7 @@ class Writer:
         self._changed.wait_for(self._is_asked, self._until_renewal())
         self._idle = False
         if not self._hurry and not self._closed:
-            self._changed.wait_for(lambda: self._hurry or self._closed, GATHERING)
+            self._changed.wait_for(lambda: self._hurry or self._closed, self._gathering)
         return not self._closed
 
     def _is_asked(self) -> bool:
@@ -301,11 +304,13 @@ class Writer:
         batches = [log.taken() for log in self._queued]
         self._queued = {}
         self._lock.release()
+        started = time.monotonic()
         try:
             failure = self._commit(batches)
         finally:
             self._lock.acquire()
             self._writing = False
+            self._gathering = min(max(GATHERING, time.monotonic() - started), LONGEST_GATHERING)
         calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
         self._tell(calls)
@@ -318,8 +323,7 @@ class Writer:
             with self._database.writing() as connection:
                 if renews:
                     _holder.renew(connection, self.holder, self._lease)
-                for batch in batches:
-                    batch.write(connection, self.holder.token)
+                write(connection, batches, self.holder.token)
         except RecordingError as error:
             return error
         except Exception as error:
