@@ -84,6 +84,11 @@ class Database:
         self._log: FileId | None = None
         self._closed = False
 
+    @property
+    def exists(self) -> bool:
+        """Whether the file was found or made here."""
+        return self._file is not None
+
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is on disk when its block has ended, and undone where that raises.

@@ -178,11 +178,10 @@ class SQLiteStore(Store):
         with self._changing(root_id) as (connection, log):
             if not 0 <= at <= log.last:
                 raise RecordingError(f"run {root_id} has no event {at} to fork at: its last is {log.last}")
-            fork = _logs.create(connection, LogRow(0, fork_id, last=at, parent=log.id, parent_at=at))
+            before = latest_in(connection, log._replace(last=at))
+            fork = _logs.create(connection, LogRow(0, fork_id, last=at + len(own), parent=log.id, parent_at=at))
             _logs.save(connection, log._replace(forks=log.forks + 1))
-            if own:
-                insert(connection, encoded(fork.id, 0, own, latest_in(connection, fork)))
-                _logs.save(connection, fork._replace(last=own[-1].seq))
+            insert(connection, encoded(fork.id, 0, own, before))
 
     def drop(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
@@ -233,8 +232,9 @@ class SQLiteStore(Store):
     def _changing(self, root_id: str) -> Iterator[tuple[sqlite3.Connection, LogRow]]:
         """A transaction on a log, after all that was given to it; raises `RunNotFoundError`."""
         self._settle(root_id)
-        with self._database.reading() as connection:
-            _logs.find(connection, root_id)
+        if not self._database.exists:
+            with self._database.reading() as connection:  # which creates no file
+                _logs.find(connection, root_id)
         with self._database.writing() as connection:
             yield connection, _logs.find(connection, root_id)
 
