@@ -1,9 +1,68 @@
-"""All budgets in one table."""
+"""All budgets in one table: each script in a process of its own, the tables joined, the curves drawn."""
 
 from __future__ import annotations
 
-from benchmarks import calls, emit, imports, memory, stream
-from benchmarks._harness import main
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import _plots
+from benchmarks._alone import alone
+from benchmarks._harness import Size
+from benchmarks._table import as_markdown, head, measured, summary
+
+SCRIPTS: Final = (
+    "emit",
+    "calls",
+    "stream",
+    "record",
+    "resume",
+    "memory",
+    "imports",
+    "scaling",
+    "scaling_length",
+    "scaling_runs",
+    "sustained",
+)
+
+
+def run(script: str, size: Size) -> dict[str, Any]:
+    """The table of a script, which prints it as it goes."""
+    print(f"\n# benchmarks.{script}", flush=True)
+    return alone(measured, script, size)
+
+
+def joined(tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """One table of several that were measured by the same Python."""
+    rows = [row for table in tables for row in table["rows"]]
+    curves = [curve for table in tables for curve in table["curves"]]
+    return {**tables[0], "rows": rows, "curves": curves}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("build/benchmarks"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="SCRIPT",
+        nargs="+",
+        choices=SCRIPTS,
+        default=SCRIPTS,
+        help=f"some of {', '.join(SCRIPTS)}; default: all",
+    )
+    parser.add_argument("--quick", action="store_true", help="only try the scripts: the figures mean nothing")
+    options = parser.parse_args()
+    print(head())
+    table = joined([run(script, Size(options.quick)) for script in options.only])
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "table.json").write_text(json.dumps(table, indent=2) + "\n")
+    (options.out / "table.md").write_text(as_markdown(table))
+    drawn = _plots.draw(table["curves"], options.out)
+    print(f"\n{summary(table['rows'])}\n{options.out}: table.json, table.md, {drawn} pictures")
+
 
 if __name__ == "__main__":
-    main(emit.rows, calls.rows, stream.rows, memory.rows, imports.rows)
+    main()

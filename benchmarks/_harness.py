@@ -1,23 +1,16 @@
-"""Measuring: candidates interleaved in one process, garbage collection left on, least of the repeats; and the table."""
+"""Measuring: candidates interleaved in one process, garbage collection left on, least of the repeats."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from typing import Final
 
 import attrs
 
 import crewbus
 from crewbus import Bus, Chunk, Envelope
-
-PACKAGES: Final = ("crewbus", "attrs", "cattrs", "pluggy", "blinker", "pyee")
 
 now: Final = time.time
 
@@ -65,37 +58,19 @@ class Size:
         """How often to repeat."""
         return 1 if self.quick else full
 
-
-@attrs.frozen
-class Row:
-    """One line of the table: ours against a peer as a ratio, or, without a peer, ours against a limit."""
-
-    what: str
-    ours: float
-    peer: float | None
-    budget: float | None = None
-    """The ratio, or without a peer the amount, that is allowed; None: for comparison only."""
-    unit: str = "ns"
-
-    @property
-    def ratio(self) -> float | None:
-        return None if self.peer is None else self.ours / self.peer
-
-    @property
-    def met(self) -> bool | None:
-        if self.budget is None:
-            return None
-        return (self.ours if self.ratio is None else self.ratio) <= self.budget
-
-    def cells(self) -> tuple[str, ...]:
-        met = {None: "", True: "met", False: "NOT MET"}[self.met]
-        budget = "" if self.budget is None else f"{self.budget:,.0f}" if self.peer is None else f"{self.budget:.2f}"
-        peer = "" if self.peer is None else f"{self.peer:,.0f}"
-        ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
-        return self.what, self.unit, f"{self.ours:,.0f}", peer, ratio, budget, met
+    def steps(self, full: Iterable[int], quick: int = 2) -> tuple[int, ...]:
+        """The sizes that a curve is measured at: all of them, or the first ``quick``."""
+        return tuple(full)[:quick] if self.quick else tuple(full)
 
 
-Rows = Callable[[Size], Iterable[Row]]
+def installed(module: str) -> bool:
+    """Whether a peer can be imported here; it is not imported for the question."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is not there
+        return False
+
+
 Timed = Callable[[], float]
 
 
@@ -117,43 +92,3 @@ def per_call(loop: Callable[[int], object], n: int) -> Timed:
         return (time.perf_counter_ns() - start) / n
 
     return timed
-
-
-HEAD: Final = ("what", "unit", "ours", "peer", "ratio", "budget", "")
-
-
-def show(rows: Iterable[Row]) -> Iterator[Row]:
-    """Print each row as soon as it is measured, and pass it on."""
-    print(_line(HEAD))
-    for row in rows:
-        print(_line(row.cells()), flush=True)
-        yield row
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    what, unit, ours, peer, ratio, budget, met = cells
-    return f"{what:<86} {unit:<5} {ours:>9} {peer:>9} {ratio:>6} {budget:>9}  {met}".rstrip()
-
-
-def versions() -> dict[str, str]:
-    return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{name: version(name) for name in PACKAGES},
-    }
-
-
-def main(*parts: Rows) -> None:
-    """The command line of a script: measure its ``parts``, print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(description="Print what the bus costs, next to what it may cost.")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the table there as well")
-    parser.add_argument("--quick", action="store_true", help="only try the scripts: the figures mean nothing")
-    options = parser.parse_args()
-    known = versions()
-    print(", ".join(f"{name} {number}" for name, number in known.items()), f"({sys.platform})\n")
-    size = Size(options.quick)
-    table = list(show(row for part in parts for row in part(size)))
-    missed = sum(row.met is False for row in table)
-    print(f"\n{sum(row.met is True for row in table)} budgets met, {missed} not; the other rows are for comparison.")
-    if options.json is not None:
-        lines = [{**attrs.asdict(row), "ratio": row.ratio, "met": row.met} for row in table]
-        options.json.write_text(json.dumps({"versions": known, "rows": lines}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What calls with callbacks cost: against the calls alone, and an emission in a call against one in a run."""
+"""What calls with callbacks cost: against calls without, and against a list of callbacks that all calls share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
+from uuid import uuid4
 
-from benchmarks._harness import Row, Size, TaskFinished, emitting, handler, interleaved, main, per_call
+import attrs
+
+from benchmarks._harness import Size, TaskFinished, emitting, handler, interleaved, per_call, stamped_chunk
+from benchmarks._table import Row, main
 from crewbus import Bus, Envelope
 
 THREADS: Final = 32
@@ -45,7 +49,47 @@ def with_callbacks(bus: Bus) -> None:
     assert counter.count == CHUNKS + 2
 
 
-def in_threads(bus: Bus, call: Callable[[], None], calls: int) -> Callable[[], float]:
+class Shared:
+    """Callbacks in one list, as frameworks have them: a chunk passes all of them, under the lock, and each looks whose
+    it is. The lock is not held while the call waits for its model: where it is, calls run one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.callbacks: list[Callable[[str, Envelope], None]] = []
+
+    def chunk(self, call: str, seq: int) -> None:
+        envelope = stamped_chunk(seq, call)
+        with self.lock:
+            for callback in self.callbacks:
+                callback(call, envelope)
+
+    def call(self) -> None:
+        counter, mine = Counter(), uuid4().hex
+
+        def callback(call: str, envelope: Envelope) -> None:
+            if call == mine:
+                counter(envelope)
+
+        with self.lock:
+            self.callbacks.append(callback)
+        for seq in range(CHUNKS):
+            time.sleep(SECONDS / CHUNKS)
+            self.chunk(mine, seq)
+        with self.lock:
+            self.callbacks.remove(callback)
+        assert counter.count == CHUNKS
+
+
+@attrs.frozen
+class Took:
+    """Nanoseconds."""
+
+    wall: float
+    cpu: float
+
+
+def in_threads(bus: Bus, call: Callable[[], None], calls: int) -> Callable[[], Took]:
     def work(barrier: threading.Barrier) -> None:
         with bus.run():
             barrier.wait()
@@ -53,15 +97,15 @@ def in_threads(bus: Bus, call: Callable[[], None], calls: int) -> Callable[[], f
                 call()
             barrier.wait()
 
-    def timed() -> float:
+    def timed() -> Took:
         barrier = threading.Barrier(THREADS + 1)
         threads = [threading.Thread(target=work, args=(barrier,)) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
         barrier.wait()
-        start = time.perf_counter_ns()
+        start, spent = time.perf_counter_ns(), time.process_time_ns()
         barrier.wait()
-        took = time.perf_counter_ns() - start
+        took = Took(time.perf_counter_ns() - start, time.process_time_ns() - spent)
         for thread in threads:
             thread.join()
         return took
@@ -70,19 +114,26 @@ def in_threads(bus: Bus, call: Callable[[], None], calls: int) -> Callable[[], f
 
 
 def calls(size: Size) -> Iterator[Row]:
-    count, repeat = size.n(10, 1), size.repeat(5)
+    count, repeat = size.n(10, 1), size.repeat(9)
+    shared = Shared()
     with Bus(entry_points=False) as bus:
-        took = interleaved(
-            {
-                "with": in_threads(bus, partial(with_callbacks, bus), count),
-                "without": in_threads(bus, partial(on_the_bus, bus), count),
-                "alone": in_threads(bus, alone, count),
-            },
-            repeat,
-        )
+        candidates = {
+            "with": in_threads(bus, partial(with_callbacks, bus), count),
+            "without": in_threads(bus, partial(on_the_bus, bus), count),
+            "shared": in_threads(bus, shared.call, count),
+            "alone": in_threads(bus, alone, count),
+        }
+        took = [{name: timed() for name, timed in candidates.items()} for _ in range(repeat)]
+    wall = {name: min(each[name].wall for each in took) / 1000 for name in candidates}
+    chunks = THREADS * count * CHUNKS
+    cpu = {name: min(each[name].cpu for each in took) / chunks for name in candidates}
     what = f"{count} calls of 20 ms with callbacks in each of {THREADS} threads"
-    yield Row(f"{what} / without", took["with"] / 1000, took["without"] / 1000, 1.02, "µs")
-    yield Row("  / the calls alone, nothing emitted", took["with"] / 1000, took["alone"] / 1000, unit="µs")
+    yield Row(f"{what} / without", wall["with"], wall["without"], 1.02, "µs")
+    yield Row("  / the calls alone, nothing emitted", wall["with"], wall["alone"], unit="µs")
+    yield Row("  / one list of callbacks and a lock", wall["with"], wall["shared"], unit="µs")
+    yield Row("  CPU per chunk / without", cpu["with"], cpu["without"])
+    yield Row("  CPU per chunk / the calls alone, nothing emitted", cpu["with"], cpu["alone"])
+    yield Row("  CPU per chunk / one list of callbacks and a lock", cpu["with"], cpu["shared"])
 
 
 def emission(size: Size) -> Iterator[Row]:

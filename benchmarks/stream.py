@@ -9,64 +9,18 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from benchmarks._harness import Row, Size, Timed, interleaved, main, per_call, stamped_chunk
+from benchmarks._harness import Size, Timed, installed, interleaved, per_call, stamped_chunk
+from benchmarks._table import Row, main
+from benchmarks._together import Clock, Consumer, concurrent, produce
 from crewbus import Bus, Envelope, StreamOptions
+
+__all__ = ["concurrent", "frames", "from_queue", "rows"]
 
 RUNS: Final = (1, 10, 100, 1000)
 BURSTS: Final = (1, 10)
 
 
-# asyncio to asyncio: all producers wait before the clock starts, and again until it has stopped at the last
-# chunk, so that neither side is charged for making and ending runs, tasks and queues; that has its own row.
-
-
-class Clock:
-    """Starts when every producer is ready, stops when each of the consumers has what it waits for."""
-
-    def __init__(self, runs: int) -> None:
-        self.started = asyncio.Event()
-        self.stopped = asyncio.Event()
-        self.preparing = self.consuming = runs
-        self.start = self.stop = 0
-
-    async def begin(self) -> None:
-        self.preparing -= 1
-        if not self.preparing:
-            self.start = time.perf_counter_ns()
-            self.started.set()
-        await self.started.wait()
-
-    async def end(self) -> None:
-        await self.stopped.wait()
-
-    def done(self) -> None:
-        self.consuming -= 1
-        if not self.consuming:
-            self.stop = time.perf_counter_ns()
-            self.stopped.set()
-
-
-Consumer = Callable[[Clock, int, int], Awaitable[None]]
-
-
-def concurrent(consumer: Consumer, runs: int, count: int, burst: int) -> Timed:
-    """The nanoseconds per chunk of ``runs`` consumers with ``count`` chunks each, ``burst`` between two switches."""
-
-    async def together() -> float:
-        clock = Clock(runs)
-        await asyncio.gather(*(consumer(clock, count, burst) for _ in range(runs)))
-        return (clock.stop - clock.start) / (runs * count)
-
-    return lambda: asyncio.run(together())
-
-
-async def produce(emit: Callable[[str], object], clock: Clock, count: int, burst: int) -> None:
-    await clock.begin()
-    for _ in range(count // burst):
-        for _ in range(burst):
-            emit("Hello")
-        await asyncio.sleep(0)
-    await clock.end()
+# asyncio to asyncio; what it costs to make and end runs, tasks and queues has its own row.
 
 
 def frames(bus: Bus) -> Consumer:
@@ -116,7 +70,7 @@ def in_tasks(size: Size) -> Iterator[Row]:
             paced = "one by one" if burst == 1 else f"in bursts of {burst}"
             ours: dict[int, float] = {}
             for runs in RUNS:
-                count = max(size.n(20_000) // runs, 2 * burst if size.quick else 100)
+                count = max(size.n(10_000) // runs, 2 * burst if size.quick else 30)
                 candidates = {
                     "ours": concurrent(frames(bus), runs, count, burst),
                     "batches": concurrent(batches(bus), runs, count, burst),
@@ -128,6 +82,41 @@ def in_tasks(size: Size) -> Iterator[Row]:
                 yield Row(f"stream, asyncio to asyncio, {load}", least["ours"], least["queue"], 1.25)
                 yield Row(f"  batches(), {load}", least["batches"], least["queue"], 0.7)
             yield Row(f"  flatness, {paced}: 1,000 runs / 10 runs", ours[1000], ours[10])
+
+
+def peers() -> Iterator[tuple[str, Consumer, Callable[[Timed], Timed]]]:
+    """The consumers of those that are installed, and what must be around the measuring of each."""
+
+    def as_it_is(timed: Timed) -> Timed:
+        return timed
+
+    if installed("anyio"):
+        from benchmarks import _peer_stream_anyio
+
+        yield "an anyio memory stream each", _peer_stream_anyio.consume, as_it_is
+    if installed("langgraph.graph"):
+        from benchmarks import _peer_stream_langgraph
+
+        yield 'LangGraph, stream_mode="custom"', _peer_stream_langgraph.consume, as_it_is
+    if installed("workflows"):
+        from benchmarks import _peer_stream_llamaindex
+
+        yield "LlamaIndex workflows", _peer_stream_llamaindex.consume, as_it_is
+    if installed("crewai"):
+        from benchmarks import _peer_crewai
+
+        yield "crewAI flows", _peer_crewai.consume, _peer_crewai.quiet
+
+
+def among_peers(size: Size) -> Iterator[Row]:
+    with Bus(entry_points=False) as bus:
+        for runs in (1, 100):
+            count = max(size.n(1000) // runs, 10)
+            candidates = {peer: around(concurrent(consume, runs, count, 1)) for peer, consume, around in peers()}
+            least = interleaved({"ours": concurrent(frames(bus), runs, count, 1), **candidates}, size.repeat(7))
+            load = f"one by one, {runs:,} run{'s' * (runs > 1)}"
+            for peer in candidates:
+                yield Row(f"  stream, {load} / {peer}", least["ours"], least[peer])
 
 
 def opening(size: Size) -> Iterator[Row]:
@@ -206,7 +195,7 @@ def fed_by_threads(
 
 
 def threads_to_tasks(size: Size) -> Iterator[Row]:
-    count, ticks = size.n(1000), size.n(60, 3)
+    count, ticks = size.n(1000), size.n(40, 3)
 
     def through_streams(ticks: int) -> tuple[Callable[[int], object], list[Awaitable[None]]]:
         runs = [bus.run() for _ in range(count)]
@@ -306,6 +295,7 @@ def threads_to_threads(size: Size) -> Iterator[Row]:
 
 def rows(size: Size) -> Iterator[Row]:
     yield from in_tasks(size)
+    yield from among_peers(size)
     yield from opening(size)
     yield from threads_to_tasks(size)
     yield from threads_to_threads(size)

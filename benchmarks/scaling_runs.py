@@ -1,0 +1,109 @@
+"""How the costs of a record grow with the number of runs in the store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from benchmarks._harness import Size, per_call
+from benchmarks._recorded import (
+    chunking,
+    forking,
+    least,
+    leave_off,
+    n_log_n,
+    pruning,
+    recalling,
+    recorded_bus,
+    resuming,
+    showing,
+)
+from benchmarks._table import Curve, main
+from crewbus import Bus
+
+COUNTS: Final = (10, 100, 1_000, 10_000, 100_000)
+FLAT: Final = 2.0
+"""By what factor grows what looks for one run among all: tables get deeper, and the counts are measured in turn."""
+GROUP: Final = 1000
+"""How many events are emitted and flushed together where an emission is measured."""
+FLUSHED: Final = 1000
+"""How many runs are added before they are waited for."""
+LISTED: Final = 20
+EVENTS: Final = 10
+"""Of a run that is resumed, forked and shown, about; one step is in it."""
+
+FLAT_ONES: Final = (
+    "record, an event",
+    "record, a run of three events, until it is on disk",
+    "a checkpoint",
+    "resume at a checkpoint, until the first step",
+    "fork at a checkpoint",
+    "bus.recorded_run",
+    "crewbus show, a short run",
+)
+WHOLE_ONES: Final = (f"list the newest {LISTED}, a run in the store", "prune the oldest, a run in the store")
+
+
+def short(bus: Bus) -> str:
+    """Record a run of three events; its id."""
+    with bus.run("short") as run:
+        run.chunk("Hello")
+    return run.id
+
+
+def add(bus: Bus, first: int, count: int) -> None:
+    """Add finished runs of three events, straight to the store: copies of one that the bus recorded."""
+    store, original = bus.store, short(bus)
+    events = list(store.read(original))
+    for number in range(first, first + count - 1):
+        run_id = f"{number:028x}"
+        epoch = store.begin(run_id)
+        for event in events:
+            parent = event.parent and event.parent.replace(original, run_id)
+            store.append(run_id, epoch, event._replace(run_id=run_id, parent=parent))
+        store.finish(run_id, epoch)
+        if number % FLUSHED == 0:
+            store.flush()
+    store.flush()
+
+
+def costs(bus: Bus, count: int, size: Size) -> Iterator[float]:
+    """What each costs with so many runs in the store, in nanoseconds, in the order of the names above."""
+    repeat = size.repeat(10)
+
+    def written(_: int) -> None:
+        short(bus)
+        bus.flush()
+
+    run = bus.run()
+    run.start()
+    yield least(per_call(chunking(run), size.n(GROUP)), repeat)
+    yield least(per_call(written, 1), repeat)
+    yield least(per_call(lambda _: run.checkpoint("now"), 1), repeat)
+    run.finish()
+    run_id = leave_off(bus.run(), EVENTS, 1)
+    for timed in (resuming, forking, recalling, showing):
+        yield least(timed(bus, run_id), repeat)
+    yield least(per_call(lambda _: bus.recorded_runs(LISTED), 1), size.repeat(3)) / count
+    yield pruning(bus, len(bus.store.roots()) - 1)() / count
+
+
+def rows(size: Size) -> Iterator[Curve]:
+    counts = size.steps(COUNTS)
+    points: dict[str, list[tuple[float, float]]] = {name: [] for name in (*FLAT_ONES, *WHOLE_ONES)}
+    with tempfile.TemporaryDirectory() as folder, recorded_bus(Path(folder, "runs.db")) as bus:
+        there = 0
+        for count in counts:
+            add(bus, there, count - there)
+            there = count
+            for name, cost in zip(points, costs(bus, count, size), strict=True):
+                points[name].append((count, cost / 1000))
+    for name, measured in points.items():
+        budget = FLAT if name in FLAT_ONES else n_log_n(counts)
+        yield Curve(name, "runs in the store", {"ours": measured}, "µs", budget)
+
+
+if __name__ == "__main__":
+    main(rows)
