@@ -119,12 +119,29 @@ def parts(connection: sqlite3.Connection, log: LogRow) -> list[Part]:
             raise corrupt(f"run {log.root_id} ends with event {log.last}, but has forks that need {last}")
         if last > log.parent_at:
             found.append(Part(log.id, log.parent_at + 1, last))
-        if log.parent is None:
-            return found[::-1]
-        if log.parent >= log.id:
-            raise corrupt(f"run {log.root_id} is older than the one it was forked from")
         last = min(last, log.parent_at)
-        log = load(connection, log.parent)
+        parent = parent_of(connection, log)
+        if parent is None:
+            return found[::-1]
+        log = parent
+
+
+def parent_of(connection: sqlite3.Connection, log: LogRow) -> LogRow | None:
+    """The log that one was forked from; None where it was not."""
+    if log.parent is None:
+        return None
+    if log.parent >= log.id:
+        raise corrupt(f"run {log.root_id} is older than the one it was forked from")
+    return load(connection, log.parent)
+
+
+def lineage(connection: sqlite3.Connection, log: LogRow) -> list[LogRow]:
+    """The logs that one descends from by forks, the nearest first."""
+    found = []
+    while (parent := parent_of(connection, log)) is not None:
+        found.append(parent)
+        log = parent
+    return found
 
 
 def create(connection: sqlite3.Connection, log: LogRow) -> LogRow:

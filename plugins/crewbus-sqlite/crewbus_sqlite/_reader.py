@@ -61,8 +61,10 @@ class Reader:
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
         """The checkpoints and resumes, the last first: each event names the last of them before it."""
-        parts = self._parts(root_id, -1)
-        seq = latest_of(self._row(root_id, parts[-1], parts[-1].last)[0])[1].mark if parts else -1
+        with self._database.reading() as connection:
+            log = _logs.find(connection, root_id)
+            assert connection is not None
+            parts, seq = _logs.parts(connection, log), latest_in(connection, log).mark
         while seq >= 0:
             part = next(part for part in reversed(parts) if part.first <= seq)
             row, event = self._row(root_id, part, seq)

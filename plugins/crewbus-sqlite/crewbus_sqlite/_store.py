@@ -145,6 +145,13 @@ class SQLiteStore(Store):
             assert connection is not None
             return [fork.root_id for fork in _logs.forks_of(connection, log)]
 
+    def lineage(self, root_id: str) -> list[str]:
+        self._settle(root_id)
+        with self._database.reading() as connection:
+            log = _logs.find(connection, root_id)
+            assert connection is not None
+            return [ancestor.root_id for ancestor in _logs.lineage(connection, log)]
+
     # Taking over
 
     def acquire(self, root_id: str) -> int:

@@ -1,0 +1,63 @@
+"""The arrival of a module: whoever waits for it is told when somebody imports it, and nobody has to import it first."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+class Arrival(MetaPathFinder):
+    """Calls ``tell()`` once the module ``name`` has been imported, in the thread that imports it."""
+
+    def __init__(self, name: str, tell: Callable[[], None]) -> None:
+        self._name = name
+        self._tell = tell
+
+    def wait(self) -> None:
+        """Begin to wait."""
+        sys.meta_path.insert(0, self)
+
+    def stop(self) -> None:
+        """Wait no more; stopping again does nothing."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the other finders find, with a loader that tells."""
+        if fullname != self._name:
+            return None
+        others = (finder for finder in list(sys.meta_path) if finder is not self)
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Telling(spec.loader, self)
+        return spec
+
+    def arrived(self) -> None:
+        """Tell, and wait no more; unless it was stopped before."""
+        if self in sys.meta_path:
+            self.stop()
+            self._tell()
+
+
+class _Telling(Loader):
+    """A module's own loader, which in the end tells an `Arrival`."""
+
+    def __init__(self, loader: Loader, arrival: Arrival) -> None:
+        self._loader = loader
+        self._arrival = arrival
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._arrival.arrived()

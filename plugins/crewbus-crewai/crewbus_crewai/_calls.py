@@ -1,0 +1,138 @@
+"""Model calls: each is a call of the run that it is made in, and in a recorded run a step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Final
+
+from crewai.llms.base_llm import BaseLLM
+
+from crewbus import Bus, Call, Chunk, Envelope
+from crewbus_crewai._callbacks import calling_back
+from crewbus_crewai._fault import contained
+from crewbus_crewai._results import Result
+from crewbus_crewai._served import served
+from crewbus_crewai._steps import as_step, as_step_async, digest
+
+_current: Final[ContextVar[ModelCall | None]] = ContextVar("crewbus_crewai_call", default=None)
+
+
+class ModelCall:
+    """One call of a model, as it is under way."""
+
+    def __init__(self, llm: BaseLLM) -> None:
+        self.llm = llm
+        self.usage: dict[str, int] | None = None
+        """What crewAI says that it took: counts by name."""
+        self.told_within = False
+        """Whether a call made inside it tells of what is streamed, as crewbus-litellm does."""
+        self._call: Call | None = None
+
+    @staticmethod
+    def current() -> ModelCall | None:
+        """The one that is under way here."""
+        return _current.get()
+
+    @contextmanager
+    def under_way(self, bus: Bus) -> Iterator[None]:
+        """Be told to ``bus``, and in scope."""
+        with ExitStack() as stack:
+            with contained("telling of a model call"):
+                watching = [self._watch] if self.llm.is_litellm else []
+                self._call = stack.enter_context(
+                    bus.call(self.llm.model or "model", callbacks=watching, inherit=True, source=self.llm)
+                )
+            yield
+
+    def _watch(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, Chunk) and self._call is not None and envelope.parent != self._call.start_id:
+            self.told_within = True
+
+    def used(self, usage: Mapping[str, Any] | None) -> None:
+        """Learn what it took."""
+        self.usage = {name: count for name, count in (usage or {}).items() if isinstance(count, int)}
+
+    def finish(self, result: Any) -> None:
+        """End it: it gave ``result``."""
+        if self._call is not None:
+            with contained("telling of a call's end"):
+                self._call.finish(Result.of(result).shown, self.usage)
+
+
+def called(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+    """Make a model call, unless it is part of one of the same model's."""
+    around = _current.get()
+    if around is not None and around.llm is llm:
+        return stock(llm, *args, **kwargs)
+    with calling_back(llm, args, kwargs):
+        bus = served.bus_in_scope()
+        if bus is None:
+            return stock(llm, *args, **kwargs)
+        ask = partial(_ask, bus, stock, llm, *args, **kwargs)
+        return as_step(bus, f"model {llm.model}", partial(digest, *_asked(args, kwargs)), ask, _model_of(args, kwargs))
+
+
+async def called_async(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+    """As `called`."""
+    around = _current.get()
+    if around is not None and around.llm is llm:
+        return await stock(llm, *args, **kwargs)
+    with calling_back(llm, args, kwargs):
+        bus = served.bus_in_scope()
+        if bus is None:
+            return await stock(llm, *args, **kwargs)
+        ask = partial(_ask_async, bus, stock, llm, *args, **kwargs)
+        return await as_step_async(
+            bus, f"model {llm.model}", partial(digest, *_asked(args, kwargs)), ask, _model_of(args, kwargs)
+        )
+
+
+def _ask(bus: Bus, stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+    call = ModelCall(llm)
+    with _at_work(call), call.under_way(bus):
+        result = stock(llm, *args, **kwargs)
+        call.finish(result)
+    return result
+
+
+async def _ask_async(bus: Bus, stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
+    call = ModelCall(llm)
+    with _at_work(call), call.under_way(bus):
+        result = await stock(llm, *args, **kwargs)
+        call.finish(result)
+    return result
+
+
+@contextmanager
+def _at_work(call: ModelCall) -> Iterator[None]:
+    token = _current.set(call)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # a coroutine that is thrown away may be closed in another context
+            _current.reset(token)
+
+
+def _asked(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The messages and the tools, by which calls are told apart."""
+    return (args[0] if args else kwargs.get("messages"), args[1] if len(args) > 1 else kwargs.get("tools"))
+
+
+def _model_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The type of what the call is to return; None where that is text."""
+    return args[6] if len(args) > 6 else kwargs.get("response_model")
+
+
+def wrapping(change: Callable[[type, str], None]) -> Callable[..., None]:
+    """How the methods of classes are led here that are defined later, such as those of providers loaded when needed."""
+
+    def wrapped(stock: Any, cls: type[BaseLLM], name: str) -> None:
+        stock(cls, name)
+        if name in vars(cls):
+            change(cls, name)
+
+    return wrapped

@@ -1,0 +1,34 @@
+"""Differences between two values of JSON: what a checkpoint adds to the one before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def difference(old: Any, new: Any) -> dict[str, Any]:
+    """What makes ``new`` of ``old``, in JSON; of a list that has grown only what was added.
+
+    One of ``put``, another value; ``add``, what a list got at its end; ``set``, the differences of a dictionary's
+    values by key; ``each``, those of a list's values by place.
+    """
+    if isinstance(new, list) and isinstance(old, list):
+        if new[: len(old)] == old:
+            return {"add": new[len(old) :]}
+        if len(new) == len(old):
+            return {"each": {str(i): difference(old[i], new[i]) for i in range(len(new)) if old[i] != new[i]}}
+    if isinstance(new, dict) and isinstance(old, dict) and old.keys() <= new.keys():
+        changed = [key for key in new if key not in old or old[key] != new[key]]
+        return {"set": {key: difference(old.get(key), new[key]) for key in changed}}
+    return {"put": new}
+
+
+def applied(old: Any, change: dict[str, Any]) -> Any:
+    """What `difference` was given as ``new``; ``old`` stays as it is."""
+    ((kind, what),) = change.items()
+    if kind == "add":
+        return [*old, *what]
+    if kind == "each":
+        return [applied(value, what[str(i)]) if str(i) in what else value for i, value in enumerate(old)]
+    if kind == "set":
+        return old | {key: applied(old.get(key), inner) for key, inner in what.items()}
+    return what

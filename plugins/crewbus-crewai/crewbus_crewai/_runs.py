@@ -1,0 +1,109 @@
+"""Kickoffs: each is a run, nested in the one around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from crewai import Crew
+from crewai.flow.runtime import Flow
+from crewai.state.checkpoint_config import CheckpointConfig
+
+import crewbus
+from crewbus import Bus, Run
+from crewbus_crewai._checkpoint import forget, is_ours
+from crewbus_crewai._fault import contained
+from crewbus_crewai._served import served
+from crewbus_crewai._state import runtime_scope
+
+KIND: Final = "crewai"
+"""The tag of a kickoff's run: "crew", "flow" or "agent"."""
+
+_kickoff: Final[ContextVar[Run | None]] = ContextVar("crewbus_crewai_kickoff", default=None)
+"""The run of the kickoff that is at work here."""
+
+
+def kicked_off(stock: Any, entity: Any, *args: Any, **kwargs: Any) -> Any:
+    """Kick off ``entity`` in a run."""
+    if _only_passes(entity, args, kwargs):
+        return stock(entity, *args, **kwargs)
+    with _run_of(entity):
+        return stock(entity, *args, **kwargs)
+
+
+async def kicked_off_async(stock: Any, entity: Any, *args: Any, **kwargs: Any) -> Any:
+    """As `kicked_off`."""
+    if _only_passes(entity, args, kwargs):
+        return await stock(entity, *args, **kwargs)
+    with _run_of(entity):
+        return await stock(entity, *args, **kwargs)
+
+
+def agent_kicked_off(stock: Any, agent: Any, *args: Any, **kwargs: Any) -> Any:
+    """Kick off an agent in a run; on a loop crewAI hands out a coroutine, which will do so."""
+    if _on_loop():
+        return stock(agent, *args, **kwargs)
+    with runtime_scope():
+        return kicked_off(stock, agent, *args, **kwargs)
+
+
+async def agent_kicked_off_async(stock: Any, agent: Any, *args: Any, **kwargs: Any) -> Any:
+    """As `agent_kicked_off`."""
+    with runtime_scope():
+        return await kicked_off_async(stock, agent, *args, **kwargs)
+
+
+def _on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _only_passes(entity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether another kickoff will follow, which does the work, or it is crewAI's own affair."""
+    # With a stream of crewAI's a kickoff only hands that out, and kicks off again when it is iterated.
+    if getattr(entity, "stream", False) or getattr(type(entity), "is_crewai_internal", False):
+        return True
+    given = (*args, *kwargs.values())
+    return any(isinstance(one, CheckpointConfig) and one.restore_from is not None for one in given)
+
+
+@contextmanager
+def _run_of(entity: Any) -> Iterator[None]:
+    bus = served.bus_in_scope()
+    with ExitStack() as stack:
+        if bus is not None:
+            with contained("opening the run of a kickoff"):
+                run = _resumed(bus, entity) or stack.enter_context(_made(bus, entity))
+                stack.callback(forget, run)
+                stack.callback(_kickoff.reset, _kickoff.set(run))
+        yield
+
+
+def _made(bus: Bus, entity: Any) -> Run:
+    asked = crewbus.current_run(bus) is None and not bus.recording and is_ours(getattr(entity, "checkpoint", None))
+    return bus.run(name_of(entity), tags={KIND: kind_of(entity)}, record=True if asked else None)
+
+
+def _resumed(bus: Bus, entity: Any) -> Run | None:
+    """The run in scope, where it is this very kickoff's, resumed by `crewbus.Bus.resume`."""
+    run = crewbus.current_run(bus)
+    if run is None or run is _kickoff.get() or run.parent is not None:
+        return None
+    same = (run.name, run.tags.get(KIND)) == (name_of(entity), kind_of(entity))
+    return run if same and not run.ended else None
+
+
+def name_of(entity: Any) -> str:
+    """What a kickoff's run is called."""
+    return getattr(entity, "name", None) or getattr(entity, "role", None) or type(entity).__name__
+
+
+def kind_of(entity: Any) -> str:
+    """What is kicked off."""
+    return "crew" if isinstance(entity, Crew) else "flow" if isinstance(entity, Flow) else "agent"

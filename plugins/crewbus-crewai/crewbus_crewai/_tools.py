@@ -1,0 +1,58 @@
+"""Tools: steps of a recorded kickoff, which see the context of whoever calls them."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import crewbus
+from crewbus_crewai._served import served
+from crewbus_crewai._steps import as_step, as_step_async, digest
+
+
+def used(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
+    """Use a tool."""
+    return _step(tool, (args, kwargs), partial(stock, tool, *args, **kwargs))
+
+
+async def used_async(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
+    """As `used`."""
+    return await _step_async(tool, (args, kwargs), partial(stock, tool, *args, **kwargs))
+
+
+def invoked(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
+    """Use a tool in the form in which agents have it."""
+    return _step(tool, _input(args, kwargs), partial(stock, tool, *args, **kwargs))
+
+
+async def invoked_async(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
+    """As `invoked`; a function that crewAI hands to an executor is called in this context."""
+    shown = tool if inspect.iscoroutinefunction(tool.func) else _Bound(tool)
+    return await _step_async(tool, _input(args, kwargs), partial(stock, shown, *args, **kwargs))
+
+
+class _Bound:
+    """A tool whose function is bound to the context in which this was made; in all else the tool itself."""
+
+    def __init__(self, tool: Any) -> None:
+        self._tool = tool
+        self.func = crewbus.bind(tool.func)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tool, name)
+
+
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the tool is given; beside it stand fingerprints, of which no two are the same."""
+    return args[0] if args else kwargs.get("input")
+
+
+def _step(tool: Any, given: Any, use: partial[Any]) -> Any:
+    bus = served.bus_in_scope()
+    return use() if bus is None else as_step(bus, f"tool {tool.name}", partial(digest, given), use)
+
+
+async def _step_async(tool: Any, given: Any, use: partial[Any]) -> Any:
+    bus = served.bus_in_scope()
+    return await (use() if bus is None else as_step_async(bus, f"tool {tool.name}", partial(digest, given), use))

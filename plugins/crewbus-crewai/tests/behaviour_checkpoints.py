@@ -1,0 +1,79 @@
+"""What the tests of crewAI's checkpoints and of its command line share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from behaviour import crewai
+from helpers import TIMEOUT
+
+LOCATION = "checkpoints"
+"""Where they are written, in the directory that a test is in."""
+
+
+class Saved(NamedTuple):
+    """A checkpoint that crewAI wrote as JSON."""
+
+    path: str
+    id: str
+    parent: str
+    branch: str
+    data: dict[str, Any]
+
+    @property
+    def entity(self) -> dict[str, Any]:
+        """What was kicked off."""
+        return self.data["entities"][0]
+
+    @property
+    def outputs(self) -> list[str | None]:
+        """What the tasks of the crew had given; None of those that were not done."""
+        return [task["output"] and task["output"]["raw"] for task in self.entity["tasks"]]
+
+    @property
+    def events(self) -> list[str]:
+        """The types of the events in its record, in order."""
+        events = [node["event"] for node in self.data["event_record"]["nodes"].values()]
+        return [event["type"] for event in sorted(events, key=lambda event: event["emission_sequence"])]
+
+
+def saved(location: str = LOCATION) -> list[Saved]:
+    """The checkpoints in a directory, the oldest first."""
+    paths = sorted(Path(location).rglob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> Saved:
+    name, _, parent = path.stem.partition("_p-")
+    data = json.loads(path.read_text("utf-8"))
+    return Saved(str(path), name, parent, data["branch"], data)
+
+
+def config(**options: Any) -> Any:
+    """How to write checkpoints, to `LOCATION`."""
+    return crewai().CheckpointConfig(**{"location": LOCATION} | options)
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Nothing is emitted before the handlers of what was emitted have returned.
+
+    crewAI writes a checkpoint in a handler, while the crew goes on: the checkpoint then tells of what comes later too,
+    or is not written where the record grows meanwhile.
+    """
+    bus = crewai().crewai_event_bus
+
+    def settle(source: Any, event: Any) -> None:
+        if not event.type.startswith("checkpoint_"):  # which that very handler emits
+            assert bus.flush(TIMEOUT)
+
+    token = crewai().add_stream_sink(settle)
+    try:
+        yield
+    finally:
+        crewai().reset_stream_sinks(token)
+        assert bus.flush(TIMEOUT)

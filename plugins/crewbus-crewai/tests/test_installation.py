@@ -1,0 +1,215 @@
+"""Installing and uninstalling: twice, for several buses, by the plugin; and crewAI as it was."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+
+import litellm.utils
+import pytest
+from crewai import LLM, Agent, Crew, Task
+from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
+from crewai.events.base_events import BaseEvent
+from crewai.flow.runtime import Flow
+from crewai.llms.base_llm import BaseLLM
+from crewai.state.runtime import RuntimeState
+from crewai.tools.base_tool import BaseTool, Tool
+from crewai.tools.structured_tool import CrewStructuredTool
+from crews import installed
+from helpers import quiet_bus
+from scripted import Scripted
+
+import crewbus
+import crewbus_crewai
+
+CLASSES = [
+    Agent,
+    BaseLLM,
+    BaseTool,
+    Crew,
+    CrewAIEventsBus,
+    CrewStructuredTool,
+    Flow,
+    LLM,
+    RuntimeState,
+    Scripted,
+    Task,
+    Tool,
+]
+MODULES = [
+    "crewai.crew",
+    "crewai.crews.utils",
+    "crewai.execution",
+    "crewai.lite_agent",
+    "crewai.state.checkpoint_listener",
+    "crewai.state.event_record",
+    "crewai.state.provider.sqlite_provider",
+    "crewai.state.provider.utils",
+    "crewai.state.runtime",
+    "crewai.utilities.streaming",
+    "litellm.utils",
+]
+
+
+class Pinged(BaseEvent):
+    type: str = "pinged"
+
+
+def state():
+    """All that crewAI's modules and classes hold which we come near to."""
+    spaces = [*CLASSES, *(importlib.import_module(name) for name in MODULES)]
+    return {(str(space), name): value for space in spaces for name, value in vars(space).items() if name != "_abc_impl"}
+
+
+def changed(before):
+    now = state()
+    return [key for key in before.keys() | now.keys() if before.get(key) is not now.get(key)]
+
+
+def heard(bus, emit=lambda: crewai_event_bus.emit(None, Pinged())):
+    """How many of crewAI's events the handlers of a bus hear."""
+    events = []
+    bus.on(Pinged, events.append)
+    emit()
+    return len(events)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    yield
+    crewbus_crewai.uninstall()
+
+
+def test_uninstalling_puts_back_what_was():
+    LLM(model="openai/x", is_litellm=True)
+    before = state()
+    with installed():
+        LLM(model="openai/x", is_litellm=True)  # with which litellm is led too
+        assert len(changed(before)) > 30
+        assert ("<module 'litellm.utils'", "function_setup") in {
+            (space.partition(" from")[0], name) for space, name in changed(before)
+        }
+    assert changed(before) == []
+
+
+def test_installing_again_does_nothing_more():
+    with quiet_bus() as bus:
+        crewbus_crewai.install(bus)
+        once = state()
+        crewbus_crewai.install(bus)
+        assert changed(once) == []
+        assert heard(bus) == 1
+        crewbus_crewai.uninstall()
+        assert heard(bus) == 0
+
+
+def test_what_others_have_changed_since_is_left_alone(monkeypatch):
+    with quiet_bus() as bus:
+        crewbus_crewai.install(bus)
+        ours = CrewAIEventsBus._prepare_event
+
+        def theirs(*args):
+            ours(*args)
+
+        monkeypatch.setattr(CrewAIEventsBus, "_prepare_event", theirs)
+        assert heard(bus) == 1
+        crewbus_crewai.uninstall()
+        assert CrewAIEventsBus._prepare_event is theirs
+        assert heard(bus) == 0
+    monkeypatch.undo()
+    CrewAIEventsBus._prepare_event = ours.__wrapped__
+
+
+def test_without_a_bus_it_is_the_default_one():
+    try:
+        crewbus_crewai.install()
+        assert heard(crewbus.default_bus()) == 1
+    finally:
+        crewbus_crewai.uninstall()
+        crewbus.default_bus().close()
+
+
+def test_models_defined_later_are_followed_and_let_go():
+    with installed() as bus:
+
+        class Later(Scripted):
+            def call(self, messages, *args, **kwargs):
+                return "later"
+
+        calls = []
+        bus.on(crewbus.CallFinished, lambda envelope: calls.append(envelope.event.output))
+        assert Later(model="later").call("?") == "later"
+    assert Later(model="later").call("?") == "later"
+    assert calls == ["later"]
+
+
+# The plugin
+
+
+def test_the_plugin_serves_a_bus_until_it_is_closed():
+    before = state()
+    with crewbus.Bus(plugins=[crewbus_crewai.CrewaiPlugin], entry_points=False) as bus:
+        assert heard(bus) == 1
+    assert changed(before) == []
+
+
+def test_the_entry_point_names_the_plugin():
+    (found,) = metadata.entry_points(group="crewbus", name="crewai") or [None]
+    if found is None:
+        pytest.skip("crewbus-crewai is not installed as a distribution")
+    assert found.load() is crewbus_crewai.CrewaiPlugin
+    with crewbus.Bus(only=["crewai"]) as bus:
+        assert heard(bus) == 1
+
+
+def test_many_buses_may_load_it():
+    before = state()
+    buses = [crewbus.Bus(plugins=[crewbus_crewai.CrewaiPlugin], entry_points=False) for _ in range(3)]
+    assert heard(buses[0]) == 1
+    buses[0].close()
+    assert changed(before) != []  # the others are served still
+    assert heard(buses[1]) == 1
+    for bus in buses:
+        bus.close()
+    assert changed(before) == []
+
+
+# Which bus
+
+
+@pytest.fixture
+def pair():
+    """Two buses, both served; the second was installed later."""
+    with quiet_bus() as one, quiet_bus() as other:
+        crewbus_crewai.install(one)
+        crewbus_crewai.install(other)
+        yield one, other
+
+
+def test_outside_any_run_it_is_that_of_the_latest_install(pair):
+    one, other = pair
+    assert (heard(one), heard(other)) == (0, 1)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_in_a_run_it_is_the_runs(pair, which):
+    counts = [[], []]
+    for bus, count in zip(pair, counts, strict=True):
+        bus.on(Pinged, count.append)
+    with pair[which].run():
+        crewai_event_bus.emit(None, Pinged())
+    assert [len(count) for count in counts] == [1 - which, which]
+
+
+def test_uninstalling_for_one_bus_leaves_the_others(pair):
+    one, other = pair
+    crewbus_crewai.uninstall(other)
+    assert (heard(one), heard(other)) == (1, 0)
+
+
+def test_litellm_is_led_once():
+    with installed():
+        LLM(model="openai/x", is_litellm=True)
+        led = litellm.utils.function_setup
+        LLM(model="openai/y", is_litellm=True)
+        assert litellm.utils.function_setup is led

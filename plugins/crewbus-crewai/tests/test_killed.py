@@ -1,0 +1,42 @@
+"""A kickoff whose process was killed goes on in another, from a file."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from killed import crew
+
+import crewbus
+import crewbus_crewai
+
+HERE = Path(__file__).parent
+TIMEOUT = 120.0
+
+if not metadata.entry_points(group="crewbus", name="sqlite"):
+    pytest.skip("needs crewbus-sqlite", allow_module_level=True)
+
+
+@pytest.mark.parametrize("part", ["1", "2", "3"])
+def test_a_killed_kickoff_asks_for_what_is_missing_only(tmp_path, part):
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    program = [sys.executable, str(HERE / "killed.py"), url, part]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    asked = []
+    with crewbus.Bus(only=["sqlite"]) as bus:
+        crewbus_crewai.install(bus)
+        try:
+            bus.enable_recording(url)
+            (run_id,) = bus.store.roots()
+            with bus.resume(run_id):
+                output = crew(asked).kickoff()
+            assert [task.raw for task in output.tasks_output] == ["text 1", "text 2", "text 3"]
+            assert asked == list("123")[int(part) - 1 :]
+            assert bus.recorded_run(run_id).state == "finished"
+        finally:
+            crewbus_crewai.uninstall()
