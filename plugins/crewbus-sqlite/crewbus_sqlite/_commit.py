@@ -39,6 +39,8 @@ class Log:
     error: CrewbusError | None = None
     """Why nothing more is written: another process has it."""
     events: list[StoredEvent] = attrs.field(factory=list)
+    size: int = 0
+    """What they take in memory, in bytes, about."""
     new_runs: list[str] = attrs.field(factory=list)
     waiting: list[tuple[int, Notify]] = attrs.field(factory=list)
 
@@ -50,8 +52,8 @@ class Log:
     def taken(self) -> Batch:
         """What there is to write, which is then no longer queued."""
         self.taken_to = self.last
-        batch = Batch(self, self.events, self.new_runs, self.finishing)
-        self.events, self.new_runs = [], []
+        batch = Batch(self, self.events, self.size, self.new_runs, self.finishing)
+        self.events, self.size, self.new_runs = [], 0, []
         return batch
 
 
@@ -61,6 +63,7 @@ class Batch:
 
     log: Log
     events: list[StoredEvent]
+    size: int
     new_runs: list[str]
     finishing: bool
     id: int | None = None
@@ -77,6 +80,7 @@ class Batch:
         """Queue it again: it was not written."""
         log = self.log
         log.events[:0] = self.events
+        log.size += self.size
         log.new_runs[:0] = self.new_runs
 
     def settled(self) -> None:
@@ -87,6 +91,7 @@ class Batch:
             log.id, log.before, log.stored = self.id, self.before, self.stored
         else:
             log.events.clear()
+            log.size = 0
             log.new_runs.clear()
 
     def write(self, connection: sqlite3.Connection, token: str) -> None:

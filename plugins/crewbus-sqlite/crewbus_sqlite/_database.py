@@ -22,6 +22,7 @@ SETTINGS: Final = (
     "PRAGMA cell_size_check = ON",
     "PRAGMA cache_size = -1024",
     "PRAGMA journal_size_limit = 16777216",
+    "PRAGMA wal_autocheckpoint = 4000",  # pages: what a thousand runs write anew in each commit is copied once in a few
 )
 PAUSE: Final = 0.002
 """Seconds between tries to have a lock."""

@@ -19,7 +19,7 @@ COLUMNS: Final = "id, epoch, run_id, parent, at, source, attempt, name, version,
 LANDMARK, BEFORE, MARKED = 9, 10, 11
 """Where in a row stands whether it is a landmark, and the numbers of the landmark and of the mark before it."""
 _ROW: Final = f"({', '.join('?' * 14)})"
-TOGETHER: Final = 20
+TOGETHER: Final = 100
 """How many rows one statement writes: each statement lets other threads run, and has to wait for them."""
 SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1

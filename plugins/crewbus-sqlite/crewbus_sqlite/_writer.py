@@ -17,7 +17,7 @@ from crewbus_sqlite._logs import in_use
 
 GATHERING: Final = 0.002
 """Seconds for which events gather for one transaction, unless somebody waits for them."""
-LONGEST_GATHERING: Final = 0.02
+LONGEST_GATHERING: Final = 0.05
 """The same where transactions take that long: the more logs, the more pages of the file each of them writes anew."""
 OVERHEAD: Final = 400
 """What a queued event takes beside its JSON, in bytes, about."""
@@ -92,11 +92,13 @@ class Writer:
                 raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
             self._require_working()
             event = checked(event)
-            self._require_room(len(event.data) + OVERHEAD)
+            size = len(event.data) + OVERHEAD
+            self._require_room(size)
             if event.run_id not in log.runs:
                 log.runs.add(event.run_id)
                 log.new_runs.append(event.run_id)
                 self._runs.setdefault(event.run_id, root_id)
+            log.size += size
             log.events.append(event)  # an interrupt comes before this, or after
             self._queue(log)
 
@@ -346,9 +348,9 @@ class Writer:
         self._failure = None
         self._written = ticket
         for batch in batches:
-            self._backlog -= sum(len(event.data) + OVERHEAD for event in batch.events)
+            self._backlog -= batch.size
             if batch.error is not None:
-                self._backlog -= sum(len(event.data) + OVERHEAD for event in batch.log.events)
+                self._backlog -= batch.log.size
                 self._queued.pop(batch.log, None)
                 self._losses.append(batch.error)
             batch.settled()
