@@ -22,8 +22,10 @@ from crewbus_sqlite import SQLiteStore
 THREADS: Final = 4
 SLOT: Final = 0.001
 """Seconds for which a thread sleeps when nothing is due: chunks are spread evenly, not sent in volleys."""
-ASKED: Final = 20
-"""Of how many chunks a second it is asked when they are on disk: few, since a store hurries where somebody waits."""
+ASKED: Final = 5
+"""Of how many chunks a second it is asked when they are on disk: asking hurries the store."""
+LENGTH: Final = 10
+"""Seconds that a run lasts; then another takes its place, as in a service."""
 
 now: Final = time.time
 
@@ -142,11 +144,49 @@ def _nothing(number: int) -> None:
     pass
 
 
-class Emitter:
-    """Emits a chunk in one of the runs, and asks of some, chosen at random, when they are on disk."""
+class Places:
+    """As many runs at once as the load says; each has a consumer on the loop, and is followed by another."""
 
-    def __init__(self, runs: Sequence[Run], store: SQLiteStore, load: Load) -> None:
-        self._runs = [(run.id, run.chunk) for run in runs]
+    def __init__(self, bus: Bus, load: Load, delivered: Latencies) -> None:
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self._delivered = delivered
+        self._length = LENGTH * load.pace
+        self.runs = [self._begin() for _ in range(load.runs)]
+        # The first ones end at different times, so that later ones do too.
+        self._left = [1 + self._length * number // load.runs for number in range(load.runs)]
+        self.consumers: set[asyncio.Task[None]] = set()
+
+    def _begin(self) -> Run:
+        run = self._bus.run()
+        run.start()
+        self._loop.call_soon_threadsafe(self._consume, self._bus.subscribe(run.id, slow="block"))
+        return run
+
+    def _consume(self, stream: Stream) -> None:
+        consumer = self._loop.create_task(consume(stream, self._delivered))
+        self.consumers.add(consumer)
+        consumer.add_done_callback(self.consumers.discard)
+
+    def run_for(self, number: int) -> Run:
+        """The run in a place that the next chunk is for; each place is one thread's."""
+        if not self._left[number]:
+            self.runs[number].finish()
+            self.runs[number] = self._begin()
+            self._left[number] = self._length
+        self._left[number] -= 1
+        return self.runs[number]
+
+    def finish(self) -> None:
+        for run in self.runs:
+            run.finish()
+
+
+class Emitter:
+    """Emits a chunk in one of the places, and asks of some, chosen at random, when they are on disk."""
+
+    def __init__(self, places: Places, store: SQLiteStore, load: Load) -> None:
+        self._run_for = places.run_for
         self._store = store
         self._share = ASKED / load.rate
         self._random = random.Random(load.rate)
@@ -155,14 +195,14 @@ class Emitter:
         self.refused: list[int] = []
 
     def __call__(self, number: int) -> None:
-        run_id, chunk = self._runs[number]
         try:
-            envelope = chunk("Hello")
+            run = self._run_for(number)
+            envelope = run.chunk("Hello")
         except StoreFullError:
             self.refused.append(number)
             return
         if envelope is not None and self._random.random() < self._share:
-            self._ask(run_id, envelope.at)
+            self._ask(run.id, envelope.at)
 
     def _ask(self, run_id: str, at: float) -> None:
         def notify(error: BaseException | None) -> None:
@@ -207,13 +247,9 @@ def sustained(load: Load) -> Found:
 
 
 async def _sustained(load: Load, bus: Bus, store: SQLiteStore) -> Found:
-    runs = [bus.run() for _ in range(load.runs)]
-    for run in runs:
-        run.start()
     delivered = Latencies(int(load.rate * load.seconds) + load.rate)
-    emitter = Emitter(runs, store, load)
-    consumers = [asyncio.ensure_future(consume(bus.subscribe(run.id, slow="block"), delivered)) for run in runs]
-    waiting = asyncio.gather(*consumers)
+    places = Places(bus, load, delivered)
+    emitter = Emitter(places, store, load)
     await bus.aflush()
     feed, watch = Feed(emitter, load), Watch(load, delivered)
     cpu, start = time.process_time(), time.perf_counter()
@@ -221,13 +257,13 @@ async def _sustained(load: Load, bus: Bus, store: SQLiteStore) -> Found:
     watch.start()
     sent, behind = await asyncio.to_thread(feed.end)
     emitted = sent - len(emitter.refused)
-    while delivered.count < emitted and not waiting.done():  # noqa: ASYNC110 - telling would be a cost of its own
+    while delivered.count < emitted:  # noqa: ASYNC110 - telling would be a cost of its own
         await asyncio.sleep(SLOT)
     await bus.aflush()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     await asyncio.to_thread(watch.join)
-    await asyncio.to_thread(_finish, runs)
-    await waiting
+    await asyncio.to_thread(places.finish)
+    await asyncio.gather(*places.consumers)
     if emitter.failures:
         raise emitter.failures[0]
     return Found(
@@ -241,8 +277,3 @@ async def _sustained(load: Load, bus: Bus, store: SQLiteStore) -> Found:
         watch.course,
         sum(path.stat().st_size for path in store.path.parent.iterdir()),
     )
-
-
-def _finish(runs: Sequence[Run]) -> None:
-    for run in runs:
-        run.finish()
