@@ -409,6 +409,8 @@ def test_two_buses_share_a_file(tmp_path):
 
         in_threads(8, work)
         for bus in (one, two):
+            bus.flush()  # each sees its own at once, the other's when it is written
+        for bus in (one, two):
             assert len(bus.recorded_runs()) == 40
             assert {info.state for info in bus.recorded_runs()} == {"finished"}
         with one.run(id="held"):

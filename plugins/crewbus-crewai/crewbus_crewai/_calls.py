@@ -26,6 +26,8 @@ class ModelCall:
 
     def __init__(self, llm: BaseLLM) -> None:
         self.llm = llm
+        self.run = crewbus.current_run()
+        """The run that it is made in."""
         self.usage: dict[str, int] | None = None
         """What crewAI says that it took: counts by name."""
         self.told_within = False
@@ -65,8 +67,7 @@ class ModelCall:
 
 def called(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     """Make a model call, unless it is part of one of the same model's."""
-    around = _current.get()
-    if around is not None and around.llm is llm:
+    if _is_part(llm):
         return stock(llm, *args, **kwargs)
     with calling_back(llm, args, kwargs):
         bus = served.bus_in_scope()
@@ -78,8 +79,7 @@ def called(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
 
 async def called_async(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     """As `called`."""
-    around = _current.get()
-    if around is not None and around.llm is llm:
+    if _is_part(llm):
         return await stock(llm, *args, **kwargs)
     with calling_back(llm, args, kwargs):
         bus = served.bus_in_scope()
@@ -89,6 +89,12 @@ async def called_async(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> A
         return await as_step_async(
             bus, f"model {llm.model}", partial(digest, *_asked(args, kwargs)), ask, _model_of(args, kwargs)
         )
+
+
+def _is_part(llm: BaseLLM) -> bool:
+    """Whether a call of ``llm`` is part of one that is under way, as when crewAI asks again without what was refused."""
+    around = _current.get()
+    return around is not None and around.llm is llm and around.run is crewbus.current_run()
 
 
 def _ask(bus: Bus, stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:

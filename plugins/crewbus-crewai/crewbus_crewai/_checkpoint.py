@@ -45,7 +45,7 @@ class EntitiesSaved:
 class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where crewAI is not installed
     """Keeps crewAI's checkpoints in the record of the run in which they are made: for ``CheckpointConfig(provider=)``.
 
-    A kickoff with it is recorded, also where its bus records nothing else. What it returns as a checkpoint's location
+    A kickoff with it is recorded, also where its bus records nothing else, unless it stands in a run that is not. What it returns as a checkpoint's location
     is ``crewbus:RUN#CHECKPOINT``, to be restored from; the checkpoint is one of the run's too, under the same name.
     """
 

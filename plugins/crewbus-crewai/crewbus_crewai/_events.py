@@ -18,6 +18,7 @@ from crewbus import Bus, Chunk
 from crewbus_crewai._calls import ModelCall
 from crewbus_crewai._checkpoint import checkpoint_after
 from crewbus_crewai._fault import contained
+from crewbus_crewai._runs import is_before
 from crewbus_crewai._served import live_run, served
 
 LIVE: Final = frozenset({"agent", "agents", "callbacks", "crew", "flow", "from_agent", "from_task", "task", "tools"})
@@ -60,7 +61,7 @@ def _belongs(bus: Bus, call: ModelCall | None) -> bool:
 def _place_of(bus: Bus, event: BaseEvent) -> Callable[..., Any]:
     """Where an event is emitted: in the run, or the model call in it, that is in scope here and goes on."""
     run, here = live_run(bus), crewbus.current_run(bus)
-    if isinstance(event, OF_THE_PROCESS) or (run is None and here is not None):
+    if isinstance(event, OF_THE_PROCESS) or (run is None and here is not None) or (run is not None and is_before(run)):
         return partial(Context().run, bus.emit)
     return bus.emit if run is None or run is here else run.emit
 

@@ -22,8 +22,8 @@ from crewbus_crewai._state import runtime_scope
 KIND: Final = "crewai"
 """The tag of a kickoff's run: "crew", "flow" or "agent"."""
 
-_kickoff: Final[ContextVar[Run | None]] = ContextVar("crewbus_crewai_kickoff", default=None)
-"""The run of the kickoff that is at work here."""
+_kickoffs: Final[ContextVar[tuple[Run, ...]]] = ContextVar("crewbus_crewai_kickoffs", default=())
+"""The runs of the kickoffs that are at work here, the innermost last."""
 
 
 def kicked_off(stock: Any, entity: Any, *args: Any, **kwargs: Any) -> Any:
@@ -81,7 +81,7 @@ def _run_of(entity: Any) -> Iterator[None]:
             with contained("opening the run of a kickoff"):
                 run = _resumed(bus, entity) or stack.enter_context(_made(bus, entity))
                 stack.callback(forget, run)
-                stack.callback(_kickoff.reset, _kickoff.set(run))
+                stack.callback(_kickoffs.reset, _kickoffs.set((*_kickoffs.get(), run)))
         yield
 
 
@@ -93,10 +93,14 @@ def _made(bus: Bus, entity: Any) -> Run:
 def _resumed(bus: Bus, entity: Any) -> Run | None:
     """The run in scope, where it is this very kickoff's, resumed by `crewbus.Bus.resume`."""
     run = crewbus.current_run(bus)
-    if run is None or run is _kickoff.get() or run.parent is not None:
+    if run is None or run.ended or not is_before(run):
         return None
-    same = (run.name, run.tags.get(KIND)) == (name_of(entity), kind_of(entity))
-    return run if same and not run.ended else None
+    return run if (run.name, run.tags[KIND]) == (name_of(entity), kind_of(entity)) else None
+
+
+def is_before(run: Run) -> bool:
+    """Whether ``run`` is a kickoff's that was resumed, and that kickoff has not begun here, or is over."""
+    return run.parent is None and KIND in run.tags and run not in _kickoffs.get()
 
 
 def name_of(entity: Any) -> str:

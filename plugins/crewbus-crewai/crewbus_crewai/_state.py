@@ -28,21 +28,29 @@ TRIES: Final = 100
 
 
 def registered(stock: Any, events: CrewAIEventsBus, entity: Any) -> None:
-    """Register an entity; outside any kickoff note that the state made for it is nobody's in particular."""
+    """Register an entity; outside any kickoff with a state that is nobody's in particular, and holds nothing else."""
+    outside = event_bus._runtime_scope_depth.get() == 0
+    if outside:
+        _drop_what_was_made_by_the_way()
     before = event_bus._runtime_state_var.get()
     stock(events, entity)
-    after = event_bus._runtime_state_var.get()
-    if before is None and after is not None and event_bus._runtime_scope_depth.get() == 0:
-        _by_the_way.set(after)
+    if outside and before is None:
+        _by_the_way.set(event_bus._runtime_state_var.get())
 
 
 def entered(stock: Any, events: CrewAIEventsBus) -> Any:
     """Begin a kickoff: the outermost has a state of its own, unless one was restored, or set on purpose."""
-    state = event_bus._runtime_state_var.get()
-    if state is not None and state is _by_the_way.get() and event_bus._runtime_scope_depth.get() == 0:
-        event_bus._runtime_state_var.set(None)
-        _by_the_way.set(None)
+    if event_bus._runtime_scope_depth.get() == 0:
+        _drop_what_was_made_by_the_way()
     return stock(events)
+
+
+def _drop_what_was_made_by_the_way() -> None:
+    state = event_bus._runtime_state_var.get()
+    if state is not None and state is _by_the_way.get():
+        event_bus._runtime_state_var.set(None)
+        event_bus._registered_entity_ids_var.set(None)
+        _by_the_way.set(None)
 
 
 @contextmanager

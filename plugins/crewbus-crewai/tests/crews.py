@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import crewai
-import crewbus_crewai
 from crewai.events.event_bus import crewai_event_bus
 from helpers import TIMEOUT, quiet_bus
 
 import crewbus
+import crewbus_crewai
 
 CHUNKS = 5
 """How many tagged chunks the model server answers with, after "Final Answer: "."""

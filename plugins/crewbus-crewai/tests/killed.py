@@ -1,12 +1,10 @@
-"""A crew of three tasks that is killed in the middle: run as a program with a store's file, and how far it may come."""
+"""A crew of three tasks that is killed in the middle: to be run in a process of its own."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 
-import conftest  # noqa: F401 - crewAI silent
 import crewai
 from scripted import Scripted
 
@@ -31,11 +29,8 @@ def crew(asked, kill_at=None):
 
 
 def main(url, kill_at):
+    """Kick it off, recorded in the store that ``url`` names."""
     with crewbus.Bus(only=["sqlite"]) as bus:
         crewbus_crewai.install(bus)
         bus.enable_recording(url)
         crew([], kill_at).kickoff()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -67,9 +67,7 @@ def test_callbacks_of_two_models_do_not_replace_each_other(active, model):
     assert (first.heard, second.heard) == ((["mine"], []) if active else ([], ["mine"]))
 
 
-def test_of_many_concurrent_calls_each_arrives_at_its_owner(active, model):
-    if not active:
-        pytest.skip("how many arrive where is up to chance: see the test above")
+def test_of_many_concurrent_calls_each_arrives_at_its_owner(bus, model):
     owners = [Heard() for _ in range(8)]
 
     def work(number):
@@ -95,9 +93,7 @@ def test_callbacks_of_a_model_that_an_agent_uses_are_called(active, model):
     assert mine.heard.count("used") == (5 if active else 0)
 
 
-def test_callbacks_of_a_call_hear_that_call_alone(active, model):
-    if not active:
-        pytest.skip("what crewAI sets for one call stays set")
+def test_callbacks_of_a_call_hear_that_call_alone(bus, model):
     mine, given = Heard(), Heard()
     llm = through_litellm(model, callbacks=[mine])
     llm.call("RUN=one say it", callbacks=[given])
@@ -108,9 +104,7 @@ def test_callbacks_of_a_call_hear_that_call_alone(active, model):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_callbacks_on_a_loop(active, model, stream):
-    if not active:
-        pytest.skip("as with threads")
+def test_callbacks_on_a_loop(bus, model, stream):
     mine = Heard()
     llm = make_llm(model, is_litellm=True, stream=stream, callbacks=[mine])
 
@@ -122,9 +116,7 @@ def test_callbacks_on_a_loop(active, model, stream):
     assert mine.heard == ["loop"]
 
 
-def test_callbacks_of_a_failure(active, model):
-    if not active:
-        pytest.skip("as with successes")
+def test_callbacks_of_a_failure(bus, model):
     mine = Heard()
     llm = through_litellm("http://127.0.0.1:9/v1", callbacks=[mine])
     with pytest.raises(litellm.InternalServerError):

@@ -16,12 +16,12 @@ from crewai.events.types.checkpoint_events import CheckpointCompletedEvent, Chec
 from crewai.flow.flow import Flow, listen, or_, router, start
 from crewai.state import CheckpointConfig, SqliteProvider
 from crewai.state.runtime import RuntimeState
-from crewbus_crewai import CrewbusProvider, EntitiesSaved
 from crews import installed
 from helpers import TIMEOUT, in_thread
 from pydantic import field_serializer
 
 import crewbus
+from crewbus_crewai import CrewbusProvider, EntitiesSaved
 
 STEPS = 40
 SIZES = []
@@ -163,6 +163,22 @@ def test_concurrent_kickoffs_restore_their_own_state(active, tmp_path):
         restored.append(flow.state.get("mine"))
     right = sum(one == name for one, name in zip(restored, names, strict=True))
     assert right == 4 if active else right < 4
+
+
+def test_nothing_is_kept_of_flows_that_were_made_in_one_context_and_ran_in_others(active):
+    def main():
+        flows = []
+        for number in range(10):
+            flow = Remembering(name=str(number))
+            in_thread(contextvars.copy_context().run, flow.kickoff).result(TIMEOUT)
+            flows.append(weakref.ref(flow))
+            del flow
+        assert crewai_event_bus.flush(TIMEOUT)
+        gc.collect()
+        return sum(ref() is not None for ref in flows)
+
+    kept = contextvars.copy_context().run(main)
+    assert kept <= 1 if active else kept == 10  # the last one, until another is made
 
 
 # Written while it changes

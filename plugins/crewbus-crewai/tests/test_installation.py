@@ -8,8 +8,8 @@ from importlib import metadata
 import litellm.utils
 import pytest
 from crewai import LLM, Agent, Crew, Task
-from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
 from crewai.events.base_events import BaseEvent
+from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
 from crewai.flow.runtime import Flow
 from crewai.llms.base_llm import BaseLLM
 from crewai.state.runtime import RuntimeState

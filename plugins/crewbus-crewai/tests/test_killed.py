@@ -14,7 +14,7 @@ from killed import crew
 import crewbus
 import crewbus_crewai
 
-HERE = Path(__file__).parent
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 TIMEOUT = 120.0
 
 if not metadata.entry_points(group="crewbus", name="sqlite"):
@@ -24,8 +24,8 @@ if not metadata.entry_points(group="crewbus", name="sqlite"):
 @pytest.mark.parametrize("part", ["1", "2", "3"])
 def test_a_killed_kickoff_asks_for_what_is_missing_only(tmp_path, part):
     url = f"sqlite:///{tmp_path / 'runs.db'}"
-    program = [sys.executable, str(HERE / "killed.py"), url, part]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    program = f"import sys; sys.path[:0] = {PATHS!r}; import killed; killed.main({url!r}, {part!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
     asked = []
     with crewbus.Bus(only=["sqlite"]) as bus:

@@ -109,6 +109,11 @@ class Reader:
         return bool(self.events) and self.events[-1].name in ENDS
 
     @property
+    def frames(self) -> list[tuple[str, dict[str, Any]]]:
+        """The events without their ids: a cursor may say of the same place that more was read ahead."""
+        return [(event.name, event.data) for event in self.events]
+
+    @property
     def text(self) -> str:
         pieces: list[dict[str, Any]] = []
         for event in self.events:
@@ -126,6 +131,7 @@ class Reader:
             assert response.status_code == 200
             assert response.headers["content-type"].startswith("text/event-stream")
             async for event in parsed(response.aiter_lines()):
+                assert event not in self.events
                 self.events.append(event)
                 if len(self.events) - before == most:
                     break
@@ -184,7 +190,7 @@ def test_a_client_that_drops_again_and_again_has_each_frame_once(service):
             return reader, await whole(service, run)
 
     reader, undisturbed = asyncio.run(main())
-    assert reader.events == undisturbed.events
+    assert reader.frames == undisturbed.frames
     assert reader.text == answer("cut")
     assert reader.events[-1].name == "RunFinished"
     numbers = [event.data["seq"] for event in reader.events]
@@ -210,7 +216,7 @@ def test_many_clients_at_once_each_with_its_own_drops(service):
     for at, tag in enumerate(tags):
         group = readers[6 * at : 6 * at + 6]
         assert {reader.text for reader in group} == {answer(tag)}
-        assert all(reader.events == group[0].events for reader in group)
+        assert all(reader.frames == group[0].frames for reader in group)
 
 
 def test_a_client_that_goes_away_cancels_nothing(service):
@@ -235,7 +241,7 @@ def test_what_a_failed_crew_wrote_is_taken_back(service):
             return reader, await whole(service, run)
 
     reader, undisturbed = asyncio.run(main())
-    assert reader.events == undisturbed.events
+    assert reader.frames == undisturbed.frames
     assert {"Chunk", "Retracted"} <= {event.name for event in reader.events}
     assert reader.text == ""
     end = reader.events[-1]
@@ -277,7 +283,7 @@ def test_a_service_that_was_started_anew_goes_on_where_the_client_stood(example,
         run, events = asyncio.run(begin(url))
     with served_app(example.app) as url:
         reader, undisturbed = asyncio.run(go_on(url, run, events))
-    assert reader.events == undisturbed.events
+    assert reader.frames == undisturbed.frames
     assert reader.events[-1].name == "RunCancelled"
     assert answer("kept", 1000).startswith(reader.text)
 
