@@ -290,6 +290,7 @@ def deltas_of(entry: dict[str, Any], texts: Any) -> list[str]:
     return [text for part in parts for choice in part["choices"] for text in texts(choice["delta"]) if text]
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("served")
 @pytest.mark.skipif(not TEXTS, reason=f"needs {RECORDED.name} in the folder shared beside the checkout")
 def test_promise_1_of_200_runs_at_once_each_gets_exactly_its_recorded_text(bus: Bus) -> None:
@@ -318,6 +319,7 @@ def test_promise_1_of_200_runs_at_once_each_gets_exactly_its_recorded_text(bus: 
     assert bus.runs == []
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("served")
 def test_promise_1_no_foreign_chunk_in_any_of_200_newsrooms_at_once(bus: Bus) -> None:
     chunks = 8
