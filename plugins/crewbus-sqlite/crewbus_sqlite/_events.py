@@ -12,15 +12,13 @@ from typing import Any, Final, NamedTuple
 
 from crewbus.abc import LANDMARKS, MARKS, StoredEvent
 from crewbus.exceptions import RecordingError
+from crewbus_sqlite._pieces import SIZES, marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
 from crewbus_sqlite._sums import SIZE, corrupt
 
 COLUMNS: Final = "id, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, sum"
 LANDMARK, BEFORE, MARKED = 9, 10, 11
 """Where in a row stands whether it is a landmark, and the numbers of the landmark and of the mark before it."""
-_ROW: Final = f"({', '.join('?' * 14)})"
-TOGETHER: Final = 100
-"""How many rows one statement writes: each statement lets other threads run, and has to wait for them."""
 SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
 _PLAIN: Final = frozenset(
@@ -112,9 +110,9 @@ def encoded(log: int, epoch: int, events: Iterable[StoredEvent], before: Latest)
 
 def insert(connection: sqlite3.Connection, rows: Iterator[EventRow]) -> None:
     """Write rows."""
-    while piece := list(islice(rows, TOGETHER)):
-        values = ", ".join([_ROW] * len(piece))
-        connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {values}", list(chain.from_iterable(piece)))
+    while some := list(islice(rows, SIZES[0])):
+        for piece in pieces(some):
+            connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {marks(piece, 14)}", list(chain(*piece)))
 
 
 def decoded(row: EventRow) -> StoredEvent:

@@ -9,14 +9,12 @@ from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
 from crewbus_sqlite import _ids, _meta
+from crewbus_sqlite._pieces import marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
 from crewbus_sqlite._sums import corrupt, require, sum_of
 
 _COLUMNS: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
 _SELECT: Final = f"SELECT {_COLUMNS}, sum FROM logs"
-_ROW: Final = f"({', '.join('?' * 10)})"
-AT_ONCE: Final = 100
-"""How many rows one statement reads or writes: each lets other threads run, and has to wait for them."""
 
 Stored = tuple[Any, ...]
 """The columns of a row as they are in the file, its digest the last."""
@@ -64,9 +62,8 @@ def load(connection: sqlite3.Connection, log: int) -> LogRow:
 def stored(connection: sqlite3.Connection, logs: Sequence[int]) -> dict[int, Stored]:
     """Those of these logs that are there, by id, not yet looked at."""
     found: dict[int, Stored] = {}
-    for at in range(0, len(logs), AT_ONCE):
-        ids = logs[at : at + AT_ONCE]
-        query = f"{_SELECT} WHERE id IN ({', '.join('?' * len(ids))})"
+    for ids in pieces(logs):
+        query = f"{_SELECT} WHERE id IN {marks([ids], len(ids))}"
         found.update((columns[0], columns) for columns in connection.execute(query, ids))
     return found
 
@@ -159,10 +156,8 @@ def create(connection: sqlite3.Connection, log: LogRow) -> LogRow:
 def save(connection: sqlite3.Connection, *logs: LogRow) -> list[Stored]:
     """Write rows; returns what is stored of them."""
     rows: list[Stored] = [(*log, sum_of("logs", log)) for log in logs]
-    for at in range(0, len(rows), AT_ONCE):
-        some = rows[at : at + AT_ONCE]
-        values = ", ".join([_ROW] * len(some))
-        connection.execute(f"INSERT OR REPLACE INTO logs VALUES {values}", list(chain.from_iterable(some)))
+    for piece in pieces(rows):
+        connection.execute(f"INSERT OR REPLACE INTO logs VALUES {marks(piece, 10)}", list(chain(*piece)))
     return rows
 
 
