@@ -151,7 +151,7 @@ class Places:
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._delivered = delivered
-        self._length = LENGTH * load.pace
+        self._length = int(LENGTH * load.pace)
         self.runs = [self._begin() for _ in range(load.runs)]
         # The first ones end at different times, so that later ones do too.
         self._left = [1 + self._length * number // load.runs for number in range(load.runs)]

@@ -152,7 +152,7 @@ def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> N
 
 
 def _write_together(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:
-    stored = _logs.stored(connection, [batch.log.id for batch in batches if batch.log.id is not None])
+    stored = _stored(connection, [batch.log for batch in batches])
     ready: list[tuple[Batch, LogRow]] = []
     for batch in batches:
         batch.error = None
@@ -164,3 +164,11 @@ def _write_together(connection: sqlite3.Connection, batches: list[Batch], token:
     saved = _logs.save(connection, *(batch.following(row) for batch, row in ready))
     for (batch, _), columns in zip(ready, saved, strict=True):
         batch.stored = columns
+
+
+def _stored(connection: sqlite3.Connection, logs: list[Log]) -> dict[int, Stored]:
+    """What is stored of logs that are on disk, by id: mostly what this store left there, which no other has changed."""
+    known = [log.stored for log in logs if log.stored is not None]
+    if len(known) == len(logs) and _logs.are_there(connection, known):
+        return {row[0]: row for row in known}
+    return _logs.stored(connection, [log.id for log in logs if log.id is not None])

@@ -68,6 +68,19 @@ def stored(connection: sqlite3.Connection, logs: Sequence[int]) -> dict[int, Sto
     return found
 
 
+def are_there(connection: sqlite3.Connection, known: Sequence[Stored]) -> bool:
+    """Whether all of these are in the file: asked for as one row, since other threads run before each that is read."""
+    found = 0
+    for piece in pieces(known):
+        query = (
+            f"SELECT count(*) FROM (VALUES {marks(piece, 2)}) AS known "
+            "CROSS JOIN logs ON logs.id = known.column1 AND logs.sum = known.column2"
+        )
+        ((count,),) = connection.execute(query, [value for row in piece for value in (row[0], row[-1])]).fetchall()
+        found += count
+    return found == len(known)
+
+
 def written_by(
     connection: sqlite3.Connection, columns: Stored | None, known: Stored | None, root_id: str, epoch: int
 ) -> LogRow:

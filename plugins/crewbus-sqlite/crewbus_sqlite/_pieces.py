@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-SIZES: Final = (100, 20, 4, 1)
+SIZES: Final = (500, 100, 20, 4, 1)
 """Each statement lets other threads run, and has to wait for them, so there are to be few. Each size is a statement of
 its own, which sqlite3 keeps compiled, at some 500 bytes a row, so the sizes are few too."""
 
