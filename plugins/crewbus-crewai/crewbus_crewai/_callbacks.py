@@ -31,8 +31,7 @@ _here: Final[ContextVar[tuple[Any, ...]]] = ContextVar("crewbus_crewai_callbacks
 def calling_back(llm: BaseLLM, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
     """Have the callbacks of ``llm``, and those that this call is given, hear of what litellm is asked for it."""
     given = args[2] if len(args) > 2 else kwargs.get("callbacks")
-    callbacks = dict.fromkeys([*(getattr(llm, "callbacks", None) or ()), *(given or ())]) if llm.is_litellm else ()
-    token = _here.set(tuple(callbacks))
+    token = _here.set((*(getattr(llm, "callbacks", None) or ()), *(given or ())) if llm.is_litellm else ())
     try:
         yield
     finally:
@@ -60,12 +59,14 @@ def set_up(stock: Any, *args: Any, **kwargs: Any) -> Any:
     """Give what litellm makes for a request the callbacks of the call that it is made for."""
     made = stock(*args, **kwargs)
     with contained("giving a request its callbacks"):
-        for name in LISTS:
-            before = getattr(made[0], name, None) or []
-            added = [one for one in _here.get() if one not in before and _is_heard(one)]
-            if added:
-                setattr(made[0], name, [*before, *added])
+        callbacks = [one for one in _here.get() if _is_heard(one)]
+        for name in LISTS if callbacks else ():
+            setattr(made[0], name, _without_repeats([*(getattr(made[0], name, None) or ()), *callbacks]))
     return made
+
+
+def _without_repeats(callbacks: list[Any]) -> list[Any]:
+    return list({id(one): one for one in callbacks}.values())
 
 
 def _is_heard(callback: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from crewai.llms.base_llm import BaseLLM
 
+import crewbus
 from crewbus import Bus, Call, Chunk, Envelope
 from crewbus_crewai._callbacks import calling_back
 from crewbus_crewai._fault import contained
@@ -92,7 +93,7 @@ async def called_async(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> A
 
 
 def _is_part(llm: BaseLLM) -> bool:
-    """Whether a call of ``llm`` is part of one that is under way, as when crewAI asks again without what was refused."""
+    """Whether a call of ``llm`` is part of one under way, as when crewAI asks again without what was refused."""
     around = _current.get()
     return around is not None and around.llm is llm and around.run is crewbus.current_run()
 

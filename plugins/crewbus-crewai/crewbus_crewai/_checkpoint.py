@@ -45,8 +45,8 @@ class EntitiesSaved:
 class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where crewAI is not installed
     """Keeps crewAI's checkpoints in the record of the run in which they are made: for ``CheckpointConfig(provider=)``.
 
-    A kickoff with it is recorded, also where its bus records nothing else, unless it stands in a run that is not. What it returns as a checkpoint's location
-    is ``crewbus:RUN#CHECKPOINT``, to be restored from; the checkpoint is one of the run's too, under the same name.
+    A kickoff with it is recorded, also where its bus records nothing else, unless it stands in a run that is not. The
+    location of a checkpoint, to restore from, is ``crewbus:RUN#CHECKPOINT``; it is one of the run's, by the same name.
     """
 
     def checkpoint(self, data: str, location: str, *, parent_id: str | None = None, branch: str = "main") -> str:  # noqa: ARG002
@@ -157,8 +157,12 @@ def detected(stock: Any, path: str) -> BaseProvider:
 
 def checkpoint_after(source: Any, event: BaseEvent) -> None:
     """Write the checkpoint that ``event`` calls for, if it goes into a record: at once, so that none comes too late."""
-    if not checkpoint_listener._handlers_registered or not is_ours(checkpoint_listener._find_checkpoint(source)):
+    if not checkpoint_listener._handlers_registered:
         return
+    config = checkpoint_listener._find_checkpoint(source)
+    if not is_ours(config):
+        return
+    config.location = SCHEME  # by which it is known when it was restored, since crewAI writes down no provider
     token = _at_once.set(True)
     try:
         checkpoint_listener._on_any_event(source, event, crewai_event_bus.runtime_state)
@@ -180,5 +184,5 @@ def written(stock: Any, state: Any, config: Any, event: BaseEvent | None = None)
 
 
 def _with_provider(config: Any) -> Any:
-    """A configuration that was restored, with its provider: crewAI writes down that of which it is a subclass."""
+    """A configuration that was restored, with its provider."""
     return config.model_copy(update={"provider": CrewbusProvider()})

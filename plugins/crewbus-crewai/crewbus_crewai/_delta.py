@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON, where 1, 1.0 and true are not."""
+    return bool(one == other) and json.dumps(one) == json.dumps(other)
 
 
 def difference(old: Any, new: Any) -> dict[str, Any]:
@@ -12,12 +18,12 @@ def difference(old: Any, new: Any) -> dict[str, Any]:
     values by key; ``each``, those of a list's values by place.
     """
     if isinstance(new, list) and isinstance(old, list):
-        if new[: len(old)] == old:
+        if same(new[: len(old)], old):
             return {"add": new[len(old) :]}
         if len(new) == len(old):
-            return {"each": {str(i): difference(old[i], new[i]) for i in range(len(new)) if old[i] != new[i]}}
+            return {"each": {str(i): difference(old[i], new[i]) for i in range(len(new)) if not same(old[i], new[i])}}
     if isinstance(new, dict) and isinstance(old, dict) and old.keys() <= new.keys():
-        changed = [key for key in new if key not in old or old[key] != new[key]]
+        changed = [key for key in new if key not in old or not same(old[key], new[key])]
         return {"set": {key: difference(old.get(key), new[key]) for key in changed}}
     return {"put": new}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextvars import Context
-from functools import partial
 from typing import Any, Final
 
 from crewai.events.base_events import BaseEvent
@@ -62,7 +61,7 @@ def _place_of(bus: Bus, event: BaseEvent) -> Callable[..., Any]:
     """Where an event is emitted: in the run, or the model call in it, that is in scope here and goes on."""
     run, here = live_run(bus), crewbus.current_run(bus)
     if isinstance(event, OF_THE_PROCESS) or (run is None and here is not None) or (run is not None and is_before(run)):
-        return partial(Context().run, bus.emit)
+        return lambda event, source: Context().run(bus.emit, event, source=source)
     return bus.emit if run is None or run is here else run.emit
 
 

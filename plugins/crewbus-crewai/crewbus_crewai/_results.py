@@ -52,10 +52,8 @@ class Result(NamedTuple):
 
 def _is_plain(value: Any) -> bool:
     """Whether ``value`` comes back from JSON as it was."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return type(value) in {type(None), str, bool, int, float}
     try:
-        return type(value) in {list, dict} and bool(json.loads(json.dumps(value)) == value) and _all_plain(value)
+        return _all_plain(value) and bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError, RecursionError):
         return False
 

@@ -115,13 +115,13 @@ def _lead_models(patches: Patches) -> None:
     def lead(cls: type, name: str) -> None:
         patches.lead(cls, name, _calls.called_async if name == "acall" else _calls.called)
 
-    for cls in _descendants(BaseLLM):
+    for cls in dict.fromkeys(_descendants(BaseLLM)):
         for name in ("call", "acall"):
             if name in vars(cls):
                 lead(cls, name)
     # Providers are loaded when they are needed.
     patches.lead(BaseLLM, "_wrap_call_method", _calls.wrapping(lead))
-
+    # What is given to one model or call takes the place, in litellm's globals, of what was given to others.
     patches.lead(LLM, "set_callbacks", _callbacks.Request(patches).set_callbacks)
 
 

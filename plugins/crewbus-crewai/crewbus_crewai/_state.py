@@ -78,8 +78,9 @@ class _Takers:
 
     def __bool__(self) -> bool:
         if self._known is None:
-            every = (*crewai_event_bus._sync_handlers.values(), *crewai_event_bus._async_handlers.values())
-            self._known = any(_takes_state(handler) for handlers in list(every) for handler in handlers)
+            with crewai_event_bus._rwlock.r_locked():
+                every = (*crewai_event_bus._sync_handlers.values(), *crewai_event_bus._async_handlers.values())
+            self._known = any(_takes_state(handler) for handlers in every for handler in handlers)
         return self._known
 
 

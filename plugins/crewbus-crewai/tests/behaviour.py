@@ -33,14 +33,15 @@ def crewai() -> SimpleNamespace:
         import crewai as package
         from crewai import events, flow, state
         from crewai.events import event_bus, handler_graph, stream_context
-        from crewai.events.types import checkpoint_events
+        from crewai.events.types import checkpoint_events, flow_events
         from crewai.state import event_record
         from crewai.types import streaming
 
     found = {name: getattr(events, name) for name in events.__all__}  # some of which it loads when asked for
-    for module in (package, flow, state, event_bus, handler_graph, stream_context, checkpoint_events, event_record):
+    modules = [package, flow, state, event_bus, handler_graph, stream_context, checkpoint_events, flow_events]
+    for module in (*modules, event_record, streaming):
         found |= vars(module)
-    return SimpleNamespace(**found | vars(streaming))
+    return SimpleNamespace(**found)
 
 
 def llm(**options: Any) -> Any:

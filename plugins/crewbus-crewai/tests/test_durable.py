@@ -127,6 +127,29 @@ def test_tools_are_not_used_again(bus):
     assert used == ["tides"]
 
 
+def test_a_task_that_failed_is_begun_anew_and_one_that_was_cut_short_goes_on(bus):
+    class Cut(BaseException):
+        pass
+
+    def crew(*script):
+        @tool("search")
+        def search(what: str) -> str:
+            """Search."""
+            used.append(what)
+            return f"found {what}"
+
+        return writers(Scripted.of(*script), tasks=1, tools=[search])
+
+    search_it = 'Thought: I look.\nAction: search\nAction Input: {"what": "tides"}'
+    for end, times in ((RuntimeError("the power went"), 2), (Cut(), 1)):
+        used = []
+        with pytest.raises(type(end)):
+            crew(search_it, end).kickoff()
+        with bus.resume(bus.store.roots()[-1]):
+            assert crew(*[search_it][: times - 1], final("one")).kickoff().raw == "one"
+        assert used == ["tides"] * times
+
+
 def test_tasks_at_once_go_on_each_from_where_it_was(bus):
     class Halting(Scripted):
         """Answers each but one of its parts."""

@@ -10,6 +10,7 @@ import threading
 import weakref
 
 import pytest
+from crewai import Crew
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.checkpoint_events import CheckpointCompletedEvent, CheckpointStartedEvent
@@ -22,6 +23,7 @@ from pydantic import field_serializer
 
 import crewbus
 from crewbus_crewai import CrewbusProvider, EntitiesSaved
+from crewbus_crewai._checkpoint import is_ours
 
 STEPS = 40
 SIZES = []
@@ -322,4 +324,24 @@ def test_crewbuss_store_serves(written, listening):
             "method_execution_started",
             "method_execution_finished",
             "checkpoint_started",
+        ]
+
+
+def test_a_crew_that_was_restored_from_a_record_goes_on_in_one(written, listening, crew):
+    _, completed = written
+    with installed() as bus:
+        config = CheckpointConfig(provider=CrewbusProvider())
+        made = crew("stored", tasks=2, checkpoint=config)
+        made.kickoff()
+        assert len(completed) == 2
+        for saved in completed:
+            restored = contextvars.copy_context().run(
+                Crew.from_checkpoint, CheckpointConfig(restore_from=saved.location)
+            )
+            assert restored.name == "stored"
+            assert is_ours(restored.checkpoint)
+        assert all(task.output is not None for task in restored.tasks)
+        (run_id,) = bus.store.roots()
+        assert [saved.location for saved in completed] == [
+            f"crewbus:{run_id}#{checkpoint.name}" for checkpoint in bus.checkpoints(run_id)
         ]

@@ -352,7 +352,7 @@ def page(browser):
         def end(self):
             """How the run ended that it follows."""
             state = browser.find_element(By.ID, "state")
-            return WebDriverWait(browser, TIMEOUT).until(lambda _: state.text in ENDS and state.text)
+            return WebDriverWait(browser, TIMEOUT, 0.05).until(lambda _: state.text in ENDS and state.text)
 
         def text(self):
             return browser.find_element(By.TAG_NAME, "output").get_property("textContent")

@@ -1,0 +1,150 @@
+"""A web service that streams crews to browsers, as server-sent events.
+
+    pip install crewbus-crewai crewbus-sqlite sse-starlette uvicorn
+    OPENAI_API_KEY=... python examples/crewai_service.py        # and look at http://127.0.0.1:8000
+
+``POST /runs`` with ``{"topic": "tides"}`` sets a crew to work and names its run; ``GET /runs/ID`` streams that, to as
+many as ask for it. Each event's id is a cursor: a browser that lost its connection says which it saw last, and goes on
+from there, with what it missed, with what was taken back meanwhile, and with nothing twice. Whoever goes away cancels
+nothing, and whoever comes late, or comes back after the service was started anew, gets it all.
+
+The model is ``OPENAI_MODEL`` at ``OPENAI_BASE_URL``; ``CREWBUS_STORE`` says where the runs are recorded.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import attrs
+import uvicorn
+from crewai import LLM, Agent, Crew, Task
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+import crewbus
+import crewbus_crewai
+
+
+def article(topic: str) -> str:
+    """An article on ``topic``, by a crew."""
+    model, url = os.environ.get("OPENAI_MODEL", "gpt-4o-mini"), os.environ.get("OPENAI_BASE_URL")
+    llm = LLM(model=f"openai/{model}", base_url=url, stream=True)
+    writer = Agent(role="writer", goal="to write what holds", backstory="You write for a newspaper.", llm=llm)
+    editor = Agent(role="editor", goal="to cut what does not", backstory="You edit that newspaper.", llm=llm)
+    draft = Task(description="Draft an article on {topic}.", expected_output="a draft", agent=writer)
+    final = Task(description="Mend the draft on {topic}.", expected_output="the article", agent=editor)
+    crew = Crew(name="writers", agents=[writer, editor], tasks=[draft, final])
+    return str(crew.kickoff(inputs={"topic": topic}))
+
+
+async def carry_out(bus: crewbus.Bus, topic: str, *, task_status: anyio.abc.TaskStatus[str]) -> None:
+    """Have an article written, in a thread and a run of its own, whoever watches; how it ended is in the record."""
+    async with bus.stream(article, topic) as stream:
+        task_status.started(stream.run_id)
+        with suppress(Exception):
+            await stream.aresult()
+
+
+async def start(request: Request) -> Response:
+    """Set a crew to work; the answer names its run."""
+    topic = (await request.json())["topic"]
+    run_id = await request.state.crews.start(partial(carry_out, request.state.bus, topic))
+    return JSONResponse({"run": run_id}, status_code=202, headers={"Location": f"/runs/{run_id}"})
+
+
+def follow(request: Request) -> Response:
+    """Stream a run: from its start, or from where this browser has lost it."""
+    cursor = request.headers.get("Last-Event-ID", "start")
+    stream = request.state.bus.subscribe(request.path_params["run"], after=cursor)
+    return EventSourceResponse(events(stream))
+
+
+async def events(stream: crewbus.Stream) -> AsyncIterator[ServerSentEvent]:
+    """The frames of ``stream`` as server-sent events: Chunk, Retracted, and last how the run ended."""
+    yield ServerSentEvent(retry=1000)  # milliseconds until a browser that lost us comes back
+    async with stream:
+        async for frame in stream:
+            data: dict[str, Any] = {"seq": frame.seq, "parent": frame.parent} | attrs.asdict(frame.event)
+            yield ServerSentEvent(json.dumps(data), event=type(frame.event).__name__, id=stream.cursor)
+
+
+def refuse(status: int, request: Request, error: Exception) -> Response:
+    """What whoever asks for a run that is not there, or with a cursor that is none, is told."""
+    return JSONResponse({"error": str(error)}, status_code=status)
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Crews</title>
+<style>
+  body { font: 1.1rem/1.5 Georgia, serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }
+  output { display: block; white-space: pre-wrap }
+  .first::before { content: "\\A\\A" }
+</style>
+<form><input name="topic" value="the tides" required> <button>Write</button> <em id="state"></em></form>
+<output></output>
+<script>
+  const output = document.querySelector("output"), state = document.querySelector("#state");
+
+  function follow(run) {
+    const source = new EventSource(`/runs/${run}`);  // which reconnects by itself, with the id of the last event
+    const on = (name, handle) => source.addEventListener(name, event => handle(JSON.parse(event.data)));
+    const end = name => on(name, () => { source.close(); state.textContent = name; });
+    output.replaceChildren();
+    source.onopen = () => state.textContent = "...";
+    source.onerror = () => state.textContent = "lost";
+    on("Chunk", ({seq, parent, kind, text}) => {
+      if (kind !== "text") return;
+      const first = output.lastChild?.parent !== parent ? "first" : "";  // of another answer than the one before
+      const piece = document.createElement("span");
+      output.append(Object.assign(piece, {seq, parent, textContent: text, className: first}));
+    });
+    on("Retracted", ({since, parents}) => {
+      for (const piece of [...output.children])
+        if (piece.seq >= since && (!parents.length || parents.includes(piece.parent))) piece.remove();
+    });
+    ["RunFinished", "RunFailed", "RunCancelled", "RunInterrupted"].forEach(end);
+  }
+
+  document.forms[0].onsubmit = async event => {
+    event.preventDefault();
+    const topic = event.target.topic.value;
+    const answer = await fetch("/runs", {method: "POST", body: JSON.stringify({topic})});
+    location.hash = (await answer.json()).run;
+  };
+  onhashchange = () => follow(location.hash.slice(1));
+  if (location.hash) onhashchange();
+</script>
+"""
+
+
+async def page(request: Request) -> Response:
+    """The one page: it follows the run that its address names behind the ``#``."""
+    return HTMLResponse(PAGE)
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+    """One bus, which records, and cancels what is under way when it is closed; one group of tasks for the crews."""
+    async with anyio.create_task_group() as crews, crewbus.Bus() as bus:
+        bus.enable_recording()
+        crewbus_crewai.install(bus)
+        yield {"bus": bus, "crews": crews}
+
+
+app = Starlette(
+    lifespan=lifespan,
+    routes=[Route("/", page), Route("/runs", start, methods=["POST"]), Route("/runs/{run}", follow)],
+    exception_handlers={crewbus.RunNotFoundError: partial(refuse, 404), crewbus.InputError: partial(refuse, 400)},
+)
+
+if __name__ == "__main__":
+    uvicorn.run(app, timeout_graceful_shutdown=3)

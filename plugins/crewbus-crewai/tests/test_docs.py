@@ -1,0 +1,65 @@
+"""The README: its examples are run and print what stands below them; its links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import crewbus_crewai
+
+PLUGIN = Path(__file__).parents[1]
+README = (PLUGIN / "README.md").read_text("utf-8")
+EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """The entry point, where the distribution is not installed."""
+    from importlib import metadata
+
+    found = metadata.entry_points
+    ours = metadata.EntryPoint("crewai", "crewbus_crewai:CrewaiPlugin", "crewbus")
+
+    def entry_points(**which):
+        known = found(**which)
+        if which != {"group": "crewbus"} or any(entry.name == "crewai" for entry in known):
+            return known
+        return metadata.EntryPoints([*known, ours])
+
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
+
+
+@pytest.mark.parametrize(("code", "output"), EXAMPLE.findall(README))
+def test_examples_print_what_they_say(code, output, monkeypatch, installed):
+    module = types.ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "example", "exec"), vars(module))
+    assert without_panels(printed.getvalue()) == output
+
+
+def without_panels(text):
+    """What was printed, but for the panels in which crewAI shows what a Flow does."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if line.strip() and line[0] not in "╭│╰")
+
+
+def test_every_public_name_and_every_example_is_there():
+    assert len(EXAMPLE.findall(README)) == README.count("```python")
+    for name in ("install", "uninstall"):
+        assert f"crewbus_crewai.{name}(" in README
+        assert name in crewbus_crewai.__all__
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (PLUGIN / target).exists(), target
+    for target in re.findall(r"`(crewbus_crewai/\w+\.py|setup\.cfg)`", README):
+        assert (PLUGIN / target).exists(), target
