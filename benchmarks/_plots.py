@@ -44,14 +44,14 @@ Points = Sequence[Sequence[float]]
 def draw(curves: Iterable[Curve], out: Path) -> int:
     """Draw ``curves``, as `benchmarks._table.as_json` has them, into the folder ``out``; how many pictures there are.
 
-    Each file is called as its curve is. Without matplotlib nothing is drawn, which is said.
+    Each file is called as its curve is, and by what that is measured. Without matplotlib nothing is drawn: it is said.
     """
     curves = list(curves)
     if curves and not installed("matplotlib"):
         print("matplotlib is not installed: no pictures")
         return 0
     for curve in curves:
-        _draw(curve, out / f"{slug(curve['name'])}.png")
+        _draw(curve, out / f"{slug(curve['name'] + ' by ' + curve['x'])}.png")
     return len(curves)
 
 

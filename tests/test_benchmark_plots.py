@@ -65,11 +65,11 @@ def pictures(plots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 def test_each_curve_is_a_small_picture(pictures: Callable[..., Any], tmp_path: Path) -> None:
     pictures(*(curve(name) for name in CURVES))
     assert {file.name for file in tmp_path.iterdir()} == {
-        "flat-by-decades.png",
-        "steep-by-decades.png",
-        "from-nought.png",
-        "by-seconds.png",
-        "nothing-but-noughts.png",
+        "flat-by-decades-by-events.png",
+        "steep-by-decades-by-events.png",
+        "from-nought-by-events.png",
+        "by-seconds-by-events.png",
+        "nothing-but-noughts-by-events.png",
     }
     for file in tmp_path.iterdir():
         content = file.read_bytes()
