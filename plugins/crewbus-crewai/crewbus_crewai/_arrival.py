@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 class Arrival(MetaPathFinder):
@@ -32,7 +33,8 @@ class Arrival(MetaPathFinder):
         if fullname != self._name:
             return None
         others = (finder for finder in list(sys.meta_path) if finder is not self)
-        found = (finder.find_spec(fullname, path, target) for finder in others)
+        finds = (getattr(finder, "find_spec", None) for finder in others)
+        found = (find(fullname, path, target) for find in finds if find is not None)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _Telling(spec.loader, self)
@@ -51,6 +53,9 @@ class _Telling(Loader):
     def __init__(self, loader: Loader, arrival: Arrival) -> None:
         self._loader = loader
         self._arrival = arrival
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)  # of which others read data and sources
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from crewai.llms.base_llm import BaseLLM
 
+from crewbus_crewai._context import held
 from crewbus_crewai._fault import contained
 from crewbus_crewai._patch import Patches
 
@@ -31,11 +32,9 @@ _here: Final[ContextVar[tuple[Any, ...]]] = ContextVar("crewbus_crewai_callbacks
 def calling_back(llm: BaseLLM, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
     """Have the callbacks of ``llm``, and those that this call is given, hear of what litellm is asked for it."""
     given = args[2] if len(args) > 2 else kwargs.get("callbacks")
-    token = _here.set((*(getattr(llm, "callbacks", None) or ()), *(given or ())) if llm.is_litellm else ())
-    try:
+    callbacks = (*(getattr(llm, "callbacks", None) or ()), *(given or ())) if llm.is_litellm else ()
+    with held(_here, callbacks):
         yield
-    finally:
-        _here.reset(token)
 
 
 class Request:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,7 +13,9 @@ from crewai.llms.base_llm import BaseLLM
 import crewbus
 from crewbus import Bus, Call, Chunk, Envelope
 from crewbus_crewai._callbacks import calling_back
+from crewbus_crewai._context import held
 from crewbus_crewai._fault import contained
+from crewbus_crewai._request import asked, model_of
 from crewbus_crewai._results import Result
 from crewbus_crewai._served import served
 from crewbus_crewai._steps import as_step, as_step_async, digest
@@ -75,7 +76,8 @@ def called(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
         if bus is None:
             return stock(llm, *args, **kwargs)
         ask = partial(_ask, bus, stock, llm, *args, **kwargs)
-        return as_step(bus, f"model {llm.model}", partial(digest, *_asked(args, kwargs)), ask, _model_of(args, kwargs))
+        key, model = partial(digest, *asked(args, kwargs)), model_of(llm, args, kwargs)
+        return as_step(bus, f"model {llm.model}", key, ask, model)
 
 
 async def called_async(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
@@ -87,9 +89,8 @@ async def called_async(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> A
         if bus is None:
             return await stock(llm, *args, **kwargs)
         ask = partial(_ask_async, bus, stock, llm, *args, **kwargs)
-        return await as_step_async(
-            bus, f"model {llm.model}", partial(digest, *_asked(args, kwargs)), ask, _model_of(args, kwargs)
-        )
+        key, model = partial(digest, *asked(args, kwargs)), model_of(llm, args, kwargs)
+        return await as_step_async(bus, f"model {llm.model}", key, ask, model)
 
 
 def _is_part(llm: BaseLLM) -> bool:
@@ -100,7 +101,7 @@ def _is_part(llm: BaseLLM) -> bool:
 
 def _ask(bus: Bus, stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     call = ModelCall(llm)
-    with _at_work(call), call.under_way(bus):
+    with held(_current, call), call.under_way(bus):
         result = stock(llm, *args, **kwargs)
         call.finish(result)
     return result
@@ -108,30 +109,10 @@ def _ask(bus: Bus, stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
 
 async def _ask_async(bus: Bus, stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     call = ModelCall(llm)
-    with _at_work(call), call.under_way(bus):
+    with held(_current, call), call.under_way(bus):
         result = await stock(llm, *args, **kwargs)
         call.finish(result)
     return result
-
-
-@contextmanager
-def _at_work(call: ModelCall) -> Iterator[None]:
-    token = _current.set(call)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # a coroutine that is thrown away may be closed in another context
-            _current.reset(token)
-
-
-def _asked(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The messages and the tools, by which calls are told apart."""
-    return (args[0] if args else kwargs.get("messages"), args[1] if len(args) > 1 else kwargs.get("tools"))
-
-
-def _model_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The type of what the call is to return; None where that is text."""
-    return args[6] if len(args) > 6 else kwargs.get("response_model")
 
 
 def wrapping(change: Callable[[type, str], None]) -> Callable[..., None]:

@@ -22,6 +22,7 @@ from crewai.state.provider.json_provider import JsonProvider
 
 import crewbus
 from crewbus import Envelope, RecordingError, Run, RunNotFoundError
+from crewbus_crewai._context import held
 from crewbus_crewai._delta import applied, difference
 from crewbus_crewai._served import live_run, served
 
@@ -108,7 +109,7 @@ def _save(run: Run, name: str, branch: str, data: Any) -> None:
     """Record a checkpoint: of what is like in the last one, nothing, so that a long run's costs no more."""
     with _lock:
         last = _lasts.setdefault(run, _Last())
-    with last.lock:
+    with last.lock:  # also while it is emitted: each is told as a difference from the one before it in the record
         written = data if last.name is None else difference(last.data, data)
         run.emit(EntitiesSaved(name, branch, last.name, json.dumps(written)))
         last.name, last.data = name, data
@@ -163,11 +164,8 @@ def checkpoint_after(source: Any, event: BaseEvent) -> None:
     if not is_ours(config):
         return
     config.location = SCHEME  # by which it is known when it was restored, since crewAI writes down no provider
-    token = _at_once.set(True)
-    try:
+    with held(_at_once, True):
         checkpoint_listener._on_any_event(source, event, crewai_event_bus.runtime_state)
-    finally:
-        _at_once.reset(token)
 
 
 def written(stock: Any, state: Any, config: Any, event: BaseEvent | None = None) -> None:
@@ -176,11 +174,8 @@ def written(stock: Any, state: Any, config: Any, event: BaseEvent | None = None)
         stock(state, config, event)
     elif _at_once.get():
         ours = config if isinstance(config.provider, CrewbusProvider) else _with_provider(config)
-        token = _at_once.set(False)
-        try:
+        with held(_at_once, False):
             stock(state, ours, event)
-        finally:
-            _at_once.reset(token)
 
 
 def _with_provider(config: Any) -> Any:

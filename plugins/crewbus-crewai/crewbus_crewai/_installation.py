@@ -12,7 +12,7 @@ import crewbus
 from crewbus import Bus, PluginError, PluginWarning
 from crewbus_crewai._arrival import Arrival
 from crewbus_crewai._served import served
-from crewbus_crewai._version import check_version
+from crewbus_crewai._version import check_version, not_known
 
 if TYPE_CHECKING:
     from crewbus_crewai._patch import Patches
@@ -75,7 +75,7 @@ class Installation:
         try:
             seams = importlib.import_module("crewbus_crewai._seams")
         except (ImportError, AttributeError) as error:
-            raise PluginError(f"crewAI is not as crewbus-crewai knows it: {error}") from error
+            raise not_known(error) from error
         self._patches = seams.place()
 
 

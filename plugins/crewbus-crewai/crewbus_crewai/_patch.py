@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+import threading
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 Lead = Callable[..., Any]
 """Gets the function as it was, and what it is called with; does as the function does. Async where that is."""
@@ -21,11 +24,15 @@ class Patch:
         self._name = name
         self._lead: Lead = lead
         self._before = vars(owner).get(name, MISSING)  # a class may inherit it
-        stock = self._before if self._before is not MISSING else getattr(owner, name)
-        kind = type(stock) if isinstance(stock, staticmethod | classmethod) else None
-        self._ours = self._around(stock.__func__ if kind else stock)
-        self._placed = kind(self._ours) if kind else self._ours
+        self._placed = self._made()
         setattr(owner, name, self._placed)
+
+    def _made(self) -> Any:
+        if isinstance(self._before, classmethod):
+            return classmethod(self._around(self._before.__func__))
+        # Asked of the class, what others have put there learns whose it is, as wrappers made with wrapt must.
+        around = self._around(getattr(self._owner, self._name))
+        return staticmethod(around) if isinstance(self._before, staticmethod) else around
 
     def _around(self, stock: Callable[..., Any]) -> Callable[..., Any]:
         def led(*args: Any, **kwargs: Any) -> Any:
@@ -59,7 +66,7 @@ class Value:
 
     def remove(self) -> None:
         """Put back what was there, unless somebody has changed it since."""
-        if getattr(self._owner, self._name) is self._value:
+        if getattr(self._owner, self._name, MISSING) is self._value:
             setattr(self._owner, self._name, self._before)
 
 
@@ -67,20 +74,34 @@ class Patches:
     """All that is changed, put back in the order opposite to that in which it was."""
 
     def __init__(self) -> None:
-        self._made: list[Patch | Value] = []
+        self._lock = threading.RLock()
+        self._numbers = itertools.count()
+        # What is placed in a class holds its patch, and goes with the class.
+        self._patches: WeakValueDictionary[int, Patch] = WeakValueDictionary()
+        self._values: list[Value] = []
+        self._removed = False
 
     def lead(self, owner: Any, name: str, lead: Lead) -> None:
-        """Have ``lead(stock, ...)`` called in the stead of a function of ``owner``, a class or module."""
-        self._made.append(Patch(owner, name, lead))
+        """Have ``lead(stock, ...)`` called in the stead of a function of ``owner``, a class or module.
+
+        When everything has been put back, which another thread may do meanwhile, it stays as it is.
+        """
+        with self._lock:
+            if not self._removed:
+                self._patches[next(self._numbers)] = Patch(owner, name, lead)
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Give an attribute of a module another value."""
-        self._made.append(Value(owner, name, value))
+        self._values.append(Value(owner, name, value))
 
     def remove(self) -> None:
         """Put everything back."""
-        while self._made:
-            self._made.pop().remove()
+        with self._lock:
+            self._removed = True
+            for _, patch in sorted(self._patches.items(), reverse=True):
+                patch.remove()
+            for value in reversed(self._values):
+                value.remove()
 
 
 def _pass(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
-from collections.abc import Iterable
+import math
+import sys
 from typing import Any, Final, NamedTuple
 
 from crewai.utilities.agent_utils import extract_tool_call_info, is_tool_call_list
@@ -12,15 +15,23 @@ from pydantic import BaseModel
 MARK: Final = "crewbus_crewai"
 PLAIN: Final = "plain"
 CALLS: Final = "calls"
+PARTS: Final = "parts"
 MODEL: Final = "model"
 LOST: Final = "lost"
+
+OF_PARTS: Final = "google.genai.types"
+"""Where Gemini's tool calls are of; it refuses to go on without what it signed there."""
+DEEPEST: Final = 100
+"""How deep what is recorded may nest: crewbus takes twice as much."""
+LONGEST_INT: Final = 14_000
+"""How many bits an integer may have that is recorded."""
 
 
 class Result(NamedTuple):
     """A result in JSON, and of which kind it was."""
 
     kind: str
-    """"plain": what JSON holds; "calls": tool calls; "model": an instance of the model that was asked for; "lost"."""
+    """"plain": what JSON holds; "calls": tool calls; "parts": Gemini's; "model": what was asked for; "lost"."""
     shown: Any
 
     @classmethod
@@ -28,39 +39,91 @@ class Result(NamedTuple):
         """``value`` in JSON; "lost" with its ``repr`` where it would not come back as it was."""
         if _is_plain(value):
             return cls(PLAIN, value)
-        if isinstance(value, list) and is_tool_call_list(value):
-            return cls(CALLS, [_tool_call(one) for one in value])
-        if isinstance(value, BaseModel) and type(value) is model:
-            return cls(MODEL, value.model_dump(mode="json", fallback=repr))
-        return cls(LOST, repr(value))
+        with contextlib.suppress(Exception):  # what others' objects fail with is no reason for the call to fail
+            kind, shown = _shown(value, model)
+            if _is_plain(shown):
+                return cls(kind, shown)
+        return cls(LOST, _described(value))
 
     @classmethod
     def kept(cls, recorded: Any) -> Result:
         """What `recorded` gave."""
-        marked = isinstance(recorded, dict) and recorded.keys() == {MARK, "value"}
-        return cls(recorded[MARK], recorded["value"]) if marked else cls(PLAIN, recorded)
+        return cls(recorded[MARK], recorded["value"]) if _is_marked(recorded) else cls(PLAIN, recorded)
 
     @property
     def recorded(self) -> Any:
         """What a step returns for it: itself, if it is plain, so that edits of a fork are."""
-        return self.shown if self.kind == PLAIN else {MARK: self.kind, "value": self.shown}
+        if self.kind == PLAIN and not _is_marked(self.shown):
+            return self.shown
+        return {MARK: self.kind, "value": self.shown}
 
     def restored(self, model: Any = None) -> Any:
-        """What it was made of; tool calls as the dictionaries that crewAI takes as well."""
-        return model.model_validate(self.shown) if self.kind == MODEL else self.shown
+        """What it was made of; tool calls as the dictionaries that crewAI takes as well, except for Gemini's."""
+        if self.kind == MODEL:
+            return _read(model, self.shown)
+        if self.kind == PARTS:
+            part = importlib.import_module(OF_PARTS).Part
+            return [_read(part, one) for one in self.shown]
+        return self.shown
 
 
-def _is_plain(value: Any) -> bool:
+def _is_marked(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {MARK, "value"}
+
+
+def _shown(value: Any, model: Any) -> tuple[str, Any]:
+    """The kind of what is not plain, and it in JSON."""
+    if isinstance(value, list) and _are_parts(value):
+        return PARTS, [one.model_dump(mode="json", exclude_none=True) for one in value]
+    if isinstance(value, list) and is_tool_call_list(value):
+        return CALLS, [_tool_call(one) for one in value]
+    if isinstance(value, BaseModel) and type(value) is model:
+        shown = json.loads(value.model_dump_json(by_alias=True, round_trip=True))
+        if _read(model, shown) == value:
+            return MODEL, shown
+    return LOST, _described(value)
+
+
+def _read(model: type[BaseModel], shown: Any) -> BaseModel:
+    return model.model_validate_json(json.dumps(shown))  # which reads more than `model_validate`, as of strict models
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
     """Whether ``value`` comes back from JSON as it was."""
+    if type(value) is dict or type(value) is list:
+        inner = value.values() if type(value) is dict else value
+        keys = value if type(value) is dict else ()
+        return (
+            depth < DEEPEST
+            and all(type(key) is str and _is_text(key) for key in keys)
+            and all(_is_plain(one, depth + 1) for one in inner)
+        )
+    if type(value) is str:
+        return _is_text(value)
+    if type(value) is int:
+        return value.bit_length() <= LONGEST_INT
+    return value is None or type(value) is bool or (type(value) is float and math.isfinite(value))
+
+
+def _is_text(value: str) -> bool:
+    """Whether it holds no half of a character, as names of files and answers that were cut do."""
     try:
-        return _all_plain(value) and bool(json.loads(json.dumps(value, allow_nan=False)) == value)
-    except (TypeError, ValueError, RecursionError):
+        value.encode()
+    except UnicodeEncodeError:
         return False
+    return True
 
 
-def _all_plain(value: Any) -> bool:
-    inner: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return type(value) in {type(None), str, bool, int, float, list, dict} and all(_all_plain(one) for one in inner)
+def _described(value: Any) -> str:
+    try:
+        return repr(value).encode(errors="backslashreplace").decode()
+    except Exception:
+        return f"<{type(value).__qualname__}>"
+
+
+def _are_parts(calls: list[Any]) -> bool:
+    types = sys.modules.get(OF_PARTS)
+    return types is not None and bool(calls) and all(isinstance(one, types.Part) for one in calls)
 
 
 def _tool_call(call: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from crewai.state.checkpoint_config import CheckpointConfig
 import crewbus
 from crewbus import Bus, Run
 from crewbus_crewai._checkpoint import forget, is_ours
+from crewbus_crewai._context import held
 from crewbus_crewai._fault import contained
 from crewbus_crewai._served import served
 from crewbus_crewai._state import runtime_scope
@@ -81,7 +82,7 @@ def _run_of(entity: Any) -> Iterator[None]:
             with contained("opening the run of a kickoff"):
                 run = _resumed(bus, entity) or stack.enter_context(_made(bus, entity))
                 stack.callback(forget, run)
-                stack.callback(_kickoffs.reset, _kickoffs.set((*_kickoffs.get(), run)))
+                stack.enter_context(held(_kickoffs, (*_kickoffs.get(), run)))
         yield
 
 

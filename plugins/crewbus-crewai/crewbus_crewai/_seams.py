@@ -1,6 +1,6 @@
 """Seams: all that is changed of crewAI, each with the reason.
 
-Read from crewAI 1.15.30, for 1.15. Where crewAI offers a seam it is used: sinks of streams
+Read from crewAI 1.15.30, for 1.15.23 and later. Where crewAI offers a seam it is used: sinks of streams
 (``crewai.events.stream_context``), providers of checkpoints. 251 places of crewAI hold its one bus by name, so methods
 are changed on the class.
 """
@@ -24,9 +24,9 @@ from crewai.state.runtime import RuntimeState
 from crewai.tools.base_tool import BaseTool, Tool
 from crewai.tools.structured_tool import CrewStructuredTool
 
-from crewbus import PluginError
 from crewbus_crewai import _callbacks, _calls, _checkpoint, _events, _runs, _state, _streams, _tasks, _tools
 from crewbus_crewai._patch import Lead, Patches
+from crewbus_crewai._version import not_known
 
 SQLITE_WITH_JSONB = (3, 45)
 
@@ -42,7 +42,7 @@ def place() -> Patches:
         _serve_old_sqlite(patches)
     except Exception as error:
         patches.remove()
-        raise PluginError(f"crewAI is not as crewbus-crewai knows it: {type(error).__name__}: {error}") from error
+        raise not_known(error) from error
     return patches
 
 

@@ -20,6 +20,9 @@ from crewbus_crewai._checkpoint import is_ours
 _by_the_way: Final[ContextVar[RuntimeState | None]] = ContextVar("crewbus_crewai_state", default=None)
 """The state that crewAI made here because an entity was made or emitted something, outside any kickoff."""
 
+CHANGED: Final = "during iteration"
+"""What Python says of a container that is changed meanwhile: its size, its keys, or that it was "mutated"."""
+
 TRIES: Final = 100
 """How often what others change meanwhile is written down anew before that is given up."""
 
@@ -70,18 +73,26 @@ class _Takers:
     """Whether there are handlers, of somebody else's than crewAI, that take the state and so may look at its record."""
 
     def __init__(self) -> None:
-        self._known: bool | None = None
+        self._handlers = object()
+        self._known: tuple[object, bool] = (None, False)
+        """What was found, and of which handlers."""
 
     def forget(self) -> None:
         """Look again: handlers have changed."""
-        self._known = None
+        self._handlers = object()
 
     def __bool__(self) -> bool:
-        if self._known is None:
-            with crewai_event_bus._rwlock.r_locked():
-                every = (*crewai_event_bus._sync_handlers.values(), *crewai_event_bus._async_handlers.values())
-            self._known = any(_takes_state(handler) for handlers in every for handler in handlers)
-        return self._known
+        handlers, (known, found) = self._handlers, self._known
+        if known is not handlers:  # else what others change while we look would never be seen
+            found = self._look()
+            self._known = (handlers, found)
+        return found
+
+    @staticmethod
+    def _look() -> bool:
+        with crewai_event_bus._rwlock.r_locked():
+            every = (*crewai_event_bus._sync_handlers.values(), *crewai_event_bus._async_handlers.values())
+        return any(_takes_state(handler) for handlers in every for handler in handlers)
 
 
 def _takes_state(handler: Any) -> bool:
@@ -144,6 +155,6 @@ def unhurried(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return stock(*args, **kwargs)
         except BaseException as error:  # pydantic's is no Exception
-            if "changed size during iteration" not in str(error):
+            if CHANGED not in str(error):
                 raise
     return stock(*args, **kwargs)

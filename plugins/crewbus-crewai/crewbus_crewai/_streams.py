@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from crewai.events.base_events import BaseEvent
@@ -64,7 +64,8 @@ def _heard(state: StreamingState) -> Iterator[None]:
     try:
         yield
     finally:
-        reset_stream_sinks(token)
+        with suppress(ValueError):  # a coroutine that is thrown away may be closed in another context
+            reset_stream_sinks(token)
 
 
 def filled(stock: Any, event: LLMStreamChunkEvent, info: Any) -> StreamChunk:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from crewbus import Attempt
+from crewbus_crewai._context import held
 from crewbus_crewai._fault import contained
 from crewbus_crewai._served import live_run, served
 
@@ -36,7 +37,7 @@ def _an_attempt() -> Iterator[None]:
         if run is not None:
             with contained("telling of an attempt"):
                 attempt = stack.enter_context(run.attempt())
-                stack.callback(_attempt.reset, _attempt.set(attempt))
+                stack.enter_context(held(_attempt, attempt))
         yield
 
 

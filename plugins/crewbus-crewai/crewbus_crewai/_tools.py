@@ -6,7 +6,10 @@ import inspect
 from functools import partial
 from typing import Any
 
+from crewai.tools.structured_tool import CrewStructuredTool
+
 import crewbus
+from crewbus_crewai._fault import contained
 from crewbus_crewai._served import served
 from crewbus_crewai._steps import as_step, as_step_async, digest
 
@@ -50,9 +53,24 @@ def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _step(tool: Any, given: Any, use: partial[Any]) -> Any:
     bus = served.bus_in_scope()
-    return use() if bus is None else as_step(bus, f"tool {tool.name}", partial(digest, given), use)
+    if bus is None:
+        return use()
+    return as_step(bus, f"tool {tool.name}", partial(digest, given), use, recalled=partial(_count, tool))
 
 
 async def _step_async(tool: Any, given: Any, use: partial[Any]) -> Any:
     bus = served.bus_in_scope()
-    return await (use() if bus is None else as_step_async(bus, f"tool {tool.name}", partial(digest, given), use))
+    if bus is None:
+        return await use()
+    key = partial(digest, given)
+    return await as_step_async(bus, f"tool {tool.name}", key, use, recalled=partial(_count, tool))
+
+
+def _count(tool: Any) -> None:
+    """Count a use that is not made again, so that a tool is not used more often than it may be."""
+    with contained("counting the use of a tool"):
+        if isinstance(tool, CrewStructuredTool):
+            tool._increment_usage_count()
+            return
+        with tool._usage_lock:
+            tool.current_usage_count += 1

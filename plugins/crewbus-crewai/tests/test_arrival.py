@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import pkgutil
 import subprocess
 import sys
 import textwrap
@@ -91,6 +93,7 @@ def test_a_crewai_that_is_not_as_it_is_known_warns_and_is_left_alone(tmp_path):
                 import crewai
             assert [w.category for w in caught] == [crewbus.PluginWarning], caught
             assert "not as crewbus-crewai knows it" in str(caught[0].message)
+            assert "pip install -U crewbus-crewai" in str(caught[0].message)
             try:
                 crewbus_crewai.install(bus)
             except crewbus.PluginError:
@@ -122,6 +125,22 @@ def test_it_tells_once_the_module_is_whole(module):
     assert importlib.import_module("arrives").value == 1
     assert seen == [1]
     assert arrival not in sys.meta_path
+
+
+def test_meanwhile_its_loader_does_what_it_can(module):
+    arrival = Arrival(module("arrives", "value = 1"), lambda: None)
+    arrival.wait()
+    loader = importlib.util.find_spec("arrives").loader
+    assert loader.get_source("arrives") == "value = 1"
+    assert pkgutil.get_data("arrives", "arrives.py") == b"value = 1"
+    assert not hasattr(loader, "no_such_thing")
+
+
+def test_finders_that_find_no_specs_are_passed_over(module, monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [object(), *sys.meta_path])
+    arrival = Arrival(module("arrives", "value = 1"), lambda: None)
+    arrival.wait()
+    assert importlib.import_module("arrives").value == 1
 
 
 def test_an_import_that_fails_is_awaited_anew(module):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import crewai
 import pytest
 from crewai.events.types.task_events import TaskCompletedEvent
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
+from crewai.tools.structured_tool import ToolUsageLimitExceededError
 from crews import consumed, installed, texts
 from scripted import Scripted
 
@@ -124,6 +126,75 @@ def test_tools_are_not_used_again(bus):
     with bus.resume(run_id):
         output = crew(final("two")).kickoff()
     assert [task.raw for task in output.tasks_output] == ["one", "two"]
+    assert used == ["tides"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda search, what: search.run(what=what),
+        lambda search, what: search.to_structured_tool().invoke({"what": what}),
+        lambda search, what: asyncio.run(search.to_structured_tool().ainvoke({"what": what})),
+    ],
+    ids=["run", "invoke", "ainvoke"],
+)
+def test_uses_that_are_recorded_count_for_a_tool_that_is_limited(bus, use):
+    used = []
+
+    def limited():
+        @tool("search")
+        def search(what: str) -> str:
+            """Search."""
+            used.append(what)
+            return what
+
+        search.max_usage_count = 1
+        return search
+
+    def cut():
+        with bus.run("searching"):
+            use(limited(), "tides")
+            raise RuntimeError("the power went")
+
+    with bus.resume(fail(bus, cut)):
+        search = limited()
+        assert use(search, "tides") == "tides"
+        assert search.current_usage_count == 1
+        with contextlib.suppress(ToolUsageLimitExceededError):
+            use(search, "moons")
+    assert used == ["tides"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_tool_is_not_used_more_often_than_it_may_be(bus, native):
+    class Calling(Scripted):
+        def supports_function_calling(self):
+            return native
+
+    def look(what):
+        arguments = f'{{"what": "{what}"}}'
+        if native:
+            return [{"id": what, "type": "function", "function": {"name": "search", "arguments": arguments}}]
+        return f"Thought: I look.\nAction: search\nAction Input: {arguments}"
+
+    def crew(*script):
+        @tool("search")
+        def search(what: str) -> str:
+            """Search."""
+            used.append(what)
+            return f"found {what}"
+
+        search.max_usage_count = 1
+        return writers(Calling.of(*script), tasks=1, tools=[search])
+
+    class Cut(BaseException):
+        pass
+
+    used = []
+    with pytest.raises(Cut):
+        crew(look("tides"), Cut()).kickoff()
+    with bus.resume(bus.store.roots()[0]):
+        assert crew(look("moons"), final("one")).kickoff().raw.endswith("one")
     assert used == ["tides"]
 
 

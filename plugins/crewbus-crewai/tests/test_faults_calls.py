@@ -10,6 +10,7 @@ import litellm
 import pytest
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
+from crewai.flow.flow import Flow, start
 from crewai.tools import tool
 from crewai.tools.structured_tool import CrewStructuredTool
 from crews import make_crew, make_llm
@@ -18,6 +19,7 @@ from lifecycle_helpers import until
 from litellm.integrations.custom_logger import CustomLogger
 
 import crewbus
+from crewbus_crewai import _state
 
 
 class Heard(CustomLogger):
@@ -145,6 +147,21 @@ def test_handlers_hear_in_order(bus):
     assert heard == list(range(2000))
 
 
+def test_crewais_own_handlers_may_hear_the_second_first():
+    heard, second = [], threading.Event()
+
+    def hear(source, event):
+        assert event.number or second.wait(TIMEOUT)
+        heard.append(event.number)
+        second.set()
+
+    with crewai_event_bus.scoped_handlers():
+        crewai_event_bus.register_handler(Numbered, hear)
+        for emitted in [crewai_event_bus.emit(None, Numbered(number=number)) for number in range(2)]:
+            emitted.result(TIMEOUT)
+    assert heard == [1, 0]
+
+
 def test_blocked_handlers_starve_crewais_but_not_the_buss(bus):
     blocked, go = threading.Barrier(11), threading.Event()
     heard = []
@@ -170,6 +187,34 @@ def test_blocked_handlers_starve_crewais_but_not_the_buss(bus):
         finally:
             go.set()
         waiting.result(TIMEOUT)
+
+
+def test_a_handler_that_comes_while_others_are_looked_at_gets_the_state_it_asks_for(bus, monkeypatch):
+    seen, look = [], _state._takes_state
+
+    def hear(source, event):
+        pass
+
+    def hear_with_state(source, event, state):
+        seen.append([type(node.event) for node in state.event_record.nodes.values()])
+
+    def look_and_register(handler):
+        found = look(handler)
+        if handler is hear:  # as another thread does meanwhile
+            crewai_event_bus.register_handler(Numbered, hear_with_state)
+        return found
+
+    class Small(Flow):
+        @start()
+        def begin(self):
+            crewai_event_bus.register_handler(Other, hear)
+            monkeypatch.setattr(_state, "_takes_state", look_and_register)
+            for number in range(2):
+                crewai_event_bus.emit(None, Numbered(number=number)).result(TIMEOUT)
+
+    with crewai_event_bus.scoped_handlers():
+        Small().kickoff()
+    assert Numbered in seen[-1]
 
 
 class Stop(BaseException):

@@ -24,6 +24,7 @@ from pydantic import field_serializer
 import crewbus
 from crewbus_crewai import CrewbusProvider, EntitiesSaved
 from crewbus_crewai._checkpoint import is_ours
+from crewbus_crewai._state import unhurried
 
 STEPS = 40
 SIZES = []
@@ -224,24 +225,80 @@ def test_a_checkpoint_is_written_while_events_are_added(active):
     assert active or "changed size during iteration" in flow.state["failure"]
 
 
-def test_a_long_flow_writes_all_its_checkpoints(tmp_path, written, listening):
-    began, completed = written
-    with installed():
-        config = CheckpointConfig(location=str(tmp_path), on_events=["method_execution_finished"])
-        Counting(checkpoint=config).kickoff()
-        assert crewai_event_bus.flush(TIMEOUT)
-    assert len(began) == len(completed) == len(list(tmp_path.rglob("*.json"))) == 2 * (STEPS + 1)
+class Pausing(BaseEvent):
+    """Writing it down takes until the kickoff has gone on."""
+
+    type: str = "pausing"
+
+    @field_serializer("fingerprint_metadata")
+    def serialize_metadata(self, value):
+        WRITING.set()
+        assert GONE_ON.wait(TIMEOUT)
+        return value
 
 
-def test_a_crew_of_async_tasks_writes_all_its_checkpoints(tmp_path, written, listening, crew):
+WRITING, GONE_ON = threading.Event(), threading.Event()
+
+
+class GoingOn(Flow):
+    """Goes on while the checkpoint of its first step is written."""
+
+    @start()
+    def first(self):
+        emit(Pausing())
+
+    @listen(first)
+    def second(self):
+        assert WRITING.wait(TIMEOUT)
+        for _ in range(10):
+            emit(Ticked())
+        GONE_ON.set()
+
+
+def test_a_flow_that_goes_on_meanwhile_writes_all_its_checkpoints(active, tmp_path, written, listening):
     began, completed = written
-    with installed():
-        config = CheckpointConfig(
-            location=str(tmp_path), on_events=["task_started", "task_completed", "llm_call_completed"]
-        )
+    WRITING.clear()
+    GONE_ON.clear()
+    flow = GoingOn(checkpoint=CheckpointConfig(location=str(tmp_path), on_events=["method_execution_finished"]))
+    if not active:
+        with pytest.raises(BaseException, match="changed size during iteration"):  # pydantic's is no Exception
+            flow.kickoff()
+        return
+    flow.kickoff()
+    assert crewai_event_bus.flush(TIMEOUT)
+    assert len(began) == len(completed) == len(list(tmp_path.rglob("*.json"))) == 2
+
+
+@pytest.mark.parametrize("gone", [[], ["first"]], ids=["its size", "its keys"])
+def test_what_changed_while_it_was_written_is_written_anew(gone):
+    things = {"first": 1}
+
+    def write():
+        for _ in things:
+            things["second"] = 2
+            for name in gone:
+                things.pop(name, None)
+        return list(things)
+
+    with pytest.raises(RuntimeError, match="changed"):
+        write()
+    things.clear()
+    things["first"] = 1
+    assert unhurried(lambda: write() if "second" not in things else list(things))[-1] == "second"
+
+
+def test_a_crew_of_async_tasks_writes_all_its_checkpoints(active, tmp_path, written, listening, crew):
+    began, completed = written
+    config = CheckpointConfig(
+        location=str(tmp_path), on_events=["task_started", "task_completed", "llm_call_completed"]
+    )
+    for _ in range(1 if active else 5):  # without, about five of sixteen are missing each time
         crew("wide", tasks=8, checkpoint=config).kickoff()
         assert crewai_event_bus.flush(TIMEOUT)
-    assert len(began) == len(completed) == len(list(tmp_path.rglob("*.json"))) == 16
+        if len(completed) < len(began):
+            break
+    assert len(completed) == len(list(tmp_path.rglob("*.json")))
+    assert len(began) == len(completed) == 16 if active else len(completed) < len(began)
 
 
 # What each costs, and where it goes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import weakref
 from importlib import metadata
 
 import litellm.utils
@@ -15,12 +17,13 @@ from crewai.llms.base_llm import BaseLLM
 from crewai.state.runtime import RuntimeState
 from crewai.tools.base_tool import BaseTool, Tool
 from crewai.tools.structured_tool import CrewStructuredTool
-from crews import installed
+from crews import installed, make_crew
 from helpers import quiet_bus
 from scripted import Scripted
 
 import crewbus
 import crewbus_crewai
+from crewbus_crewai._patch import Patches
 
 CLASSES = [
     Agent,
@@ -120,6 +123,38 @@ def test_what_others_have_changed_since_is_left_alone(monkeypatch):
     CrewAIEventsBus._prepare_event = ours.__wrapped__
 
 
+class Traced:
+    """A method in somebody's instrumentation, which learns whose it is when it is bound, as wrapt's do."""
+
+    def __init__(self, method):
+        self.method = method
+        self.traced = []
+
+    def __call__(self, *args, **kwargs):
+        raise AssertionError("nobody has bound it")
+
+    def __get__(self, instance, owner=None):
+        def bound(*args, **kwargs):
+            self.traced.append(owner)
+            return self.method.__get__(instance, owner)(*args, **kwargs)
+
+        return bound
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Crew, "kickoff"), (Agent, "execute_task"), (Scripted, "call")])
+def test_what_others_have_changed_before_is_called_as_theirs(monkeypatch, owner, name):
+    traced = Traced(vars(owner)[name])
+    monkeypatch.setattr(owner, name, traced)
+    with installed() as bus:
+        started = []
+        bus.on(crewbus.RunStarted, started.append)
+        made = make_crew(None, "traced", llm=Scripted.of("Final Answer: it"))
+        assert made.kickoff().raw == "it"
+        assert [envelope.event.name for envelope in started] == ["traced"]
+    assert traced.traced == [owner]
+    assert vars(owner)[name] is traced
+
+
 def test_without_a_bus_it_is_the_default_one():
     try:
         crewbus_crewai.install()
@@ -141,6 +176,31 @@ def test_models_defined_later_are_followed_and_let_go():
         assert Later(model="later").call("?") == "later"
     assert Later(model="later").call("?") == "later"
     assert calls == ["later"]
+
+
+def test_models_defined_meanwhile_are_not_kept():
+    def define():
+        class Passing(Scripted):
+            def call(self, messages, *args, **kwargs):
+                return super().call(messages)
+
+        return weakref.ref(Passing)
+
+    with installed():
+        defined = [define() for _ in range(3)]
+        gc.collect()
+        assert [one() for one in defined] == [None] * 3
+
+
+def test_what_is_led_when_all_was_put_back_stays_as_it_is():
+    class Slow:
+        def move(self):
+            return "as it was"
+
+    patches = Patches()
+    patches.remove()
+    patches.lead(Slow, "move", lambda stock, slow: "led")
+    assert Slow().move() == "as it was"
 
 
 # The plugin

@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
 import pytest
+from crewai import Agent, Crew
 from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.llm_events import LLMCallCompletedEvent, LLMCallFailedEvent, LLMStreamChunkEvent
 from crewai.events.types.task_events import TaskCompletedEvent
 from crewai.flow.flow import Flow, start
-from crews import CHUNKS, answer, consumed, consumed_async, installed, make_llm, texts
+from crews import CHUNKS, answer, consumed, consumed_async, installed, make_crew, make_llm, texts
 from helpers import TIMEOUT
+from scripted import Scripted
 
 import crewbus
 from crewbus import Chunk, RunCancelled, RunFinished, RunStarted, StreamOptions
@@ -251,6 +253,28 @@ def test_a_model_call_that_is_under_way_ends_with_its_kickoff(bus, crew):
     with bus.callbacks(heard.append), bus.stream(made.kickoff) as stream:
         next(iter(stream))
     assert isinstance(heard[-1].event, crewbus.CallCancelled)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Crew, "akickoff"),
+        (Agent, "kickoff_async"),
+        (Agent, "aexecute_task"),
+        (Scripted, "acall"),
+    ],
+)
+def test_what_is_thrown_away_may_be_closed_in_another_context(monkeypatch, owner, name):
+    async def wait(*args):
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(owner, name, wait)
+    made = make_crew(None, "left", llm=Scripted.of())
+    entity = {Crew: made, Agent: made.agents[0], Scripted: made.agents[0].llm}[owner]
+    with installed() as bus, bus.run():
+        left = getattr(entity, name)("?")
+        copy_context().run(left.send, None)
+        left.close()
 
 
 def test_an_agent_kicked_off_is_a_run(bus, crew):

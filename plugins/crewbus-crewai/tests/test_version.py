@@ -13,6 +13,8 @@ import crewbus
 import crewbus_crewai
 from crewbus_crewai._version import SUPPORTED, check_version
 
+PACKAGE = Path(__file__).parents[1]
+
 
 @pytest.fixture
 def found(monkeypatch):
@@ -28,25 +30,27 @@ def found(monkeypatch):
     return find
 
 
-@pytest.mark.parametrize("version", ["1.15.0", "1.15.30", "1.15.99", "1.15.0rc1"])
+@pytest.mark.parametrize("version", ["1.15.23", "1.15.30", "1.15.99", "1.15.31rc1"])
 def test_supported(found, version):
     found(version)
     check_version()
 
 
-@pytest.mark.parametrize("version", ["1.14.6", "1.16.0", "1.16.0rc1", "2.0", "0.200.0", "unknown"])
+@pytest.mark.parametrize(
+    "version", ["1.14.6", "1.15.0", "1.15.22", "1.15", "1.16.0", "1.16.0rc1", "2.0", "0.200.0", "unknown"]
+)
 def test_refused_naming_what_was_found_and_what_is_supported(found, version):
     found(version)
     with quiet_bus() as bus, pytest.raises(crewbus.PluginError) as refused:
         crewbus_crewai.install(bus)
-    assert version in str(refused.value)
-    assert SUPPORTED in str(refused.value)
+    assert f"found crewai {version}" in str(refused.value)
+    assert f"pip install -U 'crewai{SUPPORTED}'" in str(refused.value)
     crewbus_crewai.uninstall()
 
 
 def test_without_crewai(found):
     found(None)
-    with pytest.raises(crewbus.PluginError, match="none is installed"):
+    with pytest.raises(crewbus.PluginError, match=f"none is installed.*pip install -U 'crewai{SUPPORTED}'"):
         check_version()
 
 
@@ -66,5 +70,9 @@ def test_where_plugins_are_strict_it_is_an_error(found):
 
 def test_the_metadata_asks_for_the_same():
     setup = configparser.ConfigParser()
-    setup.read(Path(__file__).parents[1] / "setup.cfg")
+    setup.read(PACKAGE / "setup.cfg")
     assert f"crewai{SUPPORTED}" in setup["options"]["install_requires"].split()
+
+
+def test_the_readme_says_the_same():
+    assert f"`crewai{SUPPORTED}`" in (PACKAGE / "README.md").read_text()
