@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Final
 
 import blinker
-import pluggy
 
 import crewbus
 from benchmarks._harness import Size, TaskFinished, emitting, interleaved, per_call, stamped
 from benchmarks._table import Curve, Line, Row, main
 from benchmarks._together import concurrent
+from benchmarks.emit import with_pluggy
 from benchmarks.stream import frames, from_queue
 from crewbus import Bus, Envelope
 
@@ -78,36 +78,6 @@ def blinker_signal(count: int) -> Loop:
     return loop
 
 
-spec: Final = pluggy.HookspecMarker("benchmarks")
-impl: Final = pluggy.HookimplMarker("benchmarks")
-
-
-class Hooks:
-    @spec
-    def finished(self, envelope: Envelope) -> None:
-        """The one hook."""
-
-
-class Plugin:
-    @impl
-    def finished(self, envelope: Envelope) -> None:
-        pass
-
-
-def pluggy_hook(count: int) -> Loop:
-    manager = pluggy.PluginManager("benchmarks")
-    manager.add_hookspecs(Hooks)
-    for _ in range(count):
-        manager.register(Plugin())
-
-    def loop(n: int) -> None:
-        finished = manager.hook.finished
-        for seq in range(n):
-            finished(envelope=stamped(seq))
-
-    return loop
-
-
 # Ours
 
 
@@ -166,7 +136,7 @@ def handlers(size: Size) -> Iterator[Line]:
             "ours": partial(with_handlers, stack),
             "plain loop": plain_loop,
             "blinker": blinker_signal,
-            "pluggy": pluggy_hook,
+            "pluggy": with_pluggy,
         }
         yield Curve("emit in a run, by handlers", "handlers", series_of(makers, size.steps(HANDLERS), size))
 
@@ -177,7 +147,7 @@ def plugins(size: Size) -> Iterator[Line]:
             "ours": partial(with_plugins, stack, Observer),
             "ours, plugins that observe nothing": partial(with_plugins, stack, Bystander),
             "plain loop": plain_loop,
-            "pluggy": pluggy_hook,
+            "pluggy": with_pluggy,
         }
         at = size.steps(PLUGINS)
         series = series_of(makers, at, size)

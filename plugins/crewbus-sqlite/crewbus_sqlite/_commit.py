@@ -102,7 +102,7 @@ class Batch:
         self.error = None
         connection.execute("SAVEPOINT log")
         try:
-            row = self.row(connection, self._stored(connection), token)
+            row = self.row(connection, _stored(connection, [self.log]), token)
             insert(connection, self.rows(row))
             for run_id in self.new_runs:
                 _ids.claim(connection, run_id, row.id)
@@ -112,16 +112,13 @@ class Batch:
             self.error = error
         connection.execute("RELEASE log")
 
-    def _stored(self, connection: sqlite3.Connection) -> Stored | None:
-        return None if self.log.id is None else _logs.stored(connection, [self.log.id]).get(self.log.id)
-
-    def row(self, connection: sqlite3.Connection, stored: Stored | None, token: str) -> LogRow:
-        """The log as it stands, of what is stored of it; a new one is made. Raises why it can't be written to."""
+    def row(self, connection: sqlite3.Connection, stored: dict[int, Stored], token: str) -> LogRow:
+        """The log as it stands, of what is `_stored`; a new one is made. Raises why it can't be written to."""
         log = self.log
         if log.id is None:
             row = _logs.create(connection, LogRow(0, log.root_id, log.epoch, holder=token))
         else:
-            row = _logs.written_by(connection, stored, log.stored, log.root_id, log.epoch)
+            row = _logs.written_by(connection, stored.get(log.id), log.stored, log.root_id, log.epoch)
         if self.events and self.events[0].seq != row.last + 1:
             raise corrupt(f"run {row.root_id} ends with event {row.last}, and {self.events[0].seq - 1} was written")
         return row
@@ -157,7 +154,7 @@ def _write_together(connection: sqlite3.Connection, batches: list[Batch], token:
     for batch in batches:
         batch.error = None
         try:
-            ready.append((batch, batch.row(connection, stored.get(batch.log.id or 0), token)))
+            ready.append((batch, batch.row(connection, stored, token)))
         except CrewbusError as error:
             batch.error = error
     insert(connection, chain.from_iterable(batch.rows(row) for batch, row in ready))
