@@ -180,7 +180,7 @@ class Steps(Recording):
                 # What it did before it was taken up here, the resume has seen to.
                 place = read_story(record.landmarks(step.started_at - 1)).steps.get(step.event.identity)
                 if place is not None:
-                    return place.boundary + 1, tuple(place.beyond())
+                    return place.boundary + 1, tuple(place.beyond(ended=True))
         return max(step.since, step.finished_at + 1), tuple(step.opened)
 
     def _refuse_rest(self, scope: Run | Step) -> None:

@@ -121,15 +121,19 @@ class Place(Span):
         """Whether it began behind this boundary of the place around it, and does not go on by itself."""
         return self.start > boundary and (self.step is not None or self.well)
 
-    def beyond(self) -> Iterator[str]:
-        """The parents of what was emitted in it beyond its boundary; places that go on have boundaries of their own."""
+    def beyond(self, *, ended: bool = False) -> Iterator[str]:
+        """The parents of what was emitted in it beyond its boundary.
+
+        Places in it that go on have boundaries of their own, unless it has ``ended``: then nothing in it goes on.
+        """
         boundary = self.boundary
         yield from self.ids
         for span in self.calls:
             if not span.is_kept(boundary):
                 yield from span.ids
         for inner in self.places:
-            if inner.is_beyond(boundary) and not inner.stands(boundary):
+            beyond = inner.start > boundary if ended else inner.is_beyond(boundary)
+            if beyond and not inner.stands(boundary):
                 yield from inner.parents()
 
     def parents(self, *, of_all: bool = False) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import attrs
@@ -223,13 +224,23 @@ class Past:
         self.results = self._results()
         self.scopes: dict[Identity, Scope] = {}
         """The runs and steps that are open, or failed, which is the same: outermost first."""
+        let_go = self._let_go(counted)
         for entry in counted:
-            goes_on = (entry.seq not in ended and entry.identity not in self.results) or not entry.identity
+            ended_well = entry.seq in ended or entry.identity in self.results
+            goes_on = not (ended_well or entry.seq in let_go) or not entry.identity
             if entry.kind in {"RunStarted", "StepStarted"} and goes_on:
                 self.scopes.setdefault(entry.identity, Scope(entry.identity, [])).starts.append(entry.seq)
         for scope in self.scopes.values():
             self._read(scope)
         self.kept = self._kept()
+
+    def _let_go(self, entries: list[Entry]) -> set[int]:
+        """The starts of nested runs that were taken back as a whole: another run is made in their place."""
+        taken = [entry for entry in entries if entry.kind == "Retracted"]
+        return {at for entry in taken for at in entry.parents if at >= entry.since and self._kind(at) == "RunStarted"}
+
+    def _kind(self, at: int) -> str:
+        return self._all[at].kind if at in self._all else ""
 
     def _results(self) -> dict[Identity, Any]:
         results: dict[Identity, Any] = {}
@@ -268,13 +279,14 @@ class Past:
     def _loose_in(self, entry: Entry, scope: Scope) -> bool:
         """Whether ``entry`` is an emission of ``scope`` itself, and not of a call that is kept as a whole."""
         return self._home(entry) in scope.starts and not any(
-            self._all[at].kind == "CallStarted" and self._closed(at) for at in self._around(entry)
+            self._all[at].kind == "CallStarted" and self._closed(at, scope) for at in self._around(entry)
         )
 
-    def _closed(self, start: int) -> bool:
-        """Whether a call ended; one that was left open did if it was made again, and that ended."""
-        same = {entry.seq for entry in self._all.values() if entry.identity == self._all[start].identity}
-        return any(entry.parent in same and entry.kind in ENDS for entry in self._standing)
+    def _closed(self, start: int, scope: Scope) -> bool:
+        """Whether a call ended; one that was left open did if it was made again before the boundary, and that ended."""
+        identity = self._all[start].identity
+        same = {at for at, entry in self._all.items() if entry.identity == identity and at < scope.boundary}
+        return any(entry.parent in {start, *same} and entry.kind in ENDS for entry in self._standing)
 
     def _kept(self) -> dict[Identity, int]:
         """The calls and nested runs that stay whole, with what is in them: they ended, and precede the boundary."""
@@ -298,19 +310,29 @@ class Past:
         resumed = [entry for entry in self._all.values() if entry.kind == "RunResumed" and entry.seq not in done]
         return [entry.since + 1 for entry in resumed if entry.since < entry.seq - 1]
 
-    def beyond(self, scope: Scope) -> frozenset[int]:
-        """The parents of what ``scope`` emitted beyond its boundary; empty where there is nothing."""
-        parents = {*scope.starts, *(at for at in scope.opened if at > scope.boundary and not self._in_kept(at))}
+    def beyond(self, scope: Scope, *, ended: bool = False) -> frozenset[int]:
+        """The parents of what ``scope`` emitted beyond its boundary; empty where there is nothing.
+
+        What goes on in it has a boundary of its own, unless the scope has ``ended``.
+        """
+        inside = {at for at in scope.opened if not self._in_kept(at) and self._is_beyond(at, scope, ended)}
+        parents = {*scope.starts, *inside}
         parents |= {at for at in scope.opened if self._open_call(at, scope)}
         loose = any(entry.seq > scope.boundary and entry.parent in parents for entry in self._standing)
         return frozenset(parents) if loose else frozenset()
+
+    def _is_beyond(self, at: int, scope: Scope, ended: bool) -> bool:
+        inside = takewhile(lambda around: around not in scope.starts, [at, *self._around(self._all[at])])
+        *_, outermost = [at, *(around for around in inside if self._kind(around) != "CallStarted")]
+        goes_on = self._kind(outermost) == "RunStarted" and not self._closed(outermost, scope)
+        return outermost > scope.boundary and (ended or not goes_on)
 
     def _in_kept(self, at: int) -> bool:
         return any(around in self.kept.values() for around in self._around(self._all[at]))
 
     def _open_call(self, at: int, scope: Scope) -> bool:
         start = self._all[at]
-        return start.kind == "CallStarted" and not self._closed(at) and self._home(start) in scope.starts
+        return start.kind == "CallStarted" and not self._closed(at, scope) and self._home(start) in scope.starts
 
     def forget(self, identity: Identity) -> None:
         """Let nothing count any more that was recorded in the step ``identity``: it is called again, as a whole."""
@@ -478,7 +500,7 @@ class Session:
         self._failed.add(identity)
         seen = Past(self.log.entries)
         scope = seen.scopes[identity]
-        if parents := seen.beyond(scope):
+        if parents := seen.beyond(scope, ended=True):
             self.log.append("Retracted", since=scope.boundary + 1, parents=parents)
         self.log.append("StepFailed", start)
 

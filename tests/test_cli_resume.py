@@ -202,6 +202,8 @@ def test_a_run_that_is_alive_elsewhere_is_left_alone_unless_forced(place: Place)
         assert child.stderr is not None
         while (line := child.stderr.readline()) != "begun\n":
             assert line, "the child ended before it began"
+        while not place.json("runs"):  # an event is on disk a moment after it was emitted
+            assert child.poll() is None
         refused = place("resume", "latest")
         assert refused.returncode == 2
         assert f"held by process {child.pid} on " in refused.stderr
@@ -230,6 +232,8 @@ def test_following_a_run_that_is_killed_ends(place: Place) -> None:
         assert child.stderr is not None
         while (line := child.stderr.readline()) != "begun\n":
             assert line, "the child ended before it began"
+        while not place.json("runs"):
+            assert child.poll() is None
         with process(place.folder, "tail", "latest", "--follow", "--json", env=place.env) as follower:
             assert follower.stdout is not None
             while '"crewbus.StepFinished"' not in (line := follower.stdout.readline()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from contextlib import ExitStack, suppress
@@ -381,7 +382,8 @@ def test_a_run_goes_from_state_to_state_as_the_table_says(state: str, event: str
 
 # The machines
 
-# The same examples each time; the slow test draws others.
+# The same examples each time; the slow test draws others, but not where what it finds would be laid at the door of
+# whoever changed something else.
 often = settings(max_examples=200, stateful_step_count=15, deadline=None, derandomize=True)
 seldom = settings(often, max_examples=60, stateful_step_count=10)
 
@@ -439,7 +441,8 @@ def test_many_more_crashes_end_as_if_nothing_had_happened() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [ModelMachine, MemoryMachine])
 def test_examples_that_nobody_has_seen(machine: type[Machine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(seldom, max_examples=500, derandomize=False))
+    unseen = settings(seldom, max_examples=500, derandomize="CI" in os.environ)
+    run_state_machine_as_test(machine, settings=unseen)
 
 
 @pytest.mark.heavy

@@ -489,3 +489,26 @@ def test_an_async_step_that_is_cancelled_is_made_anew(disk):
         assert asyncio.run(play(bus.resume("run"))) == "done"
         with bus.subscribe("run", after="start") as stream:
             assert stream.text() == "whole"
+
+
+# What a failed one streamed
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_step_that_fails_takes_back_what_the_runs_in_it_streamed(bus, recorded):
+    @crewbus.step
+    def draft():
+        crewbus.chunk("in the step ")
+        with crewbus.run("writer"):
+            crewbus.chunk("finished ")
+        with crewbus.run("editor"):
+            crewbus.chunk("failed ")
+            raise LookupError
+
+    with bus.run(record=recorded) as run:
+        watching = bus.subscribe(run.id)
+        with pytest.raises(LookupError):
+            draft()
+        run.chunk("after")
+    assert [type(envelope.event).__name__ for envelope in watching][-3:] == ["Retracted", "Chunk", "RunFinished"]
+    assert watching.text() == "after"
