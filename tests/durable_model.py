@@ -381,11 +381,12 @@ class Session:
         self.log.append("RunResumed", since=self.log.last if at is None else at)
         for since in [*owed, *([] if at is None else [at + 1])]:
             self.log.append("Retracted", since=since)
+        past = Past(self.log.entries)
+        for scope in past.scopes.values():
+            if parents := past.beyond(scope):
+                self.log.append("Retracted", since=scope.boundary + 1, parents=parents)
         self.past = Past(self.log.entries)
         self.root = self.past.scopes[()]
-        for scope in self.past.scopes.values():
-            if parents := self.past.beyond(scope):
-                self.log.append("Retracted", since=scope.boundary + 1, parents=parents)
 
     def play(self, program: Program) -> Any:
         """Do it all, and return the result."""
