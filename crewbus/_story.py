@@ -194,7 +194,7 @@ class Story:
 
     def _run_started(self, landmark: Landmark) -> None:
         place = self._open(landmark, landmark.event.name or "", None)
-        if self.root is None:
+        if landmark.parent is None:  # not the first of a part of a record, which may be anybody's
             self.root = place
 
     def _ended(self, landmark: Landmark) -> None:

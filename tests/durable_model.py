@@ -191,6 +191,8 @@ class Scope:
     """How many of its emissions were recorded behind the last of those and before the boundary."""
     told: bool = False
     """Whether all that happens in it is on record."""
+    beside: Scope | None = None
+    """Of one that is told because a call in it is: the scope itself."""
     ordinals: Counter[tuple[str, str, str]] = attrs.field(factory=Counter)
 
     @property
@@ -277,10 +279,9 @@ class Past:
         return next((at for at in self._around(entry) if self._all[at].kind != "CallStarted"), None)
 
     def _loose_in(self, entry: Entry, scope: Scope) -> bool:
-        """Whether ``entry`` is an emission of ``scope`` itself, and not of a call that is kept as a whole."""
-        return self._home(entry) in scope.starts and not any(
-            self._all[at].kind == "CallStarted" and self._closed(at, scope) for at in self._around(entry)
-        )
+        """Whether ``entry`` is an emission of ``scope`` itself, and not of a call that is kept."""
+        directly = entry.parent if entry.parent is not None and self._kind(entry.parent) == "CallStarted" else None
+        return self._home(entry) in scope.starts and (directly is None or not self._closed(directly, scope))
 
     def _closed(self, start: int, scope: Scope) -> bool:
         """Whether a call ended; one that was left open did if it was made again before the boundary, and that ended."""
@@ -289,15 +290,18 @@ class Past:
         return any(entry.parent in {start, *same} and entry.kind in ENDS for entry in self._standing)
 
     def _kept(self) -> dict[Identity, int]:
-        """The calls and nested runs that stay whole, with what is in them: they ended, and precede the boundary."""
+        """The calls and nested runs that stay: they ended, and precede the boundary, or are in such a run."""
         kept: dict[Identity, int] = {}
         ends = {entry.parent for entry in self._standing if entry.kind in {"RunFinished", "CallFinished"}}
         for start in (entry for entry in self._all.values() if entry.seq in ends):
             home = self._scope(start)
             precedes = home is not None and start.seq < home.boundary
-            if precedes or any(at in kept.values() for at in self._around(start)):
+            if precedes or self._in_run(start, kept):
                 kept[start.identity] = start.seq
         return kept
+
+    def _in_run(self, entry: Entry, kept: Mapping[Identity, int]) -> bool:
+        return any(at in kept.values() and self._kind(at) == "RunStarted" for at in self._around(entry))
 
     def _scope(self, entry: Entry) -> Scope | None:
         home = self._home(entry)
@@ -315,8 +319,7 @@ class Past:
 
         What goes on in it has a boundary of its own, unless the scope has ``ended``.
         """
-        inside = {at for at in scope.opened if not self._in_kept(at) and self._is_beyond(at, scope, ended)}
-        parents = {*scope.starts, *inside}
+        parents = {*scope.starts, *(at for at in scope.opened if self._is_beyond(at, scope, ended))}
         parents |= {at for at in scope.opened if self._open_call(at, scope)}
         loose = any(entry.seq > scope.boundary and entry.parent in parents for entry in self._standing)
         return frozenset(parents) if loose else frozenset()
@@ -325,10 +328,7 @@ class Past:
         inside = takewhile(lambda around: around not in scope.starts, [at, *self._around(self._all[at])])
         *_, outermost = [at, *(around for around in inside if self._kind(around) != "CallStarted")]
         goes_on = self._kind(outermost) == "RunStarted" and not self._closed(outermost, scope)
-        return outermost > scope.boundary and (ended or not goes_on)
-
-    def _in_kept(self, at: int) -> bool:
-        return any(around in self.kept.values() for around in self._around(self._all[at]))
+        return outermost > scope.boundary and (ended or not goes_on) and not self._in_run(self._all[at], self.kept)
 
     def _open_call(self, at: int, scope: Scope) -> bool:
         start = self._all[at]
@@ -548,9 +548,11 @@ class Session:
     def _call(self, scope: Scope, call: Call, at: int | None) -> Turns:
         identity = scope.part("call", call.name)
         scope.passed(identity)
-        if scope.told or identity in self.past.kept:
-            told = Scope(scope.identity, scope.starts, expected=scope.expected, told=True, ordinals=scope.ordinals)
+        within = scope.beside or scope
+        if within.told or identity in self.past.kept:
+            told = attrs.evolve(within, told=True, beside=within)
             return (yield from self._all(told, call.body, None))
+        scope = within
         start = self.log.append("CallStarted", at or scope.starts[-1], identity=identity)
         try:
             results = yield from self._all(scope, call.body, start)

@@ -8,6 +8,7 @@ import enum
 import functools
 import inspect
 import math
+import threading
 from typing import Any, ClassVar
 
 import attrs
@@ -512,3 +513,29 @@ def test_a_step_that_fails_takes_back_what_the_runs_in_it_streamed(bus, recorded
         run.chunk("after")
     assert [type(envelope.event).__name__ for envelope in watching][-3:] == ["Retracted", "Chunk", "RunFinished"]
     assert watching.text() == "after"
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_step_that_fails_takes_back_nothing_of_a_step_beside_it(bus, recorded):
+    with bus.run(record=recorded) as run:
+        watching = bus.subscribe(run.id)
+        under_way = threading.Barrier(2, timeout=TIMEOUT)
+
+        def failing():
+            with crewbus.run("inner"):
+                crewbus.chunk("failed ")
+                under_way.wait()  # the other one begins
+                under_way.wait()
+            raise LookupError
+
+        def beside():
+            crewbus.chunk("beside ")
+            under_way.wait()
+
+        failed = bus.submit(run.step, "failing", failing)
+        under_way.wait()
+        stays = bus.submit(run.step, "beside", beside)
+        stays.result(TIMEOUT)
+        with pytest.raises(LookupError):
+            failed.result(TIMEOUT)
+    assert watching.text() == "beside "
