@@ -139,6 +139,17 @@ class Buffer:
         """The thread that consumes, or until one does, the one that means to: it must never wait for itself."""
 
     @property
+    def waiting(self) -> int:
+        """How many frames the consumer has not dealt with."""
+        return len(self.frames) + self.held
+
+    @property
+    def left_out(self) -> int:
+        """How many frames were left out since the consumer last came."""
+        last = self.frames[-1:]  # it may come at this moment
+        return sum(frame.event.count for frame in last if isinstance(frame.event, Dropped))
+
+    @property
     def epoch(self) -> int | None:
         """The epoch of the run's record; None where it is not recorded."""
         log = self.tree.log

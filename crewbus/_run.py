@@ -24,6 +24,7 @@ from crewbus.exceptions import (
     ReplayMismatch,
     RunCancelledError,
     RunError,
+    SlowConsumer,
     text_of,
 )
 
@@ -50,7 +51,23 @@ AS_THE_BUS: Final = Wanted()
 
 
 class Sink(Protocol):
-    """What a run's frames are pushed into: one consumer's buffer."""
+    """What a run's frames are pushed into: one consumer's buffer. Plugins may read its properties."""
+
+    @property
+    def bound(self) -> int:
+        """How many frames it holds at most, if its consumer is one that waits or drops."""
+
+    @property
+    def waiting(self) -> int:
+        """How many frames its consumer has not dealt with."""
+
+    @property
+    def left_out(self) -> int:
+        """How many frames were left out since its consumer last came, for want of room."""
+
+    @property
+    def failure(self) -> SlowConsumer | None:
+        """What its consumer was failed with; None: nothing."""
 
     def attach(self, run: Run) -> None:
         """Be given the frames of ``run`` from now on."""

@@ -26,6 +26,7 @@ LAYERS = [
     "_buffer _follow _transcript _work _submit _stream",
     "_manager",
     "builtin builtin.run_scope builtin.checkpoint_recorder builtin.callback_isolation builtin.memory_store",
+    "_entry _writer journal",
     "_tracking _recording _steps _runs _resumption _difference _history _bus _default __init__",
     "testing cli __main__",
 ]
