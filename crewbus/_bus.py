@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from crewbus import _buffer
 from crewbus._buffer import Buffer
@@ -20,8 +20,10 @@ from crewbus._flatten import flatten
 from crewbus._fork import generation
 from crewbus._guard import level_outside
 from crewbus._history import History
-from crewbus._manager import BLOCK, ONLY, PluginManager, entry_points, hint, named_by, own_name
+from crewbus._loading import Loader, Wishes
+from crewbus._manager import PluginManager
 from crewbus._recording import users
+from crewbus._requirements import Requirement, requirements
 from crewbus._submit import Job
 from crewbus._tasks import inside_async_handler
 from crewbus._work import Work
@@ -29,7 +31,7 @@ from crewbus.builtin import memory_store
 from crewbus.builtin.callback_isolation import CallbackIsolation
 from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
 from crewbus.builtin.run_scope import RunScope
-from crewbus.events import event_type_of, register_event
+from crewbus.events import event_type_of, forget_event, register_event
 from crewbus.exceptions import (
     FlushError,
     GraceWarning,
@@ -37,9 +39,6 @@ from crewbus.exceptions import (
     UnregisteredEventError,
     text_of,
 )
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
 
 __all__ = ["Bus"]
 
@@ -64,15 +63,18 @@ live_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
 class Bus(History):
     """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
 
-    ``plugins``: objects, modules or classes with hookimpls, or pairs ``(name, plugin)``; one that bears the
-    name of a built-in or installed one takes its place. ``entry_points``: whether to load the plugins that installed
-    distributions name in the entry point group ``crewbus``. ``only``: the names of those to load; None: those that
-    the environment variable ``CREWBUS_ONLY`` names, or all. ``blocked``: names of plugins to leave out, built-in
-    ones too; None: those that ``CREWBUS_BLOCK`` names, except what ``plugins`` brings. The variables hold names with
-    commas between them; what is left out is not imported. ``strict``: whether a plugin that can't be loaded is an
-    error (`PluginError`) or is skipped with a warning. ``unscoped``: what to do about a chunk emitted outside any run,
-    or an event in a finished one, which no stream can get: "warn" (and deliver it to handlers), "ignore" (deliver it
-    in silence) or "raise".
+    ``plugins``: objects, modules or classes with hookimpls, pairs ``(name, plugin)``, or names: of a built-in plugin,
+    else of an installed one, else of a module to import, as ``module`` or ``module:attribute``. What is given here
+    takes the place of a built-in or installed plugin of its name. ``entry_points``: whether to load the plugins that
+    installed distributions name in the entry point group ``crewbus``, and those that the environment variable
+    ``CREWBUS_PLUGINS`` names. ``only``: the names of those to load; None: of the installed ones, those that
+    ``CREWBUS_ONLY`` names, or all. ``blocked``: names of plugins to leave out, built-in ones too, or a mapping from
+    them to the reason to show; None: those that ``CREWBUS_BLOCK`` names, except what ``plugins`` brings. The variables
+    hold names with commas between them; what is left out is not imported. ``strict``: whether a plugin that can't be
+    loaded is an error (`PluginError`) or is skipped with a warning. ``requires``: plugins that must be loaded, in
+    which versions, as in ``"sqlite>=0.1"``; otherwise `PluginError` says which is not there, and why. ``unscoped``:
+    what to do about a chunk emitted outside any run, or an event in a finished one, which no stream can get: "warn"
+    (and deliver it to handlers), "ignore" (deliver it in silence) or "raise". What raises leaves nothing behind.
     """
 
     def __init__(
@@ -82,18 +84,22 @@ class Bus(History):
         entry_points: bool = True,
         only: Iterable[str] | None = None,
         blocked: Iterable[str] | None = None,
+        requires: Iterable[str] = (),
         strict: bool = False,
         unscoped: str = "warn",
     ) -> None:
         super().__init__(unscoped)
-        self._strict = strict
         self._closer: int | None = None
         self._gone = threading.Event()
-        self.plugins = PluginManager(self._report, self._reflatten)
-        given = [item if isinstance(item, tuple) else (None, item) for item in plugins]
-        names = {name or own_name(plugin) for name, plugin in given}
-        self._block(blocked, names)
-        self._load(given, names, list(self._entries(only, names)) if entry_points else [])
+        self._serving: set[str] = set()
+        """The plugins that were configured."""
+        self.plugins = PluginManager(self._report, self._reflatten, self._retire)
+        wishes = Wishes.of(plugins, entry_points, only, blocked, strict)
+        try:
+            self._load(wishes, requirements(requires))
+        except BaseException:
+            self._abandon()
+            raise
         live_buses.add(self)
 
     def __repr__(self) -> str:
@@ -102,73 +108,54 @@ class Bus(History):
 
     # Plugins
 
-    def _block(self, blocked: Iterable[str] | None, given: set[str]) -> None:
-        if blocked is not None:
-            for name in [blocked] if isinstance(blocked, str) else blocked:
-                self.plugins.set_blocked(name)
-            return
-        for name in named_by(BLOCK) or ():
-            if name not in given:
-                self.plugins.block(name, f"blocked by {BLOCK}")
-
-    def _entries(self, only: Iterable[str] | None, given: set[str]) -> Iterable[EntryPoint]:
-        """The entry points to load; what is not among ``only`` is left out."""
-        entries = list(entry_points())
-        source, names = ("only=", only) if only is not None else (ONLY, named_by(ONLY))
-        if names is None:
-            return entries
-        wanted = {names} if isinstance(names, str) else set(names)
-        for entry in entries:
-            if entry.name not in wanted:
-                self.plugins.leave_out(entry, f"not among those that {source} names")
-        known = [*BUILTINS, *given, *(entry.name for entry in entries)]
-        for name in sorted(wanted.difference(known)):
-            self.plugins.skip(
-                name, f"{source} names it, and no distribution brings it{hint(name, known)}", self._strict
-            )
-        return [entry for entry in entries if entry.name in wanted]
-
-    def _load(self, given: list[tuple[str | None, Any]], replaced: set[str], entries: list[EntryPoint]) -> None:
-        names = replaced | {entry.name for entry in entries}
-        for name, plugin in BUILTINS.items():
-            if name not in names:
-                self.plugins.register(plugin, name)
-        for given_name, plugin in given:
-            try:
-                self.plugins.register(plugin, given_name)
-            except Exception as error:
-                self.plugins.skip(given_name or own_name(plugin), text_of(error), self._strict, error)
-        self.plugins.load_entry_points(entries, self._strict, replaced)
-        for name, plugin in BUILTINS.items():  # whose replacement could not be loaded
-            if not self.plugins.has_plugin(name):
-                self.plugins.register(plugin, name)
-        for name, member in self.plugins.list_name_plugin():
-            if member is not None:
+    def _load(self, wishes: Wishes, required: tuple[Requirement, ...]) -> None:
+        loader = Loader(self.plugins, BUILTINS, wishes)
+        loader.load()
+        loader.check(required)  # before any plugin begins to serve, and opens what it needs
+        for name, _ in self.plugins.list_name_plugin():
+            if self.plugins.has_plugin(name) and name not in self._serving:
                 try:
                     self._configure(name)
                 except PluginError as error:
-                    self.plugins.skip(name, text_of(error), self._strict, error)
+                    self.plugins.outcomes.skip(name, text_of(error), wishes.strict, error)
+        loader.check(required)
+
+    def _abandon(self) -> None:
+        """Release what a constructor that fails had taken."""
+        for name, member in self.plugins.list_name_plugin():
+            if member is not None and name not in self._serving:
+                self.plugins.unregister(name=name)
+        try:
+            self.close()
+        except Exception:  # where it would block: what made the constructor fail is what is raised
+            self._shut([], CLOSE_TIMEOUT)
 
     def _configure(self, name: str) -> None:
         """Let a registered plugin begin to serve this bus; if it can't, it was never there."""
+        registered: list[type] = []
         try:
             for types in self.plugins.alone("crewbus_event_types", name)(bus=self):
-                self._register_types(types)
+                self._register_types(types, registered)
             self.plugins.alone("crewbus_configure", name)(bus=self)
+            if self.plugins.has_plugin(name):  # it may have left again
+                self._serving.add(name)
         except BaseException as error:
             self.plugins.unregister(name=name)
+            for cls in registered:
+                forget_event(cls)
             if not isinstance(error, Exception | SystemExit):
                 raise
             why = f"{type(error).__name__}: {text_of(error)}"
             raise PluginError(f"plugin {name!r} could not be configured: {why}") from error
 
     @staticmethod
-    def _register_types(types: Iterable[type]) -> None:
+    def _register_types(types: Iterable[type], registered: list[type]) -> None:
+        """Register those that are not yet registered, and note them."""
         for cls in types:
             try:
                 event_type_of(cls)
             except UnregisteredEventError:
-                register_event(cls)
+                registered.append(register_event(cls))
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
         """Let a plugin join, and return its name; None if that name is blocked.
@@ -183,10 +170,15 @@ class Bus(History):
     def unregister(self, plugin: Any) -> Any:
         """Have a plugin, or the one of that name, release what it holds, and let it go; returns it, or None."""
         name = plugin if isinstance(plugin, str) else self.plugins.get_name(plugin)
-        if name is None or not self.plugins.has_plugin(name):
-            return None
-        self._tell_through(self.plugins.alone("crewbus_close", name))
-        return self.plugins.unregister(name=name)
+        return self.plugins.unregister(name=name) if name is not None else None
+
+    def _retire(self, name: str) -> None:
+        """Have a plugin that leaves release what it holds, if it was configured and has not done so."""
+        with self._registry:
+            serving = name in self._serving
+            self._serving.discard(name)
+        if serving:
+            self._tell_through(self.plugins.alone("crewbus_close", name))
 
     # Flushing and closing
 
@@ -319,6 +311,7 @@ class Bus(History):
             self._tasks.stop(timeout)
             for worker in self._workers():
                 worker.stop()
+            self._serving.clear()
             self._tell("crewbus_close")
         finally:
             live_buses.discard(self)

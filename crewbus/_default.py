@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from crewbus._bus import Bus
@@ -13,6 +14,7 @@ from crewbus._callbacks import Function, callbacks_in_context
 from crewbus._context import scope
 from crewbus._run import Run
 from crewbus.events import Chunk, Envelope
+from crewbus.exceptions import PluginError
 
 __all__ = ["call", "chunk", "current_bus", "default_bus", "drain", "emit", "run"]
 
@@ -22,16 +24,35 @@ class _Default:
 
     def __init__(self) -> None:
         self.bus: Bus | None = None
+        self.options: Mapping[str, Any] = {}
         self.lock = threading.RLock()
 
     def get(self) -> Bus:
         with self.lock:
             if self.bus is None or self.bus.closed:
-                self.bus = Bus()
+                self.bus = Bus(**self.options)
             return self.bus
+
+    @contextmanager
+    def made_with(self, **options: Any) -> Iterator[None]:
+        """Have the default bus be made with these arguments, if it is made meanwhile.
+
+        Raises `PluginError` where there are any, and the bus is there already.
+        """
+        with self.lock:
+            if options and self.bus is not None and not self.bus.closed:
+                raise PluginError(
+                    f"the default bus is there already, too early for {', '.join(options)}: close it first"
+                )
+            before, self.options = self.options, options
+        try:
+            yield
+        finally:
+            self.options = before
 
 
 _default: Final = _Default()
+made_with: Final = _default.made_with
 
 
 def default_bus() -> Bus:

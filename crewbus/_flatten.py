@@ -97,14 +97,16 @@ def chain(pm: PluginManager, hook: str) -> list[tuple[str, Function]]:
     if not is_watched(pm, caller):
         return [(impl.plugin_name, project(impl, arguments)) for impl in plain]
     # Wrappers stand around each step; around none at all, they are the only step.
-    return [(impl.plugin_name, _alone(pm, hook, impl, plain, arguments)) for impl in plain or impls[-1:]]
+    wrappers = [impl for impl in impls if impl.wrapper or impl.hookwrapper]
+    steps = [(impl, [impl, *wrappers]) for impl in plain] or [(impl, wrappers) for impl in wrappers[-1:]]
+    return [(impl.plugin_name, _through(pm, hook, called, arguments)) for impl, called in steps]
 
 
-def _alone(pm: PluginManager, hook: str, impl: HookImpl, plain: list[HookImpl], arguments: tuple[str, ...]) -> Function:
-    caller = pm.subset_hook_caller(hook, [other.plugin for other in plain if other is not impl])
+def _through(pm: PluginManager, hook: str, impls: list[HookImpl], arguments: tuple[str, ...]) -> Function:
+    """A call of these implementations and no others; not by plugin, since one may have several of them."""
 
     def call(*values: Any) -> Any:
-        results = caller(**dict(zip(arguments, values, strict=True)))
+        results = pm.call_those(hook, impls, dict(zip(arguments, values, strict=True)))
         return results[0] if results else None
 
     return call

@@ -91,6 +91,12 @@ class Registry:
         self._by_class[registered.cls] = self._by_name[registered.name] = registered
         return registered
 
+    def discard(self, cls: type) -> None:
+        """Forget the registration of ``cls``, if there is one."""
+        known = self._by_class.pop(cls, None)
+        if known is not None and self._by_name.get(known.name) is known:
+            del self._by_name[known.name]
+
     def find_class(self, cls: type) -> EventType | None:
         """The registration of ``cls``, or None."""
         known = self._by_class.get(cls)

@@ -107,6 +107,11 @@ def register_event(
     return cls
 
 
+def forget_event(cls: type) -> None:
+    """Undo `register_event`: of a plugin that was refused."""
+    _events.discard(cls)
+
+
 @overload
 @dataclass_transform(field_specifiers=(attrs.field,))
 def event(cls: C, /) -> C: ...

@@ -19,7 +19,7 @@ from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError,
 __all__ = ["JournalStore"]
 
 T = TypeVar("T")
-SUM: Final = b', "sum": '
+_SUM: Final = b', "sum": '
 """What stands in an entry between what it says and the checksum of all that the journal says until there."""
 
 
@@ -174,7 +174,7 @@ class JournalStore(Store):
             self._position = position
 
     def _make_again(self, entry: bytes) -> int:
-        said, _, found = entry.rpartition(SUM)
+        said, _, found = entry.rpartition(_SUM)
         total = zlib.crc32(said, self._sum)
         if found != b"%d}" % total:
             raise ValueError("what stands there, or before it, is not what was written")
@@ -192,7 +192,7 @@ class JournalStore(Store):
         outcome = self._make(entry)
         self._wrote = True
         total = zlib.crc32(said, self._sum)
-        self._position, self._sum = self.add(b"%b%b%d}" % (said, SUM, total)), total
+        self._position, self._sum = self.add(b"%b%b%d}" % (said, _SUM, total)), total
         return outcome
 
     def _make(self, entry: Entry) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import os
 import sys
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 from cli_helpers import Cli
-from helpers import TIMEOUT
+from helpers import TIMEOUT, Noted
 from plugin_helpers import logged, plugin
 
 import crewbus
+import crewbus.hookspecs
 
 AGENTS = """\
     import asyncio, functools, sys
@@ -429,7 +431,7 @@ def test_all_input_is_checked_before_the_first_run(cli: Cli, argv: list[str], wh
         ["run"],
         ["run", "agents:talk", "--concurrency", "0"],
         ["run", "a:b", "--conc", "1"],
-        ["hooks", "x"],
+        ["hooks", "emit", "x"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(cli: Cli, argv: list[str]) -> None:
@@ -537,40 +539,130 @@ def test_blocked_plugins_are_listed_with_the_reason(cli: Cli) -> None:
     assert "blocked by name" in cli.out
 
 
+class Ordered:
+    """Plugins that take part in one hook in every manner, and note that they were called."""
+
+    def __init__(self, bus: crewbus.Bus) -> None:
+        self.calls: list[str] = []
+        for name in ("early", "tryfirst", "trylast", "wrapper", "late", "wrapper tryfirst"):
+            manner = {word: True for word in name.split() if word not in ("early", "late")}
+            bus.register(plugin(crewbus_emit=crewbus.hookimpl(**manner)(self.noting(name))), name)
+
+    def noting(self, name: str) -> Any:
+        def note(envelope: Any) -> None:
+            self.calls.append(name)
+
+        def around(envelope: Any) -> Any:
+            self.calls.append(name)
+            return (yield)
+
+        return around if "wrapper" in name else note
+
+
 def test_hooks_lists_each_with_who_implements_it_in_the_order_of_calls(cli: Cli) -> None:
-    bus = cli.bus
-
-    @crewbus.hookimpl(tryfirst=True)
-    def first(envelope: Any) -> None: ...
-
-    @crewbus.hookimpl(wrapper=True)
-    def around(envelope: Any) -> Any:
-        return (yield)
-
-    bus.register(plugin(crewbus_emit=lambda envelope: None), "early")
-    bus.register(plugin(crewbus_emit=first), "first")
-    bus.register(plugin(crewbus_emit=lambda envelope: None), "late")
-    bus.register(plugin(crewbus_emit=around), "around")
+    ordered = Ordered(cli.bus)
+    cli.bus.emit(Noted())
     assert cli("hooks", "--json") == 0
     infos = {info["name"]: info for info in cli.summary}  # type: ignore[attr-defined]
-    assert infos["crewbus_emit"] == {
-        "name": "crewbus_emit",
-        "arguments": ["bus", "run", "envelope"],
-        "firstresult": False,
-        "doc": "Observe an event, once it is stamped with its run and number. For exporters, metrics, consoles.",
-        "implementations": ["around", "first", "late", "early"],
-        "wrappers": ["around"],
-    }
+    emit = infos["crewbus_emit"]
+    assert emit["implementations"] == ordered.calls
+    assert ordered.calls == ["wrapper tryfirst", "wrapper", "tryfirst", "late", "early", "trylast"]
+    assert [detail["plugin"] for detail in emit["details"]] == ordered.calls
+    assert [detail["manner"] for detail in emit["details"]] == [
+        ["wrapper", "tryfirst"], ["wrapper"], ["tryfirst"], [], [], ["trylast"]
+    ]  # fmt: skip
+    assert (emit["arguments"], emit["firstresult"]) == (["bus", "run", "envelope"], False)
+    assert (
+        emit["doc"] == "Observe an event, once it is stamped with its run and number. For exporters, metrics, consoles."
+    )
     assert infos["crewbus_open_store"]["firstresult"] is True
     assert next(iter(infos)) == "crewbus_emit", "in the order of hookspecs.py"
-    assert all(info["doc"] for info in infos.values())
 
 
-def test_hooks_are_shown_with_their_arguments(cli: Cli) -> None:
+def test_of_a_firstresult_hook_the_first_that_is_listed_answers(cli: Cli) -> None:
+    for name in ("one", "two"):
+        cli.bus.register(plugin(crewbus_open_store=lambda url, name=name: name), name)
+    assert cli("hooks", "open_store", "--json") == 0
+    (info,) = cli.summary
+    assert info["implementations"] == ["two", "one", "memory_store"]
+    assert cli.bus.plugins.hook.crewbus_open_store(bus=cli.bus, url="memory:") == "two"
+
+
+@pytest.mark.parametrize("function", [f for f in vars(crewbus.hookspecs).values() if hasattr(f, "crewbus_spec")])
+def test_every_hook_is_shown_as_its_hookspec_says(cli: Cli, function: Any) -> None:
+    name = function.__name__
+    assert cli("hooks", name, "--json") == 0
+    (info,) = cli.summary
+    assert info["arguments"] == list(inspect.signature(function).parameters)
+    assert info["firstresult"] is function.crewbus_spec["firstresult"]
+    assert info["doc"] == inspect.getdoc(function)
+    assert cli("hooks") == 0
+    (paragraph,) = [text for text in cli.out.split("\n\n") if text.startswith(f"{name}(")]
+    assert paragraph.splitlines()[1].strip() == inspect.getdoc(function).partition("\n")[0]
+    assert ("  firstresult" in paragraph) is info["firstresult"]
+
+
+def test_hooks_are_shown_with_their_arguments_and_who_implements_them(cli: Cli) -> None:
+    Ordered(cli.bus)
     assert cli("hooks") == 0
     assert "crewbus_open_store(bus, url)  firstresult\n    Open the store that " in cli.out
     assert "\n    implemented by memory_store\n" in cli.out
     assert "\n    implemented by nobody\n" in cli.out
+    assert (
+        "implemented by wrapper tryfirst (wrapper, tryfirst), wrapper (wrapper), tryfirst (tryfirst), late" in cli.out
+    )
+
+
+@pytest.mark.parametrize("name", ["emit", "crewbus_emit"])
+def test_one_hook_is_shown_with_all_that_is_known_of_it(installed: Cli, name: str) -> None:
+    assert installed("hooks", name) == 0
+    first, _, rest = installed.out.partition("\n")
+    assert first == "crewbus_emit(bus, run, envelope)"
+    shown = " ".join(rest.split())
+    assert " ".join((crewbus.hookspecs.crewbus_emit.__doc__ or "").split()) in shown
+    assert "An exception is contained, and reported by the plugin's name." in shown
+    assert "acme_good acme-acme_good 1.2" in shown
+    assert installed("hooks") == 0
+    assert "implemented by acme_good (acme-acme_good 1.2)" in installed.out
+
+
+def test_what_a_hook_does_with_answers_and_exceptions_is_said(cli: Cli) -> None:
+    assert cli("hooks", "open_store") == 0
+    assert "The first answer other than None is the hook's result" in cli.out
+    assert "An exception is contained" not in cli.out
+    assert cli("hooks", "record") == 0
+    assert "The first answer" not in cli.out
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("emitt", "there is no hook 'crewbus_emitt': did you mean crewbus_emit?"),
+        ("crewbus_open_stores", "there is no hook 'crewbus_open_stores': did you mean crewbus_open_store?"),
+        ("pytest_collection", "there is no hook 'crewbus_pytest_collection'"),
+    ],
+)
+def test_an_unknown_hook_is_told_with_the_nearest(cli: Cli, name: str, says: str) -> None:
+    assert cli("hooks", name) == 2
+    assert cli.err.startswith(f"crewbus: error: {says}")
+
+
+def test_hooks_that_a_plugin_brings_are_listed_while_somebody_takes_part(cli: Cli) -> None:
+    class Spec:
+        @crewbus.hookspec
+        def acme_paid(self, cents: int) -> None:
+            """Somebody paid."""
+
+    cli.bus.plugins.add_hookspecs(Spec)
+    cli.bus.register(plugin(acme_tomorrow=crewbus.hookimpl(optionalhook=True)(lambda: None)), "early bird")
+    assert cli("hooks") == 0
+    assert "acme_paid(cents)\n    Somebody paid.\n    implemented by nobody\n" in cli.out
+    assert "acme_tomorrow()\n    implemented by early bird\n" in cli.out
+    assert cli("hooks", "acme_tomorrow") == 0
+    assert "No hookspec is known of it." in cli.out
+    cli.bus.unregister("early bird")
+    assert cli("hooks") == 0
+    assert "acme_tomorrow" not in cli.out
 
 
 class Greeting:

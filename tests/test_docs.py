@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import sys
-import types
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from crewbus.testing import examples
+
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLE = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PLUGINS = [*sorted(ROOT.glob("plugins/*/README.md")), *sorted(ROOT.glob("examples/**/README.md"))]
 
 
-def examples():
-    for page in PAGES:
-        for number, (code, output) in enumerate(EXAMPLE.findall(page.read_text()), start=1):
-            yield pytest.param(code, output, id=f"{page.name}-{number}")
+def is_installed(page):
+    """Whether the distribution that a README is about is there."""
+    try:
+        return bool(metadata.version(page.parent.name))
+    except metadata.PackageNotFoundError:
+        return False
 
 
-@pytest.mark.parametrize(("code", "output"), list(examples()))
-def test_examples_print_what_they_say(code, output, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    module = types.ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", module)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "example", "exec"), vars(module))
-    assert printed.getvalue() == output
+def place(example):
+    return f"{example.page.relative_to(ROOT)}-{example.number}"
+
+
+@pytest.mark.parametrize("example", examples(*PAGES, *filter(is_installed, PLUGINS)), ids=place)
+def test_examples_print_what_they_say(example):
+    example.check()
 
 
 def test_the_readmes_first_example_is_short():
-    code, output = EXAMPLE.findall((ROOT / "README.md").read_text())[0]
-    assert len(code.splitlines()) <= 25
-    assert output
+    first, *_ = examples(ROOT / "README.md")
+    assert len(first.code.splitlines()) <= 25
+    assert first.output
 
 
 def test_links_lead_somewhere():

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import crewbus
-from crewbus import _manager, cli
+from crewbus import _loading, cli
 from crewbus.exceptions import PluginError, PluginWarning
 
 MODULE = """\
@@ -136,6 +136,7 @@ def test_a_plugin_that_the_constructor_is_given_takes_the_place_of_an_installed_
     with crewbus.Bus([("red", mine)]) as bus:
         assert bus.plugins.get_plugin("red") is mine
         assert bus.plugins.has_plugin("green")
+        assert bus.plugins.origin("red") == "red-dist 1.5", "it stands for that distribution's"
     assert "red_module" not in sys.modules
 
 
@@ -157,7 +158,7 @@ def test_a_name_that_nobody_brings_is_told(three, monkeypatch):
 
 
 def test_a_plugin_that_takes_long_to_import_is_named(three, monkeypatch):
-    monkeypatch.setattr(_manager, "SLOW_IMPORT", -1.0)
+    monkeypatch.setattr(_loading, "SLOW_IMPORT", -1.0)
     with pytest.warns(PluginWarning) as told:
         assert sorted(loaded()) == ["blue", "green", "red"]
     names = {str(warning.message).partition(" took ")[0] for warning in told}
@@ -178,6 +179,46 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_are_loaded(instal
     with pytest.raises(PluginError, match=r"'red' \(red-dist 1.5\) failed to load"):
         loaded(strict=True)
     assert loaded(blocked=["red"], strict=True) == ["green"]
+
+
+@pytest.mark.parametrize("metadata", [None, "", "Metadata-Version: 2.1\n", "\xff\xfe"])
+def test_a_plugin_whose_distribution_says_nothing_is_loaded_without_one(install, tmp_path, metadata):
+    install("red")
+    path = tmp_path / "red_dist-1.5.dist-info" / "METADATA"
+    path.unlink() if metadata is None else path.write_text(metadata, encoding="latin-1")
+    assert loaded() == ["red"]
+
+
+@pytest.mark.parametrize("target", ["red_module:nobody", "nobody_module", "red-module", "red_module:a b", ""])
+def test_an_entry_point_that_leads_nowhere_is_named(install, target):
+    install("red", target=target or " ")
+    install("green")
+    with pytest.warns(PluginWarning, match=r"plugin 'red' \(red-dist 1.5\) was skipped: "):
+        assert loaded() == ["green"]
+
+
+@pytest.mark.parametrize("text", ["[crewbus]\ngreen\n", "\xff\xfe"])
+def test_entry_points_that_can_not_be_read_are_one_distribution_s_fault(install, tmp_path, text):
+    install("red")
+    install("green")
+    (tmp_path / "green_dist-1.5.dist-info" / "entry_points.txt").write_text(text, encoding="latin-1")
+    with pytest.warns(PluginWarning, match="the entry points of green-dist can't be read"):
+        assert loaded() == ["red"]
+
+
+def test_two_distributions_that_name_one_plugin(install, tmp_path):
+    install("red")
+    again = tmp_path / "again_dist-2.dist-info"
+    again.mkdir()
+    (again / "METADATA").write_text("Metadata-Version: 2.1\nName: again-dist\nVersion: 2\n")
+    (again / "entry_points.txt").write_text("[crewbus]\nred = red_module\n")
+    with pytest.warns(PluginWarning, match="was skipped: a plugin named 'red' is loaded already"):
+        with crewbus.Bus(requires=["red"]) as bus:
+            infos = [(info.status, info.distribution) for info in bus.plugins.infos() if info.name == "red"]
+    assert sorted(infos) in (
+        [("broken", "again-dist"), ("loaded", "red-dist")],
+        [("broken", "red-dist"), ("loaded", "again-dist")],
+    )
 
 
 def test_the_command_shows_what_was_left_out(three, monkeypatch, capsys):

@@ -13,13 +13,41 @@ from typing import Final
 
 import crewbus
 from crewbus import Bus, default_bus
-from crewbus.cli import _exporting, _forks, _listing, _prune, _replay, _resume, _run, _runs, _show, _tail
+from crewbus._default import made_with
+from crewbus.cli import (
+    _exporting,
+    _forks,
+    _hooks,
+    _listing,
+    _new_plugin,
+    _prune,
+    _replay,
+    _resume,
+    _run,
+    _runs,
+    _show,
+    _tail,
+)
+from crewbus.cli._plugin_options import add_plugin_options, add_to_all, split
 from crewbus.cli._terminal import Terminal
 from crewbus.exceptions import CrewbusError, PluginWarning
 
 __all__ = ["main"]
 
-_COMMANDS: Final = (_run, _runs, _show, _tail, _resume, _forks, _replay, _exporting, _prune, _listing)
+_COMMANDS: Final = (
+    _run,
+    _runs,
+    _show,
+    _tail,
+    _resume,
+    _forks,
+    _replay,
+    _exporting,
+    _prune,
+    _new_plugin,
+    _listing,
+    _hooks,
+)
 
 _EPILOG: Final = """\
 examples:
@@ -30,6 +58,7 @@ examples:
   crewbus show latest
   crewbus resume latest
   crewbus plugins
+  crewbus -p mymodule -p no:metrics --require "sqlite>=0.1" runs
 
 exit codes:
   0    all runs ended well
@@ -60,12 +89,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str], terminal: Terminal) -> int:
     parser, commands = _parser()
+    try:
+        options, rest = split(argv, parser)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    options.make_importable()
+    with made_with(**options.arguments):
+        # Which commands there are is for the plugins to say.
+        unknown = bool(rest) and rest[0] not in (*commands.choices, "--version")
+        return _call(argv, parser, commands if unknown else None, terminal)
+
+
+def _call(
+    argv: Sequence[str],
+    parser: argparse.ArgumentParser,
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] | None,
+    terminal: Terminal,
+) -> int:
+    """Carry the command out; ``commands`` is given where plugins may bring it."""
     bus = None
     try:
-        if argv and argv[0] not in (*commands.choices, "--version"):
-            # Which commands there are is for the plugins to say.
+        if commands is not None:
             bus = _bus(terminal)
             bus.plugins.hook.crewbus_cli_commands(commands=commands)
+            add_to_all(commands.choices.values())
         try:
             args = parser.parse_args(argv)
         except SystemExit as stop:
@@ -87,9 +134,11 @@ def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[argpa
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"crewbus {crewbus.__version__}")
+    add_plugin_options(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in _COMMANDS:
         module.add(commands)
+    add_to_all(commands.choices.values())
     return parser, commands
 
 

@@ -1,6 +1,7 @@
-"""For the tests of plugins and stores: a store's contract as a class to subclass, and records as fixtures.
+"""For the tests of plugins and stores: fixtures, a store's contract, records as fixtures, examples in documentation.
 
-Of crewbus only `StoreContract` needs pytest.
+pytest finds the fixtures `bus`, `captured_events`, `recorded_run` and `no_leaks` by itself where crewbus is installed.
+Of crewbus only they and `StoreContract` need pytest.
 """
 
 from __future__ import annotations
@@ -8,14 +9,37 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["StoreContract", "replayed"]
+__all__ = [
+    "CapturedEvents",
+    "Example",
+    "LeakCheck",
+    "RecordedRun",
+    "RunRecorder",
+    "StoreContract",
+    "examples",
+    "replayed",
+]
 
 if TYPE_CHECKING:
+    from crewbus.testing._captured import CapturedEvents
+    from crewbus.testing._examples import Example, examples
+    from crewbus.testing._leaks import LeakCheck
+    from crewbus.testing._recorded import RecordedRun, RunRecorder
     from crewbus.testing._replayed import replayed
     from crewbus.testing._store_contract import StoreContract
 
-# Where each name lives: loaded when first used, so that a record can be replayed where pytest is not installed.
-_HOME = {"StoreContract": "_store_contract", "replayed": "_replayed"}
+# Where each name lives: loaded when first used, so that pytest loads nothing of it where no test does, and a record can
+# be replayed where pytest is not installed.
+_HOME = {
+    "CapturedEvents": "_captured",
+    "Example": "_examples",
+    "LeakCheck": "_leaks",
+    "RecordedRun": "_recorded",
+    "RunRecorder": "_recorded",
+    "StoreContract": "_store_contract",
+    "examples": "_examples",
+    "replayed": "_replayed",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crewbus import Bus, MemoryStore, Run, RunNotFoundError, StoredEvent
+from crewbus import Bus, MemoryStore, Run, RunNotFoundError, Store, StoredEvent
 from crewbus._export import read_export
 from crewbus.abc import ENDS
 from crewbus.exceptions import InputError
@@ -25,7 +25,7 @@ def replayed(path: str | Path, run_id: str | None = None, *, bus: Bus | None = N
     try:
         root, events = _load(str(path), run_id)
         store = MemoryStore()
-        _copy(events, root, store)
+        copy_unfinished(events, root, store)
         own.use_store(store)
         with own.resume(root) as run:
             yield run
@@ -34,7 +34,7 @@ def replayed(path: str | Path, run_id: str | None = None, *, bus: Bus | None = N
             own.close()
 
 
-def _copy(events: list[StoredEvent], root: str, store: MemoryStore) -> None:
+def copy_unfinished(events: list[StoredEvent], root: str, store: Store) -> None:
     """Have ``store`` hold the run as it was before its end."""
     if events and events[-1].name in ENDS and events[-1].run_id == root:
         events.pop()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from crewbus_crewai._installation import CrewaiPlugin, install, uninstall
+from crewbus_crewai._integration import CrewaiPlugin, install, uninstall
 
 if TYPE_CHECKING:
     from crewbus_crewai._checkpoint import CrewbusProvider, EntitiesSaved

@@ -12,7 +12,7 @@ from typing import Any, Final
 from crewai.llms.base_llm import BaseLLM
 
 from crewbus_crewai._context import held
-from crewbus_crewai._fault import contained
+from crewbus_crewai._integration import contained
 from crewbus_crewai._patch import Patches
 
 LISTS: Final = (

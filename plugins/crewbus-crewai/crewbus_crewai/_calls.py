@@ -14,10 +14,9 @@ import crewbus
 from crewbus import Bus, Call, Chunk, Envelope
 from crewbus_crewai._callbacks import calling_back
 from crewbus_crewai._context import held
-from crewbus_crewai._fault import contained
+from crewbus_crewai._integration import contained, integration
 from crewbus_crewai._request import asked, model_of
 from crewbus_crewai._results import Result
-from crewbus_crewai._served import served
 from crewbus_crewai._steps import as_step, as_step_async, digest
 
 _current: Final[ContextVar[ModelCall | None]] = ContextVar("crewbus_crewai_call", default=None)
@@ -72,7 +71,7 @@ def called(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> Any:
     if _is_part(llm):
         return stock(llm, *args, **kwargs)
     with calling_back(llm, args, kwargs):
-        bus = served.bus_in_scope()
+        bus = integration.bus_in_scope()
         if bus is None:
             return stock(llm, *args, **kwargs)
         ask = partial(_ask, bus, stock, llm, *args, **kwargs)
@@ -85,7 +84,7 @@ async def called_async(stock: Any, llm: BaseLLM, *args: Any, **kwargs: Any) -> A
     if _is_part(llm):
         return await stock(llm, *args, **kwargs)
     with calling_back(llm, args, kwargs):
-        bus = served.bus_in_scope()
+        bus = integration.bus_in_scope()
         if bus is None:
             return await stock(llm, *args, **kwargs)
         ask = partial(_ask_async, bus, stock, llm, *args, **kwargs)

@@ -22,9 +22,9 @@ from crewai.state.provider.json_provider import JsonProvider
 
 import crewbus
 from crewbus import Envelope, RecordingError, Run, RunNotFoundError
-from crewbus_crewai._context import held
+from crewbus_crewai._context import held, live_run
 from crewbus_crewai._delta import applied, difference
-from crewbus_crewai._served import live_run, served
+from crewbus_crewai._integration import integration
 
 SCHEME: Final = "crewbus:"
 _at_once: Final[ContextVar[bool]] = ContextVar("crewbus_crewai_at_once", default=False)
@@ -52,7 +52,7 @@ class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where
 
     def checkpoint(self, data: str, location: str, *, parent_id: str | None = None, branch: str = "main") -> str:  # noqa: ARG002
         """Record a checkpoint, and return its location. Raises `crewbus.RecordingError` outside a recorded run."""
-        bus = served.bus_in_scope()
+        bus = integration.bus_in_scope()
         run = live_run(bus) if bus is not None else None
         if run is None or not run.recorded:
             raise RecordingError("crewAI's checkpoints are kept in a run's record, and no recorded run is in scope")
@@ -136,7 +136,7 @@ def _dumped(events: EventRecord) -> Any:
 
 
 def _record_of(run_id: str) -> Iterator[Envelope]:
-    for bus in served.buses:
+    for bus in integration.buses:
         try:
             return iter(bus.record_of(run_id))
         except (RunNotFoundError, RecordingError):

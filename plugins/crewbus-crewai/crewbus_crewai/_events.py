@@ -16,9 +16,9 @@ import crewbus
 from crewbus import Bus, Chunk
 from crewbus_crewai._calls import ModelCall
 from crewbus_crewai._checkpoint import checkpoint_after
-from crewbus_crewai._fault import contained
+from crewbus_crewai._context import live_run
+from crewbus_crewai._integration import contained, integration
 from crewbus_crewai._runs import is_before
-from crewbus_crewai._served import live_run, served
 
 LIVE: Final = frozenset({"agent", "agents", "callbacks", "crew", "flow", "from_agent", "from_task", "task", "tools"})
 """Fields that hold live objects; a record has their ids and names in other fields."""
@@ -35,7 +35,7 @@ def register() -> None:
 def prepared(stock: Any, events: CrewAIEventsBus, source: Any, event: BaseEvent) -> None:
     """Hand on an event that crewAI has stamped, ahead of its handlers."""
     stock(events, source, event)
-    bus = served.bus_in_scope()
+    bus = integration.bus_in_scope()
     if bus is not None:
         with contained("handing on an event"):
             _forward(bus, source, event)

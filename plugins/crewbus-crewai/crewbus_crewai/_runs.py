@@ -16,8 +16,7 @@ import crewbus
 from crewbus import Bus, Run
 from crewbus_crewai._checkpoint import forget, is_ours
 from crewbus_crewai._context import held
-from crewbus_crewai._fault import contained
-from crewbus_crewai._served import served
+from crewbus_crewai._integration import contained, integration
 from crewbus_crewai._state import runtime_scope
 
 KIND: Final = "crewai"
@@ -76,7 +75,7 @@ def _only_passes(entity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 @contextmanager
 def _run_of(entity: Any) -> Iterator[None]:
-    bus = served.bus_in_scope()
+    bus = integration.bus_in_scope()
     with ExitStack() as stack:
         if bus is not None:
             with contained("opening the run of a kickoff"):

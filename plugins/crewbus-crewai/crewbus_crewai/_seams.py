@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sqlite3
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from crewai import LLM, Agent, Crew, Task
@@ -26,24 +27,19 @@ from crewai.tools.structured_tool import CrewStructuredTool
 
 from crewbus_crewai import _callbacks, _calls, _checkpoint, _events, _runs, _state, _streams, _tasks, _tools
 from crewbus_crewai._patch import Lead, Patches
-from crewbus_crewai._version import not_known
 
 SQLITE_WITH_JSONB = (3, 45)
 
 
-def place() -> Patches:
-    """Change crewAI, which must have been imported. Raises `crewbus.PluginError` where it is not as it is known."""
+def place(undo: ExitStack) -> None:
+    """Change crewAI, which must have been imported, and be as it is known."""
     patches = Patches()
-    try:
-        _events.register()
-        for owner, name, lead in _leads():
-            patches.lead(owner, name, lead)
-        _lead_models(patches)
-        _serve_old_sqlite(patches)
-    except Exception as error:
-        patches.remove()
-        raise not_known(error) from error
-    return patches
+    undo.callback(patches.remove)
+    _events.register()
+    for owner, name, lead in _leads():
+        patches.lead(owner, name, lead)
+    _lead_models(patches)
+    _serve_old_sqlite(patches)
 
 
 def _leads() -> Iterator[tuple[Any, str, Lead]]:

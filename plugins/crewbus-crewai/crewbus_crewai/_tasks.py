@@ -9,9 +9,8 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from crewbus import Attempt
-from crewbus_crewai._context import held
-from crewbus_crewai._fault import contained
-from crewbus_crewai._served import live_run, served
+from crewbus_crewai._context import held, live_run
+from crewbus_crewai._integration import contained, integration
 
 _attempt: Final[ContextVar[Attempt | None]] = ContextVar("crewbus_crewai_attempt", default=None)
 """The attempt that an agent makes here."""
@@ -31,7 +30,7 @@ async def executed_async(stock: Any, agent: Any, *args: Any, **kwargs: Any) -> A
 
 @contextmanager
 def _an_attempt() -> Iterator[None]:
-    bus = served.bus_in_scope()
+    bus = integration.bus_in_scope()
     run = live_run(bus) if bus is not None else None
     with ExitStack() as stack:
         if run is not None:

@@ -9,8 +9,7 @@ from typing import Any
 from crewai.tools.structured_tool import CrewStructuredTool
 
 import crewbus
-from crewbus_crewai._fault import contained
-from crewbus_crewai._served import served
+from crewbus_crewai._integration import contained, integration
 from crewbus_crewai._steps import as_step, as_step_async, digest
 
 
@@ -52,14 +51,14 @@ def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _step(tool: Any, given: Any, use: partial[Any]) -> Any:
-    bus = served.bus_in_scope()
+    bus = integration.bus_in_scope()
     if bus is None:
         return use()
     return as_step(bus, f"tool {tool.name}", partial(digest, given), use, recalled=partial(_count, tool))
 
 
 async def _step_async(tool: Any, given: Any, use: partial[Any]) -> Any:
-    bus = served.bus_in_scope()
+    bus = integration.bus_in_scope()
     if bus is None:
         return await use()
     key = partial(digest, given)

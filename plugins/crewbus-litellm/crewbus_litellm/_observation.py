@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from crewbus import Attempt, Bus, Call, CallError
 from crewbus_litellm._answer import Answer
-from crewbus_litellm._fault import contained
+from crewbus_litellm._integration import contained
 
 SOURCE: Final = "litellm"
 """The source of what is emitted here."""

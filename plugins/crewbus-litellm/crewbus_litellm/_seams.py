@@ -18,16 +18,15 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import cache
 from types import FunctionType
 from typing import Any
 
-from crewbus import PluginError
 from crewbus_litellm._answer import Answer, answer_of
-from crewbus_litellm._fault import contained
 from crewbus_litellm._gate import Gate, Lead
+from crewbus_litellm._integration import contained, integration
 from crewbus_litellm._observation import ANY, Observation, at_work, current
-from crewbus_litellm._served import served
 from crewbus_litellm._stream import watch
 
 Stock = Callable[..., Any]
@@ -35,16 +34,16 @@ Args = tuple[Any, ...]
 Kwargs = Mapping[str, Any]
 
 
-@cache
-def gates() -> tuple[Gate, ...]:
-    """The gates for all the seams, to be placed; litellm must have been imported.
+def place(undo: ExitStack) -> None:
+    """Lead litellm through here, which must have been imported, and be as it is known."""
+    for gate in _gates():
+        gate.place()
+        undo.callback(gate.remove)
 
-    Raises `crewbus.PluginError` where litellm is not as it is known.
-    """
-    try:
-        return tuple(Gate(function, lead) for function, lead in _seams())
-    except Exception as error:
-        raise PluginError(f"litellm is not as crewbus-litellm knows it: {type(error).__name__}: {error}") from error
+
+@cache
+def _gates() -> tuple[Gate, ...]:
+    return tuple(Gate(function, lead) for function, lead in _seams())
 
 
 def _seams() -> Iterator[tuple[FunctionType, Lead]]:
@@ -82,7 +81,7 @@ def _router() -> type:
 
 
 def _observe(args: Args, kwargs: Kwargs, passes: int = 0) -> Observation | None:
-    bus = served.bus_in_scope()
+    bus = integration.bus_in_scope()
     if bus is not None:
         model = args[0] if args else kwargs.get("model")
         with contained("telling of a call"):

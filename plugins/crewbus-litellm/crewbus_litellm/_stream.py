@@ -9,7 +9,7 @@ from typing import Any
 
 from crewbus import Cancelled
 from crewbus_litellm._answer import Answer, answer_streamed, is_last, pieces_of
-from crewbus_litellm._fault import contained
+from crewbus_litellm._integration import contained
 from crewbus_litellm._observation import Observation, at_work
 from crewbus_litellm._undertaker import undertaker
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import sys
-import types
 from pathlib import Path
 
 import pytest
 
 import crewbus_litellm
+from crewbus.testing import examples
 
 PLUGIN = Path(__file__).parents[1]
 README = (PLUGIN / "README.md").read_text("utf-8")
-EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+EXAMPLES = examples(PLUGIN / "README.md")
 
 
 @pytest.fixture
@@ -35,18 +32,15 @@ def installed(monkeypatch):
     monkeypatch.setattr(metadata, "entry_points", entry_points)
 
 
-@pytest.mark.parametrize(("code", "output"), EXAMPLE.findall(README))
-def test_examples_print_what_they_say(code, output, monkeypatch, installed):
-    module = types.ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", module)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "example", "exec"), vars(module))
-    assert printed.getvalue() == output
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+@pytest.mark.usefixtures("installed")
+def test_examples_print_what_they_say(example):
+    example.check()
 
 
 def test_every_public_name_and_every_example_is_there():
-    assert len(EXAMPLE.findall(README)) == README.count("```python")
+    assert EXAMPLES
+    assert all(example.output for example in EXAMPLES)
     for name in ("install", "uninstall"):
         assert f"crewbus_litellm.{name}(" in README
         assert name in crewbus_litellm.__all__

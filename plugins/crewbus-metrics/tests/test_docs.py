@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import sys
-import types
 from pathlib import Path
 
 import attrs
 import pytest
 
+from crewbus.testing import examples
 from crewbus_metrics import Events, Metrics, Snapshot, Timing
 
 PLUGIN = Path(__file__).parents[1]
 README = (PLUGIN / "README.md").read_text("utf-8")
-EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+EXAMPLES = examples(PLUGIN / "README.md")
 
 
 def comparable(text: str) -> str:
@@ -24,18 +21,14 @@ def comparable(text: str) -> str:
     return re.sub(r"\d+\.\d{3}\b", "0.000", text)
 
 
-@pytest.mark.parametrize(("code", "output"), EXAMPLE.findall(README))
-def test_examples_print_what_they_say(code, output, monkeypatch):
-    module = types.ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", module)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "example", "exec"), vars(module))
-    assert comparable(printed.getvalue()) == comparable(output)
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_examples_print_what_they_say(example):
+    example.check(comparable)
 
 
 def test_there_is_an_example():
-    assert EXAMPLE.search(README)
+    assert EXAMPLES
+    assert all(example.output for example in EXAMPLES)
 
 
 def test_links_lead_somewhere():

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import re
 import shlex
 import shutil
 import subprocess
-import sys
-import types
 from pathlib import Path
 
 import pytest
 from sqlite_helpers import begun
 
 from crewbus import exceptions
+from crewbus.testing import examples
 from crewbus_sqlite import SQLiteStore, _plugin
 
 PLUGIN = Path(__file__).parents[1]
 README = (PLUGIN / "README.md").read_text("utf-8")
-EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+EXAMPLES = examples(PLUGIN / "README.md")
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +26,14 @@ def own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("code", "output"), EXAMPLE.findall(README))
-def test_examples_print_what_they_say(code, output, monkeypatch):
-    module = types.ModuleType("example")
-    monkeypatch.setitem(sys.modules, "example", module)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "example", "exec"), vars(module))
-    assert printed.getvalue() == output
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_examples_print_what_they_say(example):
+    example.check()
 
 
 def test_there_is_an_example():
-    assert EXAMPLE.search(README)
+    assert EXAMPLES
+    assert all(example.output for example in EXAMPLES)
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs the sqlite3 shell")

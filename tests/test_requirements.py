@@ -1,0 +1,289 @@
+"""Required plugins: what a requirement means, and how a bus fails early where one is not met."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+
+import pytest
+from cli_helpers import Cli
+from helpers import quiet_bus
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plugin_helpers import plugin
+
+import crewbus
+from crewbus._requirements import Requirement
+from crewbus._versions import Version
+from crewbus.exceptions import PluginError, PluginWarning
+
+# Versions and specifiers, as the library of the packaging authority reads them
+
+numbers = st.integers(0, 3)
+separators = st.sampled_from(["", ".", "-", "_"])
+
+
+@st.composite
+def versions(draw):
+    """Versions in every spelling of PEP 440, near enough to each other that comparisons matter."""
+    epoch = draw(st.sampled_from(["", "", "", "0!", "1!"]))
+    release = ".".join(str(number) for number in draw(st.lists(numbers, min_size=1, max_size=4)))
+    number = st.one_of(st.just(""), numbers.map(str))
+    pre = draw(st.sampled_from(["", "", "a", "b", "rc", "alpha", "BETA", "c", "pre", "preview"]))
+    pre = f"{draw(separators)}{pre}{draw(separators)}{draw(numbers)}" if pre else ""
+    post = draw(st.sampled_from(["", "", "post", "rev", "r"]))
+    post = f"{draw(separators)}{post}{draw(number)}" if post else draw(st.sampled_from(["", "", "-1"]))
+    dev = draw(st.sampled_from(["", "", ".dev", "-dev", "dev"]))
+    dev = f"{dev}{draw(number)}" if dev else ""
+    local = draw(st.sampled_from(["", "", "", "+1", "+abc", "+1.a", "+A-1", "+a_1.2"]))
+    return f"{draw(st.sampled_from(['', 'v']))}{epoch}{release}{pre}{post}{dev}{local}"
+
+
+signs = st.sampled_from(["==", "!=", "<=", ">=", "<", ">", "~="])
+clauses = st.builds("".join, st.tuples(signs, st.sampled_from(["", " "]), versions(), st.sampled_from(["", "", ".*"])))
+
+
+@pytest.fixture(scope="module")
+def packaging():
+    """What we are judged by."""
+    return pytest.importorskip("packaging", reason="the library that reads versions for pip is not installed")
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(versions(), min_size=2, max_size=5))
+def test_versions_are_ordered_as_pip_orders_them(packaging, texts):
+    from packaging.version import Version as Theirs
+
+    for one in texts:
+        for other in texts:
+            assert (Version.parse(one) < Version.parse(other)) == (Theirs(one) < Theirs(other)), (one, other)
+            assert (Version.parse(one) == Version.parse(other)) == (Theirs(one) == Theirs(other)), (one, other)
+
+
+@settings(max_examples=500, deadline=None)
+@given(parts=st.lists(clauses, min_size=1, max_size=2), version=versions())
+def test_specifiers_admit_what_pip_admits(packaging, parts, version):
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    text = ",".join(parts)
+    try:
+        theirs = SpecifierSet(text)
+    except InvalidSpecifier:
+        with pytest.raises(PluginError, match="a required plugin is written as"):
+            Requirement.parse(f"acme{text}")
+        return
+    ours = Requirement.parse(f"acme{text}").complaint(version) is None
+    assert ours == theirs.contains(version, prereleases=True), (text, version)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("0123.abrcdevpost!+-_ v*", max_size=12))
+def test_what_is_no_version_is_none(packaging, text):
+    from packaging.version import InvalidVersion
+    from packaging.version import Version as Theirs
+
+    try:
+        Theirs(text)
+    except InvalidVersion:
+        assert Version.parse(text) is None
+    else:
+        assert Version.parse(text) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "yes", "no"),
+    [
+        ("acme", ["0", "9!1.dev1"], []),
+        ("acme>=0.1", ["0.1", "0.1.0", "0.1.post1", "0.2.dev1", "1!0"], ["0.0.9", "0.1rc1", "0.1.dev1"]),
+        ("acme >= 0.1 , < 2", ["0.1", "1.9.9", "0.5"], ["2", "2.0rc1", "0.0.1"]),
+        ("acme==1.2.*", ["1.2", "1.2.9", "1.2rc1", "1.2+local"], ["1.20", "1.3", "1"]),
+        ("acme!=1.2.*", ["1.20", "1.3"], ["1.2", "1.2.1"]),
+        ("acme~=1.4.2", ["1.4.2", "1.4.9"], ["1.5", "1.4.1"]),
+        ("acme==1.0", ["1", "1.0.0", "1.0+cuda"], ["1.0.post1", "1.0.1"]),
+        ("acme==1.0+cuda", ["1.0+CUDA"], ["1.0", "1.0+cpu"]),
+        ("acme>1.7", ["1.7.1", "1.8"], ["1.7", "1.7.0.post1", "1.7+local"]),
+        ("acme>1.7.post1", ["1.7.post2"], ["1.7.post1", "1.7.post1+local"]),
+        ("acme<1.7", ["1.6.9"], ["1.7", "1.7rc1", "1.7.dev0"]),
+        ("acme<=1.7", ["1.7+local", "1.7rc1"], ["1.7.post1"]),
+    ],
+)
+def test_what_the_specifiers_mean(text, yes, no):
+    """The examples of PEP 440, where nothing else is installed either."""
+    requirement = Requirement.parse(text)
+    assert requirement.name == "acme"
+    assert [version for version in yes if requirement.complaint(version) is not None] == []
+    assert [version for version in no if requirement.complaint(version) is None] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", "acme 1.0", "acme=1", "acme=>1", "acme>", "acme>=", ">=1", "acme>=1.x", "acme>=1 <2", "acme>1.*",
+        "acme~=1", "acme>=1+local", "acme===1", "acme==1.0a1.*", "acme[extra]>=1; python_version>'3'", "acme, other",
+        "acme>=1!", "acme>>1",
+    ],
+)  # fmt: skip
+def test_a_malformed_requirement_is_an_error_that_shows_how_one_looks(text):
+    with pytest.raises(PluginError, match=r"written as 'sqlite', 'sqlite>=0\.1' or 'sqlite>=0\.1,<2'.* got ") as caught:
+        quiet_bus_with(text)
+    assert repr(text) in str(caught.value)
+
+
+def quiet_bus_with(*texts, **options):
+    """The plugins of a bus that requires these, and is closed again."""
+    with crewbus.Bus(requires=texts, **{"entry_points": False, **options}) as bus:
+        return [name for name, _ in bus.plugins.list_name_plugin()]
+
+
+# On a bus
+
+
+@pytest.fixture
+def acme(tmp_path, monkeypatch):
+    """Two installed plugins: one that works, of version 1.5, and one that does not."""
+    for variable in ("CREWBUS_BLOCK", "CREWBUS_ONLY", "CREWBUS_PLUGINS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, code in {"acme": "opened = []", "broken": "raise LookupError('no licence')"}.items():
+        info = tmp_path / f"{name}_dist-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-dist\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text(f"[crewbus]\n{name} = {name}_module\n")
+        (tmp_path / f"{name}_module.py").write_text(CONFIGURED + code)
+    importlib.invalidate_caches()
+    yield
+    for name in ("acme_module", "broken_module"):
+        sys.modules.pop(name, None)
+
+
+CONFIGURED = """
+import crewbus
+
+@crewbus.hookimpl
+def crewbus_configure():
+    opened.append("configured")
+
+@crewbus.hookimpl
+def crewbus_close():
+    opened.append("closed")
+
+"""
+
+
+@pytest.mark.parametrize("text", ["acme", "acme>=1", "acme ~=1.2", "acme==1.5,!=1.4", "acme == 1.5.*"])
+def test_what_is_met_is_passed_over(acme, text):
+    assert "acme" in quiet_bus_with(text, only=["acme"], entry_points=True)
+    with crewbus.Bus(requires=text, only="acme") as bus:
+        assert bus.plugins.has_plugin("acme")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "says"),
+    [
+        ("nobody", {}, "plugin 'nobody' is required, and is not installed$"),
+        ("acne>=1", {}, r"plugin 'acne' is required \(acne>=1\), and is not installed: did you mean acme\?"),
+        ("acme-dist", {}, r"'acme-dist' is required, and is not installed: did you mean acme\?"),
+        ("acme", {"entry_points": False}, r"'acme' is required, and is not there: .*entry_points=False"),
+        ("acme", {"blocked": ["acme"]}, r"'acme' \(acme-dist 1.5\) is required, and is blocked by name"),
+        ("acme>9", {"blocked": {"acme": "out of order"}}, r"\(acme>9\), and is out of order"),
+        ("acme", {"only": []}, r"'acme' \(acme-dist 1.5\) is required, and is not among those that only= names"),
+        ("run_scope", {"blocked": ["run_scope"]}, "'run_scope' is required, and is blocked by name"),
+        ("acme>=2", {}, r"'acme' \(acme-dist 1.5\) is required \(acme>=2\), and is of version 1.5"),
+        ("run_scope<0.0.1", {}, r"'run_scope' is required \(run_scope<0.0.1\), and is of version \d"),
+    ],
+)
+def test_what_is_not_met_fails_by_name(acme, text, options, says):
+    with pytest.raises(PluginError, match=says):
+        quiet_bus_with(text, **{"entry_points": True, "only": ["acme"], **options})
+    assert not hasattr(sys.modules.get("acme_module"), "opened") or sys.modules["acme_module"].opened == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("CREWBUS_BLOCK", "acme", "is blocked by CREWBUS_BLOCK"),
+        ("CREWBUS_ONLY", "run_scope", "is not among those that CREWBUS_ONLY names"),
+    ],
+)
+def test_what_the_environment_left_out_is_told(acme, monkeypatch, variable, value, says):
+    monkeypatch.setenv(variable, value)
+    if variable == "CREWBUS_BLOCK":
+        monkeypatch.setenv("CREWBUS_ONLY", "acme")
+    with pytest.raises(PluginError, match=f"'acme' .*is required, and {says}"):
+        quiet_bus_with("acme", entry_points=True)
+
+
+def test_a_broken_one_is_told_with_the_reason(acme):
+    with pytest.warns(PluginWarning, match="'broken'"):
+        with pytest.raises(PluginError, match=r"'broken' \(broken-dist 1.5\) is required, and is broken: .*no licence"):
+            quiet_bus_with("acme", "broken", only=["acme", "broken"], entry_points=True)
+    assert sys.modules["acme_module"].opened == [], "the others have not begun to serve"
+
+
+def test_one_that_refuses_to_serve_is_told_and_those_that_serve_are_closed(acme):
+    refuses = plugin(crewbus_configure=lambda bus: 1 / 0)
+    with pytest.warns(PluginWarning, match="'refuses'"):
+        with pytest.raises(PluginError, match=r"'refuses' is required, and is broken: .*ZeroDivisionError"):
+            quiet_bus_with("refuses", only=["acme"], entry_points=True, plugins=[("refuses", refuses)])
+    assert sys.modules["acme_module"].opened == ["configured", "closed"]
+
+
+def test_a_failed_constructor_leaves_no_live_bus():
+    before = set(crewbus._bus.live_buses)
+    for options in ({"requires": ["nobody"]}, {"requires": ["=>"]}, {"unscoped": "sometimes"}):
+        with pytest.raises(crewbus.CrewbusError):
+            crewbus.Bus(entry_points=False, **options)
+    assert set(crewbus._bus.live_buses) == before
+
+
+# Versions of what is not installed
+
+
+def test_a_given_plugin_has_the_version_of_its_module():
+    module = types.ModuleType("acme_plugin")
+    module.__version__ = "3.1"
+    with quiet_bus(plugins=[module], requires=["acme_plugin>=3"]) as bus:
+        assert bus.plugins.has_plugin("acme_plugin")
+    with pytest.raises(PluginError, match=r"and is of version 3\.1"):
+        quiet_bus_with("acme_plugin<3", plugins=[module])
+
+
+class Versionless:
+    """Its module has no version."""
+
+
+def test_one_without_a_version_may_be_required_in_any():
+    assert "Versionless" in quiet_bus_with("Versionless", plugins=[Versionless])
+    with pytest.raises(PluginError, match="is of no known version: no distribution brings it, and its module has no"):
+        quiet_bus_with("Versionless>=0", plugins=[Versionless])
+
+
+def test_a_version_that_is_none():
+    module = types.ModuleType("acme_plugin")
+    module.__version__ = "unknown"
+    with pytest.raises(PluginError, match="is of version 'unknown', which is none of PEP 440"):
+        quiet_bus_with("acme_plugin>=3", plugins=[module])
+
+
+def test_built_in_ones_are_of_crewbus_s_version_unless_they_are_replaced():
+    version = crewbus.__version__
+    assert quiet_bus_with(f"run_scope=={version}", f"memory_store>={version}", f"checkpoint_recorder~={version}")
+    with pytest.raises(PluginError, match="of no known version"):
+        quiet_bus_with("run_scope>=0", plugins=[("run_scope", Versionless)])
+
+
+# The command
+
+
+def test_require_is_repeatable_and_stands_where_it_likes(acme, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(crewbus._default._default, "bus", None)
+    monkeypatch.setenv("CREWBUS_ONLY", "acme")
+    cli = Cli(tmp_path, capsys, monkeypatch)
+    assert cli("--require", "acme>=1", "plugins", "--require=run_scope") == 0
+    assert cli("--require", "acme>=1", "plugins", "--require", "acme>=2") == 2
+    assert "crewbus: error: plugin 'acme' (acme-dist 1.5) is required (acme>=2), and is of version 1.5" in cli.err
+    assert cli("runs", "--require", "acme=>1") == 2
+    assert "a required plugin is written as" in cli.err
+    assert cli("run", "nobody:knows", "--require", "nobody") == 2
+    assert "plugin 'nobody' is required, and is not installed" in cli.err

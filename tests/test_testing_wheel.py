@@ -1,0 +1,197 @@
+"""What a third party has of `crewbus.testing`: of the wheel, in a fresh environment, under pytest-xdist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import venv
+from importlib import metadata, util
+from pathlib import Path
+
+import pytest
+
+BUILDS = 240.0
+"""Seconds that building, installing or running in a process of its own may take; it takes a few."""
+ROOT = Path(__file__).parents[1]
+NEEDED = [
+    "attrs", "cattrs", "pluggy", "typing_extensions", "pytest", "iniconfig", "packaging", "pygments", "pytest-xdist",
+    "execnet",
+]  # fmt: skip
+"""What crewbus and pytest need. Nothing is downloaded: the environment gets the files that are installed here."""
+
+
+def can_build() -> bool:
+    """Whether the setuptools that is installed makes wheels by itself, and there is what they are tested with."""
+    try:
+        return (
+            util.find_spec("pip") is not None
+            and int(metadata.version("setuptools").partition(".")[0]) >= 77
+            and all(metadata.version(name) for name in NEEDED)
+        )
+    except metadata.PackageNotFoundError:
+        return False
+
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(not can_build(), reason="building a wheel needs pip, setuptools 77 or later, and pytest-xdist"),
+]
+
+
+def run(*command, cwd=None, codes=(0,)):
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CREWBUS", "PYTEST"))}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=BUILDS, check=False
+    )
+    assert done.returncode in codes, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The Python of an environment with the wheel, pytest and pytest-xdist."""
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*", "build", "tests", "plugins", "docs", "examples")
+    shutil.copytree(ROOT, folder / "source", ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    build = ["wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder / "dist"]
+    run(*pip, *build, folder / "source")
+    venv.create(folder / "environment", with_pip=False)
+    (python,) = (folder / "environment").glob("bin/python" if os.name == "posix" else "Scripts/python.exe")
+    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    for distribution in map(metadata.distribution, NEEDED):
+        for file in distribution.files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                (packages / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), packages / file)
+    run(*pip, "--python", python, "install", "--no-index", *(folder / "dist").glob("*.whl"))
+    return python
+
+
+PLUGIN = '''
+"""A third party's plugin and store."""
+
+import crewbus
+
+
+@crewbus.event(name="acme.Sold")
+class Sold:
+    item: str
+
+
+class Till:
+    def __init__(self):
+        self.sold = {}
+
+    @crewbus.hookimpl
+    def crewbus_event_types(self):
+        return [Sold]
+
+    @crewbus.hookimpl
+    def crewbus_emit(self, run, envelope):
+        if isinstance(envelope.event, Sold) and run is not None:
+            self.sold[run] = self.sold.get(run, 0) + 1
+
+    @crewbus.hookimpl
+    def crewbus_run_finish(self, run):
+        self.sold.pop(run, None)
+
+
+class Shelf(crewbus.MemoryStore):
+    pass
+'''
+
+TESTS = """
+import pytest
+from acme import Shelf, Sold
+from crewbus.testing import StoreContract, examples
+
+pytestmark = [pytest.mark.crewbus(only=["till"]), pytest.mark.usefixtures("no_leaks")]
+
+
+class TestShelf(StoreContract):
+    def open(self):
+        return Shelf()
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_it_counts(bus, captured_events, number):
+    till = bus.plugins.get_plugin("till")
+    with bus.run() as run:
+        for _ in range(number):
+            bus.emit(Sold("anvil"))
+        assert till.sold.get(run, 0) == number == len(captured_events.of(Sold))
+
+
+def test_a_recorded_run(bus, recorded_run):
+    def sell(item):
+        bus.emit(Sold(item))
+
+    assert recorded_run(sell, "anvil").events[1] == Sold("anvil")
+
+
+@pytest.mark.parametrize("example", examples("README.md"), ids=str)
+def test_examples(example):
+    example.check()
+"""
+
+README = """
+```python
+print("sold")
+```
+
+```text
+sold
+```
+"""
+
+
+@pytest.fixture
+def third_party(tmp_path):
+    """Writes its plugin, installed as a distribution, and its tests."""
+
+    def write(plugin, tests=TESTS):
+        (tmp_path / "acme.py").write_text(plugin)
+        (tmp_path / "test_acme.py").write_text(textwrap.dedent(tests))
+        (tmp_path / "README.md").write_text(README)
+        (tmp_path / "pytest.ini").write_text(
+            "[pytest]\nfilterwarnings = error\naddopts = --strict-markers\npythonpath = .\n"
+        )
+        info = tmp_path / "acme-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[crewbus]\ntill = acme:Till\n")
+        return tmp_path
+
+    return write
+
+
+def test_a_third_partys_tests_pass_in_parallel(python, third_party):
+    printed = run(python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", cwd=third_party(PLUGIN))
+    (passed,) = re.findall(r"(\d+) passed", printed)
+    assert int(passed) > 80
+    assert "2 workers" in printed
+    assert not re.search(r"failed|error", printed.splitlines()[-1])
+
+
+def test_a_leaky_plugin_and_a_store_that_forgets_are_told(python, third_party):
+    leaky = PLUGIN.replace("self.sold.pop(run, None)", "pass").replace(
+        "class Shelf(crewbus.MemoryStore):\n    pass",
+        "class Shelf(crewbus.MemoryStore):\n"
+        "    def append(self, root_id, epoch, event):\n"
+        "        if event.seq != 1:\n"
+        "            super().append(root_id, epoch, event)",
+    )
+    printed = run(python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", cwd=third_party(leaky), codes=(1,))
+    assert re.search(
+        r"test_acme.py::test_it_counts\[7\] left behind:\n  run \w+ is still held by the plugin 'till': Till.sold",
+        printed,
+    )
+    assert "ERROR test_acme.py::test_it_counts[0]" not in printed
+    assert re.search(r"FAILED test_acme.py::TestShelf::\w+", printed)
+    assert re.search(r"RecordingError: .*\ba\b", printed)
+    assert "0 passed" not in printed
