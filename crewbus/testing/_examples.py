@@ -154,6 +154,8 @@ def _on_its_own() -> Iterator[types.ModuleType]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         directory = Path(folder).resolve()
         try:
+            # Not by way of the current directory: what was looked for there would not be found once it is written.
+            sys.path[:] = filter(None, path)
             with contextlib.chdir(directory), _own_default_bus():
                 yield module
         finally:
