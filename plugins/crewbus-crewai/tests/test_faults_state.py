@@ -163,10 +163,13 @@ def test_concurrent_kickoffs_restore_their_own_state(active, tmp_path):
     assert crewai_event_bus.flush(TIMEOUT)
     restored = []
     for name in names:
-        (found,) = (tmp_path / name).rglob("*.json")
-        flow = contextvars.copy_context().run(Remembering.from_checkpoint, CheckpointConfig(restore_from=str(found)))
-        restored.append(flow.state.get("mine"))
-    right = sum(one == name for one, name in zip(restored, names, strict=True))
+        found = list((tmp_path / name).rglob("*.json"))
+        assert len(found) == 1 or not active  # crewAI alone may lose one too, since another run changes what it writes
+        for file in found:
+            config = CheckpointConfig(restore_from=str(file))
+            flow = contextvars.copy_context().run(Remembering.from_checkpoint, config)
+            restored.append((name, flow.state.get("mine")))
+    right = sum(one == name for name, one in restored)
     assert right == 4 if active else right < 4
 
 
