@@ -75,9 +75,13 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     command = Records(tmp_path, capsys, monkeypatch)
     command.store, command.plugins, command.buses = Kept(), [], []
     monkeypatch.setattr("crewbus.cli.default_bus", command.new_bus)
+    known = set(sys.modules)
     yield command
     for bus in command.buses:
         bus.close()
+    for name in sys.modules.keys() - known:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]  # another test may have a module of that name
 
 
 def research(bus: crewbus.Bus) -> None:
