@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from crewbus import _buffer
 from crewbus._buffer import Buffer
@@ -19,7 +19,7 @@ from crewbus._faults import inside_delivery
 from crewbus._flatten import flatten
 from crewbus._fork import generation
 from crewbus._guard import level_outside
-from crewbus._history import History
+from crewbus._joining import Joining
 from crewbus._loading import Loader, Wishes
 from crewbus._manager import PluginManager
 from crewbus._recording import users
@@ -31,14 +31,15 @@ from crewbus.builtin import memory_store
 from crewbus.builtin.callback_isolation import CallbackIsolation
 from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
 from crewbus.builtin.run_scope import RunScope
-from crewbus.events import event_type_of, forget_event, register_event
 from crewbus.exceptions import (
     FlushError,
     GraceWarning,
     PluginError,
-    UnregisteredEventError,
     text_of,
 )
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["Bus"]
 
@@ -60,7 +61,7 @@ live_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
 """The buses that are not closed: what a fork and the process's exit concern."""
 
 
-class Bus(History):
+class Bus(Joining):
     """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
 
     ``plugins``: objects, modules or classes with hookimpls, pairs ``(name, plugin)``, or names: of a built-in plugin,
@@ -91,8 +92,6 @@ class Bus(History):
         super().__init__(unscoped)
         self._closer: int | None = None
         self._gone = threading.Event()
-        self._serving: set[str] = set()
-        """The plugins that were configured."""
         self.plugins = PluginManager(self._report, self._reflatten, self._retire)
         wishes = Wishes.of(plugins, entry_points, only, blocked, strict)
         try:
@@ -112,10 +111,10 @@ class Bus(History):
         loader = Loader(self.plugins, BUILTINS, wishes)
         loader.load()
         loader.check(required)  # before any plugin begins to serve, and opens what it needs
-        for name, _ in self.plugins.list_name_plugin():
-            if self.plugins.has_plugin(name) and name not in self._serving:
+        for name, member in self.plugins.list_name_plugin():
+            if member is not None and self.plugins.get_plugin(name) is member and id(member) not in self._serving:
                 try:
-                    self._configure(name)
+                    self._configure(name, member)
                 except PluginError as error:
                     self.plugins.outcomes.skip(name, text_of(error), wishes.strict, error)
         loader.check(required)
@@ -123,62 +122,12 @@ class Bus(History):
     def _abandon(self) -> None:
         """Release what a constructor that fails had taken."""
         for name, member in self.plugins.list_name_plugin():
-            if member is not None and name not in self._serving:
+            if member is not None and id(member) not in self._serving:
                 self.plugins.unregister(name=name)
         try:
             self.close()
         except Exception:  # where it would block: what made the constructor fail is what is raised
             self._shut([], CLOSE_TIMEOUT)
-
-    def _configure(self, name: str) -> None:
-        """Let a registered plugin begin to serve this bus; if it can't, it was never there."""
-        registered: list[type] = []
-        try:
-            for types in self.plugins.alone("crewbus_event_types", name)(bus=self):
-                self._register_types(types, registered)
-            self.plugins.alone("crewbus_configure", name)(bus=self)
-            if self.plugins.has_plugin(name):  # it may have left again
-                self._serving.add(name)
-        except BaseException as error:
-            self.plugins.unregister(name=name)
-            for cls in registered:
-                forget_event(cls)
-            if not isinstance(error, Exception | SystemExit):
-                raise
-            why = f"{type(error).__name__}: {text_of(error)}"
-            raise PluginError(f"plugin {name!r} could not be configured: {why}") from error
-
-    @staticmethod
-    def _register_types(types: Iterable[type], registered: list[type]) -> None:
-        """Register those that are not yet registered, and note them."""
-        for cls in types:
-            try:
-                event_type_of(cls)
-            except UnregisteredEventError:
-                registered.append(register_event(cls))
-
-    def register(self, plugin: Any, name: str | None = None) -> str | None:
-        """Let a plugin join, and return its name; None if that name is blocked.
-
-        Raises `PluginError`, and leaves no trace, if it is not valid or can't be configured.
-        """
-        registered = self.plugins.register(plugin, name)
-        if registered is not None:
-            self._configure(registered)
-        return registered
-
-    def unregister(self, plugin: Any) -> Any:
-        """Have a plugin, or the one of that name, release what it holds, and let it go; returns it, or None."""
-        name = plugin if isinstance(plugin, str) else self.plugins.get_name(plugin)
-        return self.plugins.unregister(name=name) if name is not None else None
-
-    def _retire(self, name: str) -> None:
-        """Have a plugin that leaves release what it holds, if it was configured and has not done so."""
-        with self._registry:
-            serving = name in self._serving
-            self._serving.discard(name)
-        if serving:
-            self._tell_through(self.plugins.alone("crewbus_close", name))
 
     # Flushing and closing
 

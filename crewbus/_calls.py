@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import attrs
 
 from crewbus._call import Call
-from crewbus._callables import is_text, name_of
+from crewbus._callables import is_async, is_text, name_of
 from crewbus._callbacks import Callback, Callbacks, Function, callbacks_in_context
 from crewbus._dispatch import LOST_ATTEMPT, Dispatch, now, state_after, unscoped_numbers
 from crewbus._faults import DELIVERING, INSIDE, callers
@@ -86,7 +87,19 @@ class Calls(Dispatch):
 
     def _as_callback(self, given: Any, function: Function) -> Callback:
         callback = Callback(cast("Bus", self), given, name_of(given), function)
-        return attrs.evolve(callback, call=self._as_call(function, callback.name, callback))
+        wrapped = is_async(given) and not is_async(function)
+        as_call = self._as_call_that_answers if wrapped else self._as_call
+        return attrs.evolve(callback, call=as_call(function, callback.name, callback))
+
+    def _as_call_that_answers(self, function: Function, name: str, callback: Callback) -> Callable[[Envelope], None]:
+        """A plain function in which a plugin wrapped an async one: what it gives back to be awaited, is awaited."""
+
+        def call(envelope: Envelope) -> None:
+            answer = function(envelope)
+            if inspect.isawaitable(answer):
+                self._tasks.schedule(functools.partial(_awaited, answer), name, callback, envelope)
+
+        return call
 
     def _call_back(
         self, callbacks: tuple[Callback, ...], envelope: Envelope, escaped: BaseException | None
@@ -289,6 +302,10 @@ class Calls(Dispatch):
         tree = Tree()
         tree.numbers = unscoped_numbers
         return tree
+
+
+async def _awaited(answer: Awaitable[object], _: Envelope) -> None:
+    await answer
 
 
 INSIDE.add(Calls._emit_in_scope.__code__)

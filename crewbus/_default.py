@@ -25,13 +25,29 @@ class _Default:
     def __init__(self) -> None:
         self.bus: Bus | None = None
         self.options: Mapping[str, Any] = {}
-        self.lock = threading.RLock()
+        self.forked()
+
+    def forked(self) -> None:
+        """In a forked child: take a new lock; whoever was making the bus makes none here."""
+        self.lock, self.making = threading.RLock(), False
 
     def get(self) -> Bus:
         with self.lock:
             if self.bus is None or self.bus.closed:
-                self.bus = Bus(**self.options)
+                self.bus = self._make()
             return self.bus
+
+    def _make(self) -> Bus:
+        if self.making:  # by this very thread: another one would wait for the lock
+            raise PluginError(
+                "the default bus is just being made, and is not there while its plugins are imported and configured: "
+                "use the bus that crewbus_configure is given, or ask for it later"
+            )
+        self.making = True
+        try:
+            return Bus(**self.options)
+        finally:
+            self.making = False
 
     @contextmanager
     def made_with(self, **options: Any) -> Iterator[None]:
@@ -56,7 +72,10 @@ made_with: Final = _default.made_with
 
 
 def default_bus() -> Bus:
-    """The process's default bus, with the plugins that are installed; made at first use, and anew once closed."""
+    """The process's default bus, with the plugins that are installed; made at first use, and anew once closed.
+
+    Raises `PluginError` where one of those plugins asks for it while it is being made.
+    """
     return _default.get()
 
 
@@ -96,9 +115,5 @@ async def drain() -> None:
     await current_bus().drain()
 
 
-def _forked() -> None:
-    _default.lock = threading.RLock()
-
-
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_default.forked)

@@ -66,6 +66,7 @@ class Entry(NamedTuple):
             if "events" in entry:
                 entry["events"] = [_stored(event) for event in entry["events"]]
             _check(WRITES[write], entry)
+            _check({"by": str}, {"by": by})
         except (AttributeError, LookupError, RecursionError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
         return cls(by, write, entry)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -112,6 +111,8 @@ def _import(name: str, known: list[str]) -> Any:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            import pkgutil  # wanted for this error only
+
             text = f"no installed plugin is called so, and there is no module {error.name!r}"
             here = [found.name for found in pkgutil.iter_modules(sys.path[:1])]
             raise PluginError(f"{text}{hint(name, [*known, *here])}") from None
@@ -145,6 +146,13 @@ def version_of(plugin: Any) -> str | None:
     package = sys.modules.get(own.__name__.partition(".")[0])
     versions = [vars(module).get("__version__") for module in (own, package) if module is not None]
     return next((version for version in versions if isinstance(version, str)), None)
+
+
+def whole(plugin: Any) -> Any:
+    """``plugin``, unless it is a module that has not come to its end: of it, only some hookimpls would be found."""
+    if isinstance(plugin, ModuleType) and getattr(getattr(plugin, "__spec__", None), "_initializing", False):
+        raise PluginError("it makes a bus while it is being imported, before its hookimpls are there: make it later")
+    return plugin
 
 
 def named_by(variable: str) -> list[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import types
@@ -135,7 +134,7 @@ def _look_for_the_lost(plugin: Any, title: str, attribute: str, found: Any, is_h
     if _is_marked(found) or (is_hook and _is_marked(_inside(found))):
         raise PluginError(
             f"plugin {title}: {attribute} is marked with @crewbus.hookimpl, but is {_kind(found)}, "
-            "which is not called: make it a function or method"
+            "which is not called: make it a function or method, with a name of its own"
         )
     if is_hook and inspect.isroutine(found):
         _warn(f"plugin {title}: {attribute} is not marked with @crewbus.hookimpl, so it is not called")
@@ -170,5 +169,7 @@ def _warn(text: str) -> None:
 
 def hint(name: str, known: Iterable[str]) -> str:
     """What ``name`` was meant to be, where it is near to something that is known; to be put after a message."""
+    import difflib  # wanted for errors only
+
     near = difflib.get_close_matches(name, [one for one in known if one != name], 1)
     return f": did you mean {near[0]}?" if near else ""

@@ -21,6 +21,7 @@ from crewbus._entry_points import (
     named_by,
     own_version,
     version_of,
+    whole,
 )
 from crewbus._guard import level_outside
 from crewbus._hookimpls import hint
@@ -187,7 +188,7 @@ class Loader:
         self._outcomes.comes_from(name, found.origin)
         began = time.perf_counter()
         try:
-            plugin = found.load()
+            plugin = whole(found.load())
             seconds = time.perf_counter() - began
             self._manager.register(plugin, name)
         except (Exception, SystemExit) as error:

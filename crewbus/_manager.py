@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pluggy
+from pluggy import HookimplOpts
 
 from crewbus import hookspecs
 from crewbus._faults import recursed_too_deep
@@ -40,6 +41,8 @@ GUARDED: Final = frozenset(
 KEPT: Final = frozenset({"crewbus_flush", "crewbus_record"})
 """The hooks whose exceptions reach the caller once the siblings have run."""
 
+_OF_ANY_OBJECT: Final = frozenset(dir(object))
+
 _log = logging.getLogger("crewbus")
 
 
@@ -47,14 +50,14 @@ class PluginManager(pluggy.PluginManager):
     """pluggy's manager for one bus; its ``hook``, ``register``, ``unregister`` and ``set_blocked`` are as there.
 
     ``report`` is told of contained faults, ``changed`` of every change of the plugins or of who watches
-    their calls, and ``leaving`` the name of each plugin that is about to be unregistered.
+    their calls, and ``leaving`` of each plugin that is unregistered, before and after.
     """
 
     def __init__(
         self,
         report: Callable[[Failure], BaseException | None],
         changed: Callable[[], None],
-        leaving: Callable[[str], None],
+        leaving: Callable[[Any], None],
     ) -> None:
         super().__init__(PROJECT)
         self._report = report
@@ -86,14 +89,13 @@ class PluginManager(pluggy.PluginManager):
         Raises `PluginError`, and leaves no trace, if the name or plugin is registered already, or one of
         its hookimpls is not what its hookspec says.
         """
-        if inspect.isclass(plugin):
-            plugin = self._make(plugin, name)
+        plugin = self.make(plugin, name)
         if name is None:
             name = self.get_canonical_name(plugin)
         self._check_name(name)
-        if self.is_blocked(name):
-            return None
         with self._lock:
+            if self.is_blocked(name):
+                return None
             self._check(plugin, name)
             callers = set(vars(self.hook))
             try:
@@ -109,11 +111,18 @@ class PluginManager(pluggy.PluginManager):
                 raise PluginError(f"plugin {self.outcomes.title(name)}: {text_of(error)}") from error
         return name
 
-    def alone(self, hook: str, name: str) -> pluggy.HookCaller:
-        """A caller of ``hook`` that reaches the plugin ``name`` and no other."""
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> HookimplOpts | None:
+        """As in pluggy, but for what every object has: that is most of what there is, and looking at it takes long."""
+        return None if name in _OF_ANY_OBJECT else super().parse_hookimpl_opts(plugin, name)
+
+    def alone(self, hook: str, member: Any) -> pluggy.HookCaller:
+        """A caller of ``hook`` that reaches this plugin, if it is registered, and no other."""
+        caller = pluggy.HookCaller(hook, self._hookexec)
         with self._lock:
-            member = self.get_plugin(name)
-            return self.subset_hook_caller(hook, [other for other in self.get_plugins() if other is not member])
+            for impl in getattr(self.hook, hook).get_hookimpls():
+                if impl.plugin is member:
+                    caller._add_hookimpl(impl)
+        return caller
 
     def call_those(self, hook: str, impls: Sequence[pluggy.HookImpl], values: Mapping[str, Any]) -> Any:
         """Call these implementations of ``hook`` and no others; monitors and tracers see it. Returns their results."""
@@ -123,12 +132,15 @@ class PluginManager(pluggy.PluginManager):
         """In a forked child: take a new lock."""
         self._lock = threading.RLock()
 
-    def _make(self, cls: type, name: str | None) -> Any:
+    def make(self, plugin: Any, name: str | None) -> Any:
+        """What is registered as ``plugin``: of a class an instance; raises `PluginError` where making it fails."""
+        if not inspect.isclass(plugin):
+            return plugin
         try:
-            return cls()
+            return plugin()
         except Exception as error:
             raise PluginError(
-                f"plugin {self.outcomes.title(name or cls.__qualname__)}: {cls.__qualname__}() failed: "
+                f"plugin {self.outcomes.title(name or plugin.__qualname__)}: {plugin.__qualname__}() failed: "
                 f"{type(error).__name__}: {text_of(error)}"
             ) from error
 
@@ -189,16 +201,20 @@ class PluginManager(pluggy.PluginManager):
         return report
 
     def unregister(self, plugin: Any = None, name: str | None = None) -> Any:
-        """Remove a plugin, by itself or by name, and return it; None if it is not registered."""
+        """Remove a plugin, by itself or by name, and return it; None if it is not registered, or not by that name."""
         if name is None:
             name = self.get_name(plugin)
-        if name is None or not self.has_plugin(name):
+        member = self.get_plugin(name) if name is not None else None
+        if name is None or member is None or (plugin is not None and plugin is not member):
             return None
-        self._leaving(name)
+        self._leaving(member)
         with self._lock:
-            removed = super().unregister(plugin, name)
+            if self.get_plugin(name) is not member:  # it has left meanwhile
+                return None
+            super().unregister(member, name)
             self._changed()
-        return removed
+        self._leaving(member)  # it may have begun to serve meanwhile
+        return member
 
     def get_name(self, plugin: Any) -> str | None:
         """The name under which ``plugin`` is registered; None if it is not."""

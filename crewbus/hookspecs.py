@@ -75,6 +75,7 @@ def crewbus_callback_register(
     when the ``with`` of `crewbus.Callbacks` is entered; ``scope`` is that call, or those callbacks. The first result
     other than None is called in its place; where there is none, the callback itself. To wrap it, be a hook wrapper,
     so that what the others made of it is kept: ``return wrap((yield))``. ``scope.add(other)`` adds one of your own.
+    An async callback may be wrapped in a plain function, if that returns what the callback returns: it is awaited.
     An exception is a veto: it reaches whoever gave the callback, and the call does not start. The built-in plugin
     ``callback_isolation`` answers last, with the callback bound to the context in which it was given.
     """
@@ -87,7 +88,8 @@ def crewbus_callback_register(
 def crewbus_configure(bus: Bus) -> None:
     """Begin to serve a bus: called once for each plugin, when the bus is complete or the plugin joins it later.
 
-    An exception is a refusal: the plugin is unregistered, and skipped or refused as one that can't be loaded.
+    An exception is a refusal: the plugin is unregistered, the handlers that it has subscribed are taken off, and it is
+    skipped or refused as one that can't be loaded. The default bus is not there yet while it is made: use ``bus``.
     """
 
 
@@ -152,7 +154,8 @@ def crewbus_cli_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     """Add commands to ``crewbus``: add a parser to ``commands``, with ``set_defaults(main=function)``.
 
     ``main(args, bus)`` gets the parsed arguments and the bus, and returns the exit code; a `CrewbusError` that it
-    raises ends the command with its text and the exit code 2.
+    raises ends the command with its text and the exit code 2. Options called ``-p`` and ``--require`` are crewbus's
+    own.
     """
 
 
@@ -184,4 +187,8 @@ def crewbus_fork(bus: Bus) -> None:
 
 @hookspec
 def crewbus_close(bus: Bus) -> None:
-    """Release what you hold: called when the bus is closed and everything flushed, or when you are unregistered."""
+    """Release what you hold: called when the bus is closed and everything flushed, or when you are unregistered.
+
+    A thread of your own must be a daemon: at the interpreter's exit a bus that nobody closed is closed once no other
+    thread is left.
+    """

@@ -14,7 +14,7 @@ from crewbus._entry import Entry
 from crewbus._writer import is_dead, new_name
 from crewbus.abc import LogInfo, Store, StoredEvent
 from crewbus.builtin.memory_store import MemoryStore
-from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError
+from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
 
 __all__ = ["JournalStore"]
 
@@ -28,8 +28,8 @@ class JournalStore(Store):
 
     A subclass says how: with `turn`, `entries` and `add`, and `sync` where adding is not enough. What a store promises
     besides is done here, for any number of processes that have the same journal: logs, leases, fencing, forks, and that
-    nothing is read that was not written. The whole journal is held in memory, and it never becomes shorter. An OSError
-    of the subclass reaches the caller as a `crewbus.RecordingError`; `repr` of it names the journal in messages.
+    nothing is read that was not written. The whole journal is held in memory, and it never becomes shorter. What the
+    subclass raises reaches the caller as a `crewbus.RecordingError`; `repr` of it names the journal in messages.
     """
 
     def __init__(self) -> None:
@@ -130,6 +130,8 @@ class JournalStore(Store):
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
+        self._inside = False
+        """Whether the thread that has the lock has a turn, which another one within it would wait for, and spoil."""
         self._me, self._wrote = new_name(), False
         self._forget()
 
@@ -153,17 +155,24 @@ class JournalStore(Store):
         with self._lock:
             if self._closed:
                 raise RecordingError(f"{self!r} is closed")
+            if self._inside:
+                raise RecordingError(
+                    f"{self!r} is just being used: a finaliser or signal handler can't use it meanwhile"
+                )
             try:
+                self._inside = True
                 with self.turn():
                     self._catch_up()
                     yield
             except CrewbusError:
                 raise
             except BaseException as error:
-                self._forget()  # the memory may be ahead of the journal, or have stopped half-way
-                if isinstance(error, OSError | ValueError):
-                    raise RecordingError(f"{self!r}: {error}") from error
+                self._forget()  # the memory may have stopped half-way
+                if isinstance(error, Exception):
+                    raise RecordingError(f"{self!r}: {type(error).__name__}: {text_of(error)}") from error
                 raise
+            finally:
+                self._inside = False
 
     def _catch_up(self) -> None:
         for position, entry in self.entries(self._position):
@@ -192,7 +201,11 @@ class JournalStore(Store):
         outcome = self._make(entry)
         self._wrote = True
         total = zlib.crc32(said, self._sum)
-        self._position, self._sum = self.add(b"%b%b%d}" % (said, _SUM, total)), total
+        try:
+            self._position, self._sum = self.add(b"%b%b%d}" % (said, _SUM, total)), total
+        except BaseException:
+            self._forget()  # the memory is ahead of the journal
+            raise
         return outcome
 
     def _make(self, entry: Entry) -> Any:

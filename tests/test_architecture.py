@@ -27,7 +27,7 @@ LAYERS = [
     "_hookimpls _entry_points _outcomes _manager _versions _requirements _loading",
     "builtin builtin.run_scope builtin.checkpoint_recorder builtin.callback_isolation builtin.memory_store",
     "_entry _writer journal",
-    "_tracking _recording _steps _runs _resumption _difference _history _bus _default __init__",
+    "_tracking _recording _steps _runs _resumption _difference _history _joining _bus _default __init__",
     "integration._arrival integration._contained integration._served integration._integration integration",
     "testing cli __main__",
 ]

@@ -238,6 +238,20 @@ def test_changes_are_taken_back_the_latest_first(parrot):
     assert order == [2, 1, 0]
 
 
+def test_two_integrations_may_follow_the_same_library(parrot):
+    first, second = Following(), Following(by="crewbus-cockatoo")
+    with quiet() as bus:
+        heard = told(bus)
+        first.integration.install(bus)
+        second.integration.install(bus)
+        assert isinstance(parrot().__loader__, SourceFileLoader)
+        assert parrot().ask("hello") == "HELLO"
+        assert heard == ["hello", "hello"]
+        second.integration.uninstall()
+        first.integration.uninstall()
+    assert not is_changed(parrot())
+
+
 # Threads
 
 
@@ -294,6 +308,21 @@ def test_an_install_waits_for_a_thread_that_is_just_importing_it_and_nobody_for_
         gate.go.set()
         installing.result(TIMEOUT)
         assert is_changed(importing.result(TIMEOUT))
+
+
+def test_it_is_changed_where_a_thread_imports_it_between_our_look_and_our_wait(parrot, following, monkeypatch):
+    stock = Arrival.wait
+
+    def wait(arrival):
+        in_thread(parrot).result(TIMEOUT)
+        stock(arrival)
+
+    monkeypatch.setattr(Arrival, "wait", wait)
+    with quiet() as bus:
+        following.integration.install(bus)
+        assert is_changed(parrot())
+        assert waiting() == []
+    assert following.changes == ["changed"]
 
 
 def test_it_is_uninstalled_while_it_is_being_imported(libraries, gate, following):
@@ -599,6 +628,25 @@ def test_an_import_that_fails_is_awaited_anew(arrivals):
     arrival.stop()
     arrival.stop()
     assert waiting() == []
+
+
+def test_many_wait_for_the_same_module_and_are_told_in_order(arrivals):
+    told = []
+    for number in range(3):
+        arrivals("", lambda number=number: told.append(number))
+    module = importlib.import_module("arrives")
+    assert (told, waiting()) == ([0, 1, 2], [])
+    assert isinstance(module.__spec__.loader, SourceFileLoader)
+
+
+def test_an_import_in_another_thread_misses_no_finder_when_it_stops(arrivals):
+    arrival = arrivals("", lambda: None)
+    finders = iter(sys.meta_path)  # as that import goes through them
+    assert next(finders) is arrival
+    expected = [finder for finder in sys.meta_path if finder is not arrival]
+    arrival.stop()
+    assert list(finders) == expected
+    assert arrival.find_spec("arrives", None) is None, "the others are asked by who goes through them"
 
 
 def test_other_modules_and_missing_ones_are_none_of_its_business():

@@ -43,6 +43,10 @@ class TestJournalStore(StoreContract):
             f"from crewbus_jsonl import JsonlStore; store = JsonlStore({str(self.path / 'records.jsonl')!r})"
         )
 
+    @pytest.mark.heavy
+    def test_many_events_in_one_log(self):
+        super().test_many_events_in_one_log()
+
 
 # Entries
 

@@ -14,6 +14,8 @@ from textwrap import dedent
 import pytest
 from cli_helpers import Cli
 from helpers import TIMEOUT
+from lifecycle_helpers import script
+from plugin_helpers import logged
 
 import crewbus
 from crewbus import _loading
@@ -182,6 +184,73 @@ def test_the_name_of_an_installed_one_means_that(here, monkeypatch):
     monkeypatch.setenv("CREWBUS_ONLY", "nobody")
     with pytest.warns(PluginWarning, match="nobody"):
         assert loaded() == ["acme"]
+
+
+def test_one_that_makes_a_bus_while_it_is_imported_is_told_so(here, monkeypatch):
+    """It would be registered before its hookimpls are there."""
+    (here / "eager.py").write_text(f"import crewbus\nmade = crewbus.Bus()\n{MODULE}")
+    monkeypatch.setenv("CREWBUS_PLUGINS", "eager")
+    with pytest.warns(PluginWarning, match="'eager' was skipped: .*makes a bus while it is being imported"):
+        made = importlib.import_module("eager").made
+    with made:
+        assert not made.plugins.has_plugin("eager")
+    with crewbus.Bus() as bus:
+        assert bus.plugins.hook.crewbus_emit.get_hookimpls()[-1].plugin is sys.modules["eager"]
+
+
+@pytest.mark.parametrize("asks", ["", "@crewbus.hookimpl\ndef crewbus_configure(bus):\n    "], ids=["import", "serve"])
+@pytest.mark.parametrize("how", ["crewbus.default_bus()", "crewbus.emit(crewbus.Chunk('x'))"])
+def test_one_that_asks_for_the_default_bus_while_that_is_made_is_told_so(here, monkeypatch, asks, how):
+    (here / "eager.py").write_text(f"import crewbus\n{asks}{how}\n")
+    monkeypatch.setenv("CREWBUS_PLUGINS", "eager,mine")
+    before = set(crewbus._bus.live_buses)
+    with pytest.warns(PluginWarning, match="'eager' was skipped: .*the default bus is just being made") as warned:
+        bus = crewbus.default_bus()
+    with bus:
+        assert len(warned) == 1
+        assert crewbus.default_bus() is bus
+        assert bus.plugins.has_plugin("mine")
+        assert set(crewbus._bus.live_buses) - before == {bus}, "nobody made another"
+
+
+def test_a_default_bus_that_could_not_be_made_is_made_at_the_next_call(monkeypatch):
+    with crewbus._default.made_with(requires=["nobody"]), pytest.raises(PluginError, match="'nobody' is required"):
+        crewbus.default_bus()
+    crewbus.default_bus().close()
+
+
+FORKS_MEANWHILE = """
+import os, sys, threading, types, warnings
+import crewbus
+
+warnings.simplefilter("ignore", DeprecationWarning)  # threads and forks
+begun, go = threading.Event(), threading.Event()
+slow = sys.modules["slow"] = types.ModuleType("slow")
+
+@crewbus.hookimpl
+def crewbus_configure():
+    begun.set()
+    assert go.wait(20)
+
+slow.crewbus_configure = crewbus_configure
+os.environ["CREWBUS_PLUGINS"] = "slow"
+thread = threading.Thread(target=crewbus.default_bus)
+thread.start()
+assert begun.wait(20)
+child = os.fork()
+if child == 0:
+    del os.environ["CREWBUS_PLUGINS"]
+    crewbus.default_bus().close()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+go.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
+def test_a_child_that_is_forked_while_another_thread_makes_the_default_bus_makes_its_own():
+    assert script(FORKS_MEANWHILE).stdout == "7\n"
 
 
 def test_what_the_constructor_is_given_takes_their_place(here, monkeypatch):
@@ -428,10 +497,22 @@ def test_wrong_usage(cli, argv):
     assert cli.err.startswith("usage: crewbus [-h]")
 
 
-def test_a_plugin_s_own_option_of_that_name_stays_its_own_in_its_help(cli, folder):
+def test_a_plugin_s_option_of_such_a_name_is_pointed_out_since_it_is_never_given(cli, folder):
     (folder / "port.py").write_text(COMMAND.replace('"whom"', '"-p", "--port", dest="whom", help="the port"'))
+    assert cli("-p", "port", "greet", "--port", "80") == 5
+    assert "'crewbus greet' has a -p or --require of its own, which it never gets" in cli.err
     assert cli("-p", "port", "greet", "--help") == 0
     assert "the port" in cli.out
+    assert cli("-p", "greeting", "greet", "world") == 5
+    assert cli.err == ""
+
+
+@pytest.mark.parametrize("instead", ["", "1 / 0"], ids=["forgets", "fails before that"])
+def test_a_plugin_s_command_that_calls_nothing_is_told_so(cli, folder, instead):
+    (folder / "forgets.py").write_text(COMMAND.replace("parser.set_defaults(main=greet)", instead))
+    with logged():
+        assert cli("-p", "forgets", "greet", "world") == 2
+    assert cli.err.endswith("the plugin that brings this command does not say what it calls: set_defaults(main=...)\n")
 
 
 def test_in_a_process_of_its_own(folder):

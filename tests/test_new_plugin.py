@@ -25,10 +25,12 @@ LONG = 120.0
 """Seconds that a process of its own may take; it takes a few."""
 ROOT = Path(crewbus.__file__).parents[1]
 """Where this crewbus is imported from."""
+SOURCE = Path(__file__).parents[1]
+"""The checkout."""
 TEMPLATES = Path(crewbus.cli.__file__).with_name("templates")
 HOOKS = {name: function for name, function in vars(hookspecs).items() if hasattr(function, "crewbus_spec")}
 KINDS = [name.removeprefix("crewbus_") for name in HOOKS]
-LONGEST = "abcdefghij-klmnopqrst-uvwxyz12"
+LONGEST = "abcdefghij-klmnopqrst-uvwxyz"
 
 
 @pytest.fixture
@@ -86,6 +88,7 @@ def test_it_writes_a_distribution_and_says_what_is_next(cli):
     assert written == {
         f"crewbus-acme/{path}"
         for path in (
+            ".github/dependabot.yml",
             ".github/workflows/test.yml",
             ".gitignore",
             "CHANGELOG.md",
@@ -149,7 +152,8 @@ def test_git_is_asked_whose_it_is_and_then_the_system(cli, monkeypatch):
 def test_what_is_said_in_several_files_is_the_same(tmp_path):
     """The Pythons in setup.cfg, tox.ini and the workflow; the line with the version, which the workflow looks for."""
     folder = generate(tmp_path, "acme", "emit")
-    classified = re.findall(r"Python :: (3\.\d+)", (folder / "setup.cfg").read_text())
+    classified, ours = (re.findall(r"Python :: (3\.\d+)", (at / "setup.cfg").read_text()) for at in (folder, SOURCE))
+    assert classified == ours
     assert re.findall(r"^    py3(\d+)$", (folder / "tox.ini").read_text(), re.MULTILINE) == [v[2:] for v in classified]
     workflow = (folder / ".github/workflows/test.yml").read_text()
     assert re.findall(r'python: "(3\.\d+)", environment: py', workflow) == classified
@@ -190,7 +194,7 @@ def test_a_name_is_normalised_as_that_of_a_package(given, name):
         ("ac me", "such as 'slow-alarm'"),
         ("a/b", "such as 'slow-alarm'"),
         ("überwachung", "ASCII"),
-        (f"{LONGEST}3", "at most 30 characters"),
+        (f"{LONGEST}3", "at most 28 characters"),
         ("sqlite", "crewbus-sqlite exists"),
         ("crewbus_metrics", "crewbus-metrics exists"),
         ("run-scope", "built-in plugin"),
@@ -204,7 +208,7 @@ def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(cli, given, why
 
 
 def test_the_plugins_that_are_published_here_are_known():
-    published = (Path(__file__).parents[1] / "plugins").glob("crewbus-*")
+    published = (SOURCE / "plugins").glob("crewbus-*")
     assert {path.name.removeprefix("crewbus-") for path in published} == _new_plugin.OURS
     with crewbus.Bus(entry_points=False) as bus:
         assert {info.name for info in bus.plugins.infos()} == _new_plugin.BUILT_IN
@@ -215,6 +219,26 @@ def test_a_command_of_ours_is_not_added_again(cli):
     assert "has a command 'runs'" in cli.err
     assert contents(cli.folder) == {}
     assert cli("new-plugin", "runs") == 0
+
+
+def test_a_scheme_that_is_taken_matters_to_a_store_only(cli):
+    assert cli("new-plugin", "memory", "--hooks", "open_store") == 2
+    assert "memory: URLs" in cli.err
+    assert cli("new-plugin", "memory") == 0
+
+
+def test_no_name_makes_a_setting_of_what_crewbus_reads_itself():
+    ours = re.findall(r"`CREWBUS_(\w+)`", (SOURCE / "docs" / "reference" / "environment.md").read_text("utf-8"))
+    assert {"BLOCK", "STORE"} <= set(ours)
+    for name in map(str.lower, ours):
+        files = _new_plugin.Distribution(name, ("configure",), "Ada Lovelace", "acme").files()
+        assert f'"CREWBUS_{name.upper()}"' not in files[f"crewbus_{name}/_plugin.py"]
+
+
+def test_a_store_that_locks_its_file_says_on_which_systems_it_runs(tmp_path):
+    for hook, system in (("open_store", "POSIX"), ("emit", "OS Independent")):
+        metadata = (generate(tmp_path, hook.replace("_", "-"), hook) / "setup.cfg").read_text("utf-8")
+        assert re.findall(r"Operating System :: (.*)", metadata) == [system]
 
 
 # Hooks
@@ -231,6 +255,8 @@ def test_the_hooks_that_are_asked_for_are_implemented(cli):
     [
         ([], {"emit"}),
         (["--hooks", "all"], set(KINDS)),
+        (["--hooks", "all,emit"], set(KINDS)),
+        (["--hooks", "emit", "--hooks", "close"], {"emit", "close"}),
         (["--store", "acme"], {"open_store"}),
         (["--store", "acme", "--hooks", "close"], {"open_store", "close"}),
         (["--hooks", "open_store"], {"open_store"}),
@@ -378,6 +404,8 @@ def in_one_process(projects: list[Path], *what: str) -> subprocess.CompletedProc
 
 ALONE = {kind.replace("_", "-"): (kind,) for kind in KINDS}
 """Plugins by name, with the one hook that each implements."""
+COLLECTED = {"testrail": ("emit", "open_store", "close")}
+"""One whose classes pytest would take for tests, by the way that they are called."""
 SUBSETS = {f"some-{seed}": random.Random(seed).sample(KINDS, 2 + seed) for seed in range(8)}
 """Likewise, with a few hooks each."""
 
@@ -386,11 +414,11 @@ SUBSETS = {f"some-{seed}": random.Random(seed).sample(KINDS, 2 + seed) for seed 
 def several(tmp_path_factory):
     """A plugin for each hook, and for several subsets of them."""
     folder = tmp_path_factory.mktemp("several")
-    plugins = {**ALONE, **SUBSETS}.items()
+    plugins = {**ALONE, **COLLECTED, **SUBSETS}.items()
     return [generate(folder, name, *[kind for kind in KINDS if kind in hooks]) for name, hooks in plugins]
 
 
-@pytest.mark.parametrize("hooks", [["emit"], KINDS], ids=["default", "all"])
+@pytest.mark.parametrize("hooks", [["emit"], pytest.param(KINDS, marks=pytest.mark.heavy)], ids=["default", "all"])
 def test_its_own_tests_pass(tmp_path, hooks):
     """Those of the entry point too, with the metadata beside the package, as an installation has them."""
     project = generate(tmp_path, "acme", *hooks)
@@ -398,6 +426,17 @@ def test_its_own_tests_pass(tmp_path, hooks):
     assert made.returncode == 0, made.stderr
     done = run_pytest(cwd=project, path=[project])
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_package_that_is_added_later_is_in_the_wheel_too(tmp_path):
+    project = generate(tmp_path, "acme", "emit")
+    (project / "crewbus_acme" / "later").mkdir()
+    (project / "crewbus_acme" / "later" / "__init__.py").touch()
+    built = run("-c", "import setuptools; setuptools.setup()", "-q", "build_py", "-d", "out", cwd=project, path=[])
+    assert built.returncode == 0, built.stderr
+    files = {str(path.relative_to(project / "out")) for path in (project / "out").rglob("*.*")}
+    names = ("__init__.py", "_plugin.py", "py.typed", "later/__init__.py")
+    assert files == {str(Path("crewbus_acme", name)) for name in names}
 
 
 def test_its_tests_pass_whichever_hooks_it_has(several):
@@ -420,7 +459,7 @@ def test_each_of_them_fails_without_its_hook(tmp_path):
 @pytest.mark.skipif(find_spec("ruff") is None, reason="needs ruff")
 def test_style_and_formatting_are_clean(several, tmp_path):
     """Also where a name is as short or as long as it may be."""
-    folders = [*several, generate(tmp_path, "x", *KINDS), generate(tmp_path, LONGEST, *KINDS)]
+    folders = [*several, *(generate(tmp_path, name, *KINDS) for name in ("x", LONGEST, f"test{LONGEST[4:]}"))]
     for options in (["check"], ["format", "--check"]):
         done = run("-m", "ruff", *options, "--no-cache", *map(str, folders), cwd=tmp_path, path=[])
         assert done.returncode == 0, done.stdout + done.stderr

@@ -105,6 +105,7 @@ def test_tox_is_green_in_what_is_written(author):
     for environment in ("lint", "type", *([python] if sys.version_info < (3, 14) else [])):
         assert f"  {environment}: OK" in outcome
     assert "FAIL" not in outcome
+    assert not (author.folder / "crewbus-acme" / "build").exists(), "modules that are gone would stay in the wheel"
 
 
 def test_style_and_types_are_clean_with_every_hook(author):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import types
+from contextlib import suppress
 from typing import Any
 from unittest.mock import MagicMock, Mock
 
 import attrs
 import pluggy
 import pytest
-from helpers import Noted, quiet_bus
+from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
 from plugin_helpers import Observer, Watcher, logged, plugin
 
 import crewbus
@@ -226,6 +227,15 @@ def test_an_unknown_argument_is_told_with_the_nearest_and_all(bus):
 def test_an_unknown_hook_is_told_with_the_nearest(bus):
     says = refused(bus, plugin(crewbus_stream_chunks=lambda envelope: None))
     assert "implements crewbus_stream_chunks, and there is no such hook: did you mean crewbus_stream_chunk?" in says
+
+
+def test_what_every_object_has_is_not_taken_for_a_hookimpl_in_silence(bus):
+    class Misplaced:
+        @hookimpl(specname="crewbus_emit")
+        def __repr__(self):
+            return "what happened"
+
+    assert "__repr__ is marked with @crewbus.hookimpl" in refused(bus, Misplaced())
 
 
 def test_an_unknown_specname_is_told_with_the_nearest(bus):
@@ -586,8 +596,10 @@ def test_a_plugin_may_leave_while_it_is_configured(bus):
         def crewbus_configure(self, bus):
             bus.unregister(self)
 
-    bus.register(Shy(), "shy")
+    shy = Shy()
+    bus.register(shy, "shy")
     assert not bus.plugins.has_plugin("shy")
+    assert shy.closed == [bus]
 
     class Refusing(Closing):
         @hookimpl
@@ -598,6 +610,53 @@ def test_a_plugin_may_leave_while_it_is_configured(bus):
     with pytest.raises(PluginError, match="LookupError: no"):
         bus.register(later, "shy")
     assert later.closed == [], "it is another one, and did not begin"
+
+
+def test_threads_that_come_and_go_by_the_same_name_are_not_taken_for_each_other(bus):
+    class Guest(Closing):
+        def __init__(self, meanwhile=lambda: None) -> None:
+            super().__init__()
+            self.meanwhile = meanwhile
+            self.configured = 0
+
+        @hookimpl
+        def crewbus_event_types(self):
+            in_thread(self.meanwhile).result(TIMEOUT)
+
+        @hookimpl
+        def crewbus_configure(self):
+            self.configured += 1
+
+    def take_its_place():
+        bus.unregister("guest")
+        bus.register(second, "guest")
+
+    first, second = Guest(take_its_place), Guest()
+    bus.register(first, "guest")
+    assert (first.configured, first.closed) == (1, [bus]), "it began, and so it ends"
+    assert (second.configured, second.closed) == (1, [])
+    bus.unregister("guest")
+    assert second.closed == [bus]
+    assert len(first.closed) == 1
+
+
+def test_many_threads_register_and_unregister_at_once(bus):
+    class Guest(Closing):
+        @hookimpl
+        def crewbus_configure(self, bus):
+            self.closed.append("began")
+
+    def come_and_go(i):
+        for _ in range(100):
+            guests.append(Guest())
+            with suppress(PluginError):
+                bus.register(guests[-1], "guest")
+            bus.unregister("guest")
+
+    guests: list[Guest] = []
+    in_threads(4, come_and_go)
+    assert not bus.plugins.has_plugin("guest")
+    assert all(guest.closed in ([], ["began", bus]) for guest in guests)
 
 
 def test_one_plugin_may_turn_another_out_before_it_begins_and_take_its_place():
@@ -742,6 +801,66 @@ def test_a_constructor_that_fails_inside_a_handler_closes_too(bus):
     bus.on(Noted, again)
     bus.emit(Noted())
     assert [one.closed for one in good.closed] == [True]
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("error", [LookupError, KeyboardInterrupt])
+def test_handlers_of_a_refused_plugin_are_not_left_subscribed(bus, background, error):
+    heard, others = [], []
+    hear = heard.append
+
+    def crewbus_configure(bus):
+        bus.on(Noted, hear, background=background)
+        bus.on(crewbus.RunStarted, others.append)  # which was there before
+        with quiet_bus() as elsewhere:
+            elsewhere.on(Noted, others.append)
+        in_thread(bus.on, crewbus.RunFinished, others.append).result(TIMEOUT)  # which is not the plugin's
+        raise error("no")
+
+    bus.on(Noted, others.append)
+    bus.on(crewbus.RunStarted, others.append)
+    with pytest.raises((PluginError, KeyboardInterrupt)):
+        bus.register(plugin(crewbus_configure=crewbus_configure), "acme")
+    with bus.run():
+        bus.emit(Noted())
+    bus.flush(TIMEOUT)
+    assert heard == []
+    assert [type(envelope.event) for envelope in others] == [crewbus.RunStarted, Noted, crewbus.RunFinished]
+    bus.on(Noted, hear)  # as whoever likes, with background or without
+    bus.emit(Noted())
+    assert len(heard) == 1
+
+
+def test_handlers_of_a_plugin_that_serves_are_left_where_another_is_refused(bus):
+    heard = []
+    bus.register(plugin(crewbus_configure=lambda bus: bus.on(Noted, heard.append)), "good")
+    with pytest.raises(PluginError):
+        bus.register(plugin(crewbus_configure=lambda bus: 1 / 0), "bad")
+    bus.emit(Noted())
+    assert len(heard) == 1
+
+
+def test_a_closed_bus_is_joined_by_nobody(bus):
+    member = Closing()
+    bus.close()
+    before = state(bus)
+    with pytest.raises(crewbus.BusClosedError, match="this bus is closed: 'acme' can't join it"):
+        bus.register(member, "acme")
+    assert state(bus) == before
+
+
+def test_one_that_is_configured_while_the_bus_is_closed_releases_what_it_holds(bus):
+    class Slow(Closing):
+        @hookimpl
+        def crewbus_configure(self, bus):
+            in_thread(bus.close).result(TIMEOUT)
+            self.closed.clear()  # what it was told of before it had anything
+
+    member = Slow()
+    with pytest.raises(PluginError, match="BusClosedError: the bus was closed meanwhile"):
+        bus.register(member, "acme")
+    assert member.closed == [bus]
+    assert not bus.plugins.has_plugin("acme")
 
 
 def test_types_of_a_refused_plugin_are_not_left_registered():

@@ -689,6 +689,83 @@ def test_promise_07_a_plugin_wraps_callbacks(bus):
     assert order == ["before", CallStarted, "before", CallFinished]
 
 
+class Passing:
+    """Wraps callbacks in plain functions, which give back what those do."""
+
+    def __init__(self):
+        self.passed = []
+
+    @crewbus.hookimpl(wrapper=True)
+    def crewbus_callback_register(self):
+        callback = yield
+
+        def wrapped(envelope):
+            self.passed.append(type(envelope.event))
+            return callback(envelope)
+
+        return wrapped
+
+
+@pytest.mark.parametrize("on_a_loop", [True, False])
+def test_promise_07_a_plugin_wraps_an_async_callback_in_a_plain_function(bus, on_a_loop):
+    mine, passing = AsyncCollector("gpt"), Passing()
+    bus.register(passing)
+
+    def work():
+        with bus.run(), bus.call("gpt", callbacks=[mine]):
+            model(bus, "gpt")
+
+    async def main():
+        work()
+        assert mine.events == [], "it does not hold the emitter up"
+        await bus.aflush(TIMEOUT)
+
+    if on_a_loop:
+        asyncio.run(main())
+    else:
+        work()
+        bus.flush(TIMEOUT)
+    assert mine.is_home()
+    assert passing.passed == [type(event) for event in mine.events]
+
+
+def test_promise_07_so_wrapped_it_sees_the_context_in_which_it_was_given_and_its_faults_are_its_own(bus):
+    watcher, seen = Watcher(), []
+    bus.register(watcher)
+    bus.register(Passing)
+
+    async def broken_later(envelope):
+        await asyncio.sleep(0)
+        run = crewbus.current_run()
+        seen.append((run and run.name, crewbus.current_call()))
+        raise LookupError("later")
+
+    with logged(), bus.run("here"):
+        with bus.call("gpt", callbacks=[broken_later]):
+            pass
+        bus.flush(TIMEOUT)
+    assert seen == [("here", None)] * 2
+    assert [(f.kind, f.name.rpartition(".")[2], type(f.error)) for f in watcher.failures] == [
+        ("callback", "broken_later", LookupError)
+    ] * 2
+
+
+def test_promise_07_a_wrapper_may_keep_an_async_callback_from_some_events(bus):
+    mine = AsyncCollector()
+
+    class Picky:
+        @crewbus.hookimpl(wrapper=True)
+        def crewbus_callback_register(self):
+            callback = yield
+            return lambda envelope: callback(envelope) if isinstance(envelope.event, Chunk) else None
+
+    bus.register(Picky)
+    with bus.call("gpt", callbacks=[mine]) as call:
+        call.chunk("x")
+    bus.flush(TIMEOUT)
+    assert mine.events == [Chunk("x")]
+
+
 def test_promise_07_a_plugin_vetoes_and_adds(bus):
     audit = Collector()
 

@@ -234,8 +234,10 @@ def test_waiting_for_events(run):
                 captured_events.wait(Sold, timeout=0)
 
         def test_an_event_class_is_asked_for(captured_events):
-            with pytest.raises(crewbus.EventTypeError, match="takes an event class; got 'Sold'"):
+            with pytest.raises(crewbus.EventTypeError, match=r"wait\\(\\) takes an event class; got 'Sold'"):
                 captured_events.wait("Sold")
+            with pytest.raises(crewbus.EventTypeError, match=r"of\\(\\) takes event classes; got 'Sold'"):
+                captured_events.of(Sold, "Sold")
     """).assert_outcomes(passed=5)
 
 
@@ -334,6 +336,8 @@ def test_async_functions_are_recorded(run):
                 done = await recorded_run.acall(report, "moon", down=True)
                 assert isinstance(done.error, ConnectionError)
                 assert (await done.aresume(report, "moon")).result == ["MOON", "MOON"]
+                assert (await recorded_run.acall(lambda: report("sun"))).result == ["SUN", "SUN"]
+                assert (await recorded_run.acall(int, "7")).result == 7
 
             asyncio.run(main())
     """).assert_outcomes(passed=2)
@@ -424,14 +428,42 @@ def test_async_tests_with_anyio(run):
     run(mark + ASYNC).assert_outcomes(passed=2)
 
 
-@pytest.mark.skipif(find_spec("pytest_asyncio") is None, reason="needs pytest-asyncio")
-@pytest.mark.parametrize("scope", ["function", "session"])
-def test_async_tests_with_pytest_asyncio(run, scope):
+@pytest.fixture(params=["function", "session"])
+def run_on_loop(run, request):
+    """Runs a module whose tests have the loop of pytest-asyncio that is of a scope."""
+    pytest.importorskip("pytest_asyncio")
     mark = f"""
-        pytestmark = pytest.mark.asyncio(loop_scope={scope!r})
+        pytestmark = pytest.mark.asyncio(loop_scope={request.param!r})
     """
-    options = ["addopts=--strict-markers", "asyncio_default_fixture_loop_scope=function"]
-    run(mark + ASYNC, *[f"-o{option}" for option in options]).assert_outcomes(passed=2)
+    options = ["addopts=--strict-markers -p no:randomly", "asyncio_default_fixture_loop_scope=function"]
+    return lambda code: run(mark + code, *[f"-o{option}" for option in options])
+
+
+def test_async_tests_with_pytest_asyncio(run_on_loop):
+    run_on_loop(ASYNC).assert_outcomes(passed=2)
+
+
+def test_a_task_is_looked_for_and_handlers_are_waited_for_while_the_loop_is_open(run_on_loop):
+    result = run_on_loop("""
+        heard = []
+
+        async def test_handlers(bus, no_leaks):
+            @bus.on(Sold)
+            async def hear(envelope):
+                await asyncio.sleep(0)
+                heard.append(envelope.event.item)
+
+            bus.emit(Sold("anvil"))
+
+        async def test_they_were_waited_for():
+            assert heard == ["anvil"]
+
+        async def test_a_task(no_leaks):
+            asyncio.create_task(asyncio.sleep(3600), name="lingering")  # which the loop holds, and pytester does not
+            await asyncio.sleep(0)
+    """)
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["*::test_a_task left behind:", "  task 'lingering' (sleep) is pending: *"])
 
 
 # What is written of it

@@ -59,7 +59,8 @@ def loop():
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
     loop.close()
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ class Outcome:
         self.text = ""
 
 
-def run_all(folder, codes):
+def run_all(folder, codes, conftest=""):
     """Run the tests of each code as a module of its own, in one process; their outcomes by the names of the codes.
 
     In a process of its own, since pytester keeps what it sees of the tests that it runs in this one.
@@ -96,6 +97,7 @@ def run_all(folder, codes):
         (folder / f"{module}.py").write_text(BEGIN + textwrap.dedent(codes[name]))
     off = " ".join(f"-p no:{name}" for name in ("asyncio", "cacheprovider", "randomly"))
     (folder / "pytest.ini").write_text(f"[pytest]\nfilterwarnings = error\naddopts = --strict-markers {off}\n")
+    (folder / "conftest.py").write_text(conftest)
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", f"--junitxml={report}", "-ofaulthandler_timeout=60", folder]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
@@ -137,6 +139,26 @@ LEAKS = {
             loop.run_until_complete(main())
         """,
         ["  task 'lingering' (linger) is pending: await it, or cancel it and await that"],
+    ),
+    "a thread of an event loop's pool that is busy": (
+        """
+        def test_it(release, loop, no_leaks):
+            loop.run_in_executor(None, release.wait)
+        """,
+        ["  thread 'asyncio_0' is alive*"],
+    ),
+    "a thread of a fixture that does not end it": (
+        """
+        @pytest.fixture
+        def worker(release):
+            thread = threading.Thread(target=release.wait, name="worker")
+            thread.start()
+            yield thread
+
+        def test_it(no_leaks, worker):
+            pass
+        """,
+        ["  thread 'worker' is alive*"],
     ),
     "a bus": (
         """
@@ -321,9 +343,13 @@ LEAKS = {
 }
 
 
+IMPATIENT = "from crewbus.testing import _leaks\n_leaks.PATIENCE = 0.2\n"
+"""What is left behind here does not end by itself."""
+
+
 @pytest.fixture(scope="module")
 def leaks(tmp_path_factory):
-    return run_all(tmp_path_factory.mktemp("leaks"), {name: code for name, (code, _) in LEAKS.items()})
+    return run_all(tmp_path_factory.mktemp("leaks"), {name: code for name, (code, _) in LEAKS.items()}, IMPATIENT)
 
 
 @pytest.mark.parametrize("leak", LEAKS)
@@ -436,6 +462,67 @@ CLEAN = {
                 seen.append(run)
             assert len(seen) == 6
     """,
+    "what a fixture of a wider scope makes when it is used": """
+        class Client:
+            def __init__(self):
+                self.pool, self.task = crewbus.ThreadPoolExecutor(), None
+
+            async def use(self):
+                self.pool.submit(int).result()
+                self.task = asyncio.create_task(linger())
+                await asyncio.sleep(0)
+
+        @pytest.fixture(scope="module")
+        def client(loop):
+            client = Client()
+            yield client
+            client.pool.shutdown()
+
+        def test_it(loop, client, no_leaks):
+            loop.run_until_complete(client.use())
+    """,
+    "a fixture of a wider scope that the test itself asks for": """
+        @pytest.fixture(scope="module")
+        def server():
+            stop = threading.Event()
+            thread = threading.Thread(target=stop.wait)
+            thread.start()
+            with crewbus.Bus(entry_points=False) as bus, bus.run():
+                yield "an address"
+            stop.set()
+            thread.join()
+
+        def test_it(request, no_leaks):
+            assert request.getfixturevalue("server") == "an address"
+    """,
+    "what is in place of something until the test is over": """
+        def post(run):
+            raise NotImplementedError
+
+        class Poster:
+            @crewbus.hookimpl
+            def crewbus_run_finish(self, run):
+                post(run)
+
+        def check(bus, monkeypatch):
+            posted = []
+            monkeypatch.setitem(globals(), "post", posted.append)
+            with bus.run() as run:
+                pass
+            assert posted == [run]
+
+        @pytest.mark.crewbus(plugins=[Poster])
+        def test_it(monkeypatch, bus, no_leaks):
+            check(bus, monkeypatch)
+
+        @pytest.mark.crewbus(plugins=[Poster])
+        def test_in_another_order(bus, no_leaks, monkeypatch):
+            check(bus, monkeypatch)
+    """,
+    "an idle thread of an event loop's pool": """
+        def test_it(loop, no_leaks):
+            loop.run_until_complete(asyncio.to_thread(int))
+    """,
     "what a class of tests holds": """
         class TestIt:
             def test_it(self, bus, no_leaks):
@@ -539,20 +626,39 @@ def test_what_is_no_leak_passes(clean, case):
 FAILED = {
     "failed": """
         def test_it(bus, no_leaks):
-            with bus.run() as run:
-                KEPT.append(run)
+            bus.run().start()
             assert 1 == 2
     """,
-    "expected to": """
-        @pytest.mark.xfail(raises=LookupError)
+    "failed in its setup": """
+        @pytest.fixture
+        def started(bus):
+            bus.run().start()
+            assert 1 == 2
+
+        def test_it(no_leaks, started):
+            pass
+    """,
+    "skipped": """
+        def test_it(bus, no_leaks):
+            bus.run().start()
+            pytest.skip("no licence")
+    """,
+    "expected to fail": """
+        @pytest.mark.xfail(raises=LookupError, strict=True)
         def test_it(bus, no_leaks):
             with bus.run() as run:
+                bus.run().start()
                 raise LookupError(run)
     """,
 }
 
 
-def test_a_test_that_failed_says_enough(tmp_path):
+def test_a_test_that_did_not_pass_says_enough(tmp_path):
     outcomes = run_all(tmp_path, FAILED)
-    assert outcomes["failed"].states == ["failure"]
-    assert outcomes["expected to"].states == ["skipped"]  # as JUnit calls it
+    assert {name: outcome.states for name, outcome in outcomes.items()} == {
+        "failed": ["failure"],
+        "failed in its setup": ["error"],
+        "skipped": ["skipped"],
+        "expected to fail": ["skipped"],  # as JUnit calls it
+    }
+    assert "left behind" not in "".join(outcome.text for outcome in outcomes.values())

@@ -30,7 +30,7 @@ from crewbus.cli import (
 )
 from crewbus.cli._plugin_options import add_plugin_options, add_to_all, split
 from crewbus.cli._terminal import Terminal
-from crewbus.exceptions import CrewbusError, PluginWarning
+from crewbus.exceptions import CrewbusError, PluginError, PluginWarning
 
 __all__ = ["main"]
 
@@ -111,17 +111,26 @@ def _call(
     try:
         if commands is not None:
             bus = _bus(terminal)
-            bus.plugins.hook.crewbus_cli_commands(commands=commands)
-            add_to_all(commands.choices.values())
+            _add_brought(commands, bus, terminal)
         try:
             args = parser.parse_args(argv)
         except SystemExit as stop:
             return int(stop.code or 0)
+        if not hasattr(args, "main"):
+            raise PluginError("the plugin that brings this command does not say what it calls: set_defaults(main=...)")
         bus = bus or _bus(terminal, quiet=args.main is _listing.plugins)
         return int(args.main(args, bus) or 0)
     finally:
         if bus is not None:
             bus.close()
+
+
+def _add_brought(commands: argparse._SubParsersAction[argparse.ArgumentParser], bus: Bus, terminal: Terminal) -> None:
+    """Add the commands that plugins bring."""
+    own = set(commands.choices)
+    bus.plugins.hook.crewbus_cli_commands(commands=commands)
+    for conflict in add_to_all(parser for name, parser in commands.choices.items() if name not in own):
+        terminal.warn(conflict)
 
 
 def _parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]:

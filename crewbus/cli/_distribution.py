@@ -13,6 +13,7 @@ import crewbus
 from crewbus.cli._fragments import Fragment, collected, filled, merged
 
 _FILES: Final = {
+    ".github/dependabot.yml": "dependabot.yml",
     ".github/workflows/test.yml": "workflow.yml",
     ".gitignore": "gitignore",
     "CHANGELOG.md": "CHANGELOG.md",
@@ -63,14 +64,15 @@ class Distribution:
 
     def _values(self) -> dict[str, str]:
         plugin = self.name.replace("-", "_")
+        cls = "".join(part.capitalize() for part in self.name.split("-"))
         return {
             "author": self.author,
-            "cls": "".join(part.capitalize() for part in self.name.split("-")),
+            "cls": f"Crewbus{cls}" if cls.startswith("Test") else cls,  # pytest takes Test… for a class of tests
             "module": f"crewbus_{plugin}",
             "name": self.name,
             "plugin": plugin,
             "scheme": self.scheme,
-            "setting": f"CREWBUS_{plugin.upper()}",
+            "setting": f"CREWBUS_{plugin.upper()}_MODE",  # CREWBUS_STORE is crewbus's, whoever calls a plugin "store"
             "year": str(dt.datetime.now(dt.UTC).year),
         }
 
@@ -82,6 +84,7 @@ def _metadata(fragments: list[Fragment]) -> dict[str, str]:
         "added": "\n".join(f"- `{hook}`: {text}." for hook, text in about.items()),
         "implemented": "\n".join(sorted(about)),
         "requires": "\n    ".join(sorted(requires)),
+        "system": "".join(collected(fragments, "system")) or "OS Independent",
         "table": "\n".join(f"| `{hook}` | {text} |" for hook, text in about.items()),
     }
 

@@ -25,7 +25,7 @@ KINDS: Final = tuple(name.removeprefix("crewbus_") for name in vars(hookspecs) i
 OURS: Final = frozenset({"crewai", "litellm", "metrics", "sqlite"})
 """The plugins whose distributions are published together with crewbus."""
 BUILT_IN: Final = frozenset(module.name for module in pkgutil.iter_modules(builtin.__path__))
-LONGEST: Final = 30
+LONGEST: Final = 28
 """How many characters a name may have, so that the lines of the code keep their length."""
 
 _EPILOG: Final = f"""\
@@ -53,8 +53,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("name", metavar="NAME", help="what the plugin is called, such as 'acme' or 'slow-alarm'")
     parser.add_argument(
         "--hooks",
+        action="append",
         metavar="HOOK,…",
-        help="the hooks to implement, see below; 'all': each of them (default: emit, or none with --store)",
+        help="the hooks to implement, see below; 'all': each of them (repeatable; default: emit, or none with --store)",
     )
     parser.add_argument("--store", metavar="SCHEME", help="add a store, which SCHEME:… URLs open, with its tests")
     parser.add_argument("--author", help="whose it is (default: git's user.name, or the login name)")
@@ -67,11 +68,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def main(args: argparse.Namespace, _: Bus) -> int:
     """Write the distribution, and say what to do next."""
     name = plugin_name(args.name)
-    hooks = asked_hooks(args.hooks, args.store)
+    hooks = asked_hooks(args.hooks and ",".join(args.hooks), args.store)
     if "cli_commands" in hooks and name in args.taken:
         raise InputError(f"crewbus has a command {name!r} already: choose another NAME, or leave out cli_commands")
     author = one_line(default_author() if args.author is None else args.author)
-    distribution = Distribution(name, hooks, author, scheme_of(name if args.store is None else args.store))
+    asked = name if args.store is None else args.store
+    distribution = Distribution(name, hooks, author, scheme_of(asked) if "open_store" in hooks else name)
     folder = args.directory / distribution.project
     files = distribution.files()
     write(folder, files)
@@ -120,7 +122,7 @@ def asked_hooks(given: str | None, store: str | None) -> tuple[str, ...]:
         asked = {"emit"} if store is None else set[str]()
     else:
         names = [name.strip().replace("-", "_").removeprefix("crewbus_") for name in given.split(",")]
-        asked = set(KINDS) if names == ["all"] else {name for name in names if name}
+        asked = {kind for name in names if name for kind in (KINDS if name == "all" else [name])}
         if not asked:
             raise InputError(f"--hooks names none: choose of {', '.join(KINDS)}")
     if unknown := sorted(asked - set(KINDS)):

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,11 +67,18 @@ def add_plugin_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_to_all(parsers: Iterable[argparse.ArgumentParser]) -> None:
-    """Add the options to each command's parser; one that has an option of such a name keeps it, and gets neither."""
+def add_to_all(parsers: Iterable[argparse.ArgumentParser]) -> list[str]:
+    """Add the options to each command's parser; returns what to say of those that have an option of such a name."""
+    conflicts = []
     for parser in dict.fromkeys(parsers):
-        with suppress(argparse.ArgumentError):
+        try:
             add_plugin_options(parser)
+        except argparse.ArgumentError:
+            conflicts.append(
+                f"'{parser.prog}' has a -p or --require of its own, which it never gets: both are crewbus's own, "
+                "wherever they stand; the plugin should call its option otherwise"
+            )
+    return conflicts
 
 
 def split(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[PluginOptions, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -26,17 +27,18 @@ class Arrival(MetaPathFinder):
 
     def stop(self) -> None:
         """Wait no more; stopping again does nothing."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+        # Another list, since a thread that goes through this one for an import of its own would miss a finder.
+        sys.meta_path = [finder for finder in sys.meta_path if finder is not self]
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What the other finders find, with a loader that tells."""
+        """What the finders behind this one find, with a loader that tells."""
         if fullname != self._name:
             return None
-        others = (finder for finder in list(sys.meta_path) if finder is not self)
-        finds = (getattr(finder, "find_spec", None) for finder in others)
+        # Those before it were asked already; one of them may wait for the same module, and would ask this one again.
+        behind = itertools.dropwhile(lambda finder: finder is not self, list(sys.meta_path))
+        finds = (getattr(finder, "find_spec", None) for finder in behind if finder is not self)
         found = (find(fullname, path, target) for find in finds if find is not None)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:

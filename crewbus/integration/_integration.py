@@ -98,6 +98,10 @@ class Integration:
             if self._undo is None and self._arrival is None:
                 self._place() if is_there else self._wait()
             self._served.add(bus, asked)
+            arrival = self._arrival
+        if arrival is not None and sys.modules.get(self.module) is not None:  # it came before anybody waited for it
+            importlib.import_module(self.module)
+            arrival.arrived()
 
     def _check_version(self) -> None:
         name, hint = self._requirement.name, self._hint

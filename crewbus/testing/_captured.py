@@ -82,6 +82,8 @@ class CapturedEvents(Sequence[Envelope]):
 
     def of(self, *types: type[E]) -> list[E]:
         """The events that are instances of one of ``types``."""
+        for cls in types:
+            _check(cls, "of() takes event classes")
         return [event for event in self.events if isinstance(event, types)]
 
     # What is to come
@@ -92,7 +94,7 @@ class CapturedEvents(Sequence[Envelope]):
         Raises AssertionError, which says what came instead, after ``timeout`` seconds; `ConsumptionError` where it
         would block a running event loop: ``await captured_events.wait_async(...)`` there.
         """
-        _check(cls)
+        _check(cls, "wait() takes an event class")
         with self._changed:
             if running_loop() is not None and self._count(cls) < count:
                 raise ConsumptionError(
@@ -107,7 +109,7 @@ class CapturedEvents(Sequence[Envelope]):
         """As `wait`, without blocking the loop."""
         import asyncio
 
-        _check(cls)
+        _check(cls, "wait() takes an event class")
         loop, came = asyncio.get_running_loop(), asyncio.Event()
         listener = partial(call_on, loop, came.set)
         with self._changed:
@@ -148,9 +150,9 @@ class _Tap:
         self._take(envelope)
 
 
-def _check(cls: object) -> None:
+def _check(cls: object, what: str) -> None:
     if not isinstance(cls, type):
-        raise EventTypeError(f"captured_events.wait() takes an event class; got {cls!r}")
+        raise EventTypeError(f"captured_events.{what}; got {cls!r}")
 
 
 def _name_of(cls: type) -> str:

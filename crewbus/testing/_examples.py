@@ -67,11 +67,13 @@ class Example:
     """A Python example of a page, with the output that stands below it."""
 
     page: Path
+    """The file that it stands in."""
     number: int
     """Which of the page's examples it is, from 1."""
     line: int
     """The number of its first line in the page."""
     code: str
+    """What is run."""
     output: str
     """What stands below it, in a block of its own: nothing where there is none."""
 

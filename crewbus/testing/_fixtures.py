@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 MARKER: Final = "crewbus"
 ENVIRONMENT: Final = ("CREWBUS_PLUGINS", "CREWBUS_BLOCK", "CREWBUS_ONLY", "CREWBUS_STORE")
 """The variables that a bus reads."""
+LOOP: Final = "_function_scoped_runner"
+"""The fixture of pytest-asyncio that has the loop of one test."""
+CHECK: Final = pytest.StashKey["LeakCheck"]()
+"""Where a test keeps what is to look at it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +45,7 @@ def bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     """
     if "no_leaks" in request.fixturenames:
         request.getfixturevalue("no_leaks")  # set up before the bus, it looks once that is closed
+    _keep_loop_open(request)
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     made = crewbus.Bus(**_arguments(request.node))
@@ -73,15 +78,28 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[LeakCheck]:
 
     That is: threads, asyncio tasks, buses that are open, runs that never ended, registered streams; and runs, streams
     and envelopes of the test that something still holds, a plugin of its bus for example. ``no_leaks.allow(thing)``
-    excepts a thread, a task, or what an object holds. What fixtures of a wider scope hold is no leak. To look at what
-    your own fixtures leave, ask for it before them.
+    excepts a thread, a task, or what an object holds. What fixtures of a wider scope hold is no leak, nor is what they
+    make when they are first used. To look at what your own fixtures leave, ask for it before them.
     """
-    check, failed_before = testing.LeakCheck(), request.session.testsfailed
+    _keep_loop_open(request)
+    request.node.stash[CHECK] = check = testing.LeakCheck()
     yield check
-    if request.session.testsfailed == failed_before:  # else it failed, and says enough
-        leaks = check.leaks(request.node)
-        if leaks:
-            pytest.fail(f"{request.node.nodeid} left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+    leaks = check.leaks(request.node) if CHECK in request.node.stash else None
+    if leaks:
+        pytest.fail(f"{request.node.nodeid} left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Have `no_leaks` not look at a test that raised: it failed, as expected or not, or was skipped, and says why."""
+    if call.excinfo is not None and CHECK in item.stash:
+        del item.stash[CHECK]
+
+
+def _keep_loop_open(request: pytest.FixtureRequest) -> None:
+    """Have pytest-asyncio close the loop of a test after the fixture that asks, by setting it up before."""
+    if LOOP in request.fixturenames:
+        request.getfixturevalue(LOOP)
 
 
 def _arguments(item: pytest.Item) -> dict[str, Any]:

@@ -46,10 +46,11 @@ def reachable(start: Iterable[Any], stop: tuple[type, ...] = ()) -> set[int]:
         queue += _referents(thing)
     while queue:
         thing = queue.pop()
-        if id(thing) in seen or issubclass(type(thing), (type, types.ModuleType, *stop)) or _is_globals(thing):
+        if id(thing) in seen:
             continue
         seen.add(id(thing))
-        queue += _referents(thing)
+        if not (issubclass(type(thing), (type, types.ModuleType, *stop)) or _is_globals(thing)):
+            queue += _referents(thing)
     return seen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import logging
 import re
 import sys
@@ -33,6 +34,8 @@ _SHOWN: Final = 3
 """How many of a kind are told of one by one."""
 _POOL: Final = re.compile(r"asyncio_\d+")
 """The names of the threads of an event loop's own pool, which end with the loop."""
+_IDLE: Final = "_worker"
+"""The function in which a thread of a pool waits for work."""
 _STDLIB: Final = sysconfig.get_path("stdlib")
 
 
@@ -59,6 +62,12 @@ class Remains:
         """This, but for the things of these ids."""
         kinds = attrs.astuple(self, recurse=False)
         return Remains(*[[thing for thing in things if id(thing) not in known] for things in kinds])
+
+    @property
+    def may_be_leaks(self) -> bool:
+        """Whether there is more than buses that are closed."""
+        open_buses = [bus for bus in self.buses if not bus.closed]
+        return any(attrs.astuple(attrs.evolve(self, buses=open_buses), recurse=False))
 
     def ids(self) -> set[int]:
         """The ids of all of it."""
@@ -91,7 +100,7 @@ class LeakCheck:
         What is about to end by itself, such as a thread that has nothing left to do, has ``PATIENCE`` seconds to.
         """
         self._close_default_bus()
-        for bus in self._found().buses:
+        for bus in self._new().buses:
             if bus.closed:
                 _let_handlers_go(bus)
         until, soon = deadline(PATIENCE), deadline(_BRIEFLY)
@@ -111,17 +120,30 @@ class LeakCheck:
             made.close()
 
     def _found(self) -> Remains:
+        found = self._new()
+        return found.without(_held_by_fixtures()) if found.may_be_leaks else found
+
+    def _new(self) -> Remains:
         excepted = {id(thing) for thing in self._allowed} | set(_serving_threads())
-        found = Remains.of_now().without(self._before.ids() | excepted)
-        threads = [thread for thread in found.threads if not _POOL.fullmatch(thread.name)]
-        return attrs.evolve(found, threads=threads)
+        return Remains.of_now().without(self._before.ids() | excepted)
 
 
 def _serving_threads() -> Iterator[int]:
-    """The ids of the threads that open buses keep for their handlers, which end once they are idle, or with the bus."""
+    """The ids of the threads that open buses and loops keep, which end once they are idle, or with the bus or loop."""
     for bus in list(live_buses):
         yield id(bus._tasks._thread)
         yield from (id(worker._thread) for worker in bus._workers())
+    running = sys._current_frames()
+    for thread in threading.enumerate():
+        frame = running.get(thread.ident or 0)
+        if _POOL.fullmatch(thread.name) and frame is not None and frame.f_code.co_name == _IDLE:
+            yield id(thread)
+
+
+def _held_by_fixtures() -> set[int]:
+    """The ids of what fixtures hold that are not torn down; what others gave a bus or loop of theirs is not theirs."""
+    pytests = (pytest.Collector, pytest.Config, pytest.FixtureRequest, pytest.Item)
+    return reachable(live(pytest.FixtureDef)[pytest.FixtureDef], stop=(Bus, asyncio.AbstractEventLoop, *pytests))
 
 
 def _let_handlers_go(bus: Bus) -> None:
@@ -140,7 +162,7 @@ def _moves(found: Remains) -> bool:
 
 
 def _told(found: Remains, held: Sequence[Any], allowed: list[Any]) -> Iterator[str]:
-    if not any(attrs.astuple(found, recurse=False)):
+    if not found.may_be_leaks:
         return
     buses = [bus for bus in found.buses if not bus.closed]
     running = [run for run in found.runs if run.state == "running"]
@@ -194,14 +216,16 @@ def _frames_of(threads: list[threading.Thread]) -> list[Any]:
 
 
 def _pytests() -> list[Any]:
-    """What pytest keeps of a test: its fixtures, what was logged, the last error."""
-    found = live(pytest.FixtureDef, logging.LogRecord)
-    return [
-        *found[pytest.FixtureDef],
-        *found[logging.LogRecord],
-        getattr(sys, "last_exc", None),
-        getattr(sys, "last_value", None),
-    ]
+    """What pytest keeps of a test: its fixtures, what was logged, what is patched until a fixture undoes it."""
+    found = live(pytest.FixtureDef, pytest.MonkeyPatch, logging.LogRecord)
+    patched = [thing for patch in found[pytest.MonkeyPatch] for thing in _patched(patch)]
+    return [*found[pytest.FixtureDef], *found[logging.LogRecord], *patched]
+
+
+def _patched(patch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What stands in its place: that it knows where, and does not hold."""
+    yield from (inspect.getattr_static(target, name, None) for target, name, _ in patch._setattr)
+    yield from (items.get(key) for items, key, _ in patch._setitem)
 
 
 def _few(things: list[Any], what: str, more: Callable[[Any], str]) -> Iterator[str]:

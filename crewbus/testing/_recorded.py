@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -111,14 +112,15 @@ class RecordedRun(Generic[T]):
     async def perform_async(
         self,
         run: Run,
-        function: Callable[..., Coroutine[Any, Any, Any]],
+        function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> RecordedRun[T]:
-        """As `perform`, of an async function, on the loop that runs here."""
+        """As `perform`, on the loop that runs here; awaits what the function returns if it can be awaited."""
         with self._keeping(run):
             async with run:
-                self._result = await function(*args, **kwargs)
+                made = function(*args, **kwargs)
+                self._result = await made if inspect.isawaitable(made) else made
         return self
 
     @contextmanager

@@ -14,9 +14,10 @@ import attrs
 from crewbus import PluginError, hookimpl
 
 HIDDEN = "[redacted]"
+OWN = r"(?:(?<![^\W_]{0})|(?<=\\[nrt]{0})|(?<=\\u00..{0})|(?<=%[\dA-F].{0}))"  # at a word's beginning; in JSON, in URLs
 SECRETS = (
-    r"(?:sk-(?<!\wsk-)|gh[opsur]_|github_pat_|glpat-|hf_|xox[abeprs]-|AKIA|AIza)[\w-]{16,}",  # API keys
-    r"eyJ(?<![\w-]eyJ)[\w-]+\.eyJ[\w-]+\.[\w-]+|[Bb]earer\s+[\w.~+/-]+=*",  # tokens
+    rf"(?:sk-{OWN.format('sk-')}|gh[opsur]_|github_pat_|glpat-|hf_|xox[abeprs]-|AKIA|AIza)[\w-]{{16,}}",  # API keys
+    rf"eyJ(?<![_-]eyJ){OWN.format('eyJ')}[\w-]+\.eyJ[\w-]+\.[\w-]+|[Bb](?i:earer)\s+[\w.~+/-]+=*",  # tokens
     r"(?<=://)[^\s/:]*:[^\s/]+(?=@)",  # the user and password of a URL
 )
 
@@ -48,8 +49,9 @@ class Redactor:
         if isinstance(value, Mapping):
             pairs = list(value.items())
             return value if (clean := self._clean(pairs)) is pairs else dict(clean)
-        names = attrs.fields_dict(type(value)) if attrs.has(type(value)) else getattr(value, "__dataclass_fields__", ())
-        parts = {name: getattr(value, name) for name in names}
+        kind = type(value)
+        names = attrs.fields_dict(kind) if attrs.has(kind) else getattr(kind, "__dataclass_fields__", ())
+        parts = {name: getattr(value, name) for name in names if hasattr(value, name)}
         changed = {name: clean for name, part in parts.items() if (clean := self._clean(part)) is not part}
         other = copy.copy(value) if changed else value
         for name, part in changed.items():

@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import attrs
 import pytest
@@ -19,6 +19,7 @@ SECRETS = {
     "GitHub": "ghp_0123456789abcdefghijABCDEFGHIJ012345",
     "Slack": "xoxb-123456789012-abcdefghijkl",
     "AWS": "AKIAIOSFODNN7EXAMPLE",
+    "BEARER": "BEARER abcDEF",
     "bearer": "Bearer abc.DEF-123_456~7+8/9==",
     "JWT": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
     "URL": "bob:p@ss:w0rd",
@@ -119,6 +120,69 @@ def test_wherever_it_stands(wrap):
     assert type(after.headers[0]) is (dict if kind is MappingProxyType else kind)
 
 
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize("before", ["=", r'{"text": "line\n', r'{"text": "k\u003d', "?q=key%3D", "https://x:"])
+def test_in_text_that_is_escaped(secret, before):
+    """In JSON, as the arguments of a tool are, and in the query of a URL."""
+    text = in_url(secret).replace("it is ", before)
+    assert secret not in Redactor().crewbus_redact(Asked(text)).headers
+
+
+@dataclasses.dataclass
+class Seeded:
+    inner: object
+    seed: dataclasses.InitVar[int]
+    kind: ClassVar[str] = "seeded"
+
+
+@attrs.define(eq=False)
+class Unset:
+    inner: object
+    later: object = attrs.field(init=False)
+
+
+def test_what_an_object_does_not_have():
+    """A field that is not set, or is none of an instance's, is no reason to withhold the event; nor is a class."""
+    rest = [Unset("no secret"), Seeded, Unset]
+    event = Asked([Seeded("sk-0123456789abcdef0123", 1), *rest])
+    assert Redactor().crewbus_redact(event) == Asked([Seeded(HIDDEN, 1), *rest])
+
+
+class Odd(list):
+    def __init__(self):
+        super().__init__()
+
+
+def nested(secret):
+    """Deeper than Python recurses."""
+    for _ in range(100_000):
+        secret = [secret]
+    return secret
+
+
+def recursive(secret):
+    found = [secret]
+    found.append(found)
+    return found
+
+
+def odd(secret):
+    found = Odd()
+    found.append(secret)
+    return found
+
+
+@only_it
+@pytest.mark.parametrize("wrap", [nested, recursive, odd])
+def test_what_cannot_be_gone_through_or_copied_is_withheld(bus, captured_events, wrap):
+    """The emitter is told, and goes on; nobody else sees anything."""
+    with bus.run():
+        with pytest.raises(crewbus.RedactionError, match="'redactor' failed to redact Asked"):
+            bus.emit(Asked(wrap("sk-0123456789abcdef0123")))
+        bus.chunk("on")
+    assert captured_events.names == ["crewbus.RunStarted", "crewbus.Chunk", "crewbus.RunFinished"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -173,7 +237,17 @@ def test_a_secret_in_two_chunks_is_not_found(bus):
         assert stream.text() == "the key sk-0123456789abcdef0123 is "
 
 
-@pytest.mark.parametrize("hostile", ["'eyJ' * 400_000", "'://' + ':' * 800_000", "'Bearer' + ' ' * 800_000"])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "'eyJ' * 400_000",
+        "'_-eyJa' * 400_000",
+        "r'\\\\neyJa.' * 400_000",
+        "'%3DeyJa' * 400_000",
+        "'://' + ':' * 800_000",
+        "'Bearer' + ' ' * 800_000",
+    ],
+)
 def test_no_text_holds_it_up(hostile):
     """Each pattern goes through a text once: what takes the square of its length would not be done before this ends."""
     code = (
