@@ -224,8 +224,8 @@ def _pytests() -> list[Any]:
 
 def _patched(patch: pytest.MonkeyPatch) -> Iterator[Any]:
     """What stands in its place: that it knows where, and does not hold."""
-    yield from (inspect.getattr_static(target, name, None) for target, name, _ in patch._setattr)
-    yield from (items.get(key) for items, key, _ in patch._setitem)
+    yield from (inspect.getattr_static(target, name, None) for target, name, _ in getattr(patch, "_setattr", ()))
+    yield from (items.get(key) for items, key, _ in getattr(patch, "_setitem", ()))
 
 
 def _few(things: list[Any], what: str, more: Callable[[Any], str]) -> Iterator[str]:
