@@ -439,10 +439,12 @@ def run_on_loop(run, request):
     return lambda code: run(mark + code, *[f"-o{option}" for option in options])
 
 
+@pytest.mark.slow  # where pytest-asyncio is installed
 def test_async_tests_with_pytest_asyncio(run_on_loop):
     run_on_loop(ASYNC).assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_a_task_is_looked_for_and_handlers_are_waited_for_while_the_loop_is_open(run_on_loop):
     result = run_on_loop("""
         heard = []
