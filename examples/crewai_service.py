@@ -59,7 +59,7 @@ async def start(request: Request) -> Response:
     return JSONResponse({"run": run_id}, status_code=202, headers={"Location": f"/runs/{run_id}"})
 
 
-def follow(request: Request) -> Response:
+def follow(request: Request) -> EventSourceResponse:
     """Stream a run: from its start, or from where this browser has lost it."""
     cursor = request.headers.get("Last-Event-ID", "start")
     stream = request.state.bus.subscribe(request.path_params["run"], after=cursor)
