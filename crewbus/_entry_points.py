@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -159,6 +159,11 @@ def named_by(variable: str) -> list[str] | None:
     """The names that an environment variable lists, with commas; None where it is not set, or empty."""
     names = [name.strip() for name in os.environ.get(variable, "").split(",")]
     return [name for name in names if name] or None
+
+
+def blocked_by_environment(wanted: Collection[str]) -> Mapping[str, str]:
+    """The names that ``CREWBUS_BLOCK`` lists, but for those that are ``wanted``, each with the reason to show."""
+    return {name: f"blocked by {BLOCK}" for name in named_by(BLOCK) or () if name not in wanted}
 
 
 def explained(error: BaseException) -> str:

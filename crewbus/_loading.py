@@ -15,6 +15,7 @@ from crewbus._entry_points import (
     PLUGINS,
     Found,
     Origin,
+    blocked_by_environment,
     explained,
     installed,
     local,
@@ -110,8 +111,7 @@ class Loader:
     def _block(self) -> None:
         blocked = self._wishes.blocked
         if blocked is None:  # what is given by name is wanted
-            by = f"blocked by {BLOCK}"
-            blocked = {name: by for name in named_by(BLOCK) or () if name not in self._names}
+            blocked = blocked_by_environment(self._names)
         for name, reason in blocked.items():
             self._manager.set_blocked(name)
             origins = [one.origin for one in self._installed.get(name, ())]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from test_third_party_wheel import can_build
+from wheels import build_wheel, can_build, install_alone
 
 import crewbus
 
@@ -68,13 +68,8 @@ def install(tmp_path_factory):
         folder, source = tmp_path_factory.mktemp(name), SOURCES / f"crewbus-{name}"
         ignored = shutil.ignore_patterns("*.egg-info", "build", "tests")
         shutil.copytree(source, copied := folder / "source", ignore=ignored)  # building writes beside what it builds
-        pip = ["-m", "pip", "--disable-pip-version-check", "--no-input"]
-        built = ["--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder / "dist"]
-        run_python(*pip, "wheel", *built, copied)
-        (wheel,) = (folder / "dist").glob("*.whl")
-        alone = ["--no-index", "--no-deps", "--no-compile", "--target", folder / "installed"]
-        run_python(*pip, "install", *alone, wheel)
-        return Installed(name, source, folder / "installed")
+        wheel = build_wheel(copied, folder / "dist")
+        return Installed(name, source, install_alone(wheel, folder / "installed"))
 
     return installed
 

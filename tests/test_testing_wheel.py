@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 import venv
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from wheels import build_wheel, can_build, pip
 
 BUILDS = 240.0
 """Seconds that building, installing or running in a process of its own may take; it takes a few."""
@@ -24,21 +24,11 @@ NEEDED = [
 """What crewbus and pytest need. Nothing is downloaded: the environment gets the files that are installed here."""
 
 
-def can_build() -> bool:
-    """Whether the setuptools that is installed makes wheels by itself, and there is what they are tested with."""
-    try:
-        return (
-            util.find_spec("pip") is not None
-            and int(metadata.version("setuptools").partition(".")[0]) >= 77
-            and all(metadata.version(name) for name in NEEDED)
-        )
-    except metadata.PackageNotFoundError:
-        return False
-
-
 pytestmark = [
     pytest.mark.heavy,
-    pytest.mark.skipif(not can_build(), reason="building a wheel needs pip, setuptools 77 or later, and pytest-xdist"),
+    pytest.mark.skipif(
+        not can_build(*NEEDED), reason="building a wheel needs pip, setuptools 77 or later, and pytest-xdist"
+    ),
 ]
 
 
@@ -57,9 +47,7 @@ def python(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*", "build", "tests", "plugins", "docs", "examples")
     shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    build = ["wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder / "dist"]
-    run(*pip, *build, folder / "source")
+    wheel = build_wheel(folder / "source", folder / "dist")
     venv.create(folder / "environment", with_pip=False)
     (python,) = (folder / "environment").glob("bin/python" if os.name == "posix" else "Scripts/python.exe")
     packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
@@ -68,7 +56,7 @@ def python(tmp_path_factory):
             if ".." not in file.parts and file.suffix != ".pyc":
                 (packages / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file.locate(), packages / file)
-    run(*pip, "--python", python, "install", "--no-index", *(folder / "dist").glob("*.whl"))
+    pip("--python", python, "install", "--no-index", wheel)
     return python
 
 

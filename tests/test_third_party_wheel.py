@@ -7,23 +7,15 @@ import os
 import subprocess
 import sys
 import textwrap
-from importlib import metadata, util
 from pathlib import Path
 
 import pytest
+from wheels import build_wheel, can_build, install_alone
 
 import crewbus
 
 BUILDS = 120.0
-"""Seconds that building, installing or running in a process of its own may take; it takes two."""
-
-
-def can_build() -> bool:
-    """Whether the setuptools that is installed makes wheels by itself."""
-    try:
-        return util.find_spec("pip") is not None and int(metadata.version("setuptools").partition(".")[0]) >= 77
-    except metadata.PackageNotFoundError:
-        return False
+"""Seconds that running in a process of its own may take; it takes two."""
 
 
 pytestmark = pytest.mark.skipif(not can_build(), reason="building a wheel needs pip and setuptools 77 or later")
@@ -132,11 +124,7 @@ def distribution(folder: Path, name: str, version: str, modules: dict[str, str],
         f"install_requires =\n    crewbus\n\n[options.entry_points]\ncrewbus =\n{points}\n",
         "utf-8",
     )
-    pip = ["-m", "pip", "--disable-pip-version-check", "--no-input"]
-    run(*pip, "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder / "dist", source)
-    (wheel,) = (folder / "dist").glob("*.whl")
-    run(*pip, "install", "--no-index", "--no-deps", "--no-compile", "--target", folder / "installed", wheel)
-    return folder / "installed"
+    return install_alone(build_wheel(source, folder / "dist"), folder / "installed")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import attrs
 import pluggy
 
 from crewbus import Bus, hookspecs
+from crewbus._entry_points import Origin
 from crewbus._hookimpls import hint
 from crewbus._manager import GUARDED
 from crewbus.cli._faults import harmless, one_line
@@ -51,7 +52,7 @@ class Implementation:
     @property
     def origin(self) -> str:
         """Name and version of the distribution, where one brings it."""
-        return " ".join(part for part in (self.distribution, self.version) if part)
+        return str(Origin(self.distribution, self.version))
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ import attrs
 
 import crewbus
 from crewbus import Bus, PluginInfo
+from crewbus._entry_points import Origin
 from crewbus.cli._faults import one_line
 from crewbus.cli._terminal import Channel, columns
 
@@ -46,7 +47,7 @@ def _with_origin(info: PluginInfo, bus: Bus) -> PluginInfo:
 def _table(infos: list[PluginInfo], out: Channel) -> str:
     rows = [["plugin", "status", "distribution", "hooks, or the reason"]]
     for info in infos:
-        origin = " ".join(part for part in (info.distribution, info.version) if part) or "-"
+        origin = str(Origin(info.distribution, info.version)) or "-"
         what = info.reason if info.reason is not None else ", ".join(info.hooks)
         rows.append([one_line(info.name), info.status, origin, one_line(what)])
     return columns(out, rows, lambda heading, cell: _STYLES.get(cell if heading == "status" else heading, ()))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus._entry_points import BLOCK, PLUGINS, named_by
+from crewbus._entry_points import PLUGINS, blocked_by_environment, named_by
 
 _OUT: Final = "no:"
 
@@ -31,13 +31,13 @@ class PluginOptions:
         """What they are as arguments of `crewbus.Bus`; what is named is required too."""
         wanted = {
             "plugins": self.named,
-            "blocked": {**self._blocked_anyway(), **{name: f"left out by -p {_OUT}{name}" for name in self.left_out}},
+            "blocked": {
+                **blocked_by_environment(self.named),
+                **{name: f"left out by -p {_OUT}{name}" for name in self.left_out},
+            },
             "requires": (*self.named, *self.required),
         }
         return {name: value for name, value in wanted.items() if value}
-
-    def _blocked_anyway(self) -> Mapping[str, str]:
-        return {name: f"blocked by {BLOCK}" for name in named_by(BLOCK) or () if name not in self.named}
 
     def make_importable(self) -> None:
         """Have modules in the current directory be found, where any are to be loaded as plugins."""
