@@ -62,6 +62,13 @@ def heard(bus, call=EARLY):
     return listener.names
 
 
+@pytest.fixture(scope="module", autouse=True)
+def called_before():
+    """What litellm loads at its first call is its own affair, and is there before anything is compared."""
+    EARLY()
+    run_async(functools.partial(acompletion, *EARLY.args, **EARLY.keywords))
+
+
 @pytest.fixture
 def fresh():
     """A bus that nobody installed anything for; afterwards nothing is installed."""
@@ -71,8 +78,6 @@ def fresh():
 
 
 def test_uninstalling_puts_back_what_was(fresh):
-    EARLY()  # what litellm loads at its first call is its own affair
-    run_async(functools.partial(acompletion, *EARLY.args, **EARLY.keywords))
     before = state()
     crewbus_litellm.install(fresh)
     installed = state()
