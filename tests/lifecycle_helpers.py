@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import types
 import weakref
 from collections.abc import Callable, Iterable
@@ -93,8 +94,8 @@ def script(source: str, *options: str, timeout: float = 60.0) -> subprocess.Comp
 
 def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
     """Look again and again until ``condition`` holds: for what nobody announces."""
-    pause, tries = threading.Event(), int(timeout / 0.002)
-    for _ in range(tries):
+    pause, deadline = threading.Event(), time.monotonic() + timeout
+    while time.monotonic() < deadline:
         if condition():
             return
         pause.wait(0.002)

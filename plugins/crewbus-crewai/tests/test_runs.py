@@ -20,6 +20,7 @@ from scripted import Scripted
 
 import crewbus
 from crewbus import Chunk, RunCancelled, RunFinished, RunStarted, StreamOptions
+from crewbus_crewai._events import OF_THE_PROCESS
 
 
 def test_a_kickoff_is_a_run(bus, crew):
@@ -167,7 +168,8 @@ def test_the_run_is_in_scope_wherever_crewai_emits_or_handles(bus, crew):
         (LLMStreamChunkEvent, chunk_handler),
         (LLMCallCompletedEvent, async_handler),
     ]
-    bus.on(BaseEvent, lambda envelope: see("emission"))
+    # What tells of the process is told once, and of no run.
+    bus.on(BaseEvent, lambda envelope: isinstance(envelope.event, OF_THE_PROCESS) or see("emission"))
     for event_type, function in subscribed:
         crewai_event_bus.register_handler(event_type, function)
     try:

@@ -386,6 +386,7 @@ def test_a_class_that_is_made_for_one_stream_is_not_kept(bus):
 
 
 def test_many_abandoned_streams_leave_nothing_behind(bus, url):
+    next(litellm.completion(stream=True, **asked(url)))  # litellm keeps the context of its first call
     gc.collect()
     before = len(kept())
     for _ in range(20):
