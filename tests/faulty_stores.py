@@ -8,9 +8,10 @@ import struct
 import threading
 from collections.abc import Iterator
 
-from journal_store import JournalStore
+from journal_store import JsonlStore
 
 from crewbus import MemoryStore
+from crewbus._entry import Entry
 from crewbus.abc import StoredEvent
 from crewbus.exceptions import FencedError, RecordingError, RunNotFoundError
 
@@ -162,15 +163,14 @@ class DropsTheLiving(MemoryStore):
         super().drop(root_id)
 
 
-class WritesAtTheEnd(JournalStore):
+class WritesAtTheEnd(JsonlStore):
     """Faulty: keeps back what `flush` should write."""
 
-    def load(self):
-        super().load()
-        self.kept = b""
+    def add(self, entry):
+        return self._position + len(entry) + 1
 
-    def note(self, data):
-        self.kept += data
+    def entries(self, after):
+        return super().entries(after) if after == 0 else []
 
 
 FAULTS += [
@@ -193,8 +193,8 @@ class StaysOpen(MemoryStore):
 
 
 @noticed_by("what_was_closed_can_be_opened_again")
-class HoldsOn(JournalStore):
-    def let_go(self):
+class HoldsOn(JsonlStore):
+    def _let_go(self):
         pass
 
 
@@ -491,28 +491,33 @@ FAULTS += [
 
 
 @noticed_by("a_crash_between_any_two_writes")
-class LosesSeals(JournalStore):
-    def note(self, data):
-        if b"finish" not in data:
-            super().note(data)
+class LosesSeals(JsonlStore):
+    def _note(self, write, **arguments):
+        if write == "finish":
+            return self._make(Entry(self._me, write, arguments))
+        return super()._note(write, **arguments)
 
 
 @noticed_by("a_crash_between_any_two_writes")
-class LosesTheLandmarksOfOthers(JournalStore):
+class LosesTheLandmarksOfOthers(JsonlStore):
     def landmarks(self, root_id, after=-1):
-        return (event for event in super().landmarks(root_id, after) if root_id in self.mine)
+        mine = {log for (log, _), taker in self._takers.items() if taker == self._me}
+        return (event for event in super().landmarks(root_id, after) if root_id in mine)
 
 
 @noticed_by("who_is_dead_holds_nothing")
-class MournsForEver(JournalStore):
-    def is_held(self, root_id):
-        return self._log(root_id).held
+class MournsForEver(JsonlStore):
+    def _info(self, root_id):
+        return self._memory.info(root_id)
 
 
 @noticed_by("another_process_is_kept_out_and_then_fenced")
-class KnowsOnlyItself(JournalStore):
-    def is_held(self, root_id):
-        return root_id in self.mine and super().is_held(root_id)
+class KnowsOnlyItself(JsonlStore):
+    def _info(self, root_id):
+        info = super()._info(root_id)
+        if info.alive and self._takers[root_id, info.epoch] != self._me:
+            self._note("revoke", root_id=root_id)
+        return self._memory.info(root_id)
 
 
 @noticed_by("any_calls_in_any_order")

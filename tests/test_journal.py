@@ -1,52 +1,20 @@
-"""Stores that keep a journal: a file of JSON lines keeps the contract, and no line of it is believed blindly."""
+"""The entries of a journal: they come back as they were, and none is believed blindly. See test_store_contract too."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from journal_store import JsonlStore
 
 import crewbus
 from crewbus._entry import WRITES, Entry
 from crewbus._writer import is_dead, new_name
 from crewbus.abc import StoredEvent
-from crewbus.testing import StoreContract
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "plugins" / "crewbus-jsonl"
-
-pytest.importorskip("fcntl", reason="the store needs flock")
-
-
-@pytest.fixture(autouse=True)
-def example(monkeypatch):
-    """The example plugin, where it is not installed."""
-    monkeypatch.syspath_prepend(EXAMPLE)
-    yield
-    sys.modules.pop("crewbus_jsonl", None)
-
-
-class TestJournalStore(StoreContract):
-    survives = True
-
-    def open(self):
-        from crewbus_jsonl import JsonlStore
-
-        return JsonlStore(self.path / "records.jsonl")
-
-    def opener(self):
-        return (
-            f"import sys; sys.path.insert(0, {str(EXAMPLE)!r})\n"
-            f"from crewbus_jsonl import JsonlStore; store = JsonlStore({str(self.path / 'records.jsonl')!r})"
-        )
-
-    @pytest.mark.heavy
-    def test_many_events_in_one_log(self):
-        super().test_many_events_in_one_log()
-
 
 # Entries
 
@@ -108,8 +76,6 @@ def test_an_entry_calls_nothing_but_writes(write):
 
 
 def test_a_writer_is_dead_when_its_process_is():
-    import subprocess
-
     code = "from crewbus._writer import new_name; print(new_name())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not is_dead(new_name())
@@ -125,8 +91,6 @@ def test_of_a_writer_from_elsewhere_nothing_is_known(name):
 
 
 def test_what_the_file_refuses_reaches_the_caller_and_leaves_nothing_half_done(tmp_path):
-    from crewbus_jsonl import JsonlStore
-
     store = JsonlStore(tmp_path / "records.jsonl")
     store.begin("a")
     add, store.add = store.add, lambda entry: (_ for _ in ()).throw(OSError("no room"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from faulty_stores import FAULTS
-from journal_store import JournalStore
+from journal_store import JsonlStore
 
 import crewbus
 from crewbus import MemoryStore
@@ -23,21 +23,26 @@ class TestMemoryStore(StoreContract):
         return self.opens()
 
 
-class TestJournalStore(StoreContract):
-    """A store that survives its process."""
+class TestJsonlStore(StoreContract):
+    """A store that survives its process, on `crewbus.journal.JournalStore`."""
 
     survives = True
-    opens = JournalStore
+    opens = JsonlStore
 
     def open(self):
-        return self.opens(self.path / "journal")
+        return self.opens(self.path / "records.jsonl")
 
     def opener(self):
-        module, name = self.opens.__module__, self.opens.__name__
+        module = "journal_store" if self.opens is JsonlStore else self.opens.__module__
+        name = self.opens.__name__
         return (
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            f"import {module}; store = {module}.{name}({str(self.path / 'journal')!r})"
+            f"import {module}; store = {module}.{name}({str(self.path / 'records.jsonl')!r})"
         )
+
+    @pytest.mark.heavy
+    def test_many_events_in_one_log(self):
+        super().test_many_events_in_one_log()
 
 
 class TestModel(DataContract, ForkContract):
@@ -61,7 +66,7 @@ def parameters(test):
 @pytest.mark.parametrize(("test", "fault"), [pytest.param(*f, id=f"{f[1].__name__}-{f[0]}") for f in FAULTS])
 def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
     monkeypatch.setattr(_store_process, "LONGEST_LEASE", 0.05)  # for what never comes
-    contract = TestJournalStore() if issubclass(fault, JournalStore) else TestMemoryStore()
+    contract = TestJsonlStore() if issubclass(fault, JsonlStore) else TestMemoryStore()
     contract.opens = fault
     with pytest.raises(NOTICED):
         for number, values in enumerate(parameters(getattr(StoreContract, test))):
