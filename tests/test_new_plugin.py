@@ -420,11 +420,14 @@ def several(tmp_path_factory):
 
 @pytest.mark.parametrize("hooks", [["emit"], pytest.param(KINDS, marks=pytest.mark.heavy)], ids=["default", "all"])
 def test_its_own_tests_pass(tmp_path, hooks):
-    """Those of the entry point too, with the metadata beside the package, as an installation has them."""
+    """Those of the entry point too, with the metadata beside the package, as an installation has them.
+
+    The 100,000 events of a store's contract are written where a published plugin is tried.
+    """
     project = generate(tmp_path, "acme", *hooks)
     made = run("-c", "import setuptools; setuptools.setup()", "-q", "egg_info", cwd=project, path=[])
     assert made.returncode == 0, made.stderr
-    done = run_pytest(cwd=project, path=[project])
+    done = run_pytest("-k", "not many_events", cwd=project, path=[project])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
