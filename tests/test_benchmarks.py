@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PATHS = (ROOT, ROOT / "plugins/crewbus-sqlite")
+PATHS = (ROOT, ROOT / "tests/beside")
 PEERS = ("blinker", "pyee")
 
 pytestmark = pytest.mark.skipif(

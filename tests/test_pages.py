@@ -24,7 +24,7 @@ HOWTO = ROOT / "docs" / "howto"
 def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Python in ``cwd``, with this crewbus and crewbus-sqlite importable; it does not hang."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "CREWBUS", "PYTEST"))}
-    importable = [Path(crewbus.__file__).parents[1], ROOT / "plugins" / "crewbus-sqlite"]
+    importable = [Path(crewbus.__file__).parents[1], ROOT / "tests" / "beside"]
     return subprocess.run(
         [sys.executable, *command],
         cwd=cwd,
