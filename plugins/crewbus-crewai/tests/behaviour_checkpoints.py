@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from behaviour import crewai
 from helpers import TIMEOUT
 
@@ -60,20 +61,20 @@ def config(**options: Any) -> Any:
 
 @contextmanager
 def one_by_one() -> Iterator[None]:
-    """Nothing is emitted before the handlers of what was emitted have returned.
+    """An emission returns when the handlers of what was emitted have.
 
     crewAI writes a checkpoint in a handler, while the crew goes on: the checkpoint then tells of what comes later too,
     or is not written where the record grows meanwhile.
     """
     bus = crewai().crewai_event_bus
+    emit = type(bus).emit
 
-    def settle(source: Any, event: Any) -> None:
+    def settled(self: Any, source: Any, event: Any) -> Any:
+        future = emit(self, source, event)
         if not event.type.startswith("checkpoint_"):  # which that very handler emits
             assert bus.flush(TIMEOUT)
+        return future
 
-    token = crewai().add_stream_sink(settle)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(bus), "emit", settled)
         yield
-    finally:
-        crewai().reset_stream_sinks(token)
-        assert bus.flush(TIMEOUT)

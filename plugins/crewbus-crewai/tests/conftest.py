@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -62,6 +63,15 @@ THEIR_OWN = [
 def pytest_configure(config):
     for warning in THEIR_OWN:
         config.addinivalue_line("filterwarnings", warning)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collected():
+    """What they leave open is collected here, rather than by pytest at its end, when nothing is ignored any more."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
