@@ -174,8 +174,6 @@ def test_concurrent_kickoffs_restore_their_own_state(active, tmp_path):
 
 
 def test_nothing_is_kept_of_flows_that_were_made_in_one_context_and_ran_in_others(active):
-    contextvars.copy_context().run(Remembering().kickoff)  # threads of crewAI's keep the context of their first flow
-
     def main():
         flows = []
         for number in range(10):
@@ -187,6 +185,7 @@ def test_nothing_is_kept_of_flows_that_were_made_in_one_context_and_ran_in_other
         gc.collect()
         return sum(ref() is not None for ref in flows)
 
+    contextvars.copy_context().run(lambda: Remembering().kickoff())  # crewAI's threads keep the context of their first
     kept = contextvars.copy_context().run(main)
     assert kept <= 1 if active else kept == 10  # the last one, until another is made
 
