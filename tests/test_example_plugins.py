@@ -6,13 +6,12 @@ import functools
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import attrs
 import pytest
-from wheels import build_wheel, can_build, install_alone
+from wheels import build_wheel, can_build, install_alone, run
 
 import crewbus
 
@@ -30,20 +29,9 @@ needs_flock = pytest.mark.skipif(os.name != "posix", reason="the store needs flo
 
 def run_python(*arguments: str | Path, path: tuple[Path, ...] = (), cwd: Path | None = None) -> str:
     """What Python prints that finds, besides crewbus, what is installed in the folders of ``path``."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CREWBUS_"))}
-    folders = (*path, Path(crewbus.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=inherited
-        | {"PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONSAFEPATH": "1", "CREWBUS_RECORD": "off"},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=RUNS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    folders = os.pathsep.join(map(str, (*path, Path(crewbus.__file__).parents[1])))
+    env = {"PYTHONPATH": folders, "PYTHONSAFEPATH": "1", "CREWBUS_RECORD": "off"}
+    return run(sys.executable, *arguments, cwd=cwd, timeout=RUNS, **env).stdout
 
 
 @attrs.frozen
@@ -66,10 +54,7 @@ def install(tmp_path_factory):
     @functools.cache
     def installed(name: str) -> Installed:
         folder, source = tmp_path_factory.mktemp(name), SOURCES / f"crewbus-{name}"
-        ignored = shutil.ignore_patterns("*.egg-info", "build", "tests")
-        shutil.copytree(source, copied := folder / "source", ignore=ignored)  # building writes beside what it builds
-        wheel = build_wheel(copied, folder / "dist")
-        return Installed(name, source, install_alone(wheel, folder / "installed"))
+        return Installed(name, source, install_alone(build_wheel(source, folder), folder / "installed"))
 
     return installed
 

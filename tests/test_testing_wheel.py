@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import textwrap
-import venv
-from importlib import metadata
 from pathlib import Path
 
 import pytest
-from wheels import build_wheel, can_build, pip
+from wheels import CORE, Environment, build_wheel, can_build, pip, run
 
-BUILDS = 240.0
-"""Seconds that building, installing or running in a process of its own may take; it takes a few."""
 ROOT = Path(__file__).parents[1]
-NEEDED = [
-    "attrs", "cattrs", "pluggy", "typing_extensions", "pytest", "iniconfig", "packaging", "pygments", "pytest-xdist",
-    "execnet",
-]  # fmt: skip
-"""What crewbus and pytest need. Nothing is downloaded: the environment gets the files that are installed here."""
-
+NEEDED = (*CORE, "pytest", "iniconfig", "packaging", "pygments", "pytest-xdist", "execnet")
+"""What crewbus and pytest need."""
+PYTEST = ("-m", "pytest", "-n", "2", "-p", "no:cacheprovider")
 
 pytestmark = [
     pytest.mark.heavy,
@@ -32,32 +22,13 @@ pytestmark = [
 ]
 
 
-def run(*command, cwd=None, codes=(0,)):
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CREWBUS", "PYTEST"))}
-    done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=BUILDS, check=False
-    )
-    assert done.returncode in codes, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     """The Python of an environment with the wheel, pytest and pytest-xdist."""
     folder = tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*", "build", "tests", "plugins", "docs", "examples")
-    shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    wheel = build_wheel(folder / "source", folder / "dist")
-    venv.create(folder / "environment", with_pip=False)
-    (python,) = (folder / "environment").glob("bin/python" if os.name == "posix" else "Scripts/python.exe")
-    packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    for distribution in map(metadata.distribution, NEEDED):
-        for file in distribution.files or ():
-            if ".." not in file.parts and file.suffix != ".pyc":
-                (packages / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file.locate(), packages / file)
-    pip("--python", python, "install", "--no-index", wheel)
-    return python
+    environment = Environment(folder / "environment", *NEEDED)
+    pip("install", "--no-index", build_wheel(ROOT, folder), python=environment.python)
+    return environment.python
 
 
 PLUGIN = '''
@@ -159,7 +130,7 @@ def third_party(tmp_path):
 
 
 def test_a_third_partys_tests_pass_in_parallel(python, third_party):
-    printed = run(python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", cwd=third_party(PLUGIN))
+    printed = run(python, *PYTEST, cwd=third_party(PLUGIN)).stdout
     (passed,) = re.findall(r"(\d+) passed", printed)
     assert int(passed) > 80
     assert "2 workers" in printed
@@ -174,7 +145,7 @@ def test_a_leaky_plugin_and_a_store_that_forgets_are_told(python, third_party):
         "        if event.seq != 1:\n"
         "            super().append(root_id, epoch, event)",
     )
-    printed = run(python, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", cwd=third_party(leaky), codes=(1,))
+    printed = run(python, *PYTEST, cwd=third_party(leaky), codes=(1,)).stdout
     assert re.search(
         r"test_acme.py::test_it_counts\[7\] left behind:\n  run \w+ is still held by the plugin 'till': Till.sold",
         printed,

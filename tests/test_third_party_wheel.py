@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from wheels import build_wheel, can_build, install_alone
+from wheels import build_wheel, can_build, install_alone, run
 
 import crewbus
 
-BUILDS = 120.0
+RUNS = 120.0
 """Seconds that running in a process of its own may take; it takes two."""
 
 
@@ -96,19 +95,6 @@ REASONS = {
 }
 
 
-def run(*command: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=BUILDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
 def distribution(folder: Path, name: str, version: str, modules: dict[str, str], entry_points: dict[str, str]) -> Path:
     """Build a wheel of one package with these modules, install it in a fresh folder, and return that."""
     source, package = folder / "source", name.replace("-", "_")
@@ -124,7 +110,7 @@ def distribution(folder: Path, name: str, version: str, modules: dict[str, str],
         f"install_requires =\n    crewbus\n\n[options.entry_points]\ncrewbus =\n{points}\n",
         "utf-8",
     )
-    return install_alone(build_wheel(source, folder / "dist"), folder / "installed")
+    return install_alone(build_wheel(source, folder), folder / "installed")
 
 
 @pytest.fixture(scope="module")
@@ -155,14 +141,18 @@ class Python:
         self.env = {
             "PYTHONPATH": os.pathsep.join(map(str, [*folders, here])),
             "PYTHONSAFEPATH": "1",
+            "CREWBUS_RECORD": "off",
             "ACME_NOTES": str(notes),
         }
 
     def __call__(self, code: str) -> str:
-        return run("-c", textwrap.dedent(code), env=self.env).stdout
+        return self._run("-c", textwrap.dedent(code))
 
     def command(self, *arguments: str) -> str:
-        return run("-m", "crewbus", *arguments, env=self.env).stdout
+        return self._run("-m", "crewbus", *arguments)
+
+    def _run(self, *arguments: str) -> str:
+        return run(sys.executable, *arguments, timeout=RUNS, **self.env).stdout
 
     @property
     def notes(self) -> list[str]:

@@ -1,15 +1,22 @@
-"""What the tests of distributions share: building a wheel and installing it, without a network."""
+"""What the tests of distributions share: building a wheel, installing it, trying it, all without a network."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import textwrap
+import venv
+from collections.abc import Collection
 from importlib import metadata, util
 from pathlib import Path
 
 BUILDS = 240.0
-"""Seconds that building or installing may take; it takes two."""
+"""Seconds that building, installing or running in a process of its own may take; it takes a few."""
+CORE = ("attrs", "cattrs", "pluggy", "typing_extensions")
+"""What crewbus needs from elsewhere."""
 
 
 def can_build(*needed: str) -> bool:
@@ -24,10 +31,40 @@ def can_build(*needed: str) -> bool:
         return False
 
 
+def run(
+    *command: str | Path,
+    cwd: Path | None = None,
+    timeout: float = BUILDS,
+    codes: Collection[int] = (0,),
+    **env: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, untouched by how these tests are run; ``env``: the variables that it gets besides."""
+    ours = ("PYTHON", "CREWBUS", "PYTEST")
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if not name.startswith(ours)} | env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode in codes, done.stdout + done.stderr
+    return done
+
+
+def pip(*arguments: str | Path, python: Path | str = sys.executable) -> None:
+    """Call pip, for the environment of ``python``."""
+    quiet = ["--disable-pip-version-check", "--no-input"]
+    run(sys.executable, "-m", "pip", *quiet, "--python", python, *arguments)
+
+
 def build_wheel(source: Path, folder: Path) -> Path:
-    """Build the wheel of ``source``, beside which building writes, and put it in ``folder``; returns the wheel."""
-    pip("wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder, source)
-    (wheel,) = folder.glob("*.whl")
+    """Build the wheel of a copy of ``source``, since building writes beside what it builds; all is in ``folder``."""
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*", "build", "tests", "plugins", "docs", "examples")
+    shutil.copytree(source, copy := folder / "copy", ignore=ignored)
+    pip("wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder / "dist", copy)
+    (wheel,) = (folder / "dist").glob("*.whl")
     return wheel
 
 
@@ -37,16 +74,37 @@ def install_alone(wheel: Path, folder: Path) -> Path:
     return folder
 
 
-def pip(*arguments: str | Path) -> None:
-    """Call pip, untouched by how these tests are run."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CREWBUS", "PYTEST"))}
-    quiet = ["--disable-pip-version-check", "--no-input"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", *quiet, *map(str, arguments)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=BUILDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+class Environment:
+    """A fresh environment with these distributions and nothing else.
+
+    Nothing is downloaded: it gets the files that are installed here.
+    """
+
+    def __init__(self, folder: Path, *needed: str) -> None:
+        venv.create(folder, with_pip=False)
+        (self.python,) = folder.glob("bin/python" if os.name == "posix" else "Scripts/python.exe")
+        self.packages = Path(self("import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+        for distribution in map(metadata.distribution, needed):
+            self._copy(distribution)
+
+    def _copy(self, distribution: metadata.Distribution) -> None:
+        for file in distribution.files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                target = self.packages / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), target)
+
+    def __call__(self, code: str, **env: str) -> str:
+        """What some code prints, to whichever end."""
+        done = run(self.python, "-W", "error", "-c", textwrap.dedent(code), **env)
+        return done.stdout + done.stderr
+
+    def plugins(self) -> dict[str, dict[str, object]]:
+        """What ``crewbus plugins`` says, by name."""
+        done = run(self.python, "-m", "crewbus", "plugins", "--json")
+        return {info["name"]: info for info in json.loads(done.stdout + done.stderr)}
+
+    def files(self, name: str) -> set[str]:
+        """What is installed of a distribution."""
+        (distribution,) = metadata.Distribution.discover(name=name, path=[str(self.packages)])
+        return {str(file) for file in distribution.files or ()}
