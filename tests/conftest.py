@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import BESIDE, quiet_bus
 
 # So that what is durable is tested on every Python, where crewbus-sqlite is not installed too. It stands before the
-# imports, since the helpers look whether there is one. The folder links to the package only: with the metadata that a
-# build leaves beside that, at whatever moment, the plugin would be installed.
-sys.path.append(str(Path(__file__).parent / "beside"))
+# import, since the helpers look whether there is one.
+sys.path.append(str(BESIDE))
 
-from helpers import quiet_bus
 from recorded_helpers import DISKS
 
 import crewbus

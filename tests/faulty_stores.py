@@ -8,12 +8,11 @@ import struct
 import threading
 from collections.abc import Iterator
 
-from journal_store import JsonlStore
-
 from crewbus import MemoryStore
 from crewbus._entry import Entry
 from crewbus.abc import StoredEvent
 from crewbus.exceptions import FencedError, RecordingError, RunNotFoundError
+from crewbus_jsonl import JsonlStore
 
 FAULTS: list[tuple[str, type[MemoryStore]]] = []
 """The name of a test, and a store that it must refuse."""

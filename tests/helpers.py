@@ -7,10 +7,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context
+from pathlib import Path
 from typing import Any
 
 import crewbus
 
+BESIDE = Path(__file__).parent / "beside"
+"""Links to packages of this checkout that tests import whether or not they are installed.
+
+Without the metadata that a build leaves beside them, at whatever moment: with that a plugin would be installed.
+"""
 TIMEOUT = 20.0
 """Seconds after which a wait in a test has failed; nothing should ever come near it."""
 

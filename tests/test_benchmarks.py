@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import BESIDE
 
 ROOT = Path(__file__).parents[1]
-PATHS = (ROOT, ROOT / "tests/beside")
+PATHS = (ROOT, BESIDE)
 PEERS = ("blinker", "pyee")
 
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from cli_helpers import process
-from helpers import TIMEOUT
+from helpers import BESIDE, TIMEOUT
 
 PLUGIN = Path(__file__).parent.parent / "plugins" / "crewbus-sqlite"
 pytestmark = [
@@ -85,7 +85,7 @@ class Place:
         setup.read(PLUGIN / "setup.cfg")
         (metadata / "entry_points.txt").write_text(f"[crewbus]{setup['options.entry_points']['crewbus']}\n")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("CREWBUS_")}
-        path = [str(PLUGIN.parents[1] / "tests" / "beside"), str(site), *filter(None, [self.env.get("PYTHONPATH")])]
+        path = [str(BESIDE), str(site), *filter(None, [self.env.get("PYTHONPATH")])]
         self.env |= {"PYTHONPATH": os.pathsep.join(path), "CREWBUS_ONLY": "sqlite"}
 
     def __call__(self, *argv: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:

@@ -9,12 +9,13 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from journal_store import JsonlStore
 
 import crewbus
 from crewbus._entry import WRITES, Entry
 from crewbus._writer import is_dead, new_name
 from crewbus.abc import StoredEvent
+
+pytest.importorskip("fcntl", reason="the store needs flock")
 
 # Entries
 
@@ -91,6 +92,8 @@ def test_of_a_writer_from_elsewhere_nothing_is_known(name):
 
 
 def test_what_the_file_refuses_reaches_the_caller_and_leaves_nothing_half_done(tmp_path):
+    from crewbus_jsonl import JsonlStore
+
     store = JsonlStore(tmp_path / "records.jsonl")
     store.begin("a")
     add, store.add = store.add, lambda entry: (_ for _ in ()).throw(OSError("no room"))

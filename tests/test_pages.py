@@ -12,7 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from helpers import TIMEOUT, in_thread
+from helpers import BESIDE, TIMEOUT, in_thread
 
 import crewbus
 from crewbus.testing import examples
@@ -24,7 +24,7 @@ HOWTO = ROOT / "docs" / "howto"
 def run(*command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Python in ``cwd``, with this crewbus and crewbus-sqlite importable; it does not hang."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "CREWBUS", "PYTEST"))}
-    importable = [Path(crewbus.__file__).parents[1], ROOT / "tests" / "beside"]
+    importable = [Path(crewbus.__file__).parents[1], BESIDE]
     return subprocess.run(
         [sys.executable, *command],
         cwd=cwd,

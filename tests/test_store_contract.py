@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from faulty_stores import FAULTS
-from journal_store import JsonlStore
+from helpers import BESIDE
 
 import crewbus
 from crewbus import MemoryStore
 from crewbus.testing import StoreContract, _store_contract, _store_process
 from crewbus.testing._store_contract import DataContract, ForkContract
 from crewbus.testing._store_model import Model
+from crewbus_jsonl import JsonlStore
 
 
 class TestMemoryStore(StoreContract):
@@ -33,10 +34,9 @@ class TestJsonlStore(StoreContract):
         return self.opens(self.path / "records.jsonl")
 
     def opener(self):
-        module = "journal_store" if self.opens is JsonlStore else self.opens.__module__
-        name = self.opens.__name__
+        module, name = self.opens.__module__, self.opens.__name__
         return (
-            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(BESIDE)]!r}\n"
             f"import {module}; store = {module}.{name}({str(self.path / 'records.jsonl')!r})"
         )
 

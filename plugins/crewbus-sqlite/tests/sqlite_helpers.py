@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -95,13 +94,3 @@ def script(source: str, **env: str) -> subprocess.CompletedProcess[str]:
         timeout=PATIENCE,
         check=False,
     )
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Look again and again until ``condition`` holds: for what nobody announces."""
-    pause = threading.Event()
-    for _ in range(int(PATIENCE / 0.002)):
-        if condition():
-            return
-        pause.wait(0.002)
-    raise AssertionError("what was waited for did not happen")

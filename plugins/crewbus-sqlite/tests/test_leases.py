@@ -9,7 +9,8 @@ import sqlite3
 import time
 
 import pytest
-from sqlite_helpers import PATIENCE, begun, noted, numbers, until
+from lifecycle_helpers import until
+from sqlite_helpers import PATIENCE, begun, noted, numbers
 
 from crewbus.exceptions import FencedError, RunHeldError
 from crewbus_sqlite import SQLiteStore, _holder
@@ -70,7 +71,7 @@ def test_who_holds_a_run_is_named(holding, store):
 def test_who_was_killed_holds_nothing_at_once(holding, store):
     process, _ = holding(1e6)
     os.kill(process.pid, signal.SIGKILL)
-    until(lambda: not store.info("a").alive)  # a zombie, since nobody has waited for it
+    until(lambda: not store.info("a").alive, PATIENCE)  # a zombie, since nobody has waited for it
     assert store.info("a").holder.startswith(f"process {process.pid} ")
     assert store.acquire("a") == 2
     assert numbers(store) == [0, 1, 2]
@@ -81,7 +82,7 @@ def test_who_is_stopped_is_fenced_once_its_lease_has_ended(holding, store):
     process, stay = holding(0.3)
     os.kill(process.pid, signal.SIGSTOP)
     assert not store.info("a").sealed
-    until(lambda: not store.info("a").alive)
+    until(lambda: not store.info("a").alive, PATIENCE)
     assert store.acquire("a") == 2
     os.kill(process.pid, signal.SIGCONT)
     stay.set()
@@ -95,7 +96,7 @@ def test_a_lease_is_renewed_while_the_store_is_open(tmp_path, store):
     other = SQLiteStore(tmp_path / "record.db", lease=0.3)
     begun(other)
     first = other.info("a").until
-    until(lambda: store.info("a").until > first + 0.3)
+    until(lambda: store.info("a").until > first + 0.3, PATIENCE)
     assert store.info("a").alive
     other.close()
 

@@ -1,0 +1,1 @@
+../../examples/plugins/crewbus-jsonl/crewbus_jsonl.py
