@@ -227,7 +227,7 @@ def test_a_target_s_handlers_on_the_default_bus_are_called_and_waited_for(folder
         "@crewbus.default_bus().on(crewbus.RunFinished)\n"
         "async def note(envelope):\n"
         "    await asyncio.sleep(0.01)\n"
-        "    print('heard')\n"
+        "    print('heard\\n', end='')\n"  # at once: the command may write its table meanwhile
         "def agent(number): ...\n"
     )
     with process(folder, "run", "hearing:agent", "--input", "five.jsonl") as child:
