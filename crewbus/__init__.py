@@ -114,26 +114,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from crewbus._bus import Bus
-    from crewbus._call import Call
-    from crewbus._callbacks import Callbacks
-    from crewbus._context import current_call, current_run
-    from crewbus._default import call, chunk, current_bus, default_bus, drain, emit, run
-    from crewbus._difference import Divergence
-    from crewbus._entities import register_entity
-    from crewbus._guard import Failure
-    from crewbus._history import Checkpoint, RunInfo
-    from crewbus._manager import PluginInfo, PluginManager
-    from crewbus._markers import hookimpl, hookspec
-    from crewbus._propagation import Thread, ThreadPoolExecutor, bind
-    from crewbus._record import Record
-    from crewbus._registry import EventType
-    from crewbus._run import Run, Sink
-    from crewbus._scope import Attempt
-    from crewbus._step import Step, step
-    from crewbus._stream import OwnedStream, Stream, StreamOptions
-    from crewbus.abc import LogInfo, Store, StoredEvent
     from crewbus.builtin.memory_store import MemoryStore
+    from crewbus.bus.bus import Bus
+    from crewbus.bus.default import call, chunk, current_bus, default_bus, drain, emit, run
+    from crewbus.durability.step import Step, step
     from crewbus.events import (
         AttemptStarted,
         CallCancelled,
@@ -166,6 +150,8 @@ if TYPE_CHECKING:
         event_types,
         register_event,
     )
+    from crewbus.events.entities import register_entity
+    from crewbus.events.registry import EventType
     from crewbus.exceptions import (
         BusClosedError,
         CallbackError,
@@ -204,31 +190,45 @@ if TYPE_CHECKING:
         UnscopedWarning,
         UnserializableError,
     )
+    from crewbus.plugins.isolation import Failure
+    from crewbus.plugins.manager import PluginInfo, PluginManager
+    from crewbus.plugins.markers import hookimpl, hookspec
+    from crewbus.records.diff import Divergence
+    from crewbus.records.library import Checkpoint, RunInfo
+    from crewbus.records.record import Record
+    from crewbus.scopes.call import Call
+    from crewbus.scopes.callbacks import Callbacks
+    from crewbus.scopes.current import current_call, current_run
+    from crewbus.scopes.run import Run, Sink
+    from crewbus.scopes.scope import Attempt
+    from crewbus.stores import LogInfo, Store, StoredEvent
+    from crewbus.streams.stream import OwnedStream, Stream, StreamOptions
+    from crewbus.work.propagation import Thread, ThreadPoolExecutor, bind
 
     __version__: str
 
 # Where each public name lives. Modules load when a name of theirs is first used, so that `import crewbus`
 # costs next to nothing to whoever only passes by.
 _HOMES = {
-    "_bus": "Bus",
-    "_call": "Call",
-    "_callbacks": "Callbacks",
-    "_context": "current_call current_run",
-    "_default": "call chunk current_bus default_bus drain emit run",
-    "_difference": "Divergence",
-    "_entities": "register_entity",
-    "_guard": "Failure",
-    "_history": "Checkpoint RunInfo",
-    "_manager": "PluginInfo PluginManager",
-    "_markers": "hookimpl hookspec",
-    "_propagation": "Thread ThreadPoolExecutor bind",
-    "_record": "Record",
-    "_registry": "EventType",
-    "_run": "Run Sink",
-    "_scope": "Attempt",
-    "_step": "Step step",
-    "_stream": "OwnedStream Stream StreamOptions",
-    "abc": "LogInfo Store StoredEvent",
+    "bus.bus": "Bus",
+    "scopes.call": "Call",
+    "scopes.callbacks": "Callbacks",
+    "scopes.current": "current_call current_run",
+    "bus.default": "call chunk current_bus default_bus drain emit run",
+    "records.diff": "Divergence",
+    "events.entities": "register_entity",
+    "plugins.isolation": "Failure",
+    "records.library": "Checkpoint RunInfo",
+    "plugins.manager": "PluginInfo PluginManager",
+    "plugins.markers": "hookimpl hookspec",
+    "work.propagation": "Thread ThreadPoolExecutor bind",
+    "records.record": "Record",
+    "events.registry": "EventType",
+    "scopes.run": "Run Sink",
+    "scopes.scope": "Attempt",
+    "durability.step": "Step step",
+    "streams.stream": "OwnedStream Stream StreamOptions",
+    "stores": "LogInfo Store StoredEvent",
     "builtin.memory_store": "MemoryStore",
     "events": "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
     "Dropped EntitySaved Envelope Retracted RunCancelled RunEnded RunFailed RunFinished RunForked "

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crewbus._markers import hookspec
+from crewbus.plugins.markers import hookspec
 
 if TYPE_CHECKING:
     import argparse
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     import cattrs
 
-    from crewbus._bus import Bus
-    from crewbus._call import Call
-    from crewbus._callbacks import Callbacks
-    from crewbus._run import Run
-    from crewbus.abc import Store
+    from crewbus.bus.bus import Bus
     from crewbus.events import Envelope
+    from crewbus.scopes.call import Call
+    from crewbus.scopes.callbacks import Callbacks
+    from crewbus.scopes.run import Run
+    from crewbus.stores import Store
 
 
 # The four that the core is about

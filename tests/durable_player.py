@@ -28,7 +28,7 @@ from durable_programs import (
 from helpers import TIMEOUT, Noted
 
 import crewbus
-from crewbus.abc import LogInfo, Store, StoredEvent
+from crewbus.stores import LogInfo, Store, StoredEvent
 
 UNCOUNTED: Final = frozenset({"RunResumed", "Retracted", "RunStarted"})
 """The events that no fuse counts: how many there are is the implementation's affair."""

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator
 
 from crewbus import MemoryStore
-from crewbus._entry import Entry
-from crewbus.abc import StoredEvent
 from crewbus.exceptions import FencedError, RecordingError, RunNotFoundError
+from crewbus.stores import StoredEvent
+from crewbus.stores.journal.entry import Entry
 from crewbus_jsonl import JsonlStore
 
 FAULTS: list[tuple[str, type[MemoryStore]]] = []

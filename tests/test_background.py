@@ -18,8 +18,8 @@ from lifecycle_helpers import until as wait_until
 from plugin_helpers import Watcher, logged
 
 import crewbus
-from crewbus import _background
-from crewbus._background import BOUND
+from crewbus.dispatch import background as _background
+from crewbus.dispatch.background import BOUND
 
 tenant = contextvars.ContextVar("tenant", default="nobody")
 

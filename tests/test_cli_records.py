@@ -19,8 +19,8 @@ from lifecycle_helpers import Caller, until
 from plugin_helpers import plugin
 
 import crewbus
-from crewbus._export import Branch, read_export, write_export
-from crewbus.abc import StoredEvent
+from crewbus.records.export import Branch, read_export, write_export
+from crewbus.stores import StoredEvent
 
 HOSTILE = "\x1b[2Jbad\n\x07"
 

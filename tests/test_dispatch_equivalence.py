@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from plugin_helpers import Watcher, logged
 
 import crewbus
-from crewbus._guard import collecting
-from crewbus._hooks import _nobody_records
+from crewbus.dispatch.hook_table import _nobody_records
+from crewbus.plugins.isolation import collecting
 
 ARGUMENTS = {
     "crewbus_emit": ("bus", "run", "envelope"),

@@ -11,7 +11,7 @@ from helpers import Noted, quiet_bus
 from recorded_helpers import found, text_of
 
 import crewbus
-from crewbus._export import read_export
+from crewbus.records.export import read_export
 from crewbus.testing import replayed
 
 GOLDEN = Path(__file__).with_name("golden")

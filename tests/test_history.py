@@ -13,7 +13,7 @@ from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
 from recorded_helpers import found, memory, names, needs_sqlite, sqlite, text_of
 
 import crewbus
-from crewbus._export import write_export
+from crewbus.records.export import write_export
 from crewbus.testing import _replayed, replayed
 
 

@@ -17,8 +17,8 @@ from plugin_helpers import logged
 import crewbus
 import crewbus.cli
 from crewbus import hookspecs
-from crewbus._hooks import HOT
-from crewbus._manager import GUARDED
+from crewbus.dispatch.hook_table import HOT
+from crewbus.plugins.manager import GUARDED
 
 PACKAGE = Path(crewbus.__file__).parent
 TESTS = Path(__file__).parent

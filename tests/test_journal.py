@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crewbus
-from crewbus._entry import WRITES, Entry
-from crewbus._writer import is_dead, new_name
-from crewbus.abc import StoredEvent
+from crewbus.stores import StoredEvent
+from crewbus.stores.journal.entry import WRITES, Entry
+from crewbus.stores.journal.writer import is_dead, new_name
 
 pytest.importorskip("fcntl", reason="the store needs flock")
 
@@ -77,7 +77,7 @@ def test_an_entry_calls_nothing_but_writes(write):
 
 
 def test_a_writer_is_dead_when_its_process_is():
-    code = "from crewbus._writer import new_name; print(new_name())"
+    code = "from crewbus.stores.journal.writer import new_name; print(new_name())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not is_dead(new_name())
     assert is_dead(done.stdout.strip())

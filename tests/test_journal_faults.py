@@ -8,8 +8,8 @@ import json
 import pytest
 
 import crewbus
-from crewbus.abc import StoredEvent
-from crewbus.journal import JournalStore
+from crewbus.stores import StoredEvent
+from crewbus.stores.journal import JournalStore
 
 
 class ListStore(JournalStore):
@@ -100,4 +100,4 @@ def test_an_entry_of_nobody_is_refused(by):
     entry = {**json.loads(store.journal[0]), "by": by}
     del entry["sum"]
     with pytest.raises(ValueError, match="by is"):
-        crewbus.journal.Entry.load(json.dumps(entry).encode())
+        crewbus.stores.journal.Entry.load(json.dumps(entry).encode())

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 import crewbus
-from crewbus import _loading, cli
+from crewbus import cli
 from crewbus.exceptions import PluginError, PluginWarning
+from crewbus.plugins import loading as _loading
 
 MODULE = """\
 import crewbus
@@ -224,7 +225,7 @@ def test_two_distributions_that_name_one_plugin(install, tmp_path):
 def test_the_command_shows_what_was_left_out(three, monkeypatch, capsys):
     monkeypatch.setenv("CREWBUS_ONLY", "green")
     monkeypatch.setenv("CREWBUS_BLOCK", "memory_store")
-    monkeypatch.setattr(crewbus._default._default, "bus", None)
+    monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     assert cli.main(["plugins", "--json"]) == 0
     shown = {info["name"]: info for info in json.loads(capsys.readouterr().out)}
     assert (shown["red"]["status"], shown["red"]["distribution"]) == ("blocked", "red-dist")

@@ -18,8 +18,8 @@ from lifecycle_helpers import script
 from plugin_helpers import logged
 
 import crewbus
-from crewbus import _loading
 from crewbus.exceptions import PluginError, PluginWarning
+from crewbus.plugins import loading as _loading
 
 MODULE = """\
 import crewbus
@@ -75,7 +75,7 @@ def folder(tmp_path, monkeypatch):
     """A directory with modules in it, from which Python imports; nothing of the environment, and no default bus."""
     for variable in ("CREWBUS_BLOCK", "CREWBUS_ONLY", "CREWBUS_PLUGINS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(crewbus._default._default, "bus", None)
+    monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
@@ -203,18 +203,18 @@ def test_one_that_makes_a_bus_while_it_is_imported_is_told_so(here, monkeypatch)
 def test_one_that_asks_for_the_default_bus_while_that_is_made_is_told_so(here, monkeypatch, asks, how):
     (here / "eager.py").write_text(f"import crewbus\n{asks}{how}\n")
     monkeypatch.setenv("CREWBUS_PLUGINS", "eager,mine")
-    before = set(crewbus._bus.live_buses)
+    before = set(crewbus.bus.bus.live_buses)
     with pytest.warns(PluginWarning, match="'eager' was skipped: .*the default bus is just being made") as warned:
         bus = crewbus.default_bus()
     with bus:
         assert len(warned) == 1
         assert crewbus.default_bus() is bus
         assert bus.plugins.has_plugin("mine")
-        assert set(crewbus._bus.live_buses) - before == {bus}, "nobody made another"
+        assert set(crewbus.bus.bus.live_buses) - before == {bus}, "nobody made another"
 
 
 def test_a_default_bus_that_could_not_be_made_is_made_at_the_next_call(monkeypatch):
-    with crewbus._default.made_with(requires=["nobody"]), pytest.raises(PluginError, match="'nobody' is required"):
+    with crewbus.bus.default.made_with(requires=["nobody"]), pytest.raises(PluginError, match="'nobody' is required"):
         crewbus.default_bus()
     crewbus.default_bus().close()
 

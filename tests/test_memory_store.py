@@ -12,10 +12,10 @@ import pytest
 from lifecycle_helpers import PATIENCE
 
 import crewbus
-from crewbus.abc import LogInfo
 from crewbus.builtin import memory_store
 from crewbus.builtin.memory_store import OVERHEAD, MemoryStore
 from crewbus.exceptions import FencedError, RunHeldError
+from crewbus.stores import LogInfo
 from crewbus.testing._store_contract import SequenceContract
 
 

@@ -220,7 +220,7 @@ def test_tools_run_in_worker_threads_and_belong_to_their_agents_run(bus: Bus) ->
 
 
 def test_newsroom_works_outside_any_run(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crewbus._default._default.bus", bus)
+    monkeypatch.setattr("crewbus.bus.default._default.bus", bus)
     names: list[str] = []
     bus.on(RunStarted, lambda envelope: names.append(envelope.event.name))
     assert "night trains" in run(newsroom.newsroom("night trains"))

@@ -757,7 +757,7 @@ def test_a_constructor_that_fails_closes_what_was_configured():
         )
     assert len(good.closed) == len(arms.closed) == 1
     assert good.closed[0].closed
-    assert good.closed[0] not in crewbus._bus.live_buses
+    assert good.closed[0] not in crewbus.bus.bus.live_buses
     assert len(handled) == 1
     assert later.closed == []
 

@@ -16,7 +16,7 @@ import pytest
 from lifecycle_helpers import PATIENCE, Caller, Watch, reachable
 
 import crewbus
-from crewbus._buffer import Buffer
+from crewbus.streams.buffer import Buffer
 
 
 @crewbus.event
@@ -581,7 +581,7 @@ def test_promise_03_a_stream_that_never_began_leaves_no_entry(bus: crewbus.Bus) 
 
 def test_promise_03_a_chain_of_async_handlers_keeps_no_history(bus: crewbus.Bus) -> None:
     """Each handler's call begets the next: the last must not hold all those before it."""
-    from crewbus._tasks import Owed
+    from crewbus.dispatch.async_handlers import Owed
 
     hops, done = 500, threading.Event()
 

@@ -16,17 +16,17 @@ import pytest
 
 import crewbus
 from crewbus import cli, hookspecs, testing
-from crewbus._manager import GUARDED
+from crewbus.plugins.manager import GUARDED
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 MODULES = [
     "crewbus",
-    "crewbus.abc",
+    "crewbus.stores",
     "crewbus.events",
     "crewbus.exceptions",
     "crewbus.integration",
-    "crewbus.journal",
+    "crewbus.stores.journal",
     "crewbus.testing",
 ]
 """Those whose ``__all__`` is an interface."""

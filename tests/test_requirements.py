@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from plugin_helpers import plugin
 
 import crewbus
-from crewbus._requirements import Requirement
-from crewbus._versions import Version
 from crewbus.exceptions import PluginError, PluginWarning
+from crewbus.plugins.requirements import Requirement
+from crewbus.plugins.versions import Version
 
 # Versions and specifiers, as the library of the packaging authority reads them
 
@@ -230,11 +230,11 @@ def test_one_that_refuses_to_serve_is_told_and_those_that_serve_are_closed(acme)
 
 
 def test_a_failed_constructor_leaves_no_live_bus():
-    before = set(crewbus._bus.live_buses)
+    before = set(crewbus.bus.bus.live_buses)
     for options in ({"requires": ["nobody"]}, {"requires": ["=>"]}, {"unscoped": "sometimes"}):
         with pytest.raises(crewbus.CrewbusError):
             crewbus.Bus(entry_points=False, **options)
-    assert set(crewbus._bus.live_buses) == before
+    assert set(crewbus.bus.bus.live_buses) == before
 
 
 # Versions of what is not installed
@@ -277,7 +277,7 @@ def test_built_in_ones_are_of_crewbus_s_version_unless_they_are_replaced():
 
 
 def test_require_is_repeatable_and_stands_where_it_likes(acme, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(crewbus._default._default, "bus", None)
+    monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     monkeypatch.setenv("CREWBUS_ONLY", "acme")
     cli = Cli(tmp_path, capsys, monkeypatch)
     assert cli("--require", "acme>=1", "plugins", "--require=run_scope") == 0

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import crewbus
-from crewbus._serialization import Codec
 from crewbus.events import event_types
+from crewbus.serialization.codec import Codec
 
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.getenv("CI"))

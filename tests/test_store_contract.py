@@ -25,7 +25,7 @@ class TestMemoryStore(StoreContract):
 
 
 class TestJsonlStore(StoreContract):
-    """A store that survives its process, on `crewbus.journal.JournalStore`."""
+    """A store that survives its process, on `crewbus.stores.journal.JournalStore`."""
 
     survives = True
     opens = JsonlStore

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import crewbus
 from crewbus import Chunk, Envelope, Retracted
-from crewbus import _transcript as transcript
+from crewbus.streams import transcript
 
 PARENTS = ["r:0", "r:1", None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crewbus import hookimpl
-from crewbus.abc import Store, StoredEvent
 from crewbus.events import Envelope
+from crewbus.stores import Store, StoredEvent
 
 if TYPE_CHECKING:
     from crewbus import Bus, Run

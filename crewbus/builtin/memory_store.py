@@ -11,7 +11,6 @@ from typing import Final
 import attrs
 
 from crewbus import hookimpl
-from crewbus.abc import LANDMARKS, MARKS, LogInfo, Store, StoredEvent
 from crewbus.exceptions import (
     FencedError,
     InputError,
@@ -21,6 +20,7 @@ from crewbus.exceptions import (
     RunNotFoundError,
     StoreFullError,
 )
+from crewbus.stores import LANDMARKS, MARKS, LogInfo, Store, StoredEvent
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 OVERHEAD: Final = 300

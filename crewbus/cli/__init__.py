@@ -13,7 +13,7 @@ from typing import Final
 
 import crewbus
 from crewbus import Bus, default_bus
-from crewbus._default import made_with
+from crewbus.bus.default import made_with
 from crewbus.cli import (
     _exporting,
     _forks,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 from crewbus import Bus
-from crewbus._export import write_export
 from crewbus.cli._records import add_command, add_run, run_of, store_of
 from crewbus.cli._runs import as_json
 from crewbus.cli._terminal import Terminal
 from crewbus.cli._units import count
 from crewbus.exceptions import InputError
+from crewbus.records.export import write_export
 
 _EXAMPLES = """
     crewbus export latest -o tests/data/research.jsonl

@@ -14,12 +14,12 @@ import attrs
 import pluggy
 
 from crewbus import Bus, hookspecs
-from crewbus._entry_points import Origin
-from crewbus._hookimpls import hint
-from crewbus._manager import GUARDED
 from crewbus.cli._faults import harmless, one_line
 from crewbus.cli._terminal import Channel, columns
 from crewbus.exceptions import InputError
+from crewbus.plugins.discovery import Origin
+from crewbus.plugins.manager import GUARDED
+from crewbus.plugins.validation import hint
 
 _PREFIX: Final = "crewbus_"
 _INDENT: Final = "    "

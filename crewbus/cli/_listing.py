@@ -12,9 +12,9 @@ import attrs
 
 import crewbus
 from crewbus import Bus, PluginInfo
-from crewbus._entry_points import Origin
 from crewbus.cli._faults import one_line
 from crewbus.cli._terminal import Channel, columns
+from crewbus.plugins.discovery import Origin
 
 _STYLES: Final = {"plugin": ("bold",), "loaded": ("green",), "blocked": ("yellow",), "broken": ("red", "bold")}
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus._entry_points import PLUGINS, blocked_by_environment, named_by
+from crewbus.plugins.discovery import PLUGINS, blocked_by_environment, named_by
 
 _OUT: Final = "no:"
 

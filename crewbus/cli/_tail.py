@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from crewbus import Bus, Store
-from crewbus._export import Branch, as_json
-from crewbus.abc import ENDS, StoredEvent
 from crewbus.cli._faults import one_line
 from crewbus.cli._records import add_command, add_run, run_of, store_of
 from crewbus.cli._terminal import Channel, Terminal
 from crewbus.cli._timeline import GOING_ON
 from crewbus.cli._units import moment
+from crewbus.records.export import Branch, as_json
+from crewbus.stores import ENDS, StoredEvent
 
 _PAUSE: Final = 0.1
 """How many seconds pass between two looks at a record that somebody else writes."""

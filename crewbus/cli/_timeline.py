@@ -11,7 +11,6 @@ from typing import Any, Final, Self
 import attrs
 
 from crewbus import Bus
-from crewbus.abc import LANDMARKS, StoredEvent
 from crewbus.cli._faults import one_line
 from crewbus.events import (
     AttemptStarted,
@@ -33,6 +32,7 @@ from crewbus.events import (
     StepFailed,
     StepStarted,
 )
+from crewbus.stores import LANDMARKS, StoredEvent
 
 SHOWN: Final = LANDMARKS | {"crewbus.Chunk", "crewbus.Retracted"}
 """The names of the event types that the tree is made of; of all others it counts how many there are."""

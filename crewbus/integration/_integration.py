@@ -11,17 +11,17 @@ from contextlib import ExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING, ClassVar
 
-from crewbus._default import default_bus
-from crewbus._guard import level_outside
-from crewbus._markers import hookimpl
-from crewbus._requirements import Requirement
+from crewbus._util.warn import external_stacklevel
+from crewbus.bus.default import default_bus
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.integration._arrival import Arrival
 from crewbus.integration._contained import Contained
 from crewbus.integration._served import Served
+from crewbus.plugins.markers import hookimpl
+from crewbus.plugins.requirements import Requirement
 
 if TYPE_CHECKING:
-    from crewbus._bus import Bus
+    from crewbus.bus.bus import Bus
 
 Place = Callable[[ExitStack], object]
 
@@ -139,7 +139,7 @@ class Integration:
             try:
                 self._place()
             except PluginError as error:  # whoever imports the library is not to blame
-                warnings.warn(str(error), PluginWarning, stacklevel=level_outside())
+                warnings.warn(str(error), PluginWarning, stacklevel=external_stacklevel())
 
     def _end(self) -> None:
         arrival, self._arrival = self._arrival, None

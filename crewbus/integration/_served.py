@@ -5,11 +5,11 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
-from crewbus._callbacks import callbacks_in_context
-from crewbus._context import current_call, current_run
+from crewbus.scopes.callbacks import callbacks_in_context
+from crewbus.scopes.current import current_call, current_run
 
 if TYPE_CHECKING:
-    from crewbus._bus import Bus
+    from crewbus.bus.bus import Bus
 
 
 class _Service(NamedTuple):

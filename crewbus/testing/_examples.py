@@ -17,10 +17,10 @@ from typing import Final
 
 import attrs
 
-from crewbus._bus import Bus
-from crewbus._default import _default
-from crewbus._entities import entities
+from crewbus.bus.bus import Bus
+from crewbus.bus.default import _default
 from crewbus.events import event_types, forget_event
+from crewbus.events.entities import entities
 from crewbus.exceptions import InputError
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>[^`]*)$")

@@ -19,10 +19,10 @@ import attrs
 import pytest
 
 from crewbus import Bus, Envelope, Run, Stream
-from crewbus._buffer import Buffer
-from crewbus._bus import live_buses
-from crewbus._deadline import deadline, left
-from crewbus._default import _default
+from crewbus._util.deadlines import deadline, left
+from crewbus.bus.bus import live_buses
+from crewbus.bus.default import _default
+from crewbus.streams.buffer import Buffer
 from crewbus.testing._heap import Holders, frames_from, live, reachable
 
 PATIENCE: Final = 2.0

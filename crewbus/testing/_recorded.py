@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from crewbus import Bus, Cancelled, ConsumptionError, Envelope, MemoryStore, Record, Run
-from crewbus._callables import is_async, name_of
-from crewbus._context import running_loop
+from crewbus._util.callables import is_async, name_of
+from crewbus._util.loops import running_loop
 from crewbus.testing._replayed import copy_unfinished
 
 P = ParamSpec("P")

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crewbus import Bus, MemoryStore, Run, RunNotFoundError, Store, StoredEvent
-from crewbus._export import read_export
-from crewbus.abc import ENDS
 from crewbus.exceptions import InputError
+from crewbus.records.export import read_export
+from crewbus.stores import ENDS
 
 
 @contextmanager

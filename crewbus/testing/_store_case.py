@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Final
 
 import pytest
 
-from crewbus.abc import Store
 from crewbus.exceptions import CrewbusError
+from crewbus.stores import Store
 from crewbus.testing._store_model import write
 
 PATIENCE: Final = 60.0

@@ -26,7 +26,7 @@ from crewbus.testing._store_threads import ThreadContract  # noqa: E402
 class StoreContract(
     LogContract, DataContract, LeaseContract, ForkContract, ThreadContract, SequenceContract, ProcessContract
 ):
-    """Holds a store to every sentence of `crewbus.abc`. Subclass it in a test module, and say how to open yours::
+    """Holds a store to every sentence of `crewbus.stores`. Subclass it in a test module, and say how to open yours::
 
         class TestMyStore(StoreContract):
             survives = True

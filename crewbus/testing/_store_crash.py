@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from crewbus.abc import Store
 from crewbus.exceptions import RecordingError
+from crewbus.stores import Store
 from crewbus.testing._store_model import write
 
 __all__ = ["STEPS", "die", "hear", "hold", "perform"]

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from crewbus.abc import StoredEvent
 from crewbus.exceptions import CrewbusError
+from crewbus.stores import StoredEvent
 from crewbus.testing._store_case import PATIENCE, StoreCase
 from crewbus.testing._store_model import stored
 

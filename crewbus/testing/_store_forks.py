@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from crewbus.abc import LANDMARKS, LogInfo, Store
 from crewbus.exceptions import RecordingError, RunIdInUseError
+from crewbus.stores import LANDMARKS, LogInfo, Store
 from crewbus.testing._store_case import PATIENCE, StoreCase, begun, sealed, write_through
 from crewbus.testing._store_model import album, picture, stored, write
 

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from crewbus.abc import Store
 from crewbus.exceptions import FencedError, RecordingError, RunHeldError, RunIdInUseError
+from crewbus.stores import Store
 from crewbus.testing._store_case import (
     PATIENCE,
     StoreCase,

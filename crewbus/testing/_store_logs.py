@@ -6,8 +6,8 @@ import queue
 
 import pytest
 
-from crewbus.abc import LANDMARKS, MARKS, Store
 from crewbus.exceptions import CrewbusError, FencedError, RecordingError, RunIdInUseError, RunNotFoundError
+from crewbus.stores import LANDMARKS, MARKS, Store
 from crewbus.testing._store_case import PATIENCE, StoreCase, begun, heard, sealed, write_and_hear, write_through
 from crewbus.testing._store_model import album, picture, stored, write
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import attrs
 
-from crewbus.abc import LogInfo, Store, StoredEvent
 from crewbus.exceptions import FencedError, RecordingError, RunHeldError, RunIdInUseError, RunNotFoundError
+from crewbus.stores import LogInfo, Store, StoredEvent
 
 
 def stored(seq: int, run_id: str = "a", data: bytes = b"{}", name: str = "test.Event") -> StoredEvent:

@@ -16,8 +16,8 @@ from typing import Final
 
 import pytest
 
-from crewbus.abc import LANDMARKS, Store
 from crewbus.exceptions import RecordingError, RunHeldError
+from crewbus.stores import LANDMARKS, Store
 from crewbus.testing._store_case import PATIENCE, StoreCase, begun, write_through
 from crewbus.testing._store_crash import STEPS
 from crewbus.testing._store_model import Model, Picture, album, write

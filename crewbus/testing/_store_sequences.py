@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crewbus.abc import LANDMARKS, Store
+from crewbus.stores import LANDMARKS, Store
 from crewbus.testing._store_case import PATIENCE, StoreCase
 from crewbus.testing._store_model import Model, album, write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from functools import partial
 
-from crewbus.abc import Store
+from crewbus.stores import Store
 from crewbus.testing._store_case import PATIENCE, StoreCase, begun, together
 from crewbus.testing._store_model import stored, write
 

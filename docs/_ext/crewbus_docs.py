@@ -20,10 +20,10 @@ from crewbus.cli import _parser
 PLACES = (
     "crewbus",
     "crewbus.hookspecs",
-    "crewbus.abc",
+    "crewbus.stores",
     "crewbus.events",
     "crewbus.integration",
-    "crewbus.journal",
+    "crewbus.stores.journal",
     "crewbus.testing",
 )
 """The modules in which a public name is looked for, wherever it is mentioned."""

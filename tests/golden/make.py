@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 import crewbus
-from crewbus._export import write_export
+from crewbus.records.export import write_export
 
 DAY = dt.date(2026, 11, 20)
 

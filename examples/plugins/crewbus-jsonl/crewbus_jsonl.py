@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crewbus import Store, hookimpl
-from crewbus.journal import JournalStore
+from crewbus.stores.journal import JournalStore
 
 
 class JsonlStore(JournalStore):

@@ -30,7 +30,7 @@ class Patch:
     def _made(self) -> Any:
         if isinstance(self._before, classmethod):
             return classmethod(self._around(self._before.__func__))
-        # Asked of the class, what others have put there learns whose it is, as wrappers made with wrapt must.
+        # StepCall of the class, what others have put there learns whose it is, as wrappers made with wrapt must.
         around = self._around(getattr(self._owner, self._name))
         return staticmethod(around) if isinstance(self._before, staticmethod) else around
 

@@ -8,8 +8,8 @@ from itertools import chain
 
 import attrs
 
-from crewbus.abc import StoredEvent
 from crewbus.exceptions import CrewbusError
+from crewbus.stores import StoredEvent
 from crewbus_sqlite import _ids, _logs
 from crewbus_sqlite._events import NONE, EventRow, Latest, encoded, insert
 from crewbus_sqlite._logs import LogRow, Stored

@@ -10,8 +10,8 @@ from hashlib import blake2b
 from itertools import chain, islice, product
 from typing import Any, Final, NamedTuple
 
-from crewbus.abc import LANDMARKS, MARKS, StoredEvent
 from crewbus.exceptions import RecordingError
+from crewbus.stores import LANDMARKS, MARKS, StoredEvent
 from crewbus_sqlite._pieces import SIZES, marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
 from crewbus_sqlite._sums import SIZE, corrupt

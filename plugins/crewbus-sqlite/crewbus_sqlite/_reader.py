@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final, NoReturn
 
-from crewbus.abc import StoredEvent
 from crewbus.exceptions import RunNotFoundError
+from crewbus.stores import StoredEvent
 from crewbus_sqlite import _logs
 from crewbus_sqlite._database import Database
 from crewbus_sqlite._events import BEFORE, COLUMNS, EventRow, Latest, decoded, latest_of

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
-from crewbus.abc import LogInfo, Store, StoredEvent
 from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError
+from crewbus.stores import LogInfo, Store, StoredEvent
 from crewbus_sqlite import _holder, _ids, _logs
 from crewbus_sqlite._commit import Log, Notify
 from crewbus_sqlite._database import Database, closed

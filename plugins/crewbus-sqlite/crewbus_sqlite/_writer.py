@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from crewbus.abc import StoredEvent
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
+from crewbus.stores import StoredEvent
 from crewbus_sqlite import _holder
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed

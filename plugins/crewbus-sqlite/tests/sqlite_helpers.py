@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from crewbus.abc import StoredEvent
 from crewbus.exceptions import CrewbusError
+from crewbus.stores import StoredEvent
 from crewbus_sqlite import SQLiteStore
 
 PATIENCE = 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from golden.make import FORKED, FORKED_AT, LOGS, record
 
-from crewbus.abc import LANDMARKS, LogInfo
+from crewbus.stores import LANDMARKS, LogInfo
 from crewbus_sqlite import SQLiteStore
 
 FILES = sorted(Path(__file__).with_name("golden").glob("schema-*.db"))

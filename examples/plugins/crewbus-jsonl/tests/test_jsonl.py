@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import crewbus
-from crewbus.abc import StoredEvent
+from crewbus.stores import StoredEvent
 from crewbus.testing import StoreContract
 from crewbus_jsonl import JsonlStore
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from crewbus.abc import StoredEvent
+from crewbus.stores import StoredEvent
 from crewbus_sqlite import SQLiteStore
 
 LOGS = {

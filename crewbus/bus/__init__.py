@@ -1,0 +1,1 @@
+"""The bus: the facade and what it is composed of."""

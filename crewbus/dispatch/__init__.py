@@ -1,0 +1,1 @@
+"""Dispatch: an event is stamped, recorded, streamed and delivered."""

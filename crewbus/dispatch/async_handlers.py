@@ -1,0 +1,282 @@
+"""Async handlers: on the emitter's loop, or on a background one; and waiting for what is owed to handlers."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final
+
+from crewbus._util.deadlines import deadline, left
+from crewbus._util.loops import call_on, running_loop
+from crewbus._util.warn import external_stacklevel
+from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
+from crewbus.scopes.current import handling
+
+if TYPE_CHECKING:
+    import asyncio
+
+Handler = Callable[[Any], Coroutine[Any, Any, object]]
+Report = Callable[[Any, BaseException, Any], object]
+
+_POLL: Final = 0.25  # seconds between two looks at whether a loop that owes something still runs
+
+
+class PendingDelivery:
+    """One delivery that is still to be made, or under way."""
+
+    __slots__ = ("done", "flushing", "loop", "name", "outer", "worker")
+
+    def __init__(
+        self, name: str, loop: asyncio.AbstractEventLoop | None, outer: PendingDelivery | None, worker: object = None
+    ) -> None:
+        self.name = name
+        self.worker = worker
+        """What makes it, one after the other, if it is not a task of its own."""
+        self.loop = loop
+        """Where it is made; None: in a thread."""
+        self.outer = outer
+        self.done = False
+        self.flushing = False
+
+
+def inside_async_handler() -> bool:
+    """Whether the caller's context is that of an async or background handler."""
+    return any(not call.done for call in _chain(handling.get()))
+
+
+class Tasks:
+    """The calls of async handlers that a bus owes, and the loop for those emitted where none runs."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: after a fork, where no thread and no loop survived."""
+        self._changed = threading.Condition(threading.RLock())
+        self._listeners: set[Callable[[], object]] = set()
+        self._owed: dict[PendingDelivery, None] = {}
+        self._references: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def owe_one(
+        self, name: str, loop: asyncio.AbstractEventLoop | None = None, worker: object = None
+    ) -> PendingDelivery:
+        """Owe a delivery to the handler ``name``: a flush waits until it is settled."""
+        owed = PendingDelivery(name, loop, handling.get(), worker)
+        with self._changed:
+            self._owed[owed] = None
+        return owed
+
+    def settle(self, owed: PendingDelivery) -> None:
+        """The delivery was made."""
+        with self._changed:
+            owed.done = True
+            owed.outer = None  # or a chain of handlers would keep its whole history
+            self._owed.pop(owed, None)
+            self._notify()
+
+    def schedule(self, handler: Handler, name: str, culprit: Any, envelope: Any) -> None:
+        """Call ``handler(envelope)`` on the loop running here, else on the background loop, in this context.
+
+        What it raises is reported as ``culprit``'s.
+        """
+        loop = running_loop()
+        here = loop is not None
+        if loop is None:
+            loop = self._background()
+        owed = self.owe_one(name, loop)
+        context = copy_context()
+
+        def begin() -> None:
+            task = loop.create_task(
+                self._call(handler, culprit, envelope, owed), name=f"crewbus:{name}", context=context
+            )
+            self._references.add(task)
+            task.add_done_callback(lambda task: self._settle(owed, task, culprit, envelope))
+
+        try:
+            if here:
+                begin()
+            else:
+                loop.call_soon_threadsafe(begin)
+        except BaseException:
+            with self._changed:
+                self._owed.pop(owed, None)
+            raise
+
+    async def _call(self, handler: Handler, culprit: Any, envelope: Any, owed: PendingDelivery) -> None:
+        import asyncio  # loaded: this is one of its tasks
+
+        handling.set(owed)
+        try:
+            await handler(envelope)
+        except Exception as error:
+            self._report(culprit, error, envelope)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._report(culprit, error, envelope)
+            if owed.loop is not self._loop:
+                raise
+            # On the background loop nobody waits whom it could reach, and it must go on for the others.
+
+    def _settle(self, owed: PendingDelivery, task: asyncio.Task[None], culprit: Any, envelope: Any) -> None:
+        self._references.discard(task)
+        if task.cancelled():
+            import asyncio  # loaded: this is one of its tasks
+
+            self._report(culprit, asyncio.CancelledError("cancelled before it had handled the event"), envelope)
+        else:
+            task.exception()  # retrieved, so that asyncio does not report it once more
+        self.settle(owed)
+
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def _background(self) -> asyncio.AbstractEventLoop:
+        with self._changed:
+            if self._loop is None:
+                import asyncio  # loaded at first use: a bus without async handlers never needs it
+
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name="crewbus-background", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    def owe(self) -> bool:
+        """Whether a call has not returned yet."""
+        return bool(self._owed)
+
+    def refuse_to_block(self, action: str) -> None:
+        """Raise `FlushError` where ``action`` would wait for itself: on a loop that owes a call."""
+        here = running_loop()
+        owed = [call for call in self._snapshot() if call.loop is here]
+        if here is not None and owed:
+            raise FlushError(
+                f"{action}() would block the loop that has to run {_names(owed)}: use 'await bus.a{action}()' there"
+            )
+
+    def wait(self, timeout: float | None) -> None:
+        """Block until the calls owed now have returned.
+
+        Raises `FlushError` for a loop that has stopped, and `FlushTimeoutError`.
+        """
+        owed = self._snapshot()
+        until = deadline(timeout)
+        with self._changed:
+            while owed := [call for call in owed if not call.done]:
+                self._refuse_dead_loops(owed)
+                self._changed.wait(_patience(until, owed))
+
+    async def await_all(self, timeout: float | None) -> None:
+        """As `wait`, without blocking the loop; inside an async handler it waits for all the others.
+
+        Two handlers that wait for each other don't: a call that itself waits here is not waited for.
+        """
+        import asyncio
+
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def listener() -> None:
+            call_on(loop, changed.set)
+
+        inside = list(_chain(handling.get()))
+        # What a worker has queued behind the delivery that is waiting here comes after it.
+        behind = {call.worker for call in inside if call.worker is not None}
+        owed = [call for call in self._snapshot() if call not in inside and call.worker not in behind]
+        until = deadline(timeout)
+        self._mark(inside, True)
+        try:
+            with self._changed:
+                self._listeners.add(listener)
+            while owed := [call for call in owed if not (call.done or (inside and call.flushing))]:
+                self._refuse_dead_loops(owed)
+                patience = _patience(until, owed)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), patience)
+                changed.clear()
+        finally:
+            with self._changed:
+                self._listeners.discard(listener)
+            self._mark(inside, False)
+
+    def _mark(self, calls: list[PendingDelivery], flushing: bool) -> None:
+        with self._changed:
+            for call in calls:
+                call.flushing = flushing
+            self._notify()
+
+    def _snapshot(self) -> list[PendingDelivery]:
+        with self._changed:
+            return list(self._owed)
+
+    def _refuse_dead_loops(self, owed: list[PendingDelivery]) -> None:
+        dead = [
+            call
+            for call in owed
+            if call.loop is not None and not call.loop.is_running() and call.loop is not self._loop
+        ]
+        if dead:
+            with self._changed:
+                for call in dead:
+                    self._owed.pop(call, None)
+            raise FlushError(f"the event loop that had to run {_names(dead)} has stopped: they are lost")
+
+    def stop(self, timeout: float) -> None:
+        """End the background loop and its thread, cancelling what still runs on it."""
+        with self._changed:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        import asyncio
+
+        def finish() -> None:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            asyncio.ensure_future(asyncio.wait(tasks) if tasks else asyncio.sleep(0), loop=loop).add_done_callback(
+                lambda _: loop.stop()
+            )
+
+        loop.call_soon_threadsafe(finish)
+        if thread is not threading.current_thread():
+            thread.join(timeout)
+            if thread.is_alive():
+                warnings.warn(
+                    f"async handlers still run after {timeout} s", GraceWarning, stacklevel=external_stacklevel()
+                )
+
+
+def _chain(call: PendingDelivery | None) -> Iterator[PendingDelivery]:
+    while call is not None:
+        yield call
+        call = call.outer
+
+
+def _patience(until: float | None, owed: list[PendingDelivery]) -> float:
+    """How long to wait before the next look; raises `FlushTimeoutError` once ``until`` (monotonic) is past."""
+    rest = left(until)
+    if rest == 0:
+        raise FlushTimeoutError(f"the time is up, and these handlers still run: {_names(owed)}")
+    return _POLL if rest is None else min(_POLL, rest)
+
+
+def _names(owed: list[PendingDelivery]) -> str:
+    return ", ".join(sorted({call.name for call in owed}))

@@ -1,0 +1,196 @@
+"""Background handlers: each has a bounded queue and a thread of its own, which tells it what happened in order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from crewbus._util.callables import is_async, name_of
+from crewbus._util.loops import call_on, running_loop, settle
+from crewbus.dispatch.async_handlers import PendingDelivery, Report, Tasks, inside_async_handler
+from crewbus.events import Envelope
+from crewbus.exceptions import SlowConsumer
+from crewbus.scopes.current import handling
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from crewbus.scopes.run import Run
+
+BOUND: Final = 1024
+"""How many events may wait for a background handler."""
+
+_IDLE: Final = 5.0  # seconds after which a thread with nothing to do ends; the next event starts another
+_POLL: Final = 0.5  # seconds between two looks at whether a full queue still has somebody who empties it
+
+
+class _Here(threading.local):
+    serving = False
+
+
+_here: Final = _Here()
+
+
+class Worker:
+    """Tells one handler of events, in the order in which they were pushed, each in its emitter's context.
+
+    When the queue is full the emitter waits, outside every lock. Event loops and the threads of workers never wait,
+    since two that fed each other would wait for ever: at twice the bound what they emit is left out, and reported.
+    """
+
+    def __init__(self, handler: Callable[[Envelope], Any], tasks: Tasks, report: Report) -> None:
+        self.handler = handler
+        self.name = name_of(handler)
+        self._is_async = is_async(handler)
+        self._tasks = tasks
+        self._report = report
+        self._bound = BOUND
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, with an empty queue: after a fork, where no thread survived."""
+        # Re-entrant, since a finaliser may emit while this thread is inside.
+        self._changed = threading.Condition(threading.RLock())
+        self._queue: deque[tuple[Envelope, Context, PendingDelivery]] = deque()
+        self._thread: threading.Thread | None = None
+        self._waiting: list[Callable[[], object]] = []
+        self._left_out = 0
+        self._patience = _IDLE
+        self._stopped = False
+
+    # The emitter's side
+
+    def push(self, _: object, run: Run | None, envelope: Envelope) -> None:
+        """Take the next event; called under the lock in which it was numbered, does not block."""
+        with self._changed:
+            if self._stopped:
+                return
+            if len(self._queue) >= 2 * self._bound:
+                self._left_out += 1
+                return
+            if self._thread is None:
+                self._begin()
+            owed = self._tasks.owe_one(self.name, worker=self)
+            self._queue.append((envelope, copy_context(), owed))
+            full = len(self._queue) >= self._bound
+            self._changed.notify_all()
+        if full and run is not None:
+            run.base.defer(self.wait_for_room)
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._serve, name=f"crewbus-handler:{self.name}", daemon=True)
+        # In a context of its own: some builds' threads inherit the caller's, which would outlive the emitter's run.
+        Context().run(thread.start)
+        self._thread = thread
+
+    def wait_for_room(self) -> None:
+        """Block the emitter while the queue is full; never an event loop, nor the thread of a worker."""
+        if running_loop() is not None or _is_handling():
+            return
+        with self._changed:
+            while self._is_full():
+                self._changed.wait(_POLL)
+
+    async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """As `wait_for_room`, without blocking the loop."""
+        while not _is_handling():
+            with self._changed:
+                if not self._is_full():
+                    return
+                future = loop.create_future()
+                self._waiting.append(partial(call_on, loop, partial(settle, future)))
+            await future
+
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self._bound and not self._stopped
+
+    # The handler's side
+
+    def _serve(self) -> None:
+        _here.serving = True
+        runner = None
+        if self._is_async:
+            import asyncio  # loaded at first use
+
+            runner = asyncio.Runner()
+        try:
+            while (taken := self._take()) is not None:
+                self._tell(runner, *taken)
+                del taken  # or the last event would be kept until the next
+        finally:
+            if runner is not None:
+                runner.close()
+
+    def _take(self) -> tuple[Envelope, Context, PendingDelivery] | None:
+        with self._changed:
+            if not self._queue:
+                self._changed.wait_for(lambda: bool(self._queue) or self._stopped or not self._patience, self._patience)
+            if self._stopped or not self._queue:
+                self._thread = None
+                return None
+            taken = self._queue.popleft()
+            self._changed.notify_all()
+            waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+        self._confess(taken[0])
+        return taken
+
+    def _confess(self, envelope: Envelope) -> None:
+        """Tell of the events that were left out since the last look."""
+        with self._changed:
+            count, self._left_out = self._left_out, 0
+        if count:
+            error = SlowConsumer(
+                f"{count} events were left out: {2 * self._bound} were waiting for it, and nobody could wait for it"
+            )
+            self._report(self.handler, error, envelope)
+
+    def _tell(self, runner: asyncio.Runner | None, envelope: Envelope, context: Context, owed: PendingDelivery) -> None:
+        context.run(handling.set, owed)
+        try:
+            if runner is not None:
+                runner.run(self.handler(envelope), context=context)
+            else:
+                context.run(self.handler, envelope)
+        except BaseException as error:  # nobody waits whom it could reach
+            context.run(self._report, self.handler, error, envelope)
+        finally:
+            self._tasks.settle(owed)
+
+    def is_busy(self) -> bool:
+        """Whether it has something to tell, or a thread."""
+        with self._changed:
+            return self._thread is not None
+
+    def resume(self) -> None:
+        """Expect more again, after `finish`."""
+        with self._changed:
+            self._patience = _IDLE
+
+    def finish(self) -> None:
+        """Expect nothing more: once all is told, the thread ends."""
+        with self._changed:
+            self._patience = 0
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Take nothing more, and let go of what still waits."""
+        with self._changed:
+            self._stopped = True
+            left, self._queue = self._queue, deque()
+            self._changed.notify_all()
+            waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+        for _, _, owed in left:
+            self._tasks.settle(owed)
+
+
+def _is_handling() -> bool:
+    """Whether the caller works for a handler, which may be the one that has to make room."""
+    return _here.serving or inside_async_handler()

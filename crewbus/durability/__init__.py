@@ -1,0 +1,1 @@
+"""Recording, steps, resuming and forking."""

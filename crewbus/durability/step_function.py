@@ -1,0 +1,92 @@
+"""What is known of a step before it is called: its name, its function, what tells its calls apart."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from crewbus._util.callables import is_async, is_text, name_of
+from crewbus.exceptions import StepError
+from crewbus.serialization.fingerprint import outline
+
+Key = str | Callable[..., str]
+"""A step's key: text, or a function that is called with the step's arguments and returns it."""
+
+
+class StepKey(NamedTuple):
+    """What tells a call of a step from others of its name."""
+
+    text: str
+    opaque: tuple[str, ...] = ()
+    """The arguments that could not be looked into, each with its type."""
+
+
+class Declared:
+    """A function as a step."""
+
+    def __init__(self, name: str, function: Callable[..., Any], key: Key | None = None) -> None:
+        if not is_text(name):
+            raise StepError(f"a step has a name; got {name!r}")
+        if not callable(function):
+            raise StepError(f"step {name!r} calls a function; {function!r} can't be called")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise StepError(
+                f"step {name!r}: {name_of(function)} is a generator function, of which there is no result to record: "
+                "call bus.chunk(text) where it yields, and return"
+            )
+        if not (key is None or is_text(key) or callable(key)):
+            raise StepError(f"step {name!r}: a key is a text, or a function of the arguments; got {key!r}")
+        self.name = name
+        self.function = function
+        self.is_async = is_async(function)
+        self._key = key
+
+    @cached_property
+    def annotation(self) -> Any:
+        """What the function is annotated to return; Any where that is unknown."""
+        try:
+            return typing.get_type_hints(self.function).get("return", Any)
+        except Exception:  # of names that are not there at run time, say, or an object without annotations
+            return Any
+
+    @cached_property
+    def _signature(self) -> inspect.Signature | None:
+        try:
+            return inspect.signature(self.function)
+        except (TypeError, ValueError):  # some built-ins have none
+            return None
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> StepKey:
+        """What tells this call from others: the key as given, or else a digest of the arguments."""
+        if isinstance(self._key, str):
+            return StepKey(self._key)
+        if self._key is not None:
+            text = self._key(*args, **kwargs)
+            if not is_text(text):
+                raise StepError(f"step {self.name!r}: its key= returned {text!r}; a key is a text that is not empty")
+            return StepKey(text)
+        named = self._named(args, kwargs)
+        if not named:
+            return StepKey("")
+        plain, opaque = {}, []
+        for name, value in named.items():
+            try:
+                plain[name] = outline(value)
+            except Exception:  # what is handed in may not like to be looked into
+                plain[name] = kind = type(value).__qualname__
+                opaque.append(f"{name!r} ({kind})")
+        digest = hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=6)
+        return StepKey(digest.hexdigest(), tuple(opaque))
+
+    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            if self._signature is not None:
+                return self._signature.bind(*args, **kwargs).arguments
+        except TypeError:  # the call itself will say what is wrong
+            pass
+        return {**{str(i): arg for i, arg in enumerate(args)}, **kwargs}

@@ -1,0 +1,406 @@
+"""Events: what happened. Envelopes: an event as emitted. The registry of event types. The bus's own events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar, dataclass_transform, overload
+
+import attrs
+
+from crewbus.events.registry import EventType, Registry, Unstructure, Upgrades
+from crewbus.exceptions import EventTypeError
+
+__all__ = [
+    "AttemptStarted",
+    "CallCancelled",
+    "CallEnded",
+    "CallFailed",
+    "CallFinished",
+    "CallStarted",
+    "CheckpointSaved",
+    "Chunk",
+    "Dropped",
+    "EntitySaved",
+    "Envelope",
+    "EventType",
+    "Retracted",
+    "RunCancelled",
+    "RunEnded",
+    "RunFailed",
+    "RunFinished",
+    "RunForked",
+    "RunInterrupted",
+    "RunResumed",
+    "RunStarted",
+    "StepEnded",
+    "StepFailed",
+    "StepFinished",
+    "StepStarted",
+    "Truncated",
+    "UnknownEvent",
+    "event",
+    "event_type_of",
+    "event_types",
+    "find_event_type",
+    "register_event",
+]
+
+C = TypeVar("C", bound=type)
+
+
+@attrs.define(eq=False, weakref_slot=False)
+class Envelope:
+    """An event as emitted: the event, and where and when it happened."""
+
+    event: Any
+    """The emitted object, an instance of a registered event type."""
+    run_id: str | None
+    """The run it was emitted in; None outside any run."""
+    seq: int
+    """Its number: gapless within a root run and the runs nested in it, from 0; outside runs, per process.
+    -1 where a resumed run emits again what its record holds."""
+    parent: str | None
+    """`id` of the envelope that opened what it belongs to: the start of its run, call or attempt; for a start, that of
+    what is around it."""
+    at: float
+    """When it was emitted, in seconds since the epoch (UTC)."""
+    source: Any = None
+    """Who emitted it, as given; a string naming it, once read back from a record."""
+    attempt: int = 1
+    """Which attempt of a retried piece of work it belongs to, from 1."""
+    replayed: bool = False
+    """Whether it is told again from a record rather than happening now."""
+
+    @property
+    def id(self) -> str:
+        """The envelope's id, unique in its record."""
+        return f"{self.run_id or 'unscoped'}:{self.seq}"
+
+
+_events: Final = Registry("an event type", "decorate it with @crewbus.event, or call crewbus.register_event({name})")
+
+
+def register_event(
+    cls: C,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    structure: Callable[..., Any] | None = None,
+    unstructure: Unstructure | None = None,
+    subclasses: bool = False,
+    upgrades: Upgrades | None = None,
+) -> C:
+    """Register ``cls`` as an event type, at any time, and return it.
+
+    For classes that are not declared with `event`: pydantic models, dataclasses, plain classes.
+    ``name`` (default ``module.qualname``) and ``version`` identify the type in a record;
+    ``unstructure(instance)`` gives what JSON can hold, ``structure(that)`` gives an instance back; whether it is
+    the same is then their affair. Both may be left out for attrs classes and dataclasses. With ``subclasses`` all
+    subclasses are event types too, also those defined later, each under its own module and name; ``structure(that,
+    cls)`` is then told which one. ``upgrades`` says how older records are read: by version, what makes of that
+    version's JSON the next one's. A class defined again under its own module and name (a reloaded module, a
+    factory) takes the name over.
+
+    Raises `EventTypeError` when ``cls`` is not a class, or the name belongs to another class.
+    """
+    _events.register(cls, name, version, structure, unstructure, subclasses, upgrades)
+    return cls
+
+
+def forget_event(cls: type) -> None:
+    """Undo `register_event`: of a plugin that was refused."""
+    _events.discard(cls)
+
+
+@overload
+@dataclass_transform(field_specifiers=(attrs.field,))
+def event(cls: C, /) -> C: ...
+@overload
+@dataclass_transform(field_specifiers=(attrs.field,))
+def event(
+    *, name: str | None = None, version: int = 1, frozen: bool = False, upgrades: Upgrades | None = None
+) -> Callable[[C], C]: ...
+@dataclass_transform(field_specifiers=(attrs.field,))
+def event(
+    cls: C | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    frozen: bool = False,
+    upgrades: Upgrades | None = None,
+) -> C | Callable[[C], C]:
+    """Make a class an event: an attrs class, registered for decoding.
+
+    ``name``, ``version`` and ``upgrades`` are as for `register_event`; ``frozen=True`` makes instances immutable,
+    at the price of a slower constructor. A class that attrs has already defined is registered as it is.
+
+    >>> @event(name="acme.Greeted")
+    ... class Greeted:
+    ...     whom: str
+    >>> Greeted("world")
+    Greeted(whom='world')
+    """
+
+    def declare(plain: C) -> C:
+        if not isinstance(plain, type):
+            raise EventTypeError(f"@event goes on a class; got {plain!r}")
+        ready = "__attrs_attrs__" in plain.__dict__
+        defined = plain if ready else attrs.define(plain, frozen=frozen)
+        return register_event(defined, name=name, version=version, upgrades=upgrades)
+
+    return declare if cls is None else declare(cls)
+
+
+def event_type_of(cls: type) -> EventType:
+    """The registration of ``cls``; raises `UnregisteredEventError` where there is none."""
+    return _events.of(cls)
+
+
+def event_type_or_none(cls: type) -> EventType | None:
+    """The registration of ``cls``, or None."""
+    return _events.find_class(cls)
+
+
+def find_event_type(name: str) -> EventType | None:
+    """The event type registered under ``name``, or None. Nothing is ever imported to find it."""
+    return _events.find(name)
+
+
+def event_types() -> Iterator[EventType]:
+    """All registered event types, in order of registration."""
+    yield from _events
+
+
+@event(name="crewbus.RunStarted")
+class RunStarted:
+    """A run began. ``parent_run`` is the id of the run around it, or None."""
+
+    name: str | None = None
+    tags: Mapping[str, str] = attrs.field(factory=dict)
+    parent_run: str | None = None
+
+
+class RunEnded:
+    """What the terminal events of a run have in common: subscribe to it for all of them."""
+
+    __slots__ = ()
+
+
+@event(name="crewbus.RunFinished")
+class RunFinished(RunEnded):
+    """A run ended as it should."""
+
+
+@event(name="crewbus.RunFailed")
+class RunFailed(RunEnded):
+    """A run ended with an exception: its type's qualified name and its text."""
+
+    error: str
+    message: str
+
+
+@event(name="crewbus.RunCancelled")
+class RunCancelled(RunEnded):
+    """A run was cancelled, or its task was, or Ctrl-C hit it."""
+
+    reason: str = ""
+
+
+@event(name="crewbus.CallStarted")
+class CallStarted:
+    """A call of a model or tool began. The `id` of its envelope is the ``parent`` of what is emitted in the call."""
+
+    name: str
+
+
+class CallEnded:
+    """What the terminal events of a call have in common: subscribe to it for all of them."""
+
+    __slots__ = ()
+
+
+@event(name="crewbus.CallFinished")
+class CallFinished(CallEnded):
+    """A call ended as it should. What it gave, and what it took, as far as whoever made it said so."""
+
+    output: Any = None
+    """Text, or whatever JSON can hold."""
+    usage: Mapping[str, int] | None = None
+    """Counts by name, such as ``output_tokens``."""
+    cost: float | None = None
+    """In US dollars."""
+
+
+@event(name="crewbus.CallFailed")
+class CallFailed(CallEnded):
+    """A call ended with an exception: its type's qualified name (empty where nobody knows it) and its text."""
+
+    error: str
+    message: str
+
+
+@event(name="crewbus.CallCancelled")
+class CallCancelled(CallEnded):
+    """A call was given up: its run or task was cancelled, or Ctrl-C hit it."""
+
+    reason: str = ""
+
+
+@event(name="crewbus.AttemptStarted")
+class AttemptStarted:
+    """A retried piece of work began anew; ``number`` counts from 1."""
+
+    number: int
+
+
+@event(name="crewbus.Chunk")
+class Chunk:
+    """A streamed piece. ``kind``: "text", "reasoning", or "tool_call" (``text`` is then a piece of its arguments)."""
+
+    text: str
+    kind: str = "text"
+
+
+@event(name="crewbus.Retracted")
+class Retracted:
+    """Takes back chunks that were streamed before it: those numbered ``since`` and later.
+
+    ``parents`` narrows it to the chunks whose envelope has one of these for its `Envelope.parent`: what a failed
+    attempt streamed, and what the calls and runs in it did. Empty, it takes back all that a stream has shown since.
+    """
+
+    since: int
+    reason: str = ""
+    parents: tuple[str, ...] = ()
+
+    def covers(self, seq: int, parent: str | None) -> bool:
+        """Whether this takes back a chunk that was seen before it, by the ``seq`` and ``parent`` of its envelope."""
+        return seq >= self.since and (not self.parents or parent in self.parents)
+
+
+@event(name="crewbus.Dropped")
+class Dropped:
+    """A stream's own frame: so many frames were left out here, because its consumer was too slow."""
+
+    count: int
+
+
+@event(name="crewbus.RunInterrupted")
+class RunInterrupted(RunEnded):
+    """A stream's own last frame: whoever carried out the run is gone, and nobody goes on with it. Never recorded."""
+
+    holder: str = ""
+    """Who held it last, in words."""
+
+
+@event(name="crewbus.RunResumed")
+class RunResumed:
+    """A recorded run goes on. What its record holds after number ``at`` and before this is void from now on.
+
+    That is nothing, unless the run was resumed from a checkpoint.
+    """
+
+    at: int
+    epoch: int
+    """How often the run was begun or resumed, from 1."""
+    checkpoint: str | None = None
+
+
+@event(name="crewbus.RunForked")
+class RunForked:
+    """The first event of a fork that is its own: which run it was forked of, and the last number that both share."""
+
+    of: str
+    at: int
+    edits: tuple[str, ...] = ()
+    """The names of the steps whose results were replaced."""
+
+
+@event(name="crewbus.StepStarted")
+class StepStarted:
+    """A step began. The `id` of its envelope is the ``parent`` of what is emitted in it."""
+
+    name: str
+    key: str = ""
+    """What tells it from others of its name: as given, or a digest of its arguments."""
+    ordinal: int = 0
+    """Which it is among those of the same name and key in the same place, from 0."""
+    inline: bool = True
+    """Whether it was called in the thread or task that its scope was entered in."""
+    identity: str = ""
+    """Path, name, key and ordinal in one: by this a resumed run finds it."""
+
+
+class StepEnded:
+    """What the terminal events of a step have in common: subscribe to it for both."""
+
+    __slots__ = ()
+
+
+@event(name="crewbus.StepFinished")
+class StepFinished(StepEnded):
+    """A step returned. In a recorded run it says what: a resumed run is given that and does not call it again."""
+
+    name: str
+    result: Any = None
+    """What JSON holds of it; None in a run that is not recorded."""
+    type: str | None = None
+    """The name of its registered type, where it has one."""
+    version: int = 0
+
+
+@event(name="crewbus.StepFailed")
+class StepFailed(StepEnded):
+    """A step ended with an exception: its type's qualified name and its text. Called again, it is tried again."""
+
+    name: str
+    error: str
+    message: str
+
+
+@event(name="crewbus.CheckpointSaved")
+class CheckpointSaved:
+    """A position to resume or fork from: this event's number."""
+
+    name: str
+    entities: Mapping[str, int] = attrs.field(factory=dict)
+    """By the name of each tracked entity: the number of the `EntitySaved` that holds its state."""
+    automatic: bool = False
+    """Whether it was saved because of the event before it: see ``checkpoint_on`` of `Bus.enable_recording`."""
+
+
+@event(name="crewbus.EntitySaved")
+class EntitySaved:
+    """The state of a tracked entity, at the first checkpoint that found it so."""
+
+    name: str
+    type: str
+    """The name of its registered type."""
+    version: int
+    data: Any
+    """What JSON holds of it."""
+
+
+@event(name="crewbus.Truncated")
+class Truncated:
+    """Recorded in the place of an event that was larger than the bound: what it was, and how its JSON began."""
+
+    name: str
+    version: int
+    size: int
+    """How many bytes its JSON had."""
+    data: str
+
+
+@event(name="crewbus.UnknownEvent")
+class UnknownEvent:
+    """Read from a record: an event whose type is not registered here. ``data`` is its JSON, untouched."""
+
+    name: str
+    version: int
+    data: str
+
+
+FRAMES: Final = (Chunk, Retracted, RunEnded)
+"""The event types that go to streams; subclasses too."""

@@ -1,0 +1,175 @@
+"""A plugin looked at before it is registered: what pluggy would pass over in silence, or say unclearly, is told."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
+
+import attrs
+import pluggy
+
+from crewbus import hookspecs
+from crewbus._util.warn import external_stacklevel
+from crewbus.exceptions import PluginError, PluginWarning, text_of
+from crewbus.plugins.markers import PROJECT
+
+_MARK: Final = f"{PROJECT}_impl"
+_YIELDING: Final = frozenset({"crewbus_event_types"})
+"""The hooks of ours that may be implemented by a generator that is no wrapper."""
+_AROUND: Final = (functools.partial, functools.partialmethod, functools.cached_property)
+"""What may hold a marked function and is none."""
+_ABSENT: Final = object()
+
+
+def check_identity(plugin: Any, title: str) -> None:
+    """Raise `PluginError` if ``plugin`` can't be told from others."""
+    if plugin is None or isinstance(plugin, str) or inspect.isroutine(plugin):
+        raise PluginError(
+            f"plugin {title}: {_kind(plugin)} is no plugin: give the object, module or class that holds the hookimpls"
+        )
+    why = "it equals what it is not"
+    try:
+        hash(plugin)
+        good = not (plugin == _ABSENT)  # noqa: SIM201 - it is the comparison that pluggy makes
+    except Exception as error:
+        good, why = False, text_of(error)
+    if not good:
+        raise PluginError(
+            f"plugin {title} is told from others by what it is, so it must be hashable ({why}): "
+            "compare it by identity, with eq=False for attrs and dataclasses"
+        )
+
+
+def check_hookimpls(pm: pluggy.PluginManager, plugin: Any, title: str) -> None:
+    """Raise `PluginError` if an implementation is not what its hookspec says; warn of one that would not be called."""
+    known = {name: caller for name, caller in vars(pm.hook).items() if caller.has_spec()}
+    there: dict[str, Any] = {}
+    for holder in (*reversed(type(plugin).__mro__), plugin):
+        there.update(_own(holder))
+    for attribute in dir(plugin):
+        options = pm.parse_hookimpl_opts(plugin, attribute)
+        if options is None:
+            _look_for_the_lost(plugin, title, attribute, there.get(attribute, _ABSENT), attribute in known)
+            continue
+        hook = options.get("specname") or attribute
+        wraps = bool(options.get("wrapper") or options.get("hookwrapper"))
+        impl = _Impl(title, attribute, getattr(plugin, attribute), wraps)
+        impl.check_kind()
+        if hook in known:
+            impl.check_against(known[hook])
+        elif not options.get("optionalhook"):
+            raise PluginError(f"plugin {title} implements {hook}, and there is no such hook{hint(hook, known)}")
+
+
+@attrs.frozen
+class _Impl:
+    """One implementation of a hook."""
+
+    title: str
+    """The plugin's name, and where it comes from."""
+    attribute: str
+    function: Callable[..., Any]
+    wraps: bool
+
+    def check_kind(self) -> None:
+        if inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function):
+            raise PluginError(
+                f"plugin {self.title}: {self.attribute} is 'async def', but hooks are called from "
+                "synchronous code: make it a plain function, or subscribe an async handler with bus.on()"
+            )
+
+    def check_against(self, caller: pluggy.HookCaller) -> None:
+        spec = caller.spec
+        assert spec is not None
+        self._check_arguments(caller.name, [*spec.argnames, *spec.kwargnames])
+        ours = spec.namespace is hookspecs and caller.name not in _YIELDING
+        if ours and not self.wraps and inspect.isgeneratorfunction(self.function):
+            raise PluginError(
+                f"plugin {self.title}: {caller.name} yields, so calling it would run nothing of it: "
+                "mark a wrapper with @crewbus.hookimpl(wrapper=True)"
+            )
+
+    def _check_arguments(self, hook: str, takes: list[str]) -> None:
+        parameters = list(inspect.signature(self.function).parameters.values())
+        may = f"it may ask for {', '.join(takes)}" if takes else "it has no arguments"
+        asked = [
+            parameter.name
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            and parameter.default is parameter.empty
+        ]
+        unknown = [argument for argument in asked if argument not in takes]
+        if unknown:
+            near = hint(unknown[0], takes)
+            raise PluginError(f"plugin {self.title}: {hook} asks for {', '.join(unknown)}; {may}{near}")
+        never = [
+            str(parameter)
+            for parameter in parameters
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            or (parameter.kind is parameter.KEYWORD_ONLY and parameter.name in takes)
+            or (parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty)
+        ]
+        if never:
+            raise PluginError(
+                f"plugin {self.title}: {hook} would never get {', '.join(never)}, since hooks pass what is asked for "
+                f"by a plain name; {may}"
+            )
+        if isinstance(self.function, types.MethodType) and inspect.isfunction(self.function.__func__):
+            self._check_self(self.function.__func__, hook, takes)
+
+    def _check_self(self, function: types.FunctionType, hook: str, takes: list[str]) -> None:
+        first = function.__code__.co_varnames[:1]
+        if first and first[0] in takes:
+            raise PluginError(
+                f"plugin {self.title}: {hook} is a method, whose {first[0]!r} would be the plugin: add self"
+            )
+
+
+def _look_for_the_lost(plugin: Any, title: str, attribute: str, found: Any, is_hook: bool) -> None:
+    """Tell of what was meant as an implementation, and that pluggy doesn't see."""
+    if _is_marked(found) or (is_hook and _is_marked(_inside(found))):
+        raise PluginError(
+            f"plugin {title}: {attribute} is marked with @crewbus.hookimpl, but is {_kind(found)}, "
+            "which is not called: make it a function or method, with a name of its own"
+        )
+    if is_hook and inspect.isroutine(found):
+        _warn(f"plugin {title}: {attribute} is not marked with @crewbus.hookimpl, so it is not called")
+    elif is_hook and found is _ABSENT and inspect.ismodule(plugin):
+        _warn(f"plugin {title}: {attribute} comes from the module's __getattr__, so it is not called: import it there")
+
+
+def _own(holder: Any) -> Mapping[str, Any]:
+    """What ``holder`` has itself, without asking it; no more is needed, and `inspect.getattr_static` takes long."""
+    try:
+        return cast("Mapping[str, Any]", object.__getattribute__(holder, "__dict__"))
+    except AttributeError:
+        return {}
+
+
+def _is_marked(found: Any) -> bool:
+    owner = found.fget if isinstance(found, property) else found
+    return isinstance(_own(owner).get(_MARK), dict)
+
+
+def _inside(found: Any) -> Any:
+    return found.func if isinstance(found, _AROUND) else None
+
+
+def _kind(found: Any) -> str:
+    return "None" if found is None else f"a {type(found).__qualname__}"
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, PluginWarning, stacklevel=external_stacklevel())
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What ``name`` was meant to be, where it is near to something that is known; to be put after a message."""
+    import difflib  # wanted for errors only
+
+    near = difflib.get_close_matches(name, [one for one in known if one != name], 1)
+    return f": did you mean {near[0]}?" if near else ""

@@ -1,0 +1,1 @@
+"""Records: what runs emitted, read back from a store."""

@@ -1,0 +1,173 @@
+"""Exports: the record of a run as JSON Lines, to be kept, compared, sent, or replayed in a test."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import attrs
+
+from crewbus.exceptions import CorruptRecordError, RunNotFoundError, StoreVersionError
+from crewbus.records.lineage import Lineage
+from crewbus.stores import Store, StoredEvent
+
+__all__ = ["Branch", "Export", "read_export", "write_export"]
+
+FORMAT: Final = 1
+"""The version that the first line bears."""
+
+
+class Branch:
+    """The events of one run and of the runs nested in it, among those of its root's log.
+
+    Of a root run that is all of them; what a fork shares with the run that it was forked of is told as its own.
+    Raises `RunNotFoundError`.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        root = store.root_of(run_id)
+        if root is None:
+            raise RunNotFoundError(f"run {run_id} is not recorded in this store")
+        self.run_id = run_id
+        self.root_id = root
+        self._store = store
+        self._lineage = Lineage(store, root)
+        self._inside = {run_id}
+        self._last = -1
+
+    def read(self) -> Iterator[StoredEvent]:
+        """Those that it has not read yet, in order."""
+        for stored in self._store.read(self.root_id, self._last):
+            self._last = stored.seq
+            own = self._adopt(stored) if self._lineage else stored
+            if self._has(own):
+                yield own
+
+    def _has(self, stored: StoredEvent) -> bool:
+        if self.run_id == self.root_id or stored.run_id in self._inside:
+            return True
+        nested = stored.name == "crewbus.RunStarted" and (stored.parent or "").rpartition(":")[0] in self._inside
+        if nested:
+            self._inside.add(stored.run_id)
+        return nested
+
+    def _adopt(self, stored: StoredEvent) -> StoredEvent:
+        data, lineage, seq = stored.data, self._lineage, stored.seq
+        if stored.name in ("crewbus.RunStarted", "crewbus.Retracted"):
+            event = _event_of(stored)
+            if isinstance(event, dict):
+                if isinstance(event.get("parent_run"), str):
+                    event["parent_run"] = lineage.run_id(event["parent_run"], seq)
+                if isinstance(event.get("parents"), list):
+                    event["parents"] = [lineage.envelope_id(str(parent), seq) for parent in event["parents"]]
+                data = _dump(event).encode()
+        return lineage.own(stored)._replace(data=data)
+
+
+@attrs.frozen
+class Export:
+    """What `read_export` found."""
+
+    run_id: str
+    info: Mapping[str, Any]
+    """What the first line says of the run besides."""
+    events: list[StoredEvent]
+    """In order; those of a nested run have the numbers that they have in its root's record."""
+
+
+# Writing
+
+
+def write_export(out: TextIO, store: Store, run_id: str, info: Mapping[str, Any]) -> int:
+    """Write what is recorded of a run, and of the runs nested in it, to ``out``; returns how many events that is.
+
+    The first line tells of the run: the format's version, its id, ``info``, and the number of lines that follow, each
+    an event. Raises `RunNotFoundError`, and `CorruptRecordError` for an event that is no JSON.
+    """
+    last, count = -1, 0
+    for stored in Branch(store, run_id).read():
+        last, count = stored.seq, count + 1
+    out.write(_dump({"crewbus": FORMAT, "run": run_id, **info, "events": count}) + "\n")
+    for stored in Branch(store, run_id).read():
+        if stored.seq > last:  # it goes on meanwhile
+            break
+        out.write(_dump(as_json(stored)) + "\n")
+    return count
+
+
+def as_json(stored: StoredEvent) -> dict[str, Any]:
+    """An event of a record as an object; raises `CorruptRecordError` where it is no JSON."""
+    fields = stored._asdict()
+    del fields["data"]
+    return {**fields, "event": _event_of(stored)}
+
+
+def _event_of(stored: StoredEvent) -> Any:
+    try:
+        return json.loads(stored.data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecordError(f"event {stored.seq} ({stored.name}) is not JSON: {error}") from None
+
+
+_dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+# Reading
+
+
+def read_export(path: str | Path) -> Export:
+    """Read what `write_export` wrote; nothing in it is executed.
+
+    Raises `CorruptRecordError`, naming file and line, for what is no export or is cut, and `StoreVersionError` for one
+    of a newer release.
+    """
+    try:
+        lines = io.BytesIO(Path(path).read_bytes())
+    except OSError as error:
+        raise RunNotFoundError(f"{path}: {error.strerror or error}") from None
+    head = _parse(next(lines, b""), f"{path}:1")
+    if type(head.get("crewbus")) is not int or type(head.get("run")) is not str:
+        raise CorruptRecordError(f"{path}:1: not the export of a run: 'crewbus export RUN' writes one")
+    if head["crewbus"] > FORMAT:
+        raise StoreVersionError(
+            f"{path} is an export of version {head['crewbus']}; this release of crewbus reads {FORMAT}: upgrade it"
+        )
+    events = [_event(_parse(line, f"{path}:{number}"), f"{path}:{number}") for number, line in enumerate(lines, 2)]
+    if len(events) != head.get("events"):
+        raise CorruptRecordError(f"{path} is cut: it says that {head.get('events')} events follow; {len(events)} do")
+    return Export(head["run"], {key: value for key, value in head.items() if key not in ("crewbus", "run")}, events)
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecordError(f"{place}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CorruptRecordError(f"{place}: a JSON object is wanted, not {type(value).__name__}")
+    return value
+
+
+_FIELDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "run_id": (str,),
+    "seq": (int,),
+    "parent": (str, type(None)),
+    "at": (float, int),
+    "source": (str, type(None)),
+    "attempt": (int,),
+    "name": (str,),
+    "version": (int,),
+}
+
+
+def _event(fields: dict[str, Any], place: str) -> StoredEvent:
+    for name, types in _FIELDS.items():
+        if type(fields.get(name, ...)) not in types:
+            raise CorruptRecordError(f"{place}: {name!r} is missing, or of another type than {types[0].__name__}")
+    if "event" not in fields:
+        raise CorruptRecordError(f"{place}: 'event' is missing")
+    data = _dump(fields["event"]).encode()
+    return StoredEvent(**{name: fields[name] for name in _FIELDS}, data=data)

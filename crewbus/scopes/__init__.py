@@ -1,0 +1,1 @@
+"""Scopes: runs, calls and attempts, and what is current."""

@@ -1,0 +1,5 @@
+"""Stores on anything that can be appended to: one line of JSON per write."""
+
+from crewbus.stores.journal.store import JournalStore
+
+__all__ = ["JournalStore"]

@@ -1,0 +1,234 @@
+"""Stores that keep a journal: each write is an entry, and whoever opens the journal makes them all again, in memory."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from crewbus.builtin.memory_store import MemoryStore
+from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
+from crewbus.stores import LogInfo, Store, StoredEvent
+from crewbus.stores.journal.entry import Entry
+from crewbus.stores.journal.writer import is_dead, new_name
+
+__all__ = ["JournalStore"]
+
+T = TypeVar("T")
+_SUM: Final = b', "sum": '
+"""What stands in an entry between what it says and the checksum of all that the journal says until there."""
+
+
+class JournalStore(Store):
+    """A store on whatever can be appended to: a file, a table, a broker's stream.
+
+    A subclass says how: with `turn`, `entries` and `add`, and `sync` where adding is not enough. What a store promises
+    besides is done here, for any number of processes that have the same journal: logs, leases, fencing, forks, and that
+    nothing is read that was not written. The whole journal is held in memory, and it never becomes shorter. What the
+    subclass raises reaches the caller as a `crewbus.RecordingError`; `repr` of it names the journal in messages.
+    """
+
+    def __init__(self) -> None:
+        self._closed = False
+        self.after_fork()
+
+    # What a subclass says
+
+    @abc.abstractmethod
+    def turn(self) -> contextlib.AbstractContextManager[object]:
+        """Have the journal to oneself: no other turn overlaps, in whatever process. All else is called inside one."""
+
+    @abc.abstractmethod
+    def entries(self, after: int) -> Iterable[tuple[int, bytes]]:
+        """The entries after a position, in order, each with its own position; the first one is after 0.
+
+        What its writer died of before it was whole is no entry, and is taken away here.
+        """
+
+    @abc.abstractmethod
+    def add(self, entry: bytes) -> int:
+        """Put an entry, a line without its end, after all others, and return its position; or raise."""
+
+    def sync(self) -> None:
+        """Return when all that was added is durable."""
+
+    # Writing
+
+    def begin(self, root_id: str) -> int:
+        return int(self._write("begin", root_id=root_id))
+
+    def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
+        self._write("append", root_id=root_id, epoch=epoch, event=event)
+
+    def finish(self, root_id: str, epoch: int) -> None:
+        self._write("finish", root_id=root_id, epoch=epoch)
+
+    def acquire(self, root_id: str) -> int:
+        with self._in_turn():
+            info = self._info(root_id)
+            if info.alive:
+                raise RunHeldError(f"run {root_id} is alive, held by {info.holder}: let it end, or revoke its lease")
+            return int(self._note("acquire", root_id=root_id))
+
+    def release(self, root_id: str, epoch: int) -> None:
+        with self._in_turn():
+            if self._takers.get((root_id, epoch)) == self._me:
+                self._note("release", root_id=root_id, epoch=epoch)
+
+    def revoke(self, root_id: str) -> None:
+        self._write("revoke", root_id=root_id)
+
+    def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
+        self._write("fork", root_id=root_id, at=at, fork_id=fork_id, events=list(events))
+
+    def drop(self, root_id: str) -> None:
+        with self._in_turn():
+            self._info(root_id)
+            self._note("drop", root_id=root_id)
+
+    # Reading
+
+    def info(self, root_id: str) -> LogInfo:
+        return self._look(lambda _: self._info(root_id))
+
+    def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
+        return self._look(lambda memory: memory.read(root_id, after))
+
+    def landmarks(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
+        return self._look(lambda memory: memory.landmarks(root_id, after))
+
+    def marks(self, root_id: str) -> Iterator[StoredEvent]:
+        return self._look(lambda memory: memory.marks(root_id))
+
+    def root_of(self, run_id: str) -> str | None:
+        return self._look(lambda memory: memory.root_of(run_id))
+
+    def roots(self) -> list[str]:
+        return self._look(MemoryStore.roots)
+
+    def forks(self, root_id: str) -> list[str]:
+        return self._look(lambda memory: memory.forks(root_id))
+
+    # Coming and going
+
+    def flush(self, timeout: float | None = None) -> None:
+        if self._wrote:
+            with self._in_turn():
+                self.sync()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            if self._wrote:
+                self._let_go()
+            self._closed = True
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._inside = False
+        """Whether the thread that has the lock has a turn, which another one within it would wait for, and spoil."""
+        self._me, self._wrote = new_name(), False
+        self._forget()
+
+    def _let_go(self) -> None:
+        with self._in_turn():
+            for info in map(self._memory.info, self._memory.roots()):
+                if info.alive and self._takers[info.root_id, info.epoch] == self._me:
+                    self._note("release", root_id=info.root_id, epoch=info.epoch)
+            self.sync()
+
+    # The journal, made again in memory
+
+    def _forget(self) -> None:
+        self._memory = MemoryStore(max_bytes=sys.maxsize)
+        self._takers: dict[tuple[str, int | None], str] = {}  # who was given an epoch of a log
+        self._position = self._sum = 0
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Have the journal to oneself, and the memory as it says."""
+        with self._lock:
+            if self._closed:
+                raise RecordingError(f"{self!r} is closed")
+            if self._inside:
+                raise RecordingError(
+                    f"{self!r} is just being used: a finaliser or signal handler can't use it meanwhile"
+                )
+            try:
+                self._inside = True
+                with self.turn():
+                    self._catch_up()
+                    yield
+            except CrewbusError:
+                raise
+            except BaseException as error:
+                self._forget()  # the memory may have stopped half-way
+                if isinstance(error, Exception):
+                    raise RecordingError(f"{self!r}: {type(error).__name__}: {text_of(error)}") from error
+                raise
+            finally:
+                self._inside = False
+
+    def _catch_up(self) -> None:
+        for position, entry in self.entries(self._position):
+            try:
+                self._sum = self._make_again(entry)
+            except (CrewbusError, ValueError) as error:
+                raise CorruptRecordError(f"{self!r}, after position {self._position}: {error}") from error
+            self._position = position
+
+    def _make_again(self, entry: bytes) -> int:
+        said, _, found = entry.rpartition(_SUM)
+        total = zlib.crc32(said, self._sum)
+        if found != b"%d}" % total:
+            raise ValueError("what stands there, or before it, is not what was written")
+        self._make(Entry.load(said + b"}"))
+        return total
+
+    def _write(self, write: str, **arguments: Any) -> Any:
+        with self._in_turn():
+            return self._note(write, **arguments)
+
+    def _note(self, write: str, **arguments: Any) -> Any:
+        """Make a write in memory, which refuses what can't be, and then add it to the journal."""
+        entry = Entry(self._me, write, arguments)
+        said = entry.dump()[:-1]
+        outcome = self._make(entry)
+        self._wrote = True
+        total = zlib.crc32(said, self._sum)
+        try:
+            self._position, self._sum = self.add(b"%b%b%d}" % (said, _SUM, total)), total
+        except BaseException:
+            self._forget()  # the memory is ahead of the journal
+            raise
+        return outcome
+
+    def _make(self, entry: Entry) -> Any:
+        root_id, epoch = entry.arguments["root_id"], entry.arguments.get("epoch")
+        taker = self._takers.get((root_id, epoch), entry.by)
+        if taker != entry.by:
+            raise RecordingError(f"run {root_id}: epoch {epoch} was given to {taker}, not to {entry.by}")
+        outcome = getattr(self._memory, entry.write)(**entry.arguments)
+        if entry.write in ("begin", "acquire"):
+            self._takers[root_id, outcome] = entry.by
+        return outcome
+
+    def _look(self, ask: Callable[[MemoryStore], T]) -> T:
+        with self._in_turn():
+            return ask(self._memory)
+
+    def _info(self, root_id: str) -> LogInfo:
+        """How a log stands, once the lease of a holder who is dead is revoked."""
+        info = self._memory.info(root_id)
+        if not info.alive:
+            return info
+        holder = self._takers[root_id, info.epoch]
+        if holder == self._me or not is_dead(holder):
+            return info._replace(holder=holder)
+        self._note("revoke", root_id=root_id)
+        return self._memory.info(root_id)

@@ -1,0 +1,1 @@
+"""Streams: one consumer's ordered view of one run."""

@@ -1,0 +1,445 @@
+"""Buffers: one consumer's bounded queue of a run's frames, and how its two sides wake each other.
+
+Everything here happens under the lock of the tree that the run belongs to, which the emitter holds anyway:
+so order in a buffer is the order of the numbers, and no wake-up can be lost between a look and a wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from crewbus._util.loops import running_loop
+from crewbus._util.process import generation
+from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
+from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
+from crewbus.scopes.run import Run, reach
+from crewbus.scopes.tree import Tree
+
+if TYPE_CHECKING:
+    import asyncio
+
+Slow = Literal["block", "coalesce", "drop", "fail"]
+"""What becomes of a frame when its consumer's buffer is full."""
+
+_get_ident: Final = threading.get_ident
+_FEW: Final = 8  # retractions at least find room in a buffer that drops, however small it is
+_MERGED_CHARS: Final = 65_536  # how long coalesced text may grow before the next frame begins
+_TWO: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
+_POLL: Final = 0.5  # seconds after which a blocked emitter looks whether its consumer was garbage-collected
+
+
+class LoopWaker:
+    """Wakes waiting tasks of one event loop: across threads once per batch, not once per task."""
+
+    __slots__ = ("future", "loop", "ready", "scheduled", "thread")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future = loop.create_future
+        self.thread = _get_ident()
+        self.ready: deque[asyncio.Future[None]] = deque()
+        self.scheduled = False
+
+    def wake(self, future: asyncio.Future[None]) -> None:
+        """Let ``future`` be done, from any thread."""
+        if _get_ident() == self.thread:
+            self._settle(future)
+            return
+        # First append, then look: `run` clears the flag before it empties the queue.
+        self.ready.append(future)
+        if not self.scheduled:
+            self.scheduled = True
+            try:
+                self.loop.call_soon_threadsafe(self.run)
+            except RuntimeError:  # the loop is closed: nobody waits there any more
+                self.ready.clear()
+
+    def run(self) -> None:
+        """Wake all that is ready; called on the loop."""
+        self.scheduled = False
+        while self.ready:
+            self._settle(self.ready.popleft())
+
+    @staticmethod
+    def _settle(future: asyncio.Future[None]) -> None:
+        if not future.done():
+            try:
+                future.set_result(None)
+            except RuntimeError:  # its loop is closed, and whoever waited there is gone with it
+                return
+
+
+class _Wakers(threading.local):
+    waker: LoopWaker | None = None
+
+
+_wakers: Final = _Wakers()
+
+
+def forked() -> None:
+    """In a forked child: what waits on the parent's loop waits there."""
+    _wakers.waker = None
+
+
+def waker_of(loop: asyncio.AbstractEventLoop) -> LoopWaker:
+    """The waker of the ``loop`` running here: one for all who wait on it."""
+    waker = _wakers.waker
+    if waker is None or waker.loop is not loop:
+        waker = _wakers.waker = LoopWaker(loop)
+    return waker
+
+
+def _release(gate: threading.Lock) -> None:
+    gate.release()
+
+
+class Buffer:
+    """A bounded queue of frames between a run's emitters and one consumer."""
+
+    __slots__ = (
+        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "room",
+        "run", "run_id", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
+    )  # fmt: skip
+
+    def __init__(self, run_id: str, bound: int, slow: Slow, deadline: float | None = None) -> None:
+        if bound < 1:
+            raise ConsumptionError(f"a stream's bound is a number of frames, at least 1; got {bound}")
+        if slow not in get_args(Slow):
+            raise ConsumptionError(f"slow={slow!r}: choose one of {', '.join(get_args(Slow))}")
+        self.born = generation.number
+        self.run_id = run_id
+        self.bound = bound
+        self.room = bound - 1 if slow != "coalesce" else 0
+        """Below how many frames the next is taken without a further look; none where each needs one."""
+        self.half = (bound + 1) // 2
+        self.slow = slow
+        self.deadline = deadline
+        """Until when (monotonic) the run must have started; None: no limit, or it has."""
+        self.tree = Tree()
+        self.run: Run | None = None
+        self.frames: list[Envelope] = []
+        self.held = 0
+        """How many frames the consumer took last: they count until it comes for more."""
+        self.ended = False
+        """Whether the run has ended: no frame will follow."""
+        self.closed = False
+        """Whether nothing more is taken: the consumer left, or was failed."""
+        self.failure: SlowConsumer | None = None
+        self.wake: Callable[[Any], object] | None = None
+        """What wakes the consumer when called with `token`; None while it does not wait."""
+        self.token: Any = None
+        self.waker: LoopWaker | None = None
+        self.waiters: list[Callable[[], object]] | None = None
+        self.thread: int | None = _get_ident()
+        """The thread that consumes, or until one does, the one that means to: it must never wait for itself."""
+
+    @property
+    def waiting(self) -> int:
+        """How many frames the consumer has not dealt with."""
+        return len(self.frames) + self.held
+
+    @property
+    def left_out(self) -> int:
+        """How many frames were left out since the consumer last came."""
+        last = self.frames[-1:]  # it may come at this moment
+        return sum(frame.event.count for frame in last if isinstance(frame.event, Dropped))
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of the run's record; None where it is not recorded."""
+        log = self.tree.log
+        return log.epoch or 1 if log is not None else None
+
+    # The emitter's side
+
+    def attach(self, run: Run) -> None:
+        """Take the frames of ``run`` from now on."""
+        before = self.tree
+        with before.lock, run.tree.lock:
+            self.tree = run.tree
+            self.deadline = None
+            if run.ended and run.state != "new":
+                self.ended = True
+            elif not self.closed:
+                self.run = run
+                run.sinks += (self,)
+                run.tree.sinks += 1
+                run.tree.judge()
+            self._wake_consumer()
+
+    def push(self, envelope: Envelope) -> None:
+        """Take the next frame; called under the lock."""
+        frames = self.frames
+        if len(frames) + self.held < self.room:
+            frames.append(envelope)
+        else:
+            self._push_tight(envelope)
+        wake = self.wake
+        if wake is not None:  # as `_wake_consumer`
+            self.wake = None
+            wake(self.token)
+
+    def _push_tight(self, envelope: Envelope) -> None:
+        event = envelope.event
+        room = self.bound - len(self.frames) - self.held
+        if self.closed:
+            self._detach()
+        elif isinstance(event, RunEnded) or room > 1:
+            if not (self.slow == "coalesce" and self._merge(envelope)):
+                self.frames.append(envelope)
+        elif self.slow in ("drop", "fail") and room > 0:
+            self.frames.append(envelope)
+        elif self.slow == "fail":
+            self._fail(f"{self.bound} frames were waiting, and slow='fail'")
+        elif self.slow == "drop" and isinstance(event, Chunk):
+            self._drop(envelope)
+        elif self.slow == "drop" and isinstance(event, Retracted):
+            self._retract(envelope, event)
+        elif not (self.slow == "coalesce" and self._merge(envelope)):
+            self._overfill(envelope)
+
+    def _drop(self, envelope: Envelope) -> None:
+        last = self.frames[-1].event if self.frames else None
+        count = last.count + 1 if isinstance(last, Dropped) else 1
+        marker = Envelope(Dropped(count), envelope.run_id, envelope.seq, envelope.parent, envelope.at)
+        if count > 1:
+            self.frames[-1] = marker
+        else:
+            self.frames.append(marker)
+
+    def _retract(self, envelope: Envelope, event: Retracted) -> None:
+        """Take back what waits; the consumer is told only where it may have seen more of what is taken back."""
+        told = not self.frames or event.since <= self.frames[0].seq
+        self.frames = [
+            frame
+            for frame in self.frames
+            if not (isinstance(frame.event, Chunk) and event.covers(frame.seq, frame.parent))
+        ]
+        if told:
+            self._overfill(envelope)
+
+    def _merge(self, envelope: Envelope) -> bool:
+        if not self.frames:
+            return False
+        last, new = self.frames[-1], envelope
+        if not (
+            type(last.event) is type(new.event) is Chunk
+            and last.event.kind == new.event.kind
+            and (last.parent, last.attempt) == (new.parent, new.attempt)
+            and last.source is new.source
+            and len(last.event.text) < _MERGED_CHARS
+        ):
+            return False
+        text = last.event.text + new.event.text
+        self.frames[-1] = Envelope(
+            Chunk(text, new.event.kind), new.run_id, new.seq, new.parent, new.at, new.source, new.attempt
+        )
+        return True
+
+    def _overfill(self, envelope: Envelope) -> None:
+        self.frames.append(envelope)
+        most = 2 * (self.bound if self.slow != "drop" else max(self.bound, _FEW))
+        if len(self.frames) + self.held >= most:
+            self._fail(f"{most} frames were waiting, twice its bound, and nobody could wait for it")
+        elif self.slow != "drop":
+            run = self.run
+            emitter = run.bus._runs.get(envelope.run_id or "") if run is not None else None
+            self.tree.defer(partial(self.wait_for_room, emitter))
+
+    def _fail(self, why: str) -> None:
+        self.failure = SlowConsumer(f"the stream was failed: {why}; consume faster, or raise its bound")
+        self._detach()
+        self._wake_consumer()
+
+    def release(self) -> None:
+        """Let blocked emitters look again whether they must wait; called under the lock."""
+        self._wake_waiters()
+
+    def end(self) -> None:
+        """Take nothing more, since the run has ended; called under the lock."""
+        self.ended = True
+        self.run = None
+        self._wake_consumer()
+        self._wake_waiters()
+
+    def wait_for_room(self, emitter: Run | None = None) -> None:
+        """Block the emitter while the buffer is full; never a loop's thread, nor the consumer's own.
+
+        A cancelled emitter is let go: its next call tells it.
+        """
+        gate = None
+        while running_loop() is None and _get_ident() != self.thread:
+            with self.tree.lock:
+                if not self._is_full() or (emitter is not None and emitter.is_cancelled()):
+                    return
+                gate = self._wait_in_line(gate)
+            gate.acquire(timeout=_POLL)
+
+    def _wait_in_line(self, gate: threading.Lock | None) -> threading.Lock:
+        if gate is None:
+            gate = threading.Lock()
+            gate.acquire()
+        self.waiters = self.waiters or []
+        if gate.release not in self.waiters:
+            self.waiters.append(gate.release)
+        return gate
+
+    async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait, without blocking the loop, while the buffer is full."""
+        while True:
+            with self.tree.lock:
+                if self.slow in ("drop", "fail") or not self._is_full():
+                    return
+                future = loop.create_future()
+                self.waiters = [*(self.waiters or ()), partial(waker_of(loop).wake, future)]
+            await future
+
+    def _is_full(self) -> bool:
+        return not (self.closed or self.ended) and len(self.frames) + self.held >= self.bound
+
+    # The consumer's side
+
+    def take(self, deadline: float | None = None) -> list[Envelope]:
+        """What is there, waiting for at least one frame; empty at the end, or when ``deadline`` (monotonic) passes."""
+        if self.wake is not None and self.thread != _get_ident():
+            raise ConsumptionError(_TWO)
+        self.thread = _get_ident()
+        gate = None
+        while not self._is_inherited():
+            tree = self.tree
+            with tree.lock:
+                if tree is not self.tree:
+                    continue
+                if gate is not None:
+                    # Set before the look, since a finaliser may push between the two.
+                    self.token, self.wake = gate, _release
+                batch = self._swap()
+                if batch or self.ended or self.closed:
+                    self.wake = self.token = None
+                    return batch
+            if gate is None:
+                gate = threading.Lock()
+                gate.acquire()
+            elif not gate.acquire(timeout=self._patience(deadline)) and self._give_up(deadline):
+                return []
+        return []
+
+    def follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Be consumed on ``loop``, which runs here, until another is named."""
+        self.waker = waker_of(loop)
+        self.thread = self.waker.thread
+
+    def poll(self) -> list[Envelope] | asyncio.Future[None]:
+        """As `take`, for a task: what is there, or else a future of its loop to await before asking again."""
+        if self.born != generation.number:
+            return []
+        tree, waker = self.tree, self.waker
+        assert waker is not None
+        lock = tree.lock
+        try:  # as `with lock`, at half the price; inside, since an interrupt may follow the acquiring at once
+            lock.acquire()
+            if self.frames or self.ended or self.closed:
+                return self._swap()
+            if self.wake is not None and not self.token.done():
+                raise ConsumptionError(_TWO)
+            self.held = 0
+            if self.waiters is not None:
+                self._wake_waiters()
+            future = waker.future()
+            self.token, self.wake = future, waker.wake
+            if self.frames or tree is not self.tree:
+                # A finaliser pushed in between, or the run started meanwhile.
+                waker.wake(future)
+        finally:
+            try:  # noqa: SIM105 - costs nothing so
+                lock.release()
+            except RuntimeError:  # an interrupt ended the wait for it
+                pass
+        if self.deadline is not None:
+            self._limit(future, waker.loop)
+        return future
+
+    def _limit(self, future: asyncio.Future[None], loop: asyncio.AbstractEventLoop) -> None:
+        def expire() -> None:
+            try:
+                self._give_up(None)
+            except RunNotFoundError as error:
+                if not future.done():
+                    future.set_exception(error)
+
+        timer = loop.call_later(self._patience(None), expire)
+        future.add_done_callback(lambda _: timer.cancel())
+
+    def _swap(self) -> list[Envelope]:
+        # Half a full buffer at a time, so that emitters go on while the consumer works.
+        frames, most = self.frames, self.half
+        if len(frames) <= most or self.ended:
+            batch, self.frames = frames, []
+        else:
+            batch, self.frames = frames[:most], frames[most:]
+        self.held = len(batch)
+        if self.waiters is not None and not self._is_full():
+            self._wake_waiters()
+        return batch
+
+    def _patience(self, deadline: float | None) -> float:
+        limits = [limit for limit in (self.deadline, deadline) if limit is not None]
+        return max(0.0, min(limits) - time.monotonic()) if limits else -1
+
+    def _give_up(self, deadline: float | None) -> bool:
+        now = time.monotonic()
+        if self.deadline is not None and now >= self.deadline:
+            raise RunNotFoundError(f"no run {self.run_id} started in the time given; it may have ended before")
+        return deadline is not None and now >= deadline
+
+    def close(self) -> None:
+        """Leave: take nothing more, keep nothing, and let blocked emitters go."""
+        while not self._is_inherited():
+            tree = self.tree
+            with tree.lock:
+                if tree is self.tree:
+                    self.frames = []
+                    self._detach()
+                    self._wake_consumer()
+                    return
+
+    def _is_inherited(self) -> bool:
+        # After a fork, a lock of the parent may be held by a thread that the child does not have.
+        return self.born != generation.number
+
+    def abandon(self) -> None:
+        """As `close`, for a finaliser, which may take no lock: the next push does the rest."""
+        self.closed = True
+        self.room = 0
+        self.frames = []
+
+    def _detach(self) -> None:
+        self.closed = True
+        self.held = self.room = 0
+        run, self.run = self.run, None
+        if run is not None and self in run.sinks:
+            run.sinks = tuple(sink for sink in run.sinks if sink is not self)
+            run.tree.sinks -= 1
+            run.tree.judge()
+        self._wake_waiters()
+
+    def _wake_consumer(self) -> None:
+        wake, token = self.wake, self.token
+        if wake is not None:
+            self.wake = self.token = None
+            wake(token)
+
+    def _wake_waiters(self) -> None:
+        waiters, self.waiters = self.waiters, None
+        for wake in waiters or ():
+            wake()
+
+
+def buffers_of(run: Run) -> list[Buffer]:
+    """The buffers that a chunk of ``run`` goes to: its own, and those of the runs around it."""
+    return [sink for around in reach(run) for sink in around.sinks if isinstance(sink, Buffer)]

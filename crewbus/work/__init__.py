@@ -1,0 +1,1 @@
+"""Functions run elsewhere, with their caller's context."""
