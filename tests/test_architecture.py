@@ -15,6 +15,7 @@ import crewbus
 
 PACKAGE = Path(crewbus.__file__).parent
 
+
 def name_of(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)

@@ -96,7 +96,7 @@ def test_its_own_tests(plugin, tmp_path):
     shutil.copytree(plugin.source / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     # The fixtures by their module, since the crewbus that is tested need not be an installed one.
-    fixtures = ["-p", "no:crewbus", "-p", "crewbus.testing._fixtures", "-p", "no:cacheprovider"]
+    fixtures = ["-p", "no:crewbus", "-p", "crewbus.testing.fixtures", "-p", "no:cacheprovider"]
     printed = run_python("-m", "pytest", "-q", *fixtures, "tests", path=(plugin.folder,), cwd=tmp_path)
     assert " passed" in printed
     assert "skipped" not in printed

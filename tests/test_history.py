@@ -14,7 +14,7 @@ from recorded_helpers import found, memory, names, needs_sqlite, sqlite, text_of
 
 import crewbus
 from crewbus.records.export import write_export
-from crewbus.testing import _replayed, replayed
+from crewbus.testing import replay, replayed
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def sqlite_is_plugged_in(monkeypatch):
         def plugged(**_):
             return crewbus.Bus(plugins=[("sqlite", _plugin)], entry_points=False)
 
-        monkeypatch.setattr(_replayed, "Bus", plugged)
+        monkeypatch.setattr(replay, "Bus", plugged)
 
 
 def finish(bus, run_id, **options):

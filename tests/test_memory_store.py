@@ -16,7 +16,7 @@ from crewbus.builtin import memory_store
 from crewbus.builtin.memory_store import OVERHEAD, MemoryStore
 from crewbus.exceptions import FencedError, RunHeldError
 from crewbus.stores import LogInfo
-from crewbus.testing._store_contract import SequenceContract
+from crewbus.testing.store.contract import SequenceContract
 
 
 def stored(seq: int, run_id: str = "a", data: bytes = b"{}") -> crewbus.StoredEvent:

@@ -157,7 +157,7 @@ def test_a_facade_and_type_checkers_find_each_name_in_the_same_module(module, ho
 
 
 def test_every_fixture_is_in_the_reference():
-    tree = source("crewbus.testing._fixtures")
+    tree = source("crewbus.testing.fixtures")
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     fixtures = {node.name for node in functions if "pytest.fixture" in map(ast.unparse, node.decorator_list)}
     assert fixtures

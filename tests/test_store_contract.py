@@ -11,9 +11,10 @@ from helpers import BESIDE
 
 import crewbus
 from crewbus import MemoryStore
-from crewbus.testing import StoreContract, _store_contract, _store_process
-from crewbus.testing._store_contract import DataContract, ForkContract
-from crewbus.testing._store_model import Model
+from crewbus.testing import StoreContract
+from crewbus.testing.store import contract, process
+from crewbus.testing.store.contract import DataContract, ForkContract
+from crewbus.testing.store.model import Model
 from crewbus_jsonl import JsonlStore
 
 
@@ -65,17 +66,17 @@ def parameters(test):
 
 @pytest.mark.parametrize(("test", "fault"), [pytest.param(*f, id=f"{f[1].__name__}-{f[0]}") for f in FAULTS])
 def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
-    monkeypatch.setattr(_store_process, "LONGEST_LEASE", 0.05)  # for what never comes
-    contract = TestJsonlStore() if issubclass(fault, JsonlStore) else TestMemoryStore()
-    contract.opens = fault
+    monkeypatch.setattr(process, "LONGEST_LEASE", 0.05)  # for what never comes
+    tests = TestJsonlStore() if issubclass(fault, JsonlStore) else TestMemoryStore()
+    tests.opens = fault
     with pytest.raises(NOTICED):
         for number, values in enumerate(parameters(getattr(StoreContract, test))):
-            contract.path = tmp_path / str(number)
-            contract.path.mkdir()
+            tests.path = tmp_path / str(number)
+            tests.path.mkdir()
             try:
-                getattr(contract, test)(*values)
+                getattr(tests, test)(*values)
             finally:
-                contract.close_all()
+                tests.close_all()
 
 
 def test_each_test_of_the_contract_notices_something():
@@ -84,8 +85,8 @@ def test_each_test_of_the_contract_notices_something():
 
 
 def test_each_part_of_the_contract_says_what_it_has_found():
-    parts = {path.stem for path in Path(_store_contract.__file__).parent.glob("_store_*.py")} - {"_store_contract"}
-    assert {f"crewbus.testing.{part}" for part in parts} == _store_contract.PARTS
+    parts = {path.stem for path in Path(contract.__file__).parent.glob("*.py")} - {"__init__", "contract"}
+    assert {f"crewbus.testing.store.{part}" for part in parts} == contract.PARTS
 
 
 @pytest.mark.parametrize("method", ["open", "opener"])

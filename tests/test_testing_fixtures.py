@@ -518,4 +518,4 @@ def test_where_no_test_uses_a_fixture_nothing_is_loaded(tmp_path):
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
         return set(done.stdout.splitlines()[-1].split())
 
-    assert loaded() - loaded("-p", "no:crewbus") == {"crewbus", "crewbus.testing", "crewbus.testing._fixtures"}
+    assert loaded() - loaded("-p", "no:crewbus") == {"crewbus", "crewbus.testing", "crewbus.testing.fixtures"}

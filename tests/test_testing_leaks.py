@@ -343,7 +343,7 @@ LEAKS = {
 }
 
 
-IMPATIENT = "from crewbus.testing import _leaks\n_leaks.PATIENCE = 0.2\n"
+IMPATIENT = "from crewbus.testing.leaks import check\ncheck.PATIENCE = 0.2\n"
 """What is left behind here does not end by itself."""
 
 

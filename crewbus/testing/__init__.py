@@ -21,24 +21,24 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from crewbus.testing._captured import CapturedEvents
-    from crewbus.testing._examples import Example, examples
-    from crewbus.testing._leaks import LeakCheck
-    from crewbus.testing._recorded import RecordedRun, RunRecorder
-    from crewbus.testing._replayed import replayed
-    from crewbus.testing._store_contract import StoreContract
+    from crewbus.testing.captured_events import CapturedEvents
+    from crewbus.testing.leaks.check import LeakCheck
+    from crewbus.testing.page_examples import Example, examples
+    from crewbus.testing.recorded_run import RecordedRun, RunRecorder
+    from crewbus.testing.replay import replayed
+    from crewbus.testing.store.contract import StoreContract
 
 # Where each name lives: loaded when first used, so that pytest loads nothing of it where no test does, and a record can
 # be replayed where pytest is not installed.
 _HOME = {
-    "CapturedEvents": "_captured",
-    "Example": "_examples",
-    "LeakCheck": "_leaks",
-    "RecordedRun": "_recorded",
-    "RunRecorder": "_recorded",
-    "StoreContract": "_store_contract",
-    "examples": "_examples",
-    "replayed": "_replayed",
+    "CapturedEvents": "captured_events",
+    "Example": "page_examples",
+    "LeakCheck": "leaks.check",
+    "RecordedRun": "recorded_run",
+    "RunRecorder": "recorded_run",
+    "StoreContract": "store.contract",
+    "examples": "page_examples",
+    "replayed": "replay",
 }
 
 

@@ -150,7 +150,7 @@ def test_several_processes_write_one_file(tmp_path):
     program = """
 import sys
 from crewbus_jsonl import JsonlStore
-from crewbus.testing._store_model import write
+from crewbus.testing.store.model import write
 store = JsonlStore(sys.argv[1])
 for number in range(5):
     root = f"{sys.argv[2]}/{number}"

@@ -13,7 +13,7 @@ import pytest
 
 from crewbus.exceptions import CrewbusError
 from crewbus.stores import Store
-from crewbus.testing._store_model import write
+from crewbus.testing.store.model import write
 
 PATIENCE: Final = 60.0
 """Seconds after which a wait means that something hangs."""

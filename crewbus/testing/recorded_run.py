@@ -11,7 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from crewbus import Bus, Cancelled, ConsumptionError, Envelope, MemoryStore, Record, Run
 from crewbus._util.callables import is_async, name_of
 from crewbus._util.loops import running_loop
-from crewbus.testing._replayed import copy_unfinished
+from crewbus.testing.replay import copy_unfinished
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from typing import Final
 
 from crewbus.exceptions import RecordingError
 from crewbus.stores import Store
-from crewbus.testing._store_model import write
+from crewbus.testing.store.model import write
 
 __all__ = ["STEPS", "die", "hear", "hold", "perform"]
 

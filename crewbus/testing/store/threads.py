@@ -6,8 +6,8 @@ import threading
 from functools import partial
 
 from crewbus.stores import Store
-from crewbus.testing._store_case import PATIENCE, StoreCase, begun, together
-from crewbus.testing._store_model import stored, write
+from crewbus.testing.store.case import PATIENCE, StoreCase, begun, together
+from crewbus.testing.store.model import stored, write
 
 THREADS = 8
 

@@ -8,8 +8,8 @@ import pytest
 
 from crewbus.exceptions import CrewbusError, FencedError, RecordingError, RunIdInUseError, RunNotFoundError
 from crewbus.stores import LANDMARKS, MARKS, Store
-from crewbus.testing._store_case import PATIENCE, StoreCase, begun, heard, sealed, write_and_hear, write_through
-from crewbus.testing._store_model import album, picture, stored, write
+from crewbus.testing.store.case import PATIENCE, StoreCase, begun, heard, sealed, write_and_hear, write_through
+from crewbus.testing.store.model import album, picture, stored, write
 
 
 def _seal_through(store: Store, root_id: str, epoch: int) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from crewbus.exceptions import RecordingError, RunIdInUseError
 from crewbus.stores import LANDMARKS, LogInfo, Store
-from crewbus.testing._store_case import PATIENCE, StoreCase, begun, sealed, write_through
-from crewbus.testing._store_model import album, picture, stored, write
+from crewbus.testing.store.case import PATIENCE, StoreCase, begun, sealed, write_through
+from crewbus.testing.store.model import album, picture, stored, write
 
 
 def _family(store: Store) -> None:

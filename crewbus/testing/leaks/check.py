@@ -23,7 +23,7 @@ from crewbus._util.deadlines import deadline, left
 from crewbus.bus.bus import live_buses
 from crewbus.bus.default import _default
 from crewbus.streams.buffer import Buffer
-from crewbus.testing._heap import Holders, frames_from, live, reachable
+from crewbus.testing.leaks.heap import Holders, frames_from, live, reachable
 
 PATIENCE: Final = 2.0
 """Seconds that threads and tasks which are about to end may take to."""

@@ -8,7 +8,7 @@ import pytest
 
 from crewbus.exceptions import FencedError, RecordingError, RunHeldError, RunIdInUseError
 from crewbus.stores import Store
-from crewbus.testing._store_case import (
+from crewbus.testing.store.case import (
     PATIENCE,
     StoreCase,
     begun,
@@ -17,7 +17,7 @@ from crewbus.testing._store_case import (
     write_and_hear,
     write_through,
 )
-from crewbus.testing._store_model import album, picture
+from crewbus.testing.store.model import album, picture
 
 RACES = 40
 

@@ -9,8 +9,8 @@ import pytest
 
 from crewbus.exceptions import CrewbusError
 from crewbus.stores import StoredEvent
-from crewbus.testing._store_case import PATIENCE, StoreCase
-from crewbus.testing._store_model import stored
+from crewbus.testing.store.case import PATIENCE, StoreCase
+from crewbus.testing.store.model import stored
 
 BYTES: Final = {
     "empty": b"",

@@ -8,19 +8,19 @@ from typing import Final
 import pytest
 
 PARTS: Final = frozenset(
-    f"crewbus.testing._store_{part}"
+    f"crewbus.testing.store.{part}"
     for part in ("case", "crash", "data", "forks", "leases", "logs", "model", "process", "sequences", "threads")
 )
 # Else a test that fails would not say what it has found. What is imported already stays as it is.
 pytest.register_assert_rewrite(*PARTS - sys.modules.keys())
 
-from crewbus.testing._store_data import DataContract  # noqa: E402
-from crewbus.testing._store_forks import ForkContract  # noqa: E402
-from crewbus.testing._store_leases import LeaseContract  # noqa: E402
-from crewbus.testing._store_logs import LogContract  # noqa: E402
-from crewbus.testing._store_process import ProcessContract  # noqa: E402
-from crewbus.testing._store_sequences import SequenceContract  # noqa: E402
-from crewbus.testing._store_threads import ThreadContract  # noqa: E402
+from crewbus.testing.store.data import DataContract  # noqa: E402
+from crewbus.testing.store.forks import ForkContract  # noqa: E402
+from crewbus.testing.store.leases import LeaseContract  # noqa: E402
+from crewbus.testing.store.logs import LogContract  # noqa: E402
+from crewbus.testing.store.process import ProcessContract  # noqa: E402
+from crewbus.testing.store.sequences import SequenceContract  # noqa: E402
+from crewbus.testing.store.threads import ThreadContract  # noqa: E402
 
 
 class StoreContract(

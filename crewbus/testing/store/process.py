@@ -18,9 +18,9 @@ import pytest
 
 from crewbus.exceptions import RecordingError, RunHeldError
 from crewbus.stores import LANDMARKS, Store
-from crewbus.testing._store_case import PATIENCE, StoreCase, begun, write_through
-from crewbus.testing._store_crash import STEPS
-from crewbus.testing._store_model import Model, Picture, album, write
+from crewbus.testing.store.case import PATIENCE, StoreCase, begun, write_through
+from crewbus.testing.store.crash import STEPS
+from crewbus.testing.store.model import Model, Picture, album, write
 
 LONGEST_LEASE: float = 120.0
 """Seconds within which the lease of a process that was killed must have ended."""
@@ -144,7 +144,7 @@ class ProcessContract(StoreCase):
     def _perish(self, source: str) -> str:
         """What a process said that opens the store, does ``source`` and is killed."""
         self.needs_survival()
-        program = [sys.executable, "-c", f"{self.opener()}\nfrom crewbus.testing._store_crash import *\n{source}"]
+        program = [sys.executable, "-c", f"{self.opener()}\nfrom crewbus.testing.store.crash import *\n{source}"]
         done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
         return done.stdout
@@ -183,7 +183,7 @@ class ProcessContract(StoreCase):
     def test_another_process_is_kept_out_and_then_fenced(self) -> None:
         """Of two processes that take the same run one goes on; the other is told before it writes."""
         self.needs_survival()
-        program = [sys.executable, "-c", f"{self.opener()}\nfrom crewbus.testing._store_crash import *\nhold(store)"]
+        program = [sys.executable, "-c", f"{self.opener()}\nfrom crewbus.testing.store.crash import *\nhold(store)"]
         with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdin is not None
             assert other.stdout is not None

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from crewbus.stores import LANDMARKS, Store
-from crewbus.testing._store_case import PATIENCE, StoreCase
-from crewbus.testing._store_model import Model, album, write
+from crewbus.testing.store.case import PATIENCE, StoreCase
+from crewbus.testing.store.model import Model, album, write
 
 Call = tuple[str, Any]
 SEEDS = 12

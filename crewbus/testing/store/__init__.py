@@ -1,0 +1,1 @@
+"""The contract of a store, as a class of tests to subclass."""
