@@ -9,86 +9,11 @@ import types
 import pytest
 from cli_helpers import Cli
 from helpers import quiet_bus
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from plugin_helpers import plugin
 
 import crewbus
 from crewbus.exceptions import PluginError, PluginWarning
 from crewbus.plugins.requirements import Requirement
-from crewbus.plugins.versions import Version
-
-# Versions and specifiers, as the library of the packaging authority reads them
-
-numbers = st.integers(0, 3)
-separators = st.sampled_from(["", ".", "-", "_"])
-
-
-@st.composite
-def versions(draw):
-    """Versions in every spelling of PEP 440, near enough to each other that comparisons matter."""
-    epoch = draw(st.sampled_from(["", "", "", "0!", "1!"]))
-    release = ".".join(str(number) for number in draw(st.lists(numbers, min_size=1, max_size=4)))
-    number = st.one_of(st.just(""), numbers.map(str))
-    pre = draw(st.sampled_from(["", "", "a", "b", "rc", "alpha", "BETA", "c", "pre", "preview"]))
-    pre = f"{draw(separators)}{pre}{draw(separators)}{draw(numbers)}" if pre else ""
-    post = draw(st.sampled_from(["", "", "post", "rev", "r"]))
-    post = f"{draw(separators)}{post}{draw(number)}" if post else draw(st.sampled_from(["", "", "-1"]))
-    dev = draw(st.sampled_from(["", "", ".dev", "-dev", "dev"]))
-    dev = f"{dev}{draw(number)}" if dev else ""
-    local = draw(st.sampled_from(["", "", "", "+1", "+abc", "+1.a", "+A-1", "+a_1.2"]))
-    return f"{draw(st.sampled_from(['', 'v']))}{epoch}{release}{pre}{post}{dev}{local}"
-
-
-signs = st.sampled_from(["==", "!=", "<=", ">=", "<", ">", "~="])
-clauses = st.builds("".join, st.tuples(signs, st.sampled_from(["", " "]), versions(), st.sampled_from(["", "", ".*"])))
-
-
-@pytest.fixture(scope="module")
-def packaging():
-    """What we are judged by."""
-    return pytest.importorskip("packaging", reason="the library that reads versions for pip is not installed")
-
-
-@settings(max_examples=100, deadline=None)
-@given(texts=st.lists(versions(), min_size=2, max_size=5))
-def test_versions_are_ordered_as_pip_orders_them(packaging, texts):
-    from packaging.version import Version as Theirs
-
-    for one in texts:
-        for other in texts:
-            assert (Version.parse(one) < Version.parse(other)) == (Theirs(one) < Theirs(other)), (one, other)
-            assert (Version.parse(one) == Version.parse(other)) == (Theirs(one) == Theirs(other)), (one, other)
-
-
-@settings(max_examples=500, deadline=None)
-@given(parts=st.lists(clauses, min_size=1, max_size=2), version=versions())
-def test_specifiers_admit_what_pip_admits(packaging, parts, version):
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
-    text = ",".join(parts)
-    try:
-        theirs = SpecifierSet(text)
-    except InvalidSpecifier:
-        with pytest.raises(PluginError, match="a required plugin is written as"):
-            Requirement.parse(f"acme{text}")
-        return
-    ours = Requirement.parse(f"acme{text}").complaint(version) is None
-    assert ours == theirs.contains(version, prereleases=True), (text, version)
-
-
-@settings(max_examples=200, deadline=None)
-@given(text=st.text("0123.abrcdevpost!+-_ v*", max_size=12))
-def test_what_is_no_version_is_none(packaging, text):
-    from packaging.version import InvalidVersion
-    from packaging.version import Version as Theirs
-
-    try:
-        Theirs(text)
-    except InvalidVersion:
-        assert Version.parse(text) is None
-    else:
-        assert Version.parse(text) is not None
 
 
 @pytest.mark.parametrize(
@@ -108,19 +33,18 @@ def test_what_is_no_version_is_none(packaging, text):
         ("acme<=1.7", ["1.7+local", "1.7rc1"], ["1.7.post1"]),
     ],
 )
-def test_what_the_specifiers_mean(text, yes, no):
-    """The examples of PEP 440, where nothing else is installed either."""
+def test_a_requirement_allows_the_versions_that_pip_allows_pre_releases_included(text, yes, no):
     requirement = Requirement.parse(text)
     assert requirement.name == "acme"
-    assert [version for version in yes if requirement.complaint(version) is not None] == []
-    assert [version for version in no if requirement.complaint(version) is None] == []
+    assert [version for version in yes if requirement.problem(version) is not None] == []
+    assert [version for version in no if requirement.problem(version) is None] == []
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "", " ", "acme 1.0", "acme=1", "acme=>1", "acme>", "acme>=", ">=1", "acme>=1.x", "acme>=1 <2", "acme>1.*",
-        "acme~=1", "acme>=1+local", "acme===1", "acme==1.0a1.*", "acme[extra]>=1; python_version>'3'", "acme, other",
+        "acme~=1", "acme>=1+local", "acme==1.0a1.*", "acme[extra]>=1; python_version>'3'", "acme, other",
         "acme>=1!", "acme>>1",
     ],
 )  # fmt: skip
@@ -262,7 +186,7 @@ def test_one_without_a_version_may_be_required_in_any():
 def test_a_version_that_is_none():
     module = types.ModuleType("acme_plugin")
     module.__version__ = "unknown"
-    with pytest.raises(PluginError, match="is of version 'unknown', which is none of PEP 440"):
+    with pytest.raises(PluginError, match="is of version 'unknown', which PEP 440 does not allow"):
         quiet_bus_with("acme_plugin>=3", plugins=[module])
 
 

@@ -10,7 +10,7 @@ import pytest
 from wheels import CORE, Environment, build_wheel, can_build, pip, run
 
 ROOT = Path(__file__).parents[1]
-NEEDED = (*CORE, "pytest", "iniconfig", "packaging", "pygments", "pytest-xdist", "execnet")
+NEEDED = (*CORE, "pytest", "iniconfig", "pygments", "pytest-xdist", "execnet")
 """What crewbus and pytest need."""
 PYTEST = ("-m", "pytest", "-n", "2", "-p", "no:cacheprovider")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 BUILDS = 240.0
 """Seconds that building, installing or running in a process of its own may take; it takes a few."""
-CORE = ("attrs", "cattrs", "pluggy", "typing_extensions")
+CORE = ("attrs", "cattrs", "packaging", "pluggy", "typing_extensions")
 """What crewbus needs from elsewhere."""
 
 

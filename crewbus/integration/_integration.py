@@ -109,7 +109,7 @@ class Integration:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
             raise PluginError(f"{self.by} needs {self.requires}; none is installed: {hint}") from None
-        if self._requirement.complaint(found) is not None:
+        if self._requirement.problem(found) is not None:
             raise PluginError(f"{self.by} supports {self.requires}; found {name} {found}: {hint}")
 
     @property

@@ -229,12 +229,12 @@ class Loader:
         else:
             title = titled(name, Origin(info.distribution, info.version))
             wrong = self._amiss(requirement, info)
-        written = f" ({requirement.text})" if requirement.clauses else ""
+        written = f" ({requirement.text})" if requirement.specifiers is not None else ""
         return f"plugin {title} is required{written}, and {wrong}" if wrong is not None else None
 
     def _amiss(self, requirement: Requirement, info: PluginInfo) -> str | None:
         if info.status == "loaded":
-            return requirement.complaint(self._version(info.name, info.version))
+            return requirement.problem(self._version(info.name, info.version))
         return f"is broken: {info.reason}" if info.status == "broken" else f"is {info.reason}"
 
     def _not_there(self, name: str) -> str:
