@@ -28,6 +28,8 @@ class EventType:
     unstructure: Unstructure | None = None
     upgrades: Upgrades = NO_UPGRADES
     """By version: what makes of the JSON of that version the JSON of the next."""
+    landmark: bool = False
+    """Whether a resume reads the events of this type: see `crewbus.events.landmarks`."""
 
 
 @attrs.frozen
@@ -64,6 +66,7 @@ class Registry:
         unstructure: Unstructure | None,
         subclasses: bool,
         upgrades: Upgrades | None,
+        landmark: bool = False,
     ) -> None:
         """Register ``cls``; raises `EventTypeError` when it is no class, or the name belongs to another."""
         if not isinstance(cls, type):
@@ -85,7 +88,7 @@ class Registry:
         if subclasses:
             self._families[cls] = Family(version, structure, unstructure, upgrades)
             structure = self._families[cls].structure_for(cls)
-        self._add(EventType(cls, name, version, structure, unstructure, upgrades))
+        self._add(EventType(cls, name, version, structure, unstructure, upgrades, landmark))
 
     def _add(self, registered: EventType) -> EventType:
         self._by_class[registered.cls] = self._by_name[registered.name] = registered

@@ -118,7 +118,12 @@ def event(cls: C, /) -> C: ...
 @overload
 @dataclass_transform(field_specifiers=(attrs.field,))
 def event(
-    *, name: str | None = None, version: int = 1, frozen: bool = False, upgrades: Upgrades | None = None
+    *,
+    name: str | None = None,
+    version: int = 1,
+    frozen: bool = False,
+    upgrades: Upgrades | None = None,
+    landmark: bool = False,
 ) -> Callable[[C], C]: ...
 @dataclass_transform(field_specifiers=(attrs.field,))
 def event(
@@ -129,11 +134,13 @@ def event(
     version: int = 1,
     frozen: bool = False,
     upgrades: Upgrades | None = None,
+    landmark: bool = False,
 ) -> C | Callable[[C], C]:
     """Make a class an event: an attrs class, registered for decoding.
 
     ``name``, ``version`` and ``upgrades`` are as for `register_event`; ``frozen=True`` makes instances immutable,
     at the price of a slower constructor. A class that attrs has already defined is registered as it is.
+    ``landmark=True`` is for crewbus's own events: a resume reads them, and stores index them.
 
     >>> @event(name="acme.Greeted")
     ... class Greeted:
@@ -147,7 +154,8 @@ def event(
             raise EventTypeError(f"@event goes on a class; got {plain!r}")
         ready = "__attrs_attrs__" in plain.__dict__
         defined = plain if ready else attrs.define(plain, frozen=frozen)
-        return register_event(defined, name=name, version=version, upgrades=upgrades)
+        _events.register(defined, name, version, None, None, False, upgrades, landmark)
+        return defined
 
     return declare if cls is None else declare(cls)
 
@@ -172,7 +180,7 @@ def event_types() -> Iterator[EventType]:
     yield from _events
 
 
-@event(name="crewbus.RunStarted")
+@event(name="crewbus.RunStarted", landmark=True)
 class RunStarted:
     """A run began. ``parent_run`` is the id of the run around it, or None."""
 
@@ -187,12 +195,12 @@ class RunEnded:
     __slots__ = ()
 
 
-@event(name="crewbus.RunFinished")
+@event(name="crewbus.RunFinished", landmark=True)
 class RunFinished(RunEnded):
     """A run ended as it should."""
 
 
-@event(name="crewbus.RunFailed")
+@event(name="crewbus.RunFailed", landmark=True)
 class RunFailed(RunEnded):
     """A run ended with an exception: its type's qualified name and its text."""
 
@@ -200,14 +208,14 @@ class RunFailed(RunEnded):
     message: str
 
 
-@event(name="crewbus.RunCancelled")
+@event(name="crewbus.RunCancelled", landmark=True)
 class RunCancelled(RunEnded):
     """A run was cancelled, or its task was, or Ctrl-C hit it."""
 
     reason: str = ""
 
 
-@event(name="crewbus.CallStarted")
+@event(name="crewbus.CallStarted", landmark=True)
 class CallStarted:
     """A call of a model or tool began. The `id` of its envelope is the ``parent`` of what is emitted in the call."""
 
@@ -220,7 +228,7 @@ class CallEnded:
     __slots__ = ()
 
 
-@event(name="crewbus.CallFinished")
+@event(name="crewbus.CallFinished", landmark=True)
 class CallFinished(CallEnded):
     """A call ended as it should. What it gave, and what it took, as far as whoever made it said so."""
 
@@ -232,7 +240,7 @@ class CallFinished(CallEnded):
     """In US dollars."""
 
 
-@event(name="crewbus.CallFailed")
+@event(name="crewbus.CallFailed", landmark=True)
 class CallFailed(CallEnded):
     """A call ended with an exception: its type's qualified name (empty where nobody knows it) and its text."""
 
@@ -240,14 +248,14 @@ class CallFailed(CallEnded):
     message: str
 
 
-@event(name="crewbus.CallCancelled")
+@event(name="crewbus.CallCancelled", landmark=True)
 class CallCancelled(CallEnded):
     """A call was given up: its run or task was cancelled, or Ctrl-C hit it."""
 
     reason: str = ""
 
 
-@event(name="crewbus.AttemptStarted")
+@event(name="crewbus.AttemptStarted", landmark=True)
 class AttemptStarted:
     """A retried piece of work began anew; ``number`` counts from 1."""
 
@@ -262,7 +270,7 @@ class Chunk:
     kind: str = "text"
 
 
-@event(name="crewbus.Retracted")
+@event(name="crewbus.Retracted", landmark=True)
 class Retracted:
     """Takes back chunks that were streamed before it: those numbered ``since`` and later.
 
@@ -294,7 +302,7 @@ class RunInterrupted(RunEnded):
     """Who held it last, in words."""
 
 
-@event(name="crewbus.RunResumed")
+@event(name="crewbus.RunResumed", landmark=True)
 class RunResumed:
     """A recorded run goes on. What its record holds after number ``at`` and before this is void from now on.
 
@@ -307,7 +315,7 @@ class RunResumed:
     checkpoint: str | None = None
 
 
-@event(name="crewbus.RunForked")
+@event(name="crewbus.RunForked", landmark=True)
 class RunForked:
     """The first event of a fork that is its own: which run it was forked of, and the last number that both share."""
 
@@ -317,7 +325,7 @@ class RunForked:
     """The names of the steps whose results were replaced."""
 
 
-@event(name="crewbus.StepStarted")
+@event(name="crewbus.StepStarted", landmark=True)
 class StepStarted:
     """A step began. The `id` of its envelope is the ``parent`` of what is emitted in it."""
 
@@ -338,7 +346,7 @@ class StepEnded:
     __slots__ = ()
 
 
-@event(name="crewbus.StepFinished")
+@event(name="crewbus.StepFinished", landmark=True)
 class StepFinished(StepEnded):
     """A step returned. In a recorded run it says what: a resumed run is given that and does not call it again."""
 
@@ -350,7 +358,7 @@ class StepFinished(StepEnded):
     version: int = 0
 
 
-@event(name="crewbus.StepFailed")
+@event(name="crewbus.StepFailed", landmark=True)
 class StepFailed(StepEnded):
     """A step ended with an exception: its type's qualified name and its text. Called again, it is tried again."""
 
@@ -359,7 +367,7 @@ class StepFailed(StepEnded):
     message: str
 
 
-@event(name="crewbus.CheckpointSaved")
+@event(name="crewbus.CheckpointSaved", landmark=True)
 class CheckpointSaved:
     """A position to resume or fork from: this event's number."""
 
@@ -370,7 +378,7 @@ class CheckpointSaved:
     """Whether it was saved because of the event before it: see ``checkpoint_on`` of `Bus.enable_recording`."""
 
 
-@event(name="crewbus.EntitySaved")
+@event(name="crewbus.EntitySaved", landmark=True)
 class EntitySaved:
     """The state of a tracked entity, at the first checkpoint that found it so."""
 

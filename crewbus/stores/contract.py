@@ -7,26 +7,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS
 from crewbus.exceptions import RecordingError, RunNotFoundError
 
 __all__ = ["ENDS", "LANDMARKS", "MARKS", "LogInfo", "Store", "StoredEvent"]
-
-LANDMARKS: Final = frozenset(
-    f"crewbus.{name}"
-    for name in (
-        "RunStarted", "RunFinished", "RunFailed", "RunCancelled", "RunResumed", "RunForked",
-        "StepStarted", "StepFinished", "StepFailed", "CheckpointSaved", "EntitySaved",
-        "CallStarted", "CallFinished", "CallFailed", "CallCancelled", "AttemptStarted", "Retracted",
-    )
-)  # fmt: skip
-"""The names of the event types by which a run is resumed: `Store.landmarks` finds them without reading the rest."""
-
-ENDS: Final = frozenset(f"crewbus.{name}" for name in ("RunFinished", "RunFailed", "RunCancelled"))
-"""The names of the event types that end a run."""
-MARKS: Final = frozenset({"crewbus.CheckpointSaved", "crewbus.RunResumed"}) | ENDS
-"""Those by which a checkpoint is found, and how a run ended: `Store.marks` finds them from the end."""
 
 
 class StoredEvent(NamedTuple):

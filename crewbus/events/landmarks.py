@@ -1,0 +1,16 @@
+"""Landmarks: the events that describe the course of a recorded run. A resume reads these and nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crewbus.events.types import CheckpointSaved, RunEnded, RunResumed, event_types
+
+__all__ = ["ENDS", "LANDMARKS", "MARKS"]
+
+LANDMARKS: Final = frozenset(known.name for known in event_types() if known.landmark)
+"""The names of the landmark event types: `Store.landmarks` finds their events without reading the others."""
+ENDS: Final = frozenset(known.name for known in event_types() if known.landmark and issubclass(known.cls, RunEnded))
+"""The names of the event types that end a run."""
+MARKS: Final = ENDS | {known.name for known in event_types() if known.cls in (CheckpointSaved, RunResumed)}
+"""The names of the event types that locate checkpoints and the end of a run: `Store.marks` finds them from the end."""
