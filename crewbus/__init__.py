@@ -114,7 +114,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from crewbus.builtin.memory_store import MemoryStore
     from crewbus.bus.bus import Bus
     from crewbus.bus.default import call, chunk, current_bus, default_bus, drain, emit, run
     from crewbus.durability.step import Step, step
@@ -130,6 +129,7 @@ if TYPE_CHECKING:
         Dropped,
         EntitySaved,
         Envelope,
+        EventType,
         Retracted,
         RunCancelled,
         RunEnded,
@@ -148,10 +148,9 @@ if TYPE_CHECKING:
         event,
         event_type_of,
         event_types,
+        register_entity,
         register_event,
     )
-    from crewbus.events.entities import register_entity
-    from crewbus.events.registry import EventType
     from crewbus.exceptions import (
         BusClosedError,
         CallbackError,
@@ -201,7 +200,7 @@ if TYPE_CHECKING:
     from crewbus.scopes.current import current_call, current_run
     from crewbus.scopes.run import Run, Sink
     from crewbus.scopes.scope import Attempt
-    from crewbus.stores import LogInfo, Store, StoredEvent
+    from crewbus.stores import LogInfo, MemoryStore, Store, StoredEvent
     from crewbus.streams.stream import OwnedStream, Stream, StreamOptions
     from crewbus.work.propagation import Thread, ThreadPoolExecutor, bind
 
@@ -216,24 +215,21 @@ _HOMES = {
     "scopes.current": "current_call current_run",
     "bus.default": "call chunk current_bus default_bus drain emit run",
     "records.diff": "Divergence",
-    "events.entities": "register_entity",
     "plugins.isolation": "Failure",
     "records.library": "Checkpoint RunInfo",
     "plugins.manager": "PluginInfo PluginManager",
     "plugins.markers": "hookimpl hookspec",
     "work.propagation": "Thread ThreadPoolExecutor bind",
     "records.record": "Record",
-    "events.registry": "EventType",
     "scopes.run": "Run Sink",
     "scopes.scope": "Attempt",
     "durability.step": "Step step",
     "streams.stream": "OwnedStream Stream StreamOptions",
-    "stores": "LogInfo Store StoredEvent",
-    "builtin.memory_store": "MemoryStore",
+    "stores": "LogInfo MemoryStore Store StoredEvent",
     "events": "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
     "Dropped EntitySaved Envelope Retracted RunCancelled RunEnded RunFailed RunFinished RunForked "
     "RunInterrupted RunResumed RunStarted StepEnded StepFailed StepFinished StepStarted Truncated "
-    "UnknownEvent event event_type_of event_types register_event",
+    "EventType UnknownEvent event event_type_of event_types register_entity register_event",
     "exceptions": "BusClosedError CallError CallbackError Cancelled ConsumptionError CorruptRecordError CrewbusError "
     "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
     "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "

@@ -13,9 +13,9 @@ from lifecycle_helpers import PATIENCE
 
 import crewbus
 from crewbus.builtin import memory_store
-from crewbus.builtin.memory_store import OVERHEAD, MemoryStore
 from crewbus.exceptions import FencedError, RunHeldError
 from crewbus.stores import LogInfo
+from crewbus.stores.memory import DEFAULT_MAX_BYTES, OVERHEAD, MemoryStore
 from crewbus.testing.store.contract import SequenceContract
 
 
@@ -248,7 +248,7 @@ def test_the_overhead_is_not_less_than_what_an_event_takes() -> None:
 def test_memory_urls_open_a_store() -> None:
     opened = memory_store.crewbus_open_store("memory:")
     assert isinstance(opened, MemoryStore)
-    assert opened.max_bytes == memory_store.DEFAULT_MAX_BYTES
+    assert opened.max_bytes == DEFAULT_MAX_BYTES
     limited = memory_store.crewbus_open_store("memory:?max_bytes=1234")
     assert isinstance(limited, MemoryStore)
     assert limited.max_bytes == 1234

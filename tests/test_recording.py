@@ -13,7 +13,7 @@ import pytest
 from lifecycle_helpers import PATIENCE, Caller, in_time, reachable
 
 import crewbus
-from crewbus.builtin.memory_store import OVERHEAD
+from crewbus.stores.memory import OVERHEAD
 
 
 @crewbus.event

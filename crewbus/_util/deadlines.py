@@ -10,6 +10,6 @@ def deadline(timeout: float | None) -> float | None:
     return None if timeout is None else time.monotonic() + timeout
 
 
-def left(until: float | None) -> float | None:
+def remaining(until: float | None) -> float | None:
     """How many seconds are left until that moment, at least 0; None: no limit."""
     return None if until is None else max(0.0, until - time.monotonic())

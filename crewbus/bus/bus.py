@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from crewbus._util.deadlines import deadline, left
+from crewbus._util.deadlines import deadline, remaining
 from crewbus._util.loops import running_loop
 from crewbus._util.process import generation
 from crewbus._util.warn import external_stacklevel
@@ -22,7 +22,6 @@ from crewbus.builtin.run_scope import RunScope
 from crewbus.bus.membership import Joining
 from crewbus.dispatch.async_handlers import inside_async_handler
 from crewbus.dispatch.faults import inside_delivery
-from crewbus.durability.recorder import users
 from crewbus.exceptions import (
     FlushError,
     GraceWarning,
@@ -33,6 +32,7 @@ from crewbus.plugins.flatten import flatten
 from crewbus.plugins.loading import Loader, PluginSelection
 from crewbus.plugins.manager import PluginManager
 from crewbus.plugins.requirements import Requirement, requirements
+from crewbus.stores.users import store_refs
 from crewbus.streams import buffer as _buffer
 from crewbus.streams.buffer import Buffer
 from crewbus.work.job import Job
@@ -140,7 +140,7 @@ class Bus(Joining):
         self._refuse_to_block("flush")
         until = deadline(timeout)
         self._tasks.wait(timeout)
-        self._call_all("crewbus_flush", timeout=left(until))
+        self._call_all("crewbus_flush", timeout=remaining(until))
 
     async def aflush(self, timeout: float | None = None) -> None:
         """As `flush`, without blocking the loop; inside an async handler it waits for all the others."""
@@ -148,7 +148,7 @@ class Bus(Joining):
 
         until = deadline(timeout)
         await self._tasks.await_all(timeout)
-        await asyncio.to_thread(self._call_all, "crewbus_flush", timeout=left(until))
+        await asyncio.to_thread(self._call_all, "crewbus_flush", timeout=remaining(until))
 
     def _refuse_to_block(self, action: str) -> None:
         if inside_delivery() or inside_async_handler():
@@ -189,14 +189,14 @@ class Bus(Joining):
         until, late = deadline(timeout), []
         overdue: list[Job] = []
         try:
-            late = [work.name for work in self._interrupt() if not work.wait(left(until))]
+            late = [work.name for work in self._interrupt() if not work.wait(remaining(until))]
             while (job := self._next_job(overdue)) is not None:  # a job may submit others
-                if not job.wait(left(until)):
+                if not job.wait(remaining(until)):
                     overdue.append(job)
             late += [job.name for job in overdue]
-            self.flush(left(until))
+            self.flush(remaining(until))
             while self._tasks.owe():  # what the handlers emitted in turn
-                self.flush(left(until))
+                self.flush(remaining(until))
         finally:
             self._shut(late, timeout)
 
@@ -214,14 +214,14 @@ class Bus(Joining):
         until, late = deadline(timeout), []
         overdue: list[Job] = []
         try:
-            late = [work.name for work in self._interrupt() if not await work.wait_async(left(until))]
+            late = [work.name for work in self._interrupt() if not await work.wait_async(remaining(until))]
             while (job := self._next_job(overdue)) is not None:
-                if not await job.wait_async(left(until)):
+                if not await job.wait_async(remaining(until)):
                     overdue.append(job)
             late += [job.name for job in overdue]
-            await self.aflush(left(until))
+            await self.aflush(remaining(until))
             while self._tasks.owe():
-                await self.aflush(left(until))
+                await self.aflush(remaining(until))
         finally:
             self._shut(late, timeout)
 
@@ -266,7 +266,7 @@ class Bus(Joining):
             live_buses.discard(self)
             self._gone.set()
             if self._store is not None:
-                users.leave(self._store)
+                store_refs.release(self._store)
         if late:
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=external_stacklevel()
@@ -323,7 +323,7 @@ def _close_all() -> None:
 
 def _forked_all() -> None:
     generation.advance()
-    users.forked()
+    store_refs.after_fork()
     _buffer.forked()
     for bus in list(live_buses):
         bus._forked()

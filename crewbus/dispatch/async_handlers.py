@@ -9,7 +9,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util.deadlines import deadline, left
+from crewbus._util.deadlines import deadline, remaining
 from crewbus._util.loops import call_on, running_loop
 from crewbus._util.warn import external_stacklevel
 from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
@@ -272,7 +272,7 @@ def _chain(call: PendingDelivery | None) -> Iterator[PendingDelivery]:
 
 def _patience(until: float | None, owed: list[PendingDelivery]) -> float:
     """How long to wait before the next look; raises `FlushTimeoutError` once ``until`` (monotonic) is past."""
-    rest = left(until)
+    rest = remaining(until)
     if rest == 0:
         raise FlushTimeoutError(f"the time is up, and these handlers still run: {_names(owed)}")
     return _POLL if rest is None else min(_POLL, rest)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final, Literal, get_args
-from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -29,6 +28,7 @@ from crewbus.exceptions import (
 from crewbus.records.record import Record
 from crewbus.serialization.codec import Codec
 from crewbus.stores import LANDMARKS, Store, StoredEvent
+from crewbus.stores.users import store_refs
 
 if TYPE_CHECKING:
     from crewbus.scopes.run import Run
@@ -54,33 +54,6 @@ class Terms:
     checkpoint_on: tuple[type, ...] = ()
     max_event_bytes: int = MAX_EVENT_BYTES
     oversized: Oversized = "refuse"
-
-
-class StoreRefs:
-    """How many buses use each store: the last one closes it."""
-
-    def __init__(self) -> None:
-        self._counts: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
-        self._lock = threading.RLock()
-
-    def enter(self, store: Store) -> None:
-        """Have one more bus use ``store``."""
-        with self._lock:
-            self._counts[store] = self._counts.get(store, 0) + 1
-
-    def leave(self, store: Store) -> None:
-        """Have one bus less use ``store``, and close it if that was the last."""
-        with self._lock:
-            self._counts[store] = left = self._counts.get(store, 1) - 1
-        if left <= 0:
-            store.close()
-
-    def forked(self) -> None:
-        """In a forked child: nobody holds the lock."""
-        self._lock = threading.RLock()
-
-
-users: Final = StoreRefs()
 
 
 class Recording(Calls):
@@ -113,7 +86,7 @@ class Recording(Calls):
                 if self._store is None:
                     url = os.environ.get(STORE) or DEFAULT_STORE
                     opened = self._open_store(url)
-                    users.enter(opened)
+                    store_refs.acquire(opened)
                     self._store, self._store_url = opened, url
         return self._store
 
@@ -134,9 +107,9 @@ class Recording(Calls):
         if before is not None:
             before.flush()
             self._store = None
-            users.leave(before)
+            store_refs.release(before)
         self._store, self._store_url = opened, store if isinstance(store, str) else None
-        users.enter(opened)
+        store_refs.acquire(opened)
 
     def enable_recording(
         self,

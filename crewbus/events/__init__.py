@@ -1,6 +1,18 @@
-"""Events: what happened. Envelopes: an event as emitted. The registry of event types. The bus's own events."""
+"""Events and their envelopes: types, registration, entities, and the events that crewbus itself emits."""
 
-from crewbus.events.registry import EventType
+from crewbus.events.entities import find_type, register_entity, type_of_value
+from crewbus.events.envelope import Envelope
+from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS
+from crewbus.events.registration import (
+    event,
+    event_type_of,
+    event_type_or_none,
+    event_types,
+    find_event_type,
+    forget_event,
+    register_event,
+)
+from crewbus.events.registry import EventType, Registry, qualified
 from crewbus.events.types import (
     FRAMES,
     AttemptStarted,
@@ -13,7 +25,6 @@ from crewbus.events.types import (
     Chunk,
     Dropped,
     EntitySaved,
-    Envelope,
     Retracted,
     RunCancelled,
     RunEnded,
@@ -29,17 +40,13 @@ from crewbus.events.types import (
     StepStarted,
     Truncated,
     UnknownEvent,
-    event,
-    event_type_of,
-    event_type_or_none,
-    event_types,
-    find_event_type,
-    forget_event,
-    register_event,
 )
 
 __all__ = [
+    "ENDS",
     "FRAMES",
+    "LANDMARKS",
+    "MARKS",
     "AttemptStarted",
     "CallCancelled",
     "CallEnded",
@@ -52,6 +59,7 @@ __all__ = [
     "EntitySaved",
     "Envelope",
     "EventType",
+    "Registry",
     "Retracted",
     "RunCancelled",
     "RunEnded",
@@ -72,6 +80,10 @@ __all__ = [
     "event_type_or_none",
     "event_types",
     "find_event_type",
+    "find_type",
     "forget_event",
+    "qualified",
+    "register_entity",
     "register_event",
+    "type_of_value",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from crewbus.events import event_type_or_none, find_event_type
+from crewbus.events.registration import event_type_or_none, find_event_type
 from crewbus.events.registry import EventType, Registry, Unstructure, Upgrades
 
 C = TypeVar("C", bound=type)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from crewbus.events.types import CheckpointSaved, RunEnded, RunResumed, event_types
+from crewbus.events import types
+from crewbus.events.registration import event_types
+from crewbus.events.types import CheckpointSaved, RunEnded, RunResumed
 
 __all__ = ["ENDS", "LANDMARKS", "MARKS"]
 
-LANDMARKS: Final = frozenset(known.name for known in event_types() if known.landmark)
+_declared: Final = [known for known in event_types() if known.landmark and known.cls.__module__ == types.__name__]
+
+LANDMARKS: Final = frozenset(known.name for known in _declared)
 """The names of the landmark event types: `Store.landmarks` finds their events without reading the others."""
-ENDS: Final = frozenset(known.name for known in event_types() if known.landmark and issubclass(known.cls, RunEnded))
+ENDS: Final = frozenset(known.name for known in _declared if issubclass(known.cls, RunEnded))
 """The names of the event types that end a run."""
-MARKS: Final = ENDS | {known.name for known in event_types() if known.cls in (CheckpointSaved, RunResumed)}
+MARKS: Final = ENDS | {known.name for known in _declared if known.cls in (CheckpointSaved, RunResumed)}
 """The names of the event types that locate checkpoints and the end of a run: `Store.marks` finds them from the end."""

@@ -1,5 +1,8 @@
-"""Stores: the contract of a backend that keeps records."""
+"""Stores: the contract of a backend that keeps records, and the one in memory."""
 
-from crewbus.stores.contract import ENDS, LANDMARKS, MARKS, LogInfo, Store, StoredEvent
+from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS
+from crewbus.stores.contract import LogInfo, Store, StoredEvent
+from crewbus.stores.memory import MemoryStore
+from crewbus.stores.users import StoreRefs, store_refs
 
-__all__ = ["ENDS", "LANDMARKS", "MARKS", "LogInfo", "Store", "StoredEvent"]
+__all__ = ["ENDS", "LANDMARKS", "MARKS", "LogInfo", "MemoryStore", "Store", "StoreRefs", "StoredEvent", "store_refs"]

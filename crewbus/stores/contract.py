@@ -9,10 +9,10 @@ import abc
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS
+from crewbus.events.landmarks import LANDMARKS, MARKS
 from crewbus.exceptions import RecordingError, RunNotFoundError
 
-__all__ = ["ENDS", "LANDMARKS", "MARKS", "LogInfo", "Store", "StoredEvent"]
+__all__ = ["LogInfo", "Store", "StoredEvent"]
 
 
 class StoredEvent(NamedTuple):

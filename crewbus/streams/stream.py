@@ -12,7 +12,7 @@ from typing import Final, Generic, Self, TypeVar, cast
 
 import attrs
 
-from crewbus._util.deadlines import deadline, left
+from crewbus._util.deadlines import deadline, remaining
 from crewbus._util.loops import running_loop
 from crewbus._util.warn import external_stacklevel
 from crewbus.durability.run_log import Durability
@@ -300,7 +300,7 @@ class OwnedStream(Stream, Generic[T]):
             if self._is_mine():
                 while batch := self._buffer.take(until):
                     self._transcript.add(batch)
-            if not self._work.wait(left(until)):
+            if not self._work.wait(remaining(until)):
                 raise ResultTimeoutError(f"run {self.run_id} has no result after {timeout} s; it goes on")
         return self._outcome()
 

@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from crewbus.builtin.memory_store import MemoryStore
 from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
-from crewbus.stores import LogInfo, Store, StoredEvent
+from crewbus.stores.contract import LogInfo, Store, StoredEvent
 from crewbus.stores.journal.entry import Entry
 from crewbus.stores.journal.writer import is_dead, new_name
+from crewbus.stores.memory import MemoryStore
 
 __all__ = ["JournalStore"]
 

@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 from crewbus import Bus, Envelope, Run, Stream
-from crewbus._util.deadlines import deadline, left
+from crewbus._util.deadlines import deadline, remaining
 from crewbus.bus.bus import live_buses
 from crewbus.bus.default import _default
 from crewbus.streams.buffer import Buffer
@@ -104,7 +104,7 @@ class LeakCheck:
             if bus.closed:
                 _let_handlers_go(bus)
         until, soon = deadline(PATIENCE), deadline(_BRIEFLY)
-        while (look := self._look(held)).lines and left(until if look.moves else soon):
+        while (look := self._look(held)).lines and remaining(until if look.moves else soon):
             threading.Event().wait(_POLL)
         return look.lines
 

@@ -1,0 +1,317 @@
+"""A bounded store in this process's memory."""
+
+from __future__ import annotations
+
+import bisect
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from crewbus.events.landmarks import LANDMARKS, MARKS
+from crewbus.exceptions import (
+    FencedError,
+    InputError,
+    RecordingError,
+    RunHeldError,
+    RunIdInUseError,
+    RunNotFoundError,
+    StoreFullError,
+)
+from crewbus.stores.contract import LogInfo, Store, StoredEvent
+
+DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
+OVERHEAD: Final = 300
+"""What a stored event takes beside its JSON, in bytes: measured with CPython 3.11 to 3.13, rounded up."""
+HOLDER: Final = "this process"
+
+
+@attrs.define(eq=False)
+class _Log:
+    root_id: str
+    parent: _Log | None = None
+    start: int = 0
+    """The number of the first event of its own; those before it are its parent's."""
+    last: int = attrs.field(default=attrs.Factory(lambda log: log.start - 1, takes_self=True))
+    events: list[StoredEvent] = attrs.field(factory=list)
+    landmarks: list[StoredEvent] = attrs.field(factory=list)
+    marks: list[StoredEvent] = attrs.field(factory=list)
+    runs: set[str] = attrs.field(factory=set)
+    forks: list[str] = attrs.field(factory=list)
+    size: int = 0
+    epoch: int = 0
+    open: bool = False
+    """Whether who has the epoch may write; a revoked holder may until it is taken from them."""
+    held: bool = False
+    sealed: bool = False
+    needed: int = 1
+    """For how many reasons it stays: 1 while it is not sealed, and 1 for each fork that stays."""
+
+    def lineage(self) -> list[tuple[_Log, int]]:
+        """The logs that its events are in, oldest first, each with the number before which its part ends."""
+        log, stop = self, sys.maxsize
+        parts = [(log, stop)]
+        while log.parent is not None:
+            log, stop = log.parent, min(stop, log.start)
+            parts.append((log, stop))
+        return parts[::-1]
+
+
+class MemoryStore(Store):
+    """Keeps records in memory, up to ``max_bytes``.
+
+    When the bound is reached the oldest finished records that no fork needs are given up, whole; when none is left,
+    what is to be appended is refused with `StoreFullError`. Nothing survives the process, so a lease has no end: a log
+    is held until its holder lets go of it. Closing it lets go of all; it can be given to another bus then.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        if max_bytes < 1:
+            raise InputError(f"a memory store's bound is a number of bytes, at least 1; got {max_bytes}")
+        self.max_bytes = max_bytes
+        self._size = 0
+        self._live = 0
+        """How much of it is needed, and so can't make room."""
+        self._logs: dict[str, _Log] = {}
+        self._roots: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore of {len(self._logs)} runs>"
+
+    # Writing
+
+    def begin(self, root_id: str) -> int:
+        with self._lock:
+            log = self._new(_Log(root_id))
+            return self._take(log)
+
+    def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
+        with self._lock:
+            log = self._logs.get(root_id)
+            if log is None or not log.open or epoch != log.epoch:
+                raise self._unwritable(root_id, epoch)
+            if event.seq == log.last + 1:
+                self._add(log, event)
+            elif event.seq > log.last:
+                raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
+
+    def _add(self, log: _Log, event: StoredEvent) -> None:
+        size = len(event.data) + OVERHEAD
+        if self._size + size > self.max_bytes:
+            self._make_room(size)
+        if len(log.events) != event.seq - log.start:
+            del log.events[event.seq - log.start :]  # what an interrupt left here of an earlier try
+        log.events.append(event)
+        if event.name in LANDMARKS:
+            log.landmarks.append(event)
+            if event.name in MARKS:
+                log.marks.append(event)
+        log.last = event.seq  # when it is there: nothing keeps readers out
+        log.size += size
+        self._size += size
+        self._live += size
+        if event.run_id not in log.runs:
+            log.runs.add(event.run_id)
+            self._roots.setdefault(event.run_id, log.root_id)
+
+    def finish(self, root_id: str, epoch: int) -> None:
+        with self._lock:
+            log = self._log(root_id)
+            if log.sealed and epoch == log.epoch:
+                return
+            self._writable(root_id, epoch)
+            log.sealed = True
+            log.open = log.held = False
+            self._unneed(log)
+
+    def _writable(self, root_id: str, epoch: int) -> _Log:
+        log = self._logs.get(root_id)
+        if log is None or not log.open or epoch != log.epoch:
+            raise self._unwritable(root_id, epoch)
+        return log
+
+    def _unwritable(self, root_id: str, epoch: int) -> RecordingError:
+        log = self._logs.get(root_id)
+        if log is not None and epoch < log.epoch:
+            return FencedError(
+                f"run {root_id} was taken over with epoch {log.epoch}: what comes with epoch {epoch} is not written"
+            )
+        return RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
+
+    # Leases
+
+    def info(self, root_id: str) -> LogInfo:
+        with self._lock:
+            log = self._log(root_id)
+            return LogInfo(
+                root_id,
+                log.epoch,
+                log.last,
+                log.sealed,
+                holder=HOLDER if log.held else None,
+                alive=log.held,
+                parent=log.parent.root_id if log.parent else None,
+                parent_at=log.start - 1 if log.parent else None,
+            )
+
+    def acquire(self, root_id: str) -> int:
+        with self._lock:
+            log = self._log(root_id)
+            if log.held:
+                raise RunHeldError(f"run {root_id} is alive, held by {HOLDER}: let it end, or revoke its lease")
+            if log.sealed:
+                log.sealed = False
+                self._need(log)
+            return self._take(log)
+
+    def _take(self, log: _Log) -> int:
+        log.epoch += 1
+        log.open = log.held = True
+        return log.epoch
+
+    def release(self, root_id: str, epoch: int) -> None:
+        with self._lock:
+            log = self._log(root_id)
+            if epoch == log.epoch:
+                log.open = log.held = False
+
+    def revoke(self, root_id: str) -> None:
+        with self._lock:
+            self._log(root_id).held = False
+
+    # Forks
+
+    def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
+        with self._lock:
+            parent = self._log(root_id)
+            if not 0 <= at <= parent.last:
+                raise RecordingError(f"run {root_id} can't be forked at event {at}: its last one is {parent.last}")
+            if [event.seq for event in events] != list(range(at + 1, at + 1 + len(events))):
+                raise RecordingError(f"run {fork_id}: what it begins with does not go on from event {at}")
+            log = self._new(_Log(fork_id, parent, at + 1))
+            parent.forks.append(fork_id)
+            self._need(parent)
+            try:
+                for event in events:
+                    self._add(log, event)
+            except BaseException:
+                self._forget(log)
+                raise
+
+    def forks(self, root_id: str) -> list[str]:
+        with self._lock:
+            return list(self._log(root_id).forks)
+
+    # Reading
+
+    def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
+        with self._lock:
+            parts = self._log(root_id).lineage()
+        for log, stop in parts:
+            events, start = log.events, log.start
+            seq = max(after + 1, start)
+            while seq <= log.last and seq < stop:
+                yield events[seq - start]
+                seq += 1
+
+    def landmarks(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
+        with self._lock:
+            parts = self._log(root_id).lineage()
+        for log, stop in parts:
+            at = bisect.bisect_right(log.landmarks, after, key=lambda event: event.seq)
+            while at < len(log.landmarks) and log.landmarks[at].seq < stop:
+                yield log.landmarks[at]
+                at += 1
+
+    def marks(self, root_id: str) -> Iterator[StoredEvent]:
+        with self._lock:
+            parts = self._log(root_id).lineage()
+        for log, stop in reversed(parts):
+            yield from (event for event in reversed(log.marks) if event.seq < stop)
+
+    def root_of(self, run_id: str) -> str | None:
+        with self._lock:
+            return self._roots.get(run_id)
+
+    def roots(self) -> list[str]:
+        with self._lock:
+            return list(self._logs)
+
+    # Coming and going
+
+    def drop(self, root_id: str) -> None:
+        with self._lock:
+            log = self._log(root_id)
+            if log.held:
+                raise RecordingError(f"run {root_id} is live: its record can't be dropped")
+            if log.forks:
+                raise RecordingError(f"run {root_id} is needed by its forks: drop {', '.join(log.forks[:3])} first")
+            self._forget(log)
+
+    def close(self) -> None:
+        with self._lock:
+            self._let_go()
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for log in self._logs.values():
+            log.open = log.held = False
+
+    def _new(self, log: _Log) -> _Log:
+        if log.root_id in self._roots:
+            raise RunIdInUseError(f"run {log.root_id} is recorded already: choose another id")
+        log.runs.add(log.root_id)
+        self._logs[log.root_id] = log
+        self._roots[log.root_id] = log.root_id
+        return log
+
+    def _log(self, root_id: str) -> _Log:
+        try:
+            return self._logs[root_id]
+        except KeyError:
+            raise RunNotFoundError(f"run {root_id} is not recorded in this store") from None
+
+    # The bound
+
+    def _need(self, log: _Log | None) -> None:
+        """Have one reason more to keep a log, and so those that it was forked from."""
+        while log is not None:
+            log.needed += 1
+            if log.needed > 1:
+                return
+            self._live += log.size
+            log = log.parent
+
+    def _unneed(self, log: _Log | None) -> None:
+        while log is not None:
+            log.needed -= 1
+            if log.needed:
+                return
+            self._live -= log.size
+            log = log.parent
+
+    def _make_room(self, size: int) -> None:
+        if self._live + size > self.max_bytes:
+            raise StoreFullError(
+                f"the memory store holds {self._live} bytes of live runs, and {size} more are over its bound of "
+                f"{self.max_bytes}: give it a larger max_bytes, or record to a store on disk"
+            )
+        while self._size + size > self.max_bytes:
+            self._forget(next(log for log in self._logs.values() if not log.needed and not log.forks))
+
+    def _forget(self, log: _Log) -> None:
+        if log.needed:
+            self._unneed(log)
+        if log.parent is not None:
+            log.parent.forks.remove(log.root_id)
+        del self._logs[log.root_id]
+        self._size -= log.size
+        for run_id in log.runs:
+            if self._roots.get(run_id) == log.root_id:
+                del self._roots[run_id]
