@@ -50,6 +50,7 @@ __all__ = [
     "PluginWarning",
     "Record",
     "RecordingError",
+    "Records",
     "RedactionError",
     "ReplayMismatch",
     "ResultTimeoutError",
@@ -192,8 +193,10 @@ if TYPE_CHECKING:
     from crewbus.plugins.isolation import Failure
     from crewbus.plugins.manager import PluginInfo, PluginManager
     from crewbus.plugins.markers import hookimpl, hookspec
+    from crewbus.records.checkpoint import Checkpoint
     from crewbus.records.diff import Divergence
-    from crewbus.records.library import Checkpoint, RunInfo
+    from crewbus.records.info import RunInfo
+    from crewbus.records.library import Records
     from crewbus.records.record import Record
     from crewbus.scopes.call import Call
     from crewbus.scopes.callbacks import Callbacks
@@ -216,7 +219,9 @@ _HOMES = {
     "bus.default": "call chunk current_bus default_bus drain emit run",
     "records.diff": "Divergence",
     "plugins.isolation": "Failure",
-    "records.library": "Checkpoint RunInfo",
+    "records.checkpoint": "Checkpoint",
+    "records.info": "RunInfo",
+    "records.library": "Records",
     "plugins.manager": "PluginInfo PluginManager",
     "plugins.markers": "hookimpl hookspec",
     "work.propagation": "Thread ThreadPoolExecutor bind",

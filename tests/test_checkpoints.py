@@ -110,7 +110,7 @@ def test_a_checkpoint_keeps_the_entities_as_they_are_then(disk):
         assert (one.entity("crew").topics, two.entity("crew").topics) == (["tea"], ["tea", "milk"])
         assert (type(two.entity("crew")), two.entity("crew").budget) == (Crew, 7)
         assert two.entity("crew") is not two.entity("crew")
-        with pytest.raises(crewbus.RunNotFoundError, match=r"keeps no entity 'other'; there are: crew"):
+        with pytest.raises(crewbus.RunNotFoundError, match=r"has no entity 'other'; it has: crew"):
             one.entity("other")
 
 

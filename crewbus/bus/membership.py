@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from crewbus.bus.history import History
 from crewbus.dispatch.subscriptions import Subscription
 from crewbus.events import Envelope, event_type_of, forget_event, register_event
 from crewbus.exceptions import BusClosedError, PluginError, UnregisteredEventError, text_of
 from crewbus.plugins.manager import own_name
-from crewbus.records.library import History
 
 if TYPE_CHECKING:
     from pluggy import HookCaller

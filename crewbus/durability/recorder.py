@@ -23,7 +23,6 @@ from crewbus.exceptions import (
     OversizedEventError,
     RecordingError,
     RunIdInUseError,
-    RunNotFoundError,
 )
 from crewbus.records.record import Record
 from crewbus.serialization.codec import Codec
@@ -177,10 +176,7 @@ class Recording(Calls):
 
     def record_of(self, run_id: str) -> Record:
         """The record of a run, live or finished; raises `RunNotFoundError` if there is none."""
-        root = self.store.root_of(run_id)
-        if root is None:
-            raise RunNotFoundError(f"run {run_id} is not recorded in {self.store!r}: arm recording before it starts")
-        return Record(self.store, run_id, root, self.decode)
+        return Record.find(self.store, run_id, self.decode)
 
     def _arms(self, wanted: bool | None) -> bool:
         armed = self._armed if wanted is None else wanted

@@ -13,9 +13,10 @@ from crewbus.durability.replay import Emissions, Replay
 from crewbus.durability.run_log import Durability, Log, checked
 from crewbus.events import Envelope, Retracted, RunFinished, RunForked, RunResumed, RunStarted, StepFinished
 from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeldError, RunNotFoundError, StepError
+from crewbus.records.checkpoint import find_checkpoint
 from crewbus.records.lineage import in_fork
-from crewbus.records.progress import Place, Progress, Retraction, find_checkpoint, read_progress, valid
-from crewbus.records.record import Landmark, Record
+from crewbus.records.progress import Place, Progress, Retraction, read_progress, valid
+from crewbus.records.record import Landmark, Record, require_root
 from crewbus.scopes.run import RecordingRequest, Run, Sink, new_id
 from crewbus.scopes.tree import Tree
 from crewbus.stores import LANDMARKS, LogInfo, Store, StoredEvent
@@ -83,7 +84,7 @@ class Resumption(Runs):
             raise RunError(f"run {run.id} is a root run: resume it outside run {around.run.id}")
         self._require_recorder()
         store = self.store
-        self._refuse_nested(store, run.id)
+        require_root(store, run.id)
         before = store.info(run.id)
         found = self._look_within_depth(store, before, run.at)  # what can't be resumed is left as it is
         epoch = store.acquire(run.id)
@@ -105,14 +106,6 @@ class Resumption(Runs):
         except BaseException:
             (store.finish if before.sealed else store.release)(run.id, epoch)
             raise
-
-    @staticmethod
-    def _refuse_nested(store: Store, run_id: str) -> None:
-        root = store.root_of(run_id)
-        if root is None:
-            raise RunNotFoundError(f"run {run_id} is not recorded in {store!r}")
-        if root != run_id:
-            raise RunError(f"run {run_id} is nested in run {root}: that is the one to name")
 
     def _look_within_depth(self, store: Store, info: LogInfo, at: str | None) -> Found:
         try:
@@ -172,7 +165,7 @@ class Resumption(Runs):
         several, `UnserializableError`, and `RecordingError`.
         """
         store = self.store
-        self._refuse_nested(store, run_id)
+        require_root(store, run_id)
         record = Record(store, run_id, run_id, self.decode)
         edited = self._edited(record, edits or {})
         last = self._fork_point(record, at, edited)

@@ -15,8 +15,6 @@ from crewbus.events import (
     CallEnded,
     CallFinished,
     CallStarted,
-    CheckpointSaved,
-    Envelope,
     Retracted,
     RunEnded,
     RunFinished,
@@ -370,22 +368,6 @@ def valid(landmarks: Iterable[Landmark]) -> Valid:
 
 def _tells(event: Retracted, untold: int) -> bool:
     return not event.parents and event.since <= untold
-
-
-def find_checkpoint(marks: Iterable[Envelope], name: str | None = None) -> Iterator[Envelope]:
-    """The checkpoints of that name (None: of any), the last first, that no resume has let go of.
-
-    ``marks``: the checkpoints of a record and its resumes, the last first.
-    """
-    void = None
-    for envelope in marks:
-        event = envelope.event
-        if void is not None and envelope.seq > void:
-            continue
-        if isinstance(event, RunResumed) and event.checkpoint is not None:
-            void = event.at
-        elif isinstance(event, CheckpointSaved) and name in (None, event.name):
-            yield envelope
 
 
 def read_progress(landmarks: Iterable[Landmark]) -> Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from crewbus.events import (
     Envelope,
@@ -15,6 +15,7 @@ from crewbus.events import (
     UnknownEvent,
     find_event_type,
 )
+from crewbus.exceptions import RunError, RunNotFoundError
 from crewbus.records.lineage import Lineage
 from crewbus.stores import Store, StoredEvent
 
@@ -65,6 +66,14 @@ class Record:
         self.root_id = root_id
         self._store = store
         self._decode = decode
+
+    @classmethod
+    def find(cls, store: Store, run_id: str, decode: Callable[[StoredEvent], Envelope]) -> Self:
+        """Return the record of a run, nested or not; raises `RunNotFoundError` if the store has none."""
+        root = store.root_of(run_id)
+        if root is None:
+            raise RunNotFoundError(f"run {run_id} is not recorded in {store!r}: arm recording before it starts")
+        return cls(store, run_id, root, decode)
 
     def __repr__(self) -> str:
         return f"<Record of run {self.run_id}>"
@@ -156,6 +165,15 @@ class Record:
                 under.add(envelope.id)
                 found.append(envelope)
         return found
+
+
+def require_root(store: Store, run_id: str) -> None:
+    """Raise `RunNotFoundError` if a run is not recorded, and `RunError` if it is nested in another."""
+    root = store.root_of(run_id)
+    if root is None:
+        raise RunNotFoundError(f"run {run_id} is not recorded in {store!r}")
+    if root != run_id:
+        raise RunError(f"run {run_id} is nested in run {root}: name that one instead")
 
 
 def _id(envelope: Envelope | str) -> str:
