@@ -14,7 +14,7 @@ from typing import Final, Literal
 import crewbus
 from benchmarks._harness import Timed, per_call
 from crewbus import Bus, Run, Store
-from crewbus.cli import _show
+from crewbus.cli.commands import show
 from crewbus_sqlite import SQLiteStore
 
 HERE: Final = "here"
@@ -111,7 +111,7 @@ def showing(bus: Bus, run_id: str) -> Timed:
     def timed() -> float:
         with redirect_stdout(StringIO()):
             start = time.perf_counter_ns()
-            _show.main(arguments, bus)
+            show.main(arguments, bus)
             return time.perf_counter_ns() - start
 
     return timed

@@ -57,8 +57,8 @@ class Cli:
 _START = """\
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import crewbus.cli._session
-crewbus.cli._session.GRACE = 0.3
+import crewbus.cli.runner
+crewbus.cli.runner.GRACE = 0.3
 from crewbus.cli import main
 sys.exit(main(sys.argv[1:]))
 """

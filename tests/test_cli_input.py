@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crewbus.cli._input import Lines, parse_arguments, read
+from crewbus.cli.input import Lines, parse_arguments, read
 from crewbus.exceptions import InputError
 
 JSON = st.recursive(

@@ -267,7 +267,7 @@ def stored(seq: int, event: str, when: float = 0.0, parent: str | None = "r:0", 
 
 
 def tree(*events: StoredEvent) -> list[tuple[Any, ...]]:
-    from crewbus.cli._timeline import Timeline
+    from crewbus.cli.timeline import Timeline
 
     with crewbus.Bus(entry_points=False) as bus:
         timeline = Timeline(events, events, bus.decode)
@@ -390,7 +390,7 @@ def test_tail_as_json_is_one_object_on_each_line(cli: Records) -> None:
 
 
 def test_tail_follows_a_run_to_its_end(cli: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crewbus.cli._tail._PAUSE", 0.002)
+    monkeypatch.setattr("crewbus.cli.commands.tail._PAUSE", 0.002)
     monkeypatch.setattr(sys, "stdout", out := io.StringIO())
     with crewbus.Bus(entry_points=False) as bus:
         bus.enable_recording(cli.store)
@@ -637,7 +637,7 @@ def test_prune_wants_to_know_what_stays(cli: Records, argv: list[str], why: str)
     ("text", "seconds"), [("10s", 10), ("45m", 2700), ("12h", 43200), ("1.5d", 129600), ("2w", 1209600)]
 )
 def test_ages(text: str, seconds: float) -> None:
-    from crewbus.cli._units import age
+    from crewbus.cli.formatting import age
 
     assert age(text) == seconds
 
@@ -646,7 +646,7 @@ def test_ages(text: str, seconds: float) -> None:
     ("seconds", "text"), [(0.0, "0.00 s"), (59.9, "59.90 s"), (90.0, "1.5 min"), (5400.0, "1.5 h")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    from crewbus.cli._units import took
+    from crewbus.cli.formatting import took
 
     assert took(seconds) == text
 

@@ -19,7 +19,9 @@ from cli_helpers import Cli
 import crewbus
 import crewbus.cli
 from crewbus import hookspecs
-from crewbus.cli import _distribution, _new_folder, _new_plugin
+from crewbus.cli.commands import new_plugin
+from crewbus.cli.scaffold import distribution as scaffold
+from crewbus.cli.scaffold import new_folder
 
 LONG = 120.0
 """Seconds that a process of its own may take; it takes a few."""
@@ -27,7 +29,7 @@ ROOT = Path(crewbus.__file__).parents[1]
 """Where this crewbus is imported from."""
 SOURCE = Path(__file__).parents[1]
 """The checkout."""
-TEMPLATES = Path(crewbus.cli.__file__).with_name("templates")
+TEMPLATES = Path(crewbus.cli.__file__).with_name("scaffold") / "templates"
 HOOKS = {name: function for name, function in vars(hookspecs).items() if hasattr(function, "crewbus_spec")}
 KINDS = [name.removeprefix("crewbus_") for name in HOOKS]
 LONGEST = "abcdefghij-klmnopqrst-uvwxyz"
@@ -51,8 +53,8 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 def generate(folder: Path, name: str, *hooks: str) -> Path:
     """Write a distribution, and return its directory."""
-    distribution = _new_plugin.Distribution(name, hooks, "Ada Lovelace", name)
-    _new_folder.write(folder / distribution.project, distribution.files())
+    distribution = new_plugin.Distribution(name, hooks, "Ada Lovelace", name)
+    new_folder.write(folder / distribution.project, distribution.files())
     return folder / distribution.project
 
 
@@ -142,11 +144,11 @@ def test_git_is_asked_whose_it_is_and_then_the_system(cli, monkeypatch):
     config = cli.folder / "config"
     config.write_text("[user]\n\tname = Grace Hopper\n", "utf-8")
     monkeypatch.setenv("LOGNAME", "hopper")
-    assert _new_plugin.default_author() == "hopper"
+    assert new_plugin.default_author() == "hopper"
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    assert _new_plugin.default_author() in ("Grace Hopper", "hopper")  # where there is no git
+    assert new_plugin.default_author() in ("Grace Hopper", "hopper")  # where there is no git
     monkeypatch.setenv("PATH", "")
-    assert _new_plugin.default_author() == "hopper"
+    assert new_plugin.default_author() == "hopper"
 
 
 def test_what_is_said_in_several_files_is_the_same(tmp_path):
@@ -179,7 +181,7 @@ def test_what_is_said_in_several_files_is_the_same(tmp_path):
     ],
 )
 def test_a_name_is_normalised_as_that_of_a_package(given, name):
-    assert _new_plugin.plugin_name(given) == name
+    assert new_plugin.plugin_name(given) == name
 
 
 @pytest.mark.parametrize(
@@ -209,9 +211,9 @@ def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(cli, given, why
 
 def test_the_plugins_that_are_published_here_are_known():
     published = (SOURCE / "plugins").glob("crewbus-*")
-    assert {path.name.removeprefix("crewbus-") for path in published} == _new_plugin.OURS
+    assert {path.name.removeprefix("crewbus-") for path in published} == new_plugin.OURS
     with crewbus.Bus(entry_points=False) as bus:
-        assert {info.name for info in bus.plugins.infos()} == _new_plugin.BUILT_IN
+        assert {info.name for info in bus.plugins.infos()} == new_plugin.BUILT_IN
 
 
 def test_a_command_of_ours_is_not_added_again(cli):
@@ -231,7 +233,7 @@ def test_no_name_makes_a_setting_of_what_crewbus_reads_itself():
     ours = re.findall(r"`CREWBUS_(\w+)`", (SOURCE / "docs" / "reference" / "environment.md").read_text("utf-8"))
     assert {"BLOCK", "STORE"} <= set(ours)
     for name in map(str.lower, ours):
-        files = _new_plugin.Distribution(name, ("configure",), "Ada Lovelace", "acme").files()
+        files = new_plugin.Distribution(name, ("configure",), "Ada Lovelace", "acme").files()
         assert f'"CREWBUS_{name.upper()}"' not in files[f"crewbus_{name}/_plugin.py"]
 
 
@@ -351,7 +353,7 @@ def test_an_interrupt_half_way_leaves_nothing(cli, monkeypatch):
 
 def test_who_comes_first_meanwhile_stays(cli, monkeypatch):
     """It is looked at before anything is written; somebody else is quicker."""
-    monkeypatch.setattr(_new_folder, "_occupied_by", lambda folder: "")
+    monkeypatch.setattr(new_folder, "_occupied_by", lambda folder: "")
     (cli.folder / "crewbus-acme").mkdir()
     (cli.folder / "crewbus-acme" / "README.md").write_text("theirs")
     before = contents(cli.folder)
@@ -363,13 +365,13 @@ def test_who_comes_first_meanwhile_stays(cli, monkeypatch):
 
 
 def test_every_template_is_used():
-    used = {f"{name}.tmpl" for name in (_distribution._FILES | _distribution._STORE_FILES).values()}
+    used = {f"{name}.tmpl" for name in (scaffold._FILES | scaffold._STORE_FILES).values()}
     assert {entry.name for entry in (TEMPLATES / "project").iterdir()} == used
 
 
 def test_every_hook_has_a_template_and_every_template_a_hook():
     assert sorted(entry.name for entry in (TEMPLATES / "hooks").iterdir()) == sorted(f"{kind}.tmpl" for kind in KINDS)
-    assert list(_new_plugin.KINDS) == KINDS
+    assert list(new_plugin.KINDS) == KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)

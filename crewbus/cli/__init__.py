@@ -14,40 +14,27 @@ from typing import Final
 import crewbus
 from crewbus import Bus, default_bus
 from crewbus.bus.default import made_with
-from crewbus.cli import (
-    _exporting,
-    _forks,
-    _hooks,
-    _listing,
-    _new_plugin,
-    _prune,
-    _replay,
-    _resume,
-    _run,
-    _runs,
-    _show,
-    _tail,
+from crewbus.cli.commands import (
+    export,
+    fork,
+    hooks,
+    new_plugin,
+    plugins,
+    prune,
+    replay,
+    resume,
+    run,
+    runs,
+    show,
+    tail,
 )
-from crewbus.cli._plugin_options import add_plugin_options, add_to_all, split
-from crewbus.cli._terminal import Terminal
+from crewbus.cli.selection import add_plugin_options, add_to_all, split
+from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import CrewbusError, PluginError, PluginWarning
 
 __all__ = ["main"]
 
-_COMMANDS: Final = (
-    _run,
-    _runs,
-    _show,
-    _tail,
-    _resume,
-    _forks,
-    _replay,
-    _exporting,
-    _prune,
-    _new_plugin,
-    _listing,
-    _hooks,
-)
+_COMMANDS: Final = (run, runs, show, tail, resume, fork, replay, export, prune, new_plugin, plugins, hooks)
 
 _EPILOG: Final = """\
 examples:
@@ -118,7 +105,7 @@ def _call(
             return int(stop.code or 0)
         if not hasattr(args, "main"):
             raise PluginError("the plugin that brings this command does not say what it calls: set_defaults(main=...)")
-        bus = bus or _bus(terminal, quiet=args.main is _listing.plugins)
+        bus = bus or _bus(terminal, quiet=args.main is plugins.plugins)
         return int(args.main(args, bus) or 0)
     finally:
         if bus is not None:

@@ -14,8 +14,8 @@ import attrs
 import pluggy
 
 from crewbus import Bus, hookspecs
-from crewbus.cli._faults import harmless, one_line
-from crewbus.cli._terminal import Channel, columns
+from crewbus.cli.errors import harmless, one_line
+from crewbus.cli.terminal import Channel, columns
 from crewbus.exceptions import InputError
 from crewbus.plugins.discovery import Origin
 from crewbus.plugins.manager import GUARDED

@@ -8,7 +8,7 @@ import textwrap
 from typing import Final
 
 from crewbus import Bus, MemoryStore, Store
-from crewbus.cli._faults import one_line
+from crewbus.cli.errors import one_line
 from crewbus.exceptions import RunNotFoundError
 
 STATE_STYLES: Final = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from crewbus.cli._terminal import Terminal
+from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import CrewbusWarning, GraceWarning
 
 

@@ -10,16 +10,16 @@ import sys
 from pathlib import Path
 
 from crewbus import Bus, RunInfo, Store
-from crewbus.cli._faults import one_line
-from crewbus.cli._input import Call
-from crewbus.cli._records import add_command, add_run, nothing_in, run_of, store_of
-from crewbus.cli._run import ARGUMENTS, DIRECTORY, TARGET
-from crewbus.cli._session import Job, Manner, carry_out
-from crewbus.cli._target import resolve
-from crewbus.cli._terminal import Terminal
-from crewbus.cli._timeline import Timeline
-from crewbus.cli._units import count, positive
-from crewbus.cli._warnings import plain_warnings
+from crewbus.cli.commands.run import ARGUMENTS, DIRECTORY, TARGET
+from crewbus.cli.errors import one_line
+from crewbus.cli.formatting import count, positive
+from crewbus.cli.input import Call
+from crewbus.cli.record_options import add_command, add_run, nothing_in, run_of, store_of
+from crewbus.cli.runner import Job, Manner, carry_out
+from crewbus.cli.target import resolve
+from crewbus.cli.terminal import Terminal
+from crewbus.cli.timeline import Timeline
+from crewbus.cli.warning_notes import plain_warnings
 from crewbus.exceptions import CrewbusError, InputError, RunError, RunHeldError
 
 _EXAMPLES = """

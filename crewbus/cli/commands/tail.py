@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from crewbus import Bus, Store
-from crewbus.cli._faults import one_line
-from crewbus.cli._records import add_command, add_run, run_of, store_of
-from crewbus.cli._terminal import Channel, Terminal
-from crewbus.cli._timeline import GOING_ON
-from crewbus.cli._units import moment
+from crewbus.cli.errors import one_line
+from crewbus.cli.formatting import moment
+from crewbus.cli.record_options import add_command, add_run, run_of, store_of
+from crewbus.cli.terminal import Channel, Terminal
+from crewbus.cli.timeline import GOING_ON
 from crewbus.records.export import Branch, as_json
 from crewbus.stores import ENDS, StoredEvent
 

@@ -7,12 +7,12 @@ import json
 from typing import Any, Final
 
 from crewbus import Bus, RunInfo
-from crewbus.cli._faults import one_line
-from crewbus.cli._records import STATE_STYLES, add_command, add_run, run_of, store_of
-from crewbus.cli._runs import as_json, duration
-from crewbus.cli._terminal import Channel, Terminal, columns
-from crewbus.cli._timeline import Node, Timeline
-from crewbus.cli._units import count, moment, took
+from crewbus.cli.commands.runs import as_json, duration
+from crewbus.cli.errors import one_line
+from crewbus.cli.formatting import count, moment, took
+from crewbus.cli.record_options import STATE_STYLES, add_command, add_run, run_of, store_of
+from crewbus.cli.terminal import Channel, Terminal, columns
+from crewbus.cli.timeline import Node, Timeline
 from crewbus.records.export import Branch
 
 _BAR: Final = 24

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from crewbus import Bus
-from crewbus.cli._records import add_command, add_run, run_of, store_of
-from crewbus.cli._runs import as_json
-from crewbus.cli._terminal import Terminal
-from crewbus.cli._units import count
+from crewbus.cli.commands.runs import as_json
+from crewbus.cli.formatting import count
+from crewbus.cli.record_options import add_command, add_run, run_of, store_of
+from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 from crewbus.records.export import write_export
 

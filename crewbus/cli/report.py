@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from crewbus.cli._faults import one_line
-from crewbus.cli._tally import Fault, Tally
-from crewbus.cli._terminal import Channel, columns
+from crewbus.cli.errors import one_line
+from crewbus.cli.summary import Fault, Tally
+from crewbus.cli.terminal import Channel, columns
 from crewbus.events import Chunk, Envelope, Retracted
 
 _BAR: Final = 20

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TextIO
 
-from crewbus.cli._faults import harmless
+from crewbus.cli.errors import harmless
 
 _STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _ERASE: Final = "\r\x1b[K"

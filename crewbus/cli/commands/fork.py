@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from crewbus import Bus, Divergence, Envelope
-from crewbus.cli._faults import one_line
-from crewbus.cli._records import add_command, add_run, run_of, store_of
-from crewbus.cli._tail import summary
-from crewbus.cli._terminal import Terminal
+from crewbus.cli.commands.tail import summary
+from crewbus.cli.errors import one_line
+from crewbus.cli.record_options import add_command, add_run, run_of, store_of
+from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 from crewbus.records.export import as_json
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import attrs
 
-from crewbus.cli._faults import describe
-from crewbus.cli._input import Call
+from crewbus.cli.errors import describe
+from crewbus.cli.input import Call
 from crewbus.exceptions import InputError, TargetError
 
 _SHOWN = 8  # how many names an error message lists

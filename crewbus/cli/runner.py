@@ -11,14 +11,14 @@ from typing import Any, Final
 import attrs
 
 from crewbus import Bus, OwnedStream, StreamOptions
-from crewbus.cli._faults import story
-from crewbus.cli._input import Call
-from crewbus.cli._report import Typist, progress, status, table
-from crewbus.cli._signals import Interrupts
-from crewbus.cli._tally import Tally
-from crewbus.cli._target import Target
-from crewbus.cli._terminal import Terminal
-from crewbus.cli._warnings import Warned
+from crewbus.cli.errors import story
+from crewbus.cli.input import Call
+from crewbus.cli.report import Typist, progress, status, table
+from crewbus.cli.signals import Interrupts
+from crewbus.cli.summary import Tally
+from crewbus.cli.target import Target
+from crewbus.cli.terminal import Terminal
+from crewbus.cli.warning_notes import Warned
 from crewbus.events import Chunk, Dropped, Envelope
 from crewbus.exceptions import RunCancelledError
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 import attrs
 
 from crewbus import Bus, RunInfo
-from crewbus.cli._faults import one_line
-from crewbus.cli._records import STATE_STYLES, add_command, nothing_in, store_of
-from crewbus.cli._terminal import Channel, Terminal, columns
-from crewbus.cli._units import moment, positive, took
+from crewbus.cli.errors import one_line
+from crewbus.cli.formatting import moment, positive, took
+from crewbus.cli.record_options import STATE_STYLES, add_command, nothing_in, store_of
+from crewbus.cli.terminal import Channel, Terminal, columns
 
 STATES: Final = ("running", "finished", "failed", "cancelled", "interrupted")
 

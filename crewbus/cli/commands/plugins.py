@@ -12,8 +12,8 @@ import attrs
 
 import crewbus
 from crewbus import Bus, PluginInfo
-from crewbus.cli._faults import one_line
-from crewbus.cli._terminal import Channel, columns
+from crewbus.cli.errors import one_line
+from crewbus.cli.terminal import Channel, columns
 from crewbus.plugins.discovery import Origin
 
 _STYLES: Final = {"plugin": ("bold",), "loaded": ("green",), "blocked": ("yellow",), "broken": ("red", "bold")}

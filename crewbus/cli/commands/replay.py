@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from crewbus import Bus
-from crewbus.cli._records import add_command, add_run, run_of, store_of
-from crewbus.cli._target import load
-from crewbus.cli._terminal import Terminal
-from crewbus.cli._units import count
+from crewbus.cli.formatting import count
+from crewbus.cli.record_options import add_command, add_run, run_of, store_of
+from crewbus.cli.target import load
+from crewbus.cli.terminal import Terminal
 
 _EXAMPLES = """
     crewbus replay latest

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus.cli._faults import core_of, one_line, type_of, where
-from crewbus.cli._input import Place
+from crewbus.cli.errors import core_of, one_line, type_of, where
+from crewbus.cli.input import Place
 from crewbus.exceptions import text_of
 
 MOST: Final = 20

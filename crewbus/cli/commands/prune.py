@@ -6,10 +6,10 @@ import argparse
 import json
 
 from crewbus import Bus
-from crewbus.cli._records import add_command, store_of
-from crewbus.cli._runs import table
-from crewbus.cli._terminal import Terminal
-from crewbus.cli._units import age, count
+from crewbus.cli.commands.runs import table
+from crewbus.cli.formatting import age, count
+from crewbus.cli.record_options import add_command, store_of
+from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 
 _EXAMPLES = """

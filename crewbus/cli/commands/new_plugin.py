@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from crewbus import Bus, builtin, hookspecs
-from crewbus.cli._distribution import Distribution
-from crewbus.cli._new_folder import write
-from crewbus.cli._terminal import Terminal
+from crewbus.cli.scaffold.distribution import Distribution
+from crewbus.cli.scaffold.new_folder import write
+from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 
 KINDS: Final = tuple(name.removeprefix("crewbus_") for name in vars(hookspecs) if name.startswith("crewbus_"))

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import attrs
 
 from crewbus import Bus
-from crewbus.cli._faults import one_line
+from crewbus.cli.errors import one_line
 from crewbus.events import (
     AttemptStarted,
     CallCancelled,

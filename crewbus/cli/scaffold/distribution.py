@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 import crewbus
-from crewbus.cli._fragments import Fragment, collected, filled, merged
+from crewbus.cli.scaffold.fragments import Fragment, collected, filled, merged
 
 _FILES: Final = {
     ".github/dependabot.yml": "dependabot.yml",

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from crewbus import Bus
-from crewbus.cli._input import Call, parse_arguments, read
-from crewbus.cli._session import Job, Manner, carry_out
-from crewbus.cli._target import Target, resolve
-from crewbus.cli._terminal import Terminal
-from crewbus.cli._units import positive
-from crewbus.cli._warnings import plain_warnings
+from crewbus.cli.formatting import positive
+from crewbus.cli.input import Call, parse_arguments, read
+from crewbus.cli.runner import Job, Manner, carry_out
+from crewbus.cli.target import Target, resolve
+from crewbus.cli.terminal import Terminal
+from crewbus.cli.warning_notes import plain_warnings
 
 TARGET: Final = "crewbus.target"
 ARGUMENTS: Final = "crewbus.arguments"

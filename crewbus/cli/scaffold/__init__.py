@@ -1,0 +1,1 @@
+"""What ``crewbus new-plugin`` writes: the files of a plugin's distribution."""
