@@ -86,7 +86,7 @@ class Place:
         (metadata / "entry_points.txt").write_text(f"[crewbus]{setup['options.entry_points']['crewbus']}\n")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("CREWBUS_")}
         path = [str(BESIDE), str(site), *filter(None, [self.env.get("PYTHONPATH")])]
-        self.env |= {"PYTHONPATH": os.pathsep.join(path), "CREWBUS_ONLY": "sqlite"}
+        self.env["PYTHONPATH"] = os.pathsep.join(path)
 
     def __call__(self, *argv: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         """The command, in a process of its own."""

@@ -27,7 +27,6 @@ def crewbus_emit(envelope):
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     monkeypatch.delenv("CREWBUS_BLOCK", raising=False)
-    monkeypatch.delenv("CREWBUS_ONLY", raising=False)
 
 
 @pytest.fixture
@@ -83,7 +82,6 @@ def test_the_environment_blocks_by_name_before_import(three, monkeypatch, value)
 @pytest.mark.parametrize("value", ["", " , "])
 def test_an_empty_variable_is_as_none(three, monkeypatch, value):
     monkeypatch.setenv("CREWBUS_BLOCK", value)
-    monkeypatch.setenv("CREWBUS_ONLY", value)
     assert sorted(loaded()) == ["blue", "green", "red"]
 
 
@@ -93,30 +91,18 @@ def test_the_environment_blocks_built_in_ones_too(monkeypatch):
         bus.enable_recording()
 
 
-def test_the_environment_names_the_only_ones(three, monkeypatch):
-    monkeypatch.setenv("CREWBUS_ONLY", "green, blue")
-    assert sorted(loaded()) == ["blue", "green"]
-    assert "red_module" not in sys.modules
-    found = statuses()
-    assert found["red"] == ("blocked", "not among those that CREWBUS_ONLY names")
-    assert found["run_scope"] == ("loaded", None)
-
-
-def test_both_variables_together(three, monkeypatch):
-    monkeypatch.setenv("CREWBUS_ONLY", "green,blue")
-    monkeypatch.setenv("CREWBUS_BLOCK", "blue")
-    assert loaded() == ["green"]
-
-
-def test_the_constructor_over_the_environment(three, monkeypatch):
-    monkeypatch.setenv("CREWBUS_ONLY", "green")
+def test_the_constructor_goes_before_the_environment(three, monkeypatch):
     monkeypatch.setenv("CREWBUS_BLOCK", "green")
-    assert loaded() == []
-    assert loaded(blocked=()) == ["green"]
-    assert loaded(only=["red"]) == ["red"]
-    assert loaded(only="blue") == ["blue"]
-    assert sorted(loaded(only=["red", "green"], blocked=["red"])) == ["green"]
-    assert loaded(only=[], blocked=[]) == []
+    assert sorted(loaded()) == ["blue", "red"]
+    assert sorted(loaded(blocked=())) == ["blue", "green", "red"]
+    assert sorted(loaded(blocked=["red"])) == ["blue", "green"]
+    assert loaded(plugins=["red", "green"], blocked=["red"], entry_points=False) == ["green"]
+
+
+def test_without_entry_points_only_the_named_plugins_are_loaded_and_imported(three):
+    assert loaded(plugins=["red"], entry_points=False) == ["red"]
+    assert loaded(plugins="blue", entry_points=False) == ["blue"]
+    assert "green_module" not in sys.modules
 
 
 class Red:
@@ -141,21 +127,10 @@ def test_a_plugin_that_the_constructor_is_given_takes_the_place_of_an_installed_
     assert "red_module" not in sys.modules
 
 
-def test_a_plugin_left_out_may_join_later(three, monkeypatch):
-    monkeypatch.setenv("CREWBUS_ONLY", "green")
-    with crewbus.Bus() as bus:
+def test_an_installed_plugin_that_was_not_loaded_may_join_later(three):
+    with crewbus.Bus(entry_points=False) as bus:
         assert bus.register(type("Red", (), {}), "red") == "red"
         assert [info.status for info in bus.plugins.infos() if info.name == "red"] == ["loaded"]
-
-
-def test_a_name_that_nobody_brings_is_told(three, monkeypatch):
-    monkeypatch.setenv("CREWBUS_ONLY", "gren")
-    with pytest.warns(PluginWarning, match="'gren' was skipped: CREWBUS_ONLY names it.*did you mean green?"):
-        assert loaded() == []
-    with pytest.raises(PluginError, match="only= names it"):
-        loaded(only=["blu"], strict=True)
-    assert loaded(only=["run_scope"]) == []  # a built-in one is there anyway
-    assert loaded(only=["Red"], plugins=[Red], strict=True) == []  # as is one that the constructor is given
 
 
 def test_a_plugin_that_takes_long_to_import_is_named(three, monkeypatch):
@@ -223,8 +198,7 @@ def test_two_distributions_that_name_one_plugin(install, tmp_path):
 
 
 def test_the_command_shows_what_was_left_out(three, monkeypatch, capsys):
-    monkeypatch.setenv("CREWBUS_ONLY", "green")
-    monkeypatch.setenv("CREWBUS_BLOCK", "memory_store")
+    monkeypatch.setenv("CREWBUS_BLOCK", "red,memory_store")
     monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     assert cli.main(["plugins", "--json"]) == 0
     shown = {info["name"]: info for info in json.loads(capsys.readouterr().out)}

@@ -73,7 +73,7 @@ def again():
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A directory with modules in it, from which Python imports; nothing of the environment, and no default bus."""
-    for variable in ("CREWBUS_BLOCK", "CREWBUS_ONLY", "CREWBUS_PLUGINS"):
+    for variable in ("CREWBUS_BLOCK", "CREWBUS_PLUGINS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     monkeypatch.chdir(tmp_path)
@@ -166,24 +166,10 @@ def test_they_are_blocked_by_the_name_that_they_were_given(here, monkeypatch):
     assert reasons()["pkg.mod:Counter"] == "blocked by CREWBUS_BLOCK"
 
 
-def test_crewbus_only_is_about_installed_ones_and_only_about_all(here, monkeypatch):
-    install(here, "acme", MODULE)
-    monkeypatch.setenv("CREWBUS_PLUGINS", "mine")
-    monkeypatch.setenv("CREWBUS_ONLY", "nothing_else")
-    with pytest.warns(PluginWarning, match="nothing_else"):
-        assert loaded() == ["mine"]
-    assert loaded(only=["acme"]) == ["acme"]
-    assert reasons(only=["acme"])["mine"] == "not among those that only= names"
-    assert loaded(only=["mine"], strict=True) == ["mine"]
-
-
 def test_the_name_of_an_installed_one_means_that(here, monkeypatch):
     install(here, "acme", MODULE)
     monkeypatch.setenv("CREWBUS_PLUGINS", "acme")
     assert loaded() == ["acme"]
-    monkeypatch.setenv("CREWBUS_ONLY", "nobody")
-    with pytest.warns(PluginWarning, match="nobody"):
-        assert loaded() == ["acme"]
 
 
 def test_one_that_makes_a_bus_while_it_is_imported_is_told_so(here, monkeypatch):
@@ -311,10 +297,9 @@ def test_the_reason_names_the_variable(faulty, monkeypatch):
 
 
 def test_one_that_takes_long_to_import_is_named(here, monkeypatch):
-    monkeypatch.setenv("CREWBUS_PLUGINS", "mine")
     monkeypatch.setattr(_loading, "SLOW_IMPORT", -1.0)
     with pytest.warns(PluginWarning, match="plugin 'mine' took .* s to import"):
-        assert loaded(only=["mine"]) == ["mine"]
+        assert loaded(plugins=["mine"], entry_points=False) == ["mine"]
 
 
 # The constructor
@@ -332,11 +317,10 @@ def test_the_constructor_takes_names(here):
 def test_a_name_is_not_blocked_by_the_environment(here, monkeypatch):
     install(here, "acme", MODULE)
     monkeypatch.setenv("CREWBUS_BLOCK", "acme,mine,run_scope")
-    monkeypatch.setenv("CREWBUS_ONLY", "acme")
     assert loaded(plugins=["acme", "mine", "run_scope"]) == ["acme", "mine"]
     with crewbus.Bus(["run_scope"]) as bus:
         assert bus.plugins.has_plugin("run_scope")
-    assert loaded(plugins=["mine"], blocked=["mine"], only=()) == []
+    assert loaded(plugins=["mine"], blocked=["mine"], entry_points=False) == []
 
 
 def test_an_installed_one_that_is_named_keeps_its_distribution(here):
@@ -472,11 +456,10 @@ def test_of_two_that_contradict_each_other_the_last_holds(cli):
     assert shown(cli, "-p", "mine", "-p", "no:mine")["mine"]["status"] == "blocked"
 
 
-def test_p_loads_an_installed_one_that_was_left_out_or_blocked(cli, here, monkeypatch):
+def test_p_loads_an_installed_one_that_the_environment_blocks(cli, here, monkeypatch):
     install(here, "acme", MODULE)
     install(here, "other", MODULE)
-    monkeypatch.setenv("CREWBUS_ONLY", "other")
-    monkeypatch.setenv("CREWBUS_BLOCK", "other,memory_store")
+    monkeypatch.setenv("CREWBUS_BLOCK", "acme,other,memory_store")
     infos = shown(cli, "-p", "acme", "-p", "memory_store")
     assert (infos["acme"]["status"], infos["acme"]["distribution"]) == ("loaded", "acme-dist")
     assert infos["other"]["reason"] == "blocked by CREWBUS_BLOCK"

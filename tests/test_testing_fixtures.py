@@ -55,7 +55,6 @@ def run(pytester):
 
 def test_the_bus_has_the_builtin_plugins_alone_and_is_closed(run, monkeypatch):
     monkeypatch.setenv("CREWBUS_BLOCK", "run_scope")
-    monkeypatch.setenv("CREWBUS_ONLY", "nobody")
     monkeypatch.setenv("CREWBUS_STORE", "nowhere://")
     monkeypatch.setenv("CREWBUS_PLUGINS", "no_such_module")
     run("""
@@ -126,7 +125,7 @@ def test_the_marker_loads_what_is_installed(run):
         def test_nothing_unless_asked(bus):
             assert not bus.plugins.has_plugin("one")
 
-        @pytest.mark.crewbus(only=["one"])
+        @pytest.mark.crewbus(plugins=["one"])
         def test_one(bus):
             (info,) = [info for info in bus.plugins.infos() if info.name == "one"]
             assert (info.status, info.distribution, info.version) == ("loaded", "acme", "1.0")
@@ -148,7 +147,7 @@ def test_wrong_arguments_of_the_marker_are_told_with_the_name_of_the_test(run):
         def test_not_named(bus):
             pass
 
-        @pytest.mark.crewbus(only=["acmee"])
+        @pytest.mark.crewbus(plugins=["acmee"])
         def test_not_installed(bus):
             pass
     """)
@@ -156,7 +155,7 @@ def test_wrong_arguments_of_the_marker_are_told_with_the_name_of_the_test(run):
     result.stdout.fnmatch_lines([
         "*test_acme.py::test_misspelt: @pytest.mark.crewbus(plugin=...): *no argument 'plugin'*plugins*",
         "*test_acme.py::test_not_named: @pytest.mark.crewbus takes *by name*",
-        "*PluginError*acmee*no distribution brings it*",
+        "*PluginError*acmee*no installed plugin is called so*",
     ])  # fmt: skip
 
 

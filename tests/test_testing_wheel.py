@@ -69,7 +69,7 @@ import pytest
 from acme import Shelf, Sold
 from crewbus.testing import StoreContract, examples
 
-pytestmark = [pytest.mark.crewbus(only=["till"]), pytest.mark.usefixtures("no_leaks")]
+pytestmark = [pytest.mark.crewbus(plugins=["till"]), pytest.mark.usefixtures("no_leaks")]
 
 
 class TestShelf(StoreContract):

@@ -68,10 +68,9 @@ class Bus(Joining):
     else of an installed one, else of a module to import, as ``module`` or ``module:attribute``. What is given here
     takes the place of a built-in or installed plugin of its name. ``entry_points``: whether to load the plugins that
     installed distributions name in the entry point group ``crewbus``, and those that the environment variable
-    ``CREWBUS_PLUGINS`` names. ``only``: the names of those to load; None: of the installed ones, those that
-    ``CREWBUS_ONLY`` names, or all. ``blocked``: names of plugins to leave out, built-in ones too, or a mapping from
-    them to the reason to show; None: those that ``CREWBUS_BLOCK`` names, except what ``plugins`` brings. The variables
-    hold names with commas between them; what is left out is not imported. ``strict``: whether a plugin that can't be
+    ``CREWBUS_PLUGINS`` names. ``blocked``: names of plugins to leave out, built-in ones too, or a mapping from them to
+    the reason to show; None: those that ``CREWBUS_BLOCK`` names, except what ``plugins`` brings. The variables hold
+    names with commas between them; what is left out is not imported. ``strict``: whether a plugin that can't be
     loaded is an error (`PluginError`) or is skipped with a warning. ``requires``: plugins that must be loaded, in
     which versions, as in ``"sqlite>=0.1"``; otherwise `PluginError` says which is not there, and why. ``unscoped``:
     what to do about a chunk emitted outside any run, or an event in a finished one, which no stream can get: "warn"
@@ -83,7 +82,6 @@ class Bus(Joining):
         plugins: Iterable[Any] = (),
         *,
         entry_points: bool = True,
-        only: Iterable[str] | None = None,
         blocked: Iterable[str] | None = None,
         requires: Iterable[str] = (),
         strict: bool = False,
@@ -93,7 +91,7 @@ class Bus(Joining):
         self._closer: int | None = None
         self._gone = threading.Event()
         self.plugins = PluginManager(self._report, self._reflatten, self._retire)
-        wishes = PluginSelection.of(plugins, entry_points, only, blocked, strict)
+        wishes = PluginSelection.of(plugins, entry_points, blocked, strict)
         try:
             self._load(wishes, requirements(requires))
         except BaseException:

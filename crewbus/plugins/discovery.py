@@ -25,8 +25,6 @@ GROUP: Final = "crewbus"
 
 BLOCK: Final = "CREWBUS_BLOCK"
 """The environment variable that names the plugins to leave out."""
-ONLY: Final = "CREWBUS_ONLY"
-"""The environment variable that names the installed plugins to load, and no other."""
 PLUGINS: Final = "CREWBUS_PLUGINS"
 """The environment variable that names modules to load as plugins, besides what is installed."""
 

@@ -13,7 +13,6 @@ from crewbus._util.warn import external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning
 from crewbus.plugins.discovery import (
     BLOCK,
-    ONLY,
     PLUGINS,
     Found,
     Origin,
@@ -41,7 +40,6 @@ class PluginSelection:
 
     plugins: tuple[Any, ...]
     entry_points: bool
-    only: frozenset[str] | None
     blocked: Mapping[str, str] | None
     """The names to leave out, each with the reason to show."""
     strict: bool
@@ -51,7 +49,6 @@ class PluginSelection:
         cls,
         plugins: Iterable[Any],
         entry_points: bool,
-        only: Iterable[str] | None,
         blocked: Iterable[str] | None,
         strict: bool,
     ) -> PluginSelection:
@@ -60,7 +57,6 @@ class PluginSelection:
         return cls(
             _texts(plugins),
             entry_points,
-            None if only is None else frozenset(_texts(only)),
             None if blocked is None else reasons,
             strict,
         )
@@ -121,37 +117,11 @@ class Loader:
         """What is to be loaded besides what is given and built in: installed plugins, then local ones."""
         if not self._wishes.entry_points:
             return
-        extra = named_by(PLUGINS) or []
-        wanted = self._wanted(extra)
         for name, several in self._installed.items():
-            if wanted is None or name in wanted or name in self._named:
-                yield from several[1:] if name in self._named else several
-            else:
-                self._leave_out(several[0])
-        for one in [local(name, self._known, PLUGINS) for name in dict.fromkeys(extra) if name not in self._known]:
-            if self._wishes.only is None or one.name in self._wishes.only:
-                yield one
-            else:
-                self._leave_out(one)
-
-    def _wanted(self, extra: list[str]) -> set[str] | None:
-        """The names to load of what is installed; None: all."""
-        source, names = self._only()
-        if names is None:
-            return None
-        for name in sorted(names.difference(self._known, extra)):
-            near = hint(name, self._known)
-            self._outcomes.skip(name, f"{source} names it, and no distribution brings it{near}", self._wishes.strict)
-        return {*names, *(extra if self._wishes.only is None else ())}
-
-    def _only(self) -> tuple[str, frozenset[str] | None]:
-        if self._wishes.only is not None:
-            return "only=", self._wishes.only
-        names = named_by(ONLY)
-        return ONLY, None if names is None else frozenset(names)
-
-    def _leave_out(self, found: Found) -> None:
-        self._outcomes.leave_out(found.name, f"not among those that {self._only()[0]} names", found.origin)
+            yield from several[1:] if name in self._named else several
+        for name in dict.fromkeys(named_by(PLUGINS) or ()):
+            if name not in self._known:
+                yield local(name, self._known, PLUGINS)
 
     # Loading
 

@@ -37,7 +37,6 @@ class Outcomes:
         self._broken: dict[str, PluginInfo] = {}
         self._doubles: list[PluginInfo] = []
         self._blocked: dict[str, PluginInfo] = {}
-        self._left_out: dict[str, PluginInfo] = {}
 
     # Where a plugin comes from
 
@@ -59,10 +58,6 @@ class Outcomes:
         """Note why a name is blocked, and where the plugin that bears it comes from."""
         self._blocked[name] = PluginInfo(name, "blocked", origin.distribution, origin.version, reason=reason)
 
-    def leave_out(self, name: str, reason: str, origin: Origin) -> None:
-        """Note that an installed plugin was not asked for; another of that name may still be registered."""
-        self._left_out[name] = PluginInfo(name, "blocked", origin.distribution, origin.version, reason=reason)
-
     def skip(self, name: str, reason: str, strict: bool, error: BaseException | None = None) -> None:
         """Note a plugin as broken, and say so: with a `PluginWarning`, or a `PluginError` when ``strict``."""
         origin = self._origins.pop(name, NOWHERE)
@@ -83,12 +78,11 @@ class Outcomes:
         return PluginInfo(name, "loaded", origin.distribution, origin.version, tuple(sorted(hooks)))
 
     def absent(self, registered: Iterable[str], blocked: Iterable[str]) -> Iterator[PluginInfo]:
-        """What became of the plugins that are not registered: blocked ones, left out ones, broken ones."""
+        """What became of the plugins that are not registered: blocked and broken ones."""
         there = set(registered)
         for name in blocked:
             yield self._blocked.get(name) or PluginInfo(name, "blocked", reason="blocked by name")
-        for infos in (self._left_out, self._broken):
-            yield from (info for name, info in infos.items() if name not in there)
+        yield from (info for name, info in self._broken.items() if name not in there)
         yield from self._doubles
 
 

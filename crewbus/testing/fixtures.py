@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crewbus.testing import CapturedEvents, LeakCheck, RunRecorder
 
 MARKER: Final = "crewbus"
-ENVIRONMENT: Final = ("CREWBUS_PLUGINS", "CREWBUS_BLOCK", "CREWBUS_ONLY", "CREWBUS_STORE")
+ENVIRONMENT: Final = ("CREWBUS_PLUGINS", "CREWBUS_BLOCK", "CREWBUS_STORE")
 """The variables that a bus reads."""
 LOOP: Final = "_function_scoped_runner"
 """The fixture of pytest-asyncio that has the loop of one test."""
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         f"{MARKER}(**arguments): what the fixture 'bus' gives to crewbus.Bus, such as plugins=[...]; entry_points=True "
-        "loads the plugins that are installed, only=['name'] those alone",
+        "loads every installed plugin, plugins=['name'] one of them",
     )
 
 
@@ -41,7 +41,7 @@ def bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     """A `crewbus.Bus` of the built-in plugins alone, strict, that nothing of the environment reaches.
 
     It is closed after the test. ``@pytest.mark.crewbus(plugins=[...], ...)`` gives it other arguments:
-    ``entry_points=True`` loads the plugins that are installed, and ``only=["acme"]`` that one alone.
+    ``entry_points=True`` loads every installed plugin, ``plugins=["acme"]`` only that one.
     """
     if "no_leaks" in request.fixturenames:
         request.getfixturevalue("no_leaks")  # set up before the bus, it looks once that is closed
@@ -114,7 +114,7 @@ def _arguments(item: pytest.Item) -> dict[str, Any]:
         if name not in known:
             why = f"crewbus.Bus has no argument {name!r}; there are {', '.join(known)}"
             pytest.fail(f"{item.nodeid}: @pytest.mark.{MARKER}({name}=...): {why}", pytrace=False)
-    return {"entry_points": given.get("only") is not None, "blocked": (), "strict": True, **given}
+    return {"entry_points": False, "blocked": (), "strict": True, **given}
 
 
 def _close(bus: crewbus.Bus) -> None:

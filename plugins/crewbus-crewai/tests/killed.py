@@ -30,7 +30,7 @@ def crew(asked, kill_at=None):
 
 def main(url, kill_at):
     """Kick it off, recorded in the store that ``url`` names."""
-    with crewbus.Bus(only=["sqlite"]) as bus:
+    with crewbus.Bus(["sqlite"], entry_points=False) as bus:
         crewbus_crewai.install(bus)
         bus.enable_recording(url)
         crew([], kill_at).kickoff()

@@ -218,7 +218,7 @@ def test_the_entry_point_names_the_plugin():
     if found is None:
         pytest.skip("crewbus-crewai is not installed as a distribution")
     assert found.load() is crewbus_crewai.CrewaiPlugin
-    with crewbus.Bus(only=["crewai"]) as bus:
+    with crewbus.Bus(["crewai"], entry_points=False) as bus:
         assert heard(bus) == 1
 
 

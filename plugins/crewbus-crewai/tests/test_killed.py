@@ -28,7 +28,7 @@ def test_a_killed_kickoff_asks_for_what_is_missing_only(tmp_path, part):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
     asked = []
-    with crewbus.Bus(only=["sqlite"]) as bus:
+    with crewbus.Bus(["sqlite"], entry_points=False) as bus:
         crewbus_crewai.install(bus)
         try:
             bus.enable_recording(url)

@@ -171,7 +171,7 @@ store.close()
         assert info.sealed
 
 
-@pytest.mark.crewbus(only=["jsonl"])
+@pytest.mark.crewbus(plugins=["jsonl"])
 def test_urls(bus, tmp_path):
     opened = partial(bus.plugins.hook.crewbus_open_store, bus=bus)
     assert opened(url="sqlite:///x") is None
@@ -181,7 +181,7 @@ def test_urls(bus, tmp_path):
     store.close()
 
 
-@pytest.mark.crewbus(only=["jsonl"])
+@pytest.mark.crewbus(plugins=["jsonl"])
 def test_a_folder_that_is_not_there(bus, tmp_path):
     bus.enable_recording(f"jsonl:///{tmp_path}/missing/r.jsonl")
     with pytest.raises(crewbus.RecordingError, match=r"missing.*No such file"):

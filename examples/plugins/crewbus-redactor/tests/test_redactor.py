@@ -24,7 +24,7 @@ SECRETS = {
     "JWT": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
     "URL": "bob:p@ss:w0rd",
 }
-only_it = pytest.mark.crewbus(only=["redactor"])
+only_it = pytest.mark.crewbus(plugins=["redactor"])
 
 
 @crewbus.event(name="redactor.Asked")

@@ -10,7 +10,7 @@ import pytest
 import crewbus
 from crewbus_slow_alarm import FellBehind
 
-pytestmark = pytest.mark.crewbus(only=["slow_alarm"])
+pytestmark = pytest.mark.crewbus(plugins=["slow_alarm"])
 FULL, LOST = "its buffer is nearly full", "frames are left out"
 
 
