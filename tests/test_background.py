@@ -606,9 +606,9 @@ def test_the_interpreters_exit_waits_for_what_ends_and_not_for_ever():
         """
         import threading, time
         import crewbus
-        from crewbus import _bus
+        from crewbus.bus import bus
 
-        _bus.CLOSE_TIMEOUT = 0.2
+        bus.CLOSE_TIMEOUT = 0.2
         crewbus.Bus.close.__defaults__ = (0.2,)
         bus = crewbus.Bus(entry_points=False)
         bus.submit(lambda: (time.sleep(0.05), print("ended", flush=True)))

@@ -723,7 +723,7 @@ def test_a_replaced_router_gets_the_frames_of_attached_streams():
         def crewbus_stream_chunk(self, run, envelope):
             routed.append(envelope.event)
             for sink in run.sinks:
-                sink.push(envelope)
+                sink.push(run, envelope)
 
     with quiet_bus(plugins=[("run_scope", Router)]) as bus:
         with bus.run() as run:

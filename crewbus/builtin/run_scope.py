@@ -26,10 +26,10 @@ class RunScope:
     def crewbus_stream_chunk(self, bus: Bus, run: Run, envelope: Envelope) -> None:
         """Push a frame to the streams it concerns; a terminal event concerns only its own run's."""
         for sink in run.sinks:
-            sink.push(envelope)
+            sink.push(run, envelope)
         if run.parent is not None and not isinstance(envelope.event, RunEnded):
             around: Run | None = run.parent
             while around is not None:
                 for sink in around.sinks:
-                    sink.push(envelope)
+                    sink.push(run, envelope)
                 around = around.parent

@@ -289,7 +289,7 @@ class Calls(Dispatch):
             log.replay.ended(run)
             envelope = Envelope(event, run.id, -1, run.start_id, now(), replayed=True)
             for sink in run.sinks:
-                sink.push(envelope)
+                sink.push(run, envelope)
             run.retire(state_after(event))
         try:
             self._deliver(self._plan_of(event), run, envelope)

@@ -73,8 +73,8 @@ class Sink(Protocol):
     def attach(self, run: Run) -> None:
         """Be given the frames of ``run`` from now on."""
 
-    def push(self, envelope: Envelope) -> None:
-        """Take the next frame; called under the root run's lock, must not block."""
+    def push(self, run: Run, envelope: Envelope) -> None:
+        """Take the next frame, which ``run`` emitted; called under the root run's lock, must not block."""
 
     def end(self) -> None:
         """Take nothing more: the run has ended; called under the same lock."""
@@ -289,6 +289,19 @@ class Run(Scope):
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def add_sink(self, sink: Sink) -> None:
+        """Push frames into ``sink`` from now on; called under the lock."""
+        self.sinks += (sink,)
+        self.tree.sinks += 1
+        self.tree.judge()
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Push no more frames into ``sink``; called under the lock."""
+        if sink in self.sinks:
+            self.sinks = tuple(other for other in self.sinks if other is not sink)
+            self.tree.sinks -= 1
+            self.tree.judge()
 
     def retire(self, state: str) -> None:
         """Be over, with this state, and take the sinks along; called under the lock."""

@@ -18,10 +18,11 @@ from crewbus._util.process import generation
 from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
 from crewbus.scopes.run import Run, reach
-from crewbus.scopes.tree import Tree
 
 if TYPE_CHECKING:
     import asyncio
+
+    from crewbus.scopes.tree import Tree
 
 Slow = Literal["block", "coalesce", "drop", "fail"]
 """What becomes of a frame when its consumer's buffer is full."""
@@ -102,8 +103,8 @@ class Buffer:
     """A bounded queue of frames between a run's emitters and one consumer."""
 
     __slots__ = (
-        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "room",
-        "run", "run_id", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
+        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "lock",
+        "room", "run", "run_id", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
     )  # fmt: skip
 
     def __init__(self, run_id: str, bound: int, slow: Slow, deadline: float | None = None) -> None:
@@ -120,7 +121,10 @@ class Buffer:
         self.slow = slow
         self.deadline = deadline
         """Until when (monotonic) the run must have started; None: no limit, or it has."""
-        self.tree = Tree()
+        self.tree: Tree | None = None
+        """What its run shares with its root; None until the run has started."""
+        self.lock = threading.RLock()
+        """The lock of that tree; until the run has started, one of its own."""
         self.run: Run | None = None
         self.frames: list[Envelope] = []
         self.held = 0
@@ -152,39 +156,36 @@ class Buffer:
     @property
     def epoch(self) -> int | None:
         """The epoch of the run's record; None where it is not recorded."""
-        log = self.tree.log
+        log = self.tree.log if self.tree is not None else None
         return log.epoch or 1 if log is not None else None
 
     # The emitter's side
 
     def attach(self, run: Run) -> None:
         """Take the frames of ``run`` from now on."""
-        before = self.tree
-        with before.lock, run.tree.lock:
-            self.tree = run.tree
+        with self.lock, run.tree.lock:
+            self.tree, self.lock = run.tree, run.tree.lock
             self.deadline = None
             if run.ended and run.state != "new":
                 self.ended = True
             elif not self.closed:
                 self.run = run
-                run.sinks += (self,)
-                run.tree.sinks += 1
-                run.tree.judge()
+                run.add_sink(self)
             self._wake_consumer()
 
-    def push(self, envelope: Envelope) -> None:
-        """Take the next frame; called under the lock."""
+    def push(self, run: Run, envelope: Envelope) -> None:
+        """Take the next frame, which ``run`` emitted; called under the lock."""
         frames = self.frames
         if len(frames) + self.held < self.room:
             frames.append(envelope)
         else:
-            self._push_tight(envelope)
+            self._push_tight(run, envelope)
         wake = self.wake
         if wake is not None:  # as `_wake_consumer`
             self.wake = None
             wake(self.token)
 
-    def _push_tight(self, envelope: Envelope) -> None:
+    def _push_tight(self, run: Run, envelope: Envelope) -> None:
         event = envelope.event
         room = self.bound - len(self.frames) - self.held
         if self.closed:
@@ -199,9 +200,9 @@ class Buffer:
         elif self.slow == "drop" and isinstance(event, Chunk):
             self._drop(envelope)
         elif self.slow == "drop" and isinstance(event, Retracted):
-            self._retract(envelope, event)
+            self._retract(run, envelope, event)
         elif not (self.slow == "coalesce" and self._merge(envelope)):
-            self._overfill(envelope)
+            self._overfill(run, envelope)
 
     def _drop(self, envelope: Envelope) -> None:
         last = self.frames[-1].event if self.frames else None
@@ -212,7 +213,7 @@ class Buffer:
         else:
             self.frames.append(marker)
 
-    def _retract(self, envelope: Envelope, event: Retracted) -> None:
+    def _retract(self, run: Run, envelope: Envelope, event: Retracted) -> None:
         """Take back what waits; the consumer is told only where it may have seen more of what is taken back."""
         told = not self.frames or event.since <= self.frames[0].seq
         self.frames = [
@@ -221,7 +222,7 @@ class Buffer:
             if not (isinstance(frame.event, Chunk) and event.covers(frame.seq, frame.parent))
         ]
         if told:
-            self._overfill(envelope)
+            self._overfill(run, envelope)
 
     def _merge(self, envelope: Envelope) -> bool:
         if not self.frames:
@@ -241,15 +242,13 @@ class Buffer:
         )
         return True
 
-    def _overfill(self, envelope: Envelope) -> None:
+    def _overfill(self, run: Run, envelope: Envelope) -> None:
         self.frames.append(envelope)
         most = 2 * (self.bound if self.slow != "drop" else max(self.bound, _FEW))
         if len(self.frames) + self.held >= most:
             self._fail(f"{most} frames were waiting, twice its bound, and nobody could wait for it")
         elif self.slow != "drop":
-            run = self.run
-            emitter = run.bus._runs.get(envelope.run_id or "") if run is not None else None
-            self.tree.defer(partial(self.wait_for_room, emitter))
+            run.tree.defer(partial(self.wait_for_room, run))
 
     def _fail(self, why: str) -> None:
         self.failure = SlowConsumer(f"the stream was failed: {why}; consume faster, or raise its bound")
@@ -267,15 +266,15 @@ class Buffer:
         self._wake_consumer()
         self._wake_waiters()
 
-    def wait_for_room(self, emitter: Run | None = None) -> None:
+    def wait_for_room(self, emitter: Run) -> None:
         """Block the emitter while the buffer is full; never a loop's thread, nor the consumer's own.
 
         A cancelled emitter is let go: its next call tells it.
         """
         gate = None
         while running_loop() is None and _get_ident() != self.thread:
-            with self.tree.lock:
-                if not self._is_full() or (emitter is not None and emitter.is_cancelled()):
+            with self.lock:
+                if not self._is_full() or emitter.is_cancelled():
                     return
                 gate = self._wait_in_line(gate)
             gate.acquire(timeout=_POLL)
@@ -292,7 +291,7 @@ class Buffer:
     async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait, without blocking the loop, while the buffer is full."""
         while True:
-            with self.tree.lock:
+            with self.lock:
                 if self.slow in ("drop", "fail") or not self._is_full():
                     return
                 future = loop.create_future()
@@ -311,9 +310,9 @@ class Buffer:
         self.thread = _get_ident()
         gate = None
         while not self._is_inherited():
-            tree = self.tree
-            with tree.lock:
-                if tree is not self.tree:
+            lock = self.lock
+            with lock:
+                if lock is not self.lock:
                     continue
                 if gate is not None:
                     # Set before the look, since a finaliser may push between the two.
@@ -338,9 +337,8 @@ class Buffer:
         """As `take`, for a task: what is there, or else a future of its loop to await before asking again."""
         if self.born != generation.number:
             return []
-        tree, waker = self.tree, self.waker
+        lock, waker = self.lock, self.waker
         assert waker is not None
-        lock = tree.lock
         try:  # as `with lock`, at half the price; inside, since an interrupt may follow the acquiring at once
             lock.acquire()
             if self.frames or self.ended or self.closed:
@@ -352,7 +350,7 @@ class Buffer:
                 self._wake_waiters()
             future = waker.future()
             self.token, self.wake = future, waker.wake
-            if self.frames or tree is not self.tree:
+            if self.frames or lock is not self.lock:
                 # A finaliser pushed in between, or the run started meanwhile.
                 waker.wake(future)
         finally:
@@ -400,9 +398,9 @@ class Buffer:
     def close(self) -> None:
         """Leave: take nothing more, keep nothing, and let blocked emitters go."""
         while not self._is_inherited():
-            tree = self.tree
-            with tree.lock:
-                if tree is self.tree:
+            lock = self.lock
+            with lock:
+                if lock is self.lock:
                     self.frames = []
                     self._detach()
                     self._wake_consumer()
@@ -422,10 +420,8 @@ class Buffer:
         self.closed = True
         self.held = self.room = 0
         run, self.run = self.run, None
-        if run is not None and self in run.sinks:
-            run.sinks = tuple(sink for sink in run.sinks if sink is not self)
-            run.tree.sinks -= 1
-            run.tree.judge()
+        if run is not None:
+            run.remove_sink(self)
         self._wake_waiters()
 
     def _wake_consumer(self) -> None:

@@ -1,0 +1,14 @@
+"""Raising exceptions that were kept while other code ran."""
+
+from __future__ import annotations
+
+
+def raise_first(errors: list[BaseException]) -> None:
+    """Raise the first of ``errors``, if there is one, and empty the list.
+
+    Collect exceptions in a list and raise them this way: a local variable that still refers to the exception would
+    form a reference cycle with the traceback and the frame, and keep all locals alive until the next collection.
+    """
+    if errors:
+        del errors[1:]
+        raise errors.pop()
