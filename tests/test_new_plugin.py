@@ -110,7 +110,7 @@ def test_it_writes_a_distribution_and_says_what_is_next(cli):
     assert set(cli.out.splitlines()) == {str(Path(path)) for path in written}
     assert [line.split("#")[0].strip() for line in cli.err.splitlines()[-3:]] == [
         "cd crewbus-acme",
-        "python -m pip install -e . pytest tox",
+        "python -m pip install -e . --group test tox",
         "tox",
     ]
 

@@ -98,6 +98,15 @@ def test_an_example_in_a_list(page):
     example.check()
 
 
+def test_a_block_inside_a_block_belongs_to_it(page):
+    text = "$$$python\npage = '''\n~~~python\nprint(1)\n~~~\n'''\nprint(len(page))\n$$$\n\n$$$text\n24\n$$$\n"
+    only(page(text)).check()
+
+
+def test_indentation_that_all_lines_share_is_ignored(page):
+    only(page("$$$python\nprint('  a\\n   b')\n$$$\n\n$$$text\n  a\n   b\n$$$\n")).check()
+
+
 def test_a_page_that_is_not_there(tmp_path):
     with pytest.raises(crewbus.InputError, match=r"nowhere\.md"):
         examples(tmp_path / "nowhere.md")
@@ -108,8 +117,8 @@ def test_a_difference_is_shown_with_its_place(page):
     with pytest.raises(AssertionError) as raised:
         only(path).check()
     assert str(raised.value).splitlines() == [
-        f"{path}, line 4: example 1 does not print what stands below it",
-        "--- what stands below it",
+        f"{path}, line 4: example 1 does not print the output below it",
+        "--- the output below it",
         "+++ what it prints",
         "@@ -1,2 +1,2 @@",
         " one",

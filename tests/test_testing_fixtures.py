@@ -501,6 +501,13 @@ def test_the_public_names_are_those_that_there_are():
         _ = crewbus.testing.Examples
 
 
+def test_a_library_that_is_not_installed_is_named_with_the_extra_that_installs_it():
+    code = "import sys; sys.modules['sybil'] = None; from crewbus.testing import examples"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.endswith("crewbus.testing.examples needs sybil: install crewbus[testing]\n")
+
+
 # What it costs those who do not use it
 
 

@@ -66,9 +66,31 @@ class _Default:
         finally:
             self.options = before
 
+    @contextmanager
+    def separate(self) -> Iterator[None]:
+        """Have no default bus at first: one that is made meanwhile is closed afterwards, and this one is back."""
+        before = self._replace(None)
+        try:
+            yield
+        finally:
+            made = self._replace(before)
+            if made is not None:
+                made.close()
+
+    def _replace(self, bus: Bus | None) -> Bus | None:
+        with self.lock:
+            before, self.bus = self.bus, bus
+        return before
+
 
 _default: Final = _Default()
 made_with: Final = _default.made_with
+separate_default_bus: Final = _default.separate
+
+
+def existing_default_bus() -> Bus | None:
+    """The process's default bus, if it was made already; it may be closed."""
+    return _default.bus
 
 
 def default_bus() -> Bus:

@@ -1,13 +1,14 @@
-"""For the tests of plugins and stores: fixtures, a store's contract, records as fixtures, examples in documentation.
+"""For the tests of plugins and stores: fixtures, the contract of a store, records as fixtures, examples in pages.
 
 pytest finds the fixtures `bus`, `captured_events`, `recorded_run` and `no_leaks` by itself where crewbus is installed.
-Of crewbus only they and `StoreContract` need pytest.
+The extra ``crewbus[testing]`` installs what the rest needs: Sybil for `examples`, objgraph for `no_leaks`, Hypothesis
+for `StoreContract`.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 __all__ = [
     "CapturedEvents",
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from crewbus.testing.replay import replayed
     from crewbus.testing.store.contract import StoreContract
 
-# Where each name lives: loaded when first used, so that pytest loads nothing of it where no test does, and a record can
-# be replayed where pytest is not installed.
-_HOME = {
+# The module of each name, imported when the name is first used: pytest loads none of them unless a test needs it, and a
+# record can be replayed without pytest.
+_HOME: Final = {
     "CapturedEvents": "captured_events",
     "Example": "page_examples",
     "LeakCheck": "leaks.check",
@@ -40,12 +41,19 @@ _HOME = {
     "examples": "page_examples",
     "replayed": "replay",
 }
+_EXTRA: Final = ("hypothesis", "objgraph", "pytest", "sybil")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'crewbus.testing' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"crewbus.testing.{_HOME[name]}"), name)
+    try:
+        module = importlib.import_module(f"crewbus.testing.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if error.name in _EXTRA:
+            error.add_note(f"crewbus.testing.{name} needs {error.name}: install crewbus[testing]")
+        raise
+    value = globals()[name] = getattr(module, name)
     return value
 
 

@@ -1,4 +1,4 @@
-"""The Python examples of Markdown pages, and the output that stands below them."""
+"""The Python examples of Markdown pages, and the output below them. Sybil finds and runs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 import types
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -16,112 +17,77 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
-from crewbus.bus.bus import Bus
-from crewbus.bus.default import _default
+from crewbus.bus.default import separate_default_bus
 from crewbus.events import event_types, forget_event
 from crewbus.events.entities import entities
 from crewbus.exceptions import InputError
 
-_FENCE: Final = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<info>[^`]*)$")
-
-
-@attrs.frozen
-class Block:
-    """A fenced block of a page."""
-
-    info: str
-    """What stands behind the fence: the language."""
-    text: str
-    line: int
-    """The number of its first line, from 1; the fence is above it."""
-    end: int
-    """The number of the line of its closing fence."""
-
-
-def blocks(text: str) -> Iterator[Block]:
-    """The fenced blocks of a Markdown page, in order; what stands inside one is its text, fences too."""
-    lines = text.split("\n")
-    number = 0
-    while number < len(lines):
-        opening = _FENCE.match(lines[number])
-        number += 1
-        if opening is None:
-            continue
-        first, indent = number, len(opening["indent"])
-        while number < len(lines) and not _closes(lines[number], opening["fence"]):
-            number += 1
-        inside = (line[indent:] if line[:indent].isspace() else line.lstrip(" ") for line in lines[first:number])
-        body = "".join(f"{line}\n" for line in (inside if indent else lines[first:number]))
-        yield Block(opening["info"].strip(), body, first + 1, number + 1)
-        number += 1
-
-
-def _closes(line: str, fence: str) -> bool:
-    stripped = line.strip()
-    return len(stripped) >= len(fence) and set(stripped) == {fence[0]}
+_fenced_blocks: Final = RawFencedCodeBlockLexer(re.compile(r"[ \t]*(?P<language>[^\n]*?)[ \t]*\n"))
+_run_python: Final = PythonEvaluator()
 
 
 @attrs.frozen
 class Example:
-    """A Python example of a page, with the output that stands below it."""
+    """A Python example of a page, with the output below it."""
 
     page: Path
-    """The file that it stands in."""
+    """The file that contains it."""
     number: int
     """Which of the page's examples it is, from 1."""
     line: int
     """The number of its first line in the page."""
     code: str
-    """What is run."""
+    """The code to run."""
     output: str
-    """What stands below it, in a block of its own: nothing where there is none."""
+    """The text of the block below it; empty if there is none."""
+    _parsed: sybil.Example
 
     def __str__(self) -> str:
         return f"{self.page.name}-{self.number}"
 
     def check(self, normalise: Callable[[str], str] = str) -> None:
-        """Run it, and compare what it prints with what stands below it.
+        """Run the example, and compare what it prints with the output below it.
 
-        It runs in a module of its own, in an empty directory, and with a default bus of its own, which is closed; what
-        it changes of ``sys.path``, ``sys.modules`` and the environment is undone, and the types that it registers are
-        forgotten. ``normalise`` takes from both texts what differs each time.
+        It runs as a module of its own, in an empty directory, with a default bus of its own, which is closed
+        afterwards. Changes to ``sys.path``, ``sys.modules`` and the environment are undone, and the types that it
+        registers are forgotten. ``normalise`` removes from both texts what differs between runs. Indentation that
+        all lines share is ignored.
 
-        Raises AssertionError with what differs, and what the example raises, with its place in the page.
+        Raises AssertionError with the differences, and whatever the example raises, with its place in the page.
         """
         __tracebackhide__ = True
-        printed, expected = normalise(self.run()), normalise(self.output)
+        printed, expected = (textwrap.dedent(normalise(text)) for text in (self.run(), self.output))
         if printed != expected:
             raise AssertionError(self._difference(expected, printed))
 
     def run(self) -> str:
-        """Run it as `check` does, and return what it prints."""
-        printed = io.StringIO()
+        """Run the example as `check` does, and return what it prints."""
+        printed, parsed = io.StringIO(), self._parsed
         try:
-            with _on_its_own() as module, contextlib.redirect_stdout(printed):
-                exec(self._compiled(), vars(module))
+            with _separate_module() as module, contextlib.redirect_stdout(printed):
+                _run_python(sybil.Example(parsed.document, parsed.line, parsed.column, parsed.region, vars(module)))
         except BaseException as error:
             error.add_note(f"in example {self.number} of {self.page}, which begins at line {self.line}")
             raise
         return printed.getvalue()
 
-    def _compiled(self) -> types.CodeType:
-        # The lines are those of the page, where a traceback shows them.
-        return compile("\n" * (self.line - 1) + self.code, self.page, "exec", dont_inherit=True)
-
     def _difference(self, expected: str, printed: str) -> str:
         lines = difflib.unified_diff(
-            expected.splitlines(), printed.splitlines(), "what stands below it", "what it prints", lineterm=""
+            expected.splitlines(), printed.splitlines(), "the output below it", "what it prints", lineterm=""
         )
-        where = f"{self.page}, line {self.line}: example {self.number} does not print what stands below it"
+        where = f"{self.page}, line {self.line}: example {self.number} does not print the output below it"
         return "\n".join([where, *lines])
 
 
 def examples(*pages: str | Path) -> list[Example]:
-    """The Python examples of Markdown pages, in order: each fenced block that is called ``python``.
+    """The Python examples of Markdown pages, in order: each fenced block whose language is ``python``.
 
-    What an example prints stands right below it, in a block that is called ``text``; an example without one prints
-    nothing. For a test::
+    The output of an example is in a ``text`` block directly below it; an example without one prints nothing.
+    In a test::
 
         @pytest.mark.parametrize("example", examples("README.md"), ids=str)
         def test_examples(example):
@@ -134,31 +100,51 @@ def examples(*pages: str | Path) -> list[Example]:
 
 def _examples(page: Path) -> Iterator[Example]:
     try:
-        text = page.read_text("utf-8")
+        document = sybil.Document.parse(str(page), _python_blocks)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{page}: {error}") from error
-    lines, number = text.split("\n"), 0
-    found: list[Block | None] = [*blocks(text), None]
-    for block, below in pairwise(found):
-        if block is None or block.info != "python":
+    for number, found in enumerate(document, 1):
+        yield Example(page, number, found.line + 1, str(found.parsed), str(found.region.lexemes["output"]), found)
+
+
+def _python_blocks(document: sybil.Document) -> Iterator[sybil.Region]:
+    """The Python blocks of a page as Sybil's regions, each with the lexeme ``output``."""
+    for block, below in pairwise([*_outermost_blocks(document), None]):
+        if block is None or block.lexemes["language"] != "python":
             continue
-        number += 1
-        told = below is not None and below.info == "text" and not "".join(lines[block.end : below.line - 2]).strip()
-        yield Example(page, number, block.line, block.text, below.text if told and below is not None else "")
+        block.parsed = block.lexemes["source"]
+        block.lexemes["output"] = _output_of(document, block, below)
+        yield block
+
+
+def _output_of(document: sybil.Document, block: sybil.Region, below: sybil.Region | None) -> str:
+    if below is None or below.lexemes["language"] != "text" or document.text[block.end : below.start].strip():
+        return ""
+    return str(below.lexemes["source"])
+
+
+def _outermost_blocks(document: sybil.Document) -> Iterator[sybil.Region]:
+    """The fenced blocks of a page, in order. Sybil also finds those inside a block that shows Markdown."""
+    end = 0
+    for block in sorted(_fenced_blocks(document), key=lambda block: block.start):
+        if block.start >= end:
+            end = block.end
+            yield block
 
 
 @contextlib.contextmanager
-def _on_its_own() -> Iterator[types.ModuleType]:
-    """A fresh module in an empty directory; afterwards all is as it was."""
+def _separate_module() -> Iterator[types.ModuleType]:
+    """A new module ``example``, and an empty current directory; the process's state is restored afterwards."""
     module = types.ModuleType("example")
     path, environment, known = sys.path[:], dict(os.environ), sys.modules.get("example")
     sys.modules["example"] = module
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         directory = Path(folder).resolve()
         try:
-            # Not by way of the current directory: what was looked for there would not be found once it is written.
+            # Without the entry for the current directory: the import system would remember there that a module is
+            # missing, and not find one that the example writes later.
             sys.path[:] = filter(None, path)
-            with contextlib.chdir(directory), _own_default_bus():
+            with contextlib.chdir(directory), separate_default_bus():
                 yield module
         finally:
             sys.path[:] = path
@@ -174,30 +160,13 @@ def _on_its_own() -> Iterator[types.ModuleType]:
 
 
 def _forget_types(modules: set[str]) -> None:
-    """Forget the events and entities that these modules registered: other examples may have the same."""
-    for known in event_types():
-        if known.cls.__module__ in modules:
-            forget_event(known.cls)
-    for known in entities:
-        if known.cls.__module__ in modules:
-            entities.discard(known.cls)
-
-
-@contextlib.contextmanager
-def _own_default_bus() -> Iterator[None]:
-    before = _swap_default_bus(None)
-    try:
-        yield
-    finally:
-        made = _swap_default_bus(before)
-        if made is not None:
-            made.close()
-
-
-def _swap_default_bus(bus: Bus | None) -> Bus | None:
-    with _default.lock:
-        before, _default.bus = _default.bus, bus
-    return before
+    """Forget the events and entities that these modules registered: other examples may define the same."""
+    for event_type in event_types():
+        if event_type.cls.__module__ in modules:
+            forget_event(event_type.cls)
+    for entity in entities:
+        if entity.cls.__module__ in modules:
+            entities.discard(entity.cls)
 
 
 def _is_from(module: types.ModuleType, directory: Path) -> bool:

@@ -87,7 +87,7 @@ def _what_next(folder: Path) -> str:
     return (
         f"\nIt works as it is; make it yours, beginning with {folder / 'README.md'}. Next:\n"
         f"  cd {folder}\n"
-        "  python -m pip install -e . pytest tox    # from then on 'crewbus plugins' lists it, and 'pytest' tests it\n"
+        "  python -m pip install -e . --group test tox  # 'crewbus plugins' then lists it, and 'pytest' tests it\n"
         "  tox                                      # its tests on each Python that is found, style, types"
     )
 

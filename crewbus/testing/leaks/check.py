@@ -21,7 +21,7 @@ import pytest
 from crewbus import Bus, Envelope, Run, Stream
 from crewbus._util.deadlines import deadline, remaining
 from crewbus.bus.bus import live_buses
-from crewbus.bus.default import _default
+from crewbus.bus.default import existing_default_bus
 from crewbus.streams.buffer import Buffer
 from crewbus.testing.leaks.heap import Holders, frames_from, live, reachable
 
@@ -87,7 +87,7 @@ class LeakCheck:
 
     def __init__(self) -> None:
         self._allowed: list[Any] = []
-        self._default = _default.bus
+        self._default = existing_default_bus()
         self._before = Remains.of_now()  # held, so that nothing new takes the place of what is gone
 
     def allow(self, *things: Any) -> None:
@@ -115,7 +115,7 @@ class LeakCheck:
 
     def _close_default_bus(self) -> None:
         """Close the process's default bus, if it was made since: that is nobody's task."""
-        made = _default.bus
+        made = existing_default_bus()
         if made is not None and made is not self._default:
             made.close()
 
