@@ -265,7 +265,7 @@ def test_edits_name_steps_that_have_finished(bus):
     parent_of(bus)
     with pytest.raises(crewbus.StepError, match=r"edit 'd': no step of that name has finished; there are a\[k\], b"):
         bus.fork("parent", edits={"d": 1})
-    with pytest.raises(crewbus.StepError, match="edit 'c': the step finished after the checkpoint 'after a'"):
+    with pytest.raises(crewbus.StepError, match="edit 'c': the step finished after checkpoint 'after a'"):
         bus.fork("parent", at="after a", edits={"c": 1})
     with pytest.raises(crewbus.UnserializableError, match="edit 'a': result is a set"):
         bus.fork("parent", edits={"a": {1}})

@@ -13,7 +13,7 @@ import attrs
 from crewbus.events import Retracted
 from crewbus.exceptions import ReplayMismatch
 from crewbus.records.lineage import is_generated
-from crewbus.records.progress import Place, Progress, Span
+from crewbus.records.progress import Progress, RecordedCall, RecordedScope
 from crewbus.scopes.call import Call
 from crewbus.scopes.run import Run
 from crewbus.scopes.scope import Attempt, Scope
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 K = TypeVar("K")
-S = TypeVar("S", bound=Span)
+S = TypeVar("S", bound=RecordedCall)
 
 Emissions = Callable[[int, int], dict[str, list[int]]]
 """The numbers of what code emitted after one number, up to another, by what it was emitted in."""
@@ -34,26 +34,26 @@ Emissions = Callable[[int, int], dict[str, list[int]]]
 class Part:
     """What a run or step that goes on has still to repeat directly in it."""
 
-    place: Place
+    place: RecordedScope
     boundary: int
     turn: int
     """Where the last of the steps began that it called inline: until that has returned, all in it is repeated."""
     pending: dict[str, None]
     """The identities of those steps."""
-    calls: dict[tuple[str, ...], deque[Span]]
-    runs: dict[tuple[str, str], deque[Place]]
+    calls: dict[tuple[str, ...], deque[RecordedCall]]
+    runs: dict[tuple[str, str], deque[RecordedScope]]
     attempts: deque[str]
     tail: int | None = None
     """How many emissions are repeated after that; None: not yet counted."""
 
     @classmethod
-    def of(cls, place: Place, story: Progress) -> Part:
+    def of(cls, place: RecordedScope, progress: Progress) -> Part:
         """All that there is."""
         boundary = place.boundary
-        pending = dict.fromkeys(place.inline(story.steps))
-        turn = max((place.done[identity].start for identity in pending), default=place.start)
-        calls = _grouped((span.path, span) for span in place.calls if span.is_kept(boundary))
-        inner_runs = (inner for inner in place.places if inner.step is None and _goes_on(inner, boundary, story))
+        pending = dict.fromkeys(place.inline_steps(progress.steps))
+        turn = max((place.finished[identity].start for identity in pending), default=place.start)
+        calls = _grouped((span.path, span) for span in place.calls if span.is_replayed(boundary))
+        inner_runs = (inner for inner in place.children if inner.step is None and _goes_on(inner, boundary, progress))
         runs = _grouped((_run_key(inner.name, inner.run_id), inner) for inner in inner_runs)
         return cls(place, boundary, turn, pending, calls, runs, deque(place.ids[1:]))
 
@@ -61,7 +61,7 @@ class Part:
         """Whether a step that was called inline is still to be returned."""
         while self.pending:
             first = next(iter(self.pending))
-            if first in self.place.done:
+            if first in self.place.finished:
                 return True
             del self.pending[first]
         return False
@@ -75,17 +75,17 @@ class Part:
 
     def emitted_in(self) -> frozenset[str]:
         """The parents of what was emitted directly in it, calls that were left open and not made again among them."""
-        spans: list[Span] = []
+        spans: list[RecordedCall] = []
         for span in self.place.calls:
-            if span.is_kept(self.boundary):  # an open one of its name before it was made again as this
+            if span.is_replayed(self.boundary):  # an open one of its name before it was made again as this
                 spans = [earlier for earlier in spans if earlier.path != span.path]
             else:
                 spans.append(span)
         return frozenset((*self.place.ids, *(one for span in spans for one in span.ids)))
 
 
-def _goes_on(inner: Place, boundary: int, story: Progress) -> bool:
-    return inner in story.going_on or inner.is_kept(boundary)
+def _goes_on(inner: RecordedScope, boundary: int, progress: Progress) -> bool:
+    return inner in progress.reopened or inner.is_replayed(boundary)
 
 
 def _grouped(spans: Iterable[tuple[K, S]]) -> dict[K, deque[S]]:
@@ -114,15 +114,15 @@ def _path_of(call: Call) -> tuple[str, ...]:
 class Replay:
     """Tells what is repeated from what is new. Used under the lock of the run's tree."""
 
-    def __init__(self, story: Progress, run: Run, emissions: Emissions) -> None:
-        self.story = story
+    def __init__(self, progress: Progress, run: Run, emissions: Emissions) -> None:
+        self.progress = progress
         self._emissions = emissions
         self._emitted: dict[str, list[int]] | None = None
-        self._waiting: Final = {place: Part.of(place, story) for place in story.going_on}
+        self._waiting: Final = {place: Part.of(place, progress) for place in progress.reopened}
         self._parts: Final[WeakKeyDictionary[Scope, Part]] = WeakKeyDictionary()
         self._repeated: Final[WeakKeyDictionary[Scope, None]] = WeakKeyDictionary()
-        assert story.root is not None
-        self._parts[run] = self._waiting.pop(story.root)
+        assert progress.root is not None
+        self._parts[run] = self._waiting.pop(progress.root)
 
     def repeats(self, scope: Scope) -> bool:
         """Whether the next emission in ``scope`` is one that the record has; it is counted."""
@@ -186,7 +186,7 @@ class Replay:
         part = self._parts.get(attempt.of)
         return int(part.attempts.popleft().rpartition(":")[2]) if part is not None and part.attempts else None
 
-    def claim_run(self, run: Run) -> Place | None:
+    def claim_run(self, run: Run) -> RecordedScope | None:
         """Have a nested run that starts be repeated, or go on with one that was left open; returns that."""
         around = run.around
         if self.is_repeated(around):
@@ -212,53 +212,53 @@ class Replay:
 
     def find(self, identity: str) -> int | None:
         """The number of the event that holds a step's result, or None."""
-        return self.story.results.get(identity)
+        return self.progress.results.get(identity)
 
-    def returned(self, identity: str) -> Place:
+    def returned(self, identity: str) -> RecordedScope:
         """Have a recorded step be returned: one less to wait for; returns what the record has of it."""
-        place = self.story.steps[identity]
-        if place.around is not None:
-            place.around.forget(identity)
+        place = self.progress.steps[identity]
+        if place.parent is not None:
+            place.parent.forget(identity)
         return place
 
-    def void(self, since: int, parents: tuple[str, ...]) -> None:
+    def retract(self, since: int, parents: tuple[str, ...]) -> None:
         """Have what the record holds of this be made anew: it was taken back."""
-        self.story.void(Retracted(since, "", parents))
+        self.progress.retract(Retracted(since, "", parents))
 
     def refuse_divergence(self, step: Step) -> None:
         """Raise `ReplayMismatch` if a step that the record does not know stands where another one is."""
         part = self._parts.get(step.around) if step.around is not None else None
-        if part is None or not step.event.inline or step.event.identity in self.story.steps or not part.is_pending():
+        if part is None or not step.event.inline or step.event.identity in self.progress.steps or not part.is_pending():
             return
-        expected = self.story.steps[next(iter(part.pending))].step
+        expected = self.progress.steps[next(iter(part.pending))].step
         assert expected is not None
         raise mismatch(expected, wording(step.event), part.place)
 
     def enter(self, step: Step) -> None:
         """Have a step that was left open, or failed, go on with what is recorded in it."""
-        recorded = self.story.steps.get(step.event.identity)
+        recorded = self.progress.steps.get(step.event.identity)
         if recorded is not None and recorded in self._waiting:
             self._parts[step] = self._waiting.pop(recorded)
             step.recorded = recorded
 
     def succeeded(self, step: Step) -> None:
         """Have a step have returned that is recorded as failed: what the run had done instead is not insisted upon."""
-        failed = self.story.failures.get(step.event.identity)
-        recorded = self.story.steps.get(step.event.identity)
-        if failed is not None and recorded is not None and recorded.around is not None:
-            recorded.around.forget_since(failed, None, step.event.identity)
+        failed = self.progress.failures.get(step.event.identity)
+        recorded = self.progress.steps.get(step.event.identity)
+        if failed is not None and recorded is not None and recorded.parent is not None:
+            recorded.parent.forget_between(failed, None, step.event.identity)
 
     def refuse_rest(self, scope: Run | Step) -> None:
         """Raise `ReplayMismatch` if ``scope`` ends well while recorded steps in it were not asked for."""
         part = self._parts.get(scope)
-        if part is None or not part.place.done:
+        if part is None or not part.place.finished:
             return
-        expected = self.story.steps[next(iter(part.place.done))].step
+        expected = self.progress.steps[next(iter(part.place.finished))].step
         assert expected is not None
         raise mismatch(expected, "its end", part.place)
 
 
-def mismatch(expected: StepStarted, found: str, place: Place) -> ReplayMismatch:
+def mismatch(expected: StepStarted, found: str, place: RecordedScope) -> ReplayMismatch:
     """The error that says where a resumed run has left its record."""
     scope = place.describe()
     return ReplayMismatch(

@@ -15,7 +15,7 @@ from crewbus.events import Envelope, Retracted, RunFinished, RunForked, RunResum
 from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeldError, RunNotFoundError, StepError
 from crewbus.records.checkpoint import find_checkpoint
 from crewbus.records.lineage import in_fork
-from crewbus.records.progress import Place, Progress, Retraction, read_progress, valid
+from crewbus.records.progress import Progress, RecordedScope, Retraction, read_progress, valid
 from crewbus.records.record import Landmark, Record, require_root
 from crewbus.scopes.run import RecordingRequest, Run, Sink, new_id
 from crewbus.scopes.tree import Tree
@@ -31,10 +31,10 @@ class Found(NamedTuple):
     record: Record
     info: LogInfo
     start: Landmark
-    story: Progress
+    progress: Progress
     last: int
     """The number that it is resumed after."""
-    untold: int | None
+    unannounced: int | None
     """From which number on consumers were not told that an earlier resume let go of it; None: they were."""
     retractions: list[Retraction]
     """What is taken back."""
@@ -110,16 +110,16 @@ class Resumption(Runs):
     def _look_within_depth(self, store: Store, info: LogInfo, at: str | None) -> Found:
         try:
             found = self._look(store, info, at)
-            settled = found.story.settle(found.last)
+            retractions = found.progress.retractions_on_resume(found.last)
         except RecursionError:
             raise CorruptRecordError(f"run {info.root_id} in {store!r} nests deeper than any code can") from None
-        return found._replace(retractions=settled)
+        return found._replace(retractions=retractions)
 
     def _look(self, store: Store, info: LogInfo, at: str | None) -> Found:
         """What the record of a run says to whoever resumes it; raises what keeps it from being resumed."""
         run_id = info.root_id
         record = Record(store, run_id, run_id, self.decode)
-        landmarks, untold = valid(record.landmarks())
+        landmarks, unannounced = valid(record.landmarks())
         if not landmarks:
             raise RunNotFoundError(f"nothing of run {run_id} is in {store!r}: run it anew")
         end = record.end()
@@ -129,19 +129,19 @@ class Resumption(Runs):
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
         last = info.last if at is None else _position(record, at)
         # What was taken back after that stays taken back: consumers were told so.
-        story = read_progress(one for one in landmarks if one.seq <= last or one.kind is Retracted)
-        return Found(record, info, landmarks[0], story, last, untold, [])
+        progress = read_progress(one for one in landmarks if one.seq <= last or one.kind is Retracted)
+        return Found(record, info, landmarks[0], progress, last, unannounced, [])
 
     def _restore(self, run: ResumedRun, found: Found, epoch: int) -> tuple[RunResumed, list[Retraction]]:
         """Have ``run`` stand where its record ends; returns what is to be told of that."""
-        story, info, last = found.story, found.info, found.last
+        progress, info, last = found.progress, found.info, found.last
         retractions = found.retractions
-        if run.at is not None or found.untold is not None:
-            since = min(last + 1, found.untold if found.untold is not None else last + 1)
+        if run.at is not None or found.unannounced is not None:
+            since = min(last + 1, found.unannounced if found.unannounced is not None else last + 1)
             retractions.insert(0, Retraction(since, (), f"resumed from the checkpoint {run.at!r}"))
         self._set_up(run, found.start, info, Log(self._is_sync(run.wanted.durability), epoch))
         assert run.tree.log is not None
-        run.tree.log.replay = Replay(story, run, emissions(found.record, story))
+        run.tree.log.replay = Replay(progress, run, emissions(found.record, progress))
         run.tree.judge()
         return RunResumed(last, epoch, run.at), retractions
 
@@ -171,22 +171,22 @@ class Resumption(Runs):
         last = self._fork_point(record, at, edited)
         for edit, (_, end) in edited.items():
             if end > last:
-                raise StepError(f"edit {edit!r}: the step finished after the checkpoint {at!r}, and is made anew")
+                raise StepError(f"edit {edit!r}: the step finished after checkpoint {at!r}")
         fork_id = new_id()
         events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(edited)), f"{fork_id}:0")]
-        for edit, (place, _) in edited.items():
-            assert place.step is not None
-            assert place.around is not None
+        for edit, (scope, _) in edited.items():
+            assert scope.step is not None
+            assert scope.parent is not None
             written = self._coder().write((edits or {})[edit], Any, f"edit {edit!r}")
-            events.append((place.step, in_fork(place.around.ids[0], run_id, fork_id)))
-            events.append((StepFinished(place.step.name, *written), f"{fork_id}:{last + len(events)}"))
+            events.append((scope.step, in_fork(scope.parent.ids[0], run_id, fork_id)))
+            events.append((StepFinished(scope.step.name, *written), f"{fork_id}:{last + len(events)}"))
         envelopes = (
             Envelope(event, fork_id, seq, parent, now()) for seq, (event, parent) in enumerate(events, last + 1)
         )
         store.fork(run_id, last, fork_id, [self.encode(envelope) for envelope in envelopes])
         return fork_id
 
-    def _fork_point(self, record: Record, at: str | None, edited: Mapping[str, tuple[Place, int]]) -> int:
+    def _fork_point(self, record: Record, at: str | None, edited: Mapping[str, tuple[RecordedScope, int]]) -> int:
         """The number of the last event that a fork shares."""
         if at is not None:
             return _position(record, at)
@@ -199,23 +199,23 @@ class Resumption(Runs):
         return end.seq - 1 if end is not None and isinstance(end.event, RunFinished) else last
 
     @staticmethod
-    def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[Place, int]]:
+    def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[RecordedScope, int]]:
         """The steps that are edited, each with the number of its end."""
         if not edits:
             return {}
-        story = read_progress(valid(record.landmarks()).landmarks)
-        return {edit: _one_step(story, edit) for edit in edits}
+        progress = read_progress(valid(record.landmarks()).landmarks)
+        return {edit: _one_step(progress, edit) for edit in edits}
 
 
-def _one_step(story: Progress, edit: str) -> tuple[Place, int]:
+def _one_step(progress: Progress, edit: str) -> tuple[RecordedScope, int]:
     found, names = [], set()
-    for identity, end in story.results.items():
-        place = story.steps[identity]
-        assert place.step is not None
-        full = f"{place.step.name}[{place.step.key}]"
+    for identity, end in progress.results.items():
+        scope = progress.steps[identity]
+        assert scope.step is not None
+        full = f"{scope.step.name}[{scope.step.key}]"
         names.add(full)
-        if edit in (place.step.name, full):
-            found.append((place, end))
+        if edit in (scope.step.name, full):
+            found.append((scope, end))
     if len(found) == 1:
         return found[0]
     some = sorted(names)[:10]
@@ -233,7 +233,7 @@ def _position(record: Record, name: str) -> int:
     raise RunNotFoundError(f"run {record.root_id} has no checkpoint {name!r}: {there}")
 
 
-def emissions(record: Record, story: Progress) -> Emissions:
+def emissions(record: Record, progress: Progress) -> Emissions:
     """Finds what a record holds that code emitted directly in something, and that was not taken back."""
 
     def between(after: int, upto: int) -> dict[str, list[int]]:
@@ -241,7 +241,7 @@ def emissions(record: Record, story: Progress) -> Emissions:
         for stored in record.stored(after):
             if stored.seq > upto:
                 break
-            counts = _is_counted(record, stored) and not story.retractions.cover(stored.seq, stored.parent)
+            counts = _is_counted(record, stored) and not progress.retractions.cover(stored.seq, stored.parent)
             if counts and stored.parent is not None:
                 found.setdefault(stored.parent, []).append(stored.seq)
         return found

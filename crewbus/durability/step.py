@@ -18,7 +18,7 @@ from crewbus.scopes.scope import ENDS, OPENS, WITHIN, Attempt, Scope
 from crewbus.serialization.codec import Written
 
 if TYPE_CHECKING:
-    from crewbus.records.progress import Place
+    from crewbus.records.progress import RecordedScope
     from crewbus.scopes.run import Run
 
 __all__ = ["Step", "step"]
@@ -44,7 +44,7 @@ class Step(Attempt):
         """What it has in common with those that are told from it by their ordinal."""
         self.finished_at = -1
         """The number of the last step that finished in it."""
-        self.recorded: Place | None = None
+        self.recorded: RecordedScope | None = None
         """What the record of a resumed run has of it, where it was left open or failed."""
         self.started_at = -1
         """The number of its start."""
@@ -92,7 +92,7 @@ class Step(Attempt):
             self.started_at = envelope.seq
             if self.recorded is not None and turn == OPENS:
                 self.since = self.recorded.start + 1
-                self.opened += self.recorded.parents(of_all=True)
+                self.opened += self.recorded.emission_parents(finished_steps=True)
                 self.finished_at = max(self.finished_at, self.recorded.boundary)
         elif isinstance(envelope.event, StepFinished):
             self._has_finished(envelope.seq)
@@ -108,11 +108,11 @@ class Step(Attempt):
             if isinstance(attempt, Step):
                 attempt.finished_at = max(attempt.finished_at, seq)
 
-    def recall(self, recorded: Place) -> None:
+    def recall(self, recorded: RecordedScope) -> None:
         """Have finished as recorded, without being called; called under the lock."""
         self._has_finished(recorded.end if recorded.end is not None else -1)
         for attempt in self.of.attempts:
-            attempt.opened += recorded.parents(of_all=True)
+            attempt.opened += recorded.emission_parents(finished_steps=True)
 
     def give(self, written: Written) -> None:
         """Have it end with this result."""

@@ -128,7 +128,7 @@ class Steps(Recording):
         if log.replay is None:
             return None
         if draft is not None:
-            log.replay.void(draft.since, draft.opened)
+            log.replay.retract(draft.since, draft.opened)
         found = log.replay.find(step.event.identity)
         if found is None:
             log.replay.refuse_divergence(step)
@@ -172,16 +172,16 @@ class Steps(Recording):
     def _loose_in(self, step: Step) -> tuple[int, tuple[str, ...]]:
         """From which number on what is taken back of a step that fails, and the parents of that.
 
-        It is what a resume would take back if it had been left open: see `Place.beyond`.
+        It is what a resume would take back if it had been left open: see `RecordedScope.retracted_parents`.
         """
         run = step.run
         if run is not None and run.tree.log is not None:
             record = Record(self.store, run.root.id, run.root.id, self.decode)
             with suppress(CrewbusError):  # a store that fails; whoever emits is told
                 # What it did before it was taken up here, the resume has seen to.
-                place = read_progress(record.landmarks(step.started_at - 1)).steps.get(step.event.identity)
-                if place is not None:
-                    return place.boundary + 1, tuple(place.beyond(ended=True))
+                recorded = read_progress(record.landmarks(step.started_at - 1)).steps.get(step.event.identity)
+                if recorded is not None:
+                    return recorded.boundary + 1, tuple(recorded.retracted_parents(ended=True))
         return max(step.since, step.finished_at + 1), tuple(step.opened)
 
     def _refuse_rest(self, scope: Run | Step) -> None:
@@ -230,11 +230,11 @@ class Steps(Recording):
         with run.tree.lock:
             if log.replay is None:
                 return None
-            place = log.replay.claim_run(run)
-            if place is None:
+            recorded = log.replay.claim_run(run)
+            if recorded is None:
                 return -1 if log.replay.is_repeated(run) else None
-        run.id = place.run_id
-        return place.start
+        run.id = recorded.run_id
+        return recorded.start
 
     # The disk
 

@@ -1,4 +1,4 @@
-"""Stories: what the record of a run says of its steps, for whoever resumes it.
+"""The progress of a recorded run: which of its steps have finished, and what a resume takes back.
 
 docs/durability.md has the rules, and the model that they are checked against.
 """
@@ -12,11 +12,13 @@ import attrs
 
 from crewbus.events import (
     AttemptStarted,
-    CallEnded,
+    CallCancelled,
+    CallFailed,
     CallFinished,
     CallStarted,
     Retracted,
-    RunEnded,
+    RunCancelled,
+    RunFailed,
     RunFinished,
     RunResumed,
     RunStarted,
@@ -26,316 +28,337 @@ from crewbus.events import (
 )
 from crewbus.records.record import Landmark
 from crewbus.records.retractions import Retractions
+from crewbus.records.tree import Node, RecordTree
 
 
-class Done(NamedTuple):
-    """A step that finished: the numbers of its start and of its end."""
+class FinishedStep(NamedTuple):
+    """The numbers of a finished step's start and end."""
 
     start: int
     end: int
 
 
 @attrs.define(eq=False)
-class Span:
+class RecordedCall:
     """A call as recorded."""
 
     name: str
     start: int
     ids: list[str]
-    """Of itself and of the attempts in it: the parents of what was emitted in it."""
+    """Its own id and those of its attempts: the parents of what was emitted in it."""
     end: int | None = None
-    well: bool = False
+    succeeded: bool = False
     path: tuple[str, ...] = ()
-    """Its name, behind those of the calls around it in the same place."""
+    """Its name, after the names of the calls around it in the same run or step."""
 
-    def reopen(self, since: int) -> None:
-        """Have it not ended, if it did so at this number or later: that was taken back."""
+    def retract_end(self, since: int) -> None:
+        """Make it open again if it ended at this number or later."""
         if self.end is not None and self.end >= since:
-            self.end, self.well = None, False
+            self.end, self.succeeded = None, False
 
-    def is_kept(self, boundary: int) -> bool:
-        """Whether it is told again when the run is resumed, rather than made anew."""
-        return self.end is not None and self.start < boundary and (self.well or self.end < boundary)
+    def is_replayed(self, boundary: int) -> bool:
+        """Whether a resume repeats it from the record, where its run or step has this boundary."""
+        return self.end is not None and self.start < boundary and (self.succeeded or self.end < boundary)
 
 
 @attrs.define(eq=False)
-class Place(Span):
-    """A run or step as recorded: what steps, calls and runs stand in."""
+class RecordedScope(RecordedCall):
+    """A run or step as recorded: steps, calls and runs belong to one."""
 
-    around: Place | None = None
+    parent: RecordedScope | None = None
     step: StepStarted | None = None
     run_id: str = ""
-    calls: dict[Span, None] = attrs.field(factory=dict)
-    places: dict[Place, None] = attrs.field(factory=dict)
-    tried: int = -1
-    """The number of the start of the last try at a step."""
-    done: dict[str, Done] = attrs.field(factory=dict)
-    """By identity the steps that finished in it, at whatever depth, in this order; not those inside one of them."""
+    calls: dict[RecordedCall, None] = attrs.field(factory=dict)
+    children: dict[RecordedScope, None] = attrs.field(factory=dict)
+    last_try: int = -1
+    """Of a step: the number of the start of its last try."""
+    finished: dict[str, FinishedStep] = attrs.field(factory=dict)
+    """By identity, in order of their ends: the steps that finished in it at any depth, except inside another one."""
 
     @property
     def boundary(self) -> int:
-        """The number of the last step that finished in it, or of its start: what came later is made anew."""
-        return next(reversed(self.done.values())).end if self.done else self.start
+        """The number of the last step end in it, or of its own start: a resume executes again what came later."""
+        return next(reversed(self.finished.values())).end if self.finished else self.start
 
-    def reach(self) -> Iterator[Place]:
-        """This place and those around it."""
-        place: Place | None = self
-        while place is not None:
-            yield place
-            place = place.around
+    def ancestry(self) -> Iterator[RecordedScope]:
+        """Yield this scope and those around it, outward."""
+        scope: RecordedScope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
 
     def describe(self) -> str:
-        """In words."""
+        """Describe it for an error message."""
         return f"{'step' if self.step else 'run'} {self.name!r}" if self.name else f"run {self.run_id}"
 
-    def inline(self, steps: Mapping[str, Place]) -> Iterator[str]:
-        """The identities of the steps directly in it that finished, and were called where it was entered."""
-        for identity in self.done:
-            place = steps[identity]
-            if place.around is self and place.step is not None and place.step.inline:
+    def inline_steps(self, steps: Mapping[str, RecordedScope]) -> Iterator[str]:
+        """Yield the identities of the finished steps directly in it that its own thread or task called."""
+        for identity in self.finished:
+            scope = steps[identity]
+            if scope.parent is self and scope.step is not None and scope.step.inline:
                 yield identity
 
     def forget(self, identity: str) -> None:
-        """Insist no more upon a step in it."""
-        for place in self.reach():
-            place.done.pop(identity, None)
+        """Stop expecting a step in this scope."""
+        for scope in self.ancestry():
+            scope.finished.pop(identity, None)
 
-    def forget_since(self, after: int, before: int | None, other_than: str) -> None:
-        """Insist no more upon the steps in it that began between these numbers, but for one."""
-        since = []
-        for identity, done in reversed(self.done.items()):
-            if done.end < after:
+    def forget_between(self, after: int, before: int | None, other_than: str) -> None:
+        """Stop expecting the steps that started between these numbers, except for one."""
+        found = []
+        for identity, numbers in reversed(self.finished.items()):
+            if numbers.end < after:
                 break
-            if identity != other_than and done.start > after and (before is None or done.start < before):
-                since.append(identity)
-        for identity in since:
+            if identity != other_than and numbers.start > after and (before is None or numbers.start < before):
+                found.append(identity)
+        for identity in found:
             self.forget(identity)
 
-    def stands(self, boundary: int) -> bool:
-        """Whether it is told again as a whole, or its result is recorded, where it is in a place of this boundary."""
-        return self.well if self.step is not None else self.is_kept(boundary)
+    def is_complete(self, boundary: int) -> bool:
+        """Whether a resume executes nothing of it, where the scope around it has this boundary."""
+        return self.succeeded if self.step is not None else self.is_replayed(boundary)
 
-    def is_beyond(self, boundary: int) -> bool:
-        """Whether it began behind this boundary of the place around it, and does not go on by itself."""
-        return self.start > boundary and (self.step is not None or self.well)
+    def is_discarded(self, boundary: int) -> bool:
+        """Whether it started after this boundary of the scope around it, and is not reopened."""
+        return self.start > boundary and (self.step is not None or self.succeeded)
 
-    def beyond(self, *, ended: bool = False) -> Iterator[str]:
-        """The parents of what was emitted in it beyond its boundary.
+    def retracted_parents(self, *, ended: bool = False) -> Iterator[str]:
+        """Yield the parents of what was emitted in it after its boundary.
 
-        Places in it that go on have boundaries of their own, unless it has ``ended``: then nothing in it goes on.
+        Reopened scopes in it have their own boundaries, unless it has ``ended``: then none is reopened.
         """
         boundary = self.boundary
         yield from self.ids
-        for span in self.calls:
-            if not span.is_kept(boundary):
-                yield from span.ids
-        for inner in self.places:
-            beyond = inner.start > boundary if ended else inner.is_beyond(boundary)
-            if beyond and not inner.stands(boundary):
-                yield from inner.parents()
+        for call in self.calls:
+            if not call.is_replayed(boundary):
+                yield from call.ids
+        for child in self.children:
+            discarded = child.start > boundary if ended else child.is_discarded(boundary)
+            if discarded and not child.is_complete(boundary):
+                yield from child.emission_parents()
 
-    def parents(self, *, of_all: bool = False) -> Iterator[str]:
-        """The parents of what was emitted in it; of what the steps did that finished in it, only with ``of_all``."""
+    def emission_parents(self, *, finished_steps: bool = False) -> Iterator[str]:
+        """Yield the parents of what was emitted in it; of what its finished steps emitted only on request."""
         yield from self.ids
-        for span in self.calls:
-            yield from span.ids
-        for inner in self.places:
-            if of_all or inner.step is None or not inner.well:
-                yield from inner.parents(of_all=of_all)
+        for call in self.calls:
+            yield from call.ids
+        for child in self.children:
+            if finished_steps or child.step is None or not child.succeeded:
+                yield from child.emission_parents(finished_steps=finished_steps)
+
+
+class _Owner(NamedTuple):
+    """What a landmark opened: a call or attempt in a scope, or the scope itself."""
+
+    scope: RecordedScope
+    call: RecordedCall
 
 
 class Progress:
-    """What a record says, landmark after landmark. What was taken back is not done, and what is done stays."""
+    """Built landmark by landmark. A retracted step is not finished; a finished one stays so otherwise."""
 
     def __init__(self) -> None:
-        self.root: Place | None = None
+        self.root: RecordedScope | None = None
         self.results: dict[str, int] = {}
-        """By the identity of each step that is done: the number of the event that holds its result."""
-        self.steps: dict[str, Place] = {}
+        """By the identity of each finished step: the number of the event that holds its result."""
+        self.steps: dict[str, RecordedScope] = {}
         """By identity: the last try at each step."""
         self.failures: dict[str, int] = {}
         """By identity: where a step failed first."""
-        self.going_on: list[Place] = []
-        """The places that go on when the run is resumed."""
+        self.reopened: list[RecordedScope] = []
+        """The scopes that a resume reopens."""
         self.retractions = Retractions()
-        self._owners: dict[str, tuple[Place, Span]] = {}
-        """By the id of a landmark that opened something: the place it belongs to, and the call there, or the place."""
-        self._tellers: Final[dict[type, Callable[[Landmark], None]]] = {
+        self._tree: RecordTree[_Owner] = RecordTree()
+        self._appliers: Final[dict[type, Callable[[Landmark, Node[_Owner] | None], None]]] = {
             RunStarted: self._run_started,
+            RunFinished: self._ended,
+            RunFailed: self._ended,
+            RunCancelled: self._ended,
+            RunResumed: self._resumed,
             StepStarted: self._step_started,
             StepFinished: self._step_finished,
             StepFailed: self._step_failed,
             CallStarted: self._call_started,
+            CallFinished: self._ended,
+            CallFailed: self._ended,
+            CallCancelled: self._ended,
             AttemptStarted: self._attempt_started,
             Retracted: self._retracted,
-            RunResumed: self._resumed,
         }
 
-    def tell(self, landmark: Landmark) -> None:
-        """Go on with the next landmark."""
-        teller = self._tellers.get(landmark.kind)
-        if teller is not None:
-            teller(landmark)
-        elif issubclass(landmark.kind, CallEnded | RunEnded):
-            self._ended(landmark)
+    def apply(self, landmark: Landmark) -> None:
+        """Take the next landmark."""
+        applier = self._appliers.get(landmark.kind)
+        if applier is not None:
+            applier(landmark, self._tree.apply(landmark.kind, landmark))
 
-    def _owner(self, landmark: Landmark) -> tuple[Place | None, Span | None]:
-        return self._owners.get(landmark.parent or "", (self.root, self.root))
+    def _owner(self, node: Node[_Owner] | None) -> _Owner | None:
+        """The owner that a node belongs to; the root where the record does not have it."""
+        if node is not None and node.value is not None:
+            return node.value
+        return _Owner(self.root, self.root) if self.root is not None else None
 
-    def _open(self, landmark: Landmark, name: str, step: StepStarted | None) -> Place:
-        around, _ = self._owner(landmark)
-        place = Place(name, landmark.seq, [landmark.id], around=around, step=step, run_id=landmark.run_id or "")
-        self._owners[landmark.id] = place, place
-        if around is not None:
-            around.places[place] = None
-        return place
+    def _open(self, landmark: Landmark, node: Node[_Owner], name: str, step: StepStarted | None) -> RecordedScope:
+        owner = self._owner(node.parent)
+        parent = owner.scope if owner is not None else None
+        scope = RecordedScope(name, landmark.seq, [landmark.id], parent=parent, step=step, run_id=landmark.run_id or "")
+        node.value = _Owner(scope, scope)
+        if parent is not None:
+            parent.children[scope] = None
+        return scope
 
-    def _run_started(self, landmark: Landmark) -> None:
-        place = self._open(landmark, landmark.event.name or "", None)
-        if landmark.parent is None:  # not the first of a part of a record, which may be anybody's
-            self.root = place
+    def _run_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+        assert node is not None
+        scope = self._open(landmark, node, landmark.event.name or "", None)
+        if landmark.parent is None:  # a part of a record may begin with the start of a nested run
+            self.root = scope
 
-    def _ended(self, landmark: Landmark) -> None:
-        _, span = self._owner(landmark)
-        if span is not None and landmark.parent == span.ids[0]:
-            span.end, span.well = landmark.seq, issubclass(landmark.kind, CallFinished | RunFinished)
+    def _ended(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+        if node is not None and node.value is not None:
+            call = node.value.call
+            call.end, call.succeeded = landmark.seq, landmark.kind in (CallFinished, RunFinished)
 
-    def _step_started(self, landmark: Landmark) -> None:
+    def _step_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+        assert node is not None
         event: StepStarted = landmark.event
-        place = self.steps.get(event.identity)
-        if place is not None and place.around is not None and place in place.around.places:
-            place.ids.append(landmark.id)  # it goes on, with what it had done
-            self._owners[landmark.id] = place, place
+        scope = self.steps.get(event.identity)
+        if scope is not None and scope.parent is not None and scope in scope.parent.children:
+            scope.ids.append(landmark.id)  # it continues, with what it had done
+            node.value = _Owner(scope, scope)
         else:
-            place = self.steps[event.identity] = self._open(landmark, event.name, event)
-        place.tried = landmark.seq
+            scope = self.steps[event.identity] = self._open(landmark, node, event.name, event)
+        scope.last_try = landmark.seq
 
-    def _step_finished(self, landmark: Landmark) -> None:
-        place, _ = self._owner(landmark)
-        if place is None or place.step is None or place.around is None:
+    def _step_finished(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+        owner = self._owner(node)
+        if owner is None or owner.scope.step is None or owner.scope.parent is None:
             return
-        identity = place.step.identity
+        scope, parent, identity = owner.scope, owner.scope.parent, owner.scope.step.identity
         edited = identity in self.results
         self.results[identity] = landmark.seq
-        place.end, place.well = landmark.seq, True
+        scope.end, scope.succeeded = landmark.seq, True
         if edited:
             return
-        for inner in list(place.done):  # it returns for all that it did
-            place.forget(inner)
-        for around in place.around.reach():
-            around.done[identity] = Done(place.start, landmark.seq)
+        for inner in list(scope.finished):  # its result stands for all that it did
+            scope.forget(inner)
+        for around in parent.ancestry():
+            around.finished[identity] = FinishedStep(scope.start, landmark.seq)
         if identity in self.failures:
-            place.around.forget_since(self.failures[identity], place.tried, identity)
+            parent.forget_between(self.failures[identity], scope.last_try, identity)
 
-    def _step_failed(self, landmark: Landmark) -> None:
-        place, _ = self._owner(landmark)
-        if place is not None and place.step is not None:
-            place.end, place.well = landmark.seq, False
-            self.failures.setdefault(place.step.identity, landmark.seq)
+    def _step_failed(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+        owner = self._owner(node)
+        if owner is not None and owner.scope.step is not None:
+            owner.scope.end, owner.scope.succeeded = landmark.seq, False
+            self.failures.setdefault(owner.scope.step.identity, landmark.seq)
 
-    def _call_started(self, landmark: Landmark) -> None:
-        place, around = self._owner(landmark)
-        if place is not None:
-            path = (*around.path, landmark.event.name) if around is not None else ()
-            span = Span(landmark.event.name, landmark.seq, [landmark.id], path=path)
-            place.calls[span] = None
-            self._owners[landmark.id] = place, span
+    def _call_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+        assert node is not None
+        owner = self._owner(node.parent)
+        if owner is not None:
+            path = (*owner.call.path, landmark.event.name)
+            call = RecordedCall(landmark.event.name, landmark.seq, [landmark.id], path=path)
+            owner.scope.calls[call] = None
+            node.value = _Owner(owner.scope, call)
 
-    def _attempt_started(self, landmark: Landmark) -> None:
-        place, span = self._owner(landmark)
-        if place is not None and span is not None:
-            span.ids.append(landmark.id)
-            self._owners[landmark.id] = place, span
+    def _attempt_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+        assert node is not None
+        owner = self._owner(node.parent)
+        if owner is not None:
+            owner.call.ids.append(landmark.id)
+            node.value = owner
 
-    def _retracted(self, landmark: Landmark) -> None:
+    def _retracted(self, landmark: Landmark, _: Node[_Owner] | None) -> None:
         self.retractions.add(landmark.event, landmark.seq)
-        self.void(landmark.event)
+        self.retract(landmark.event)
 
-    def void(self, event: Retracted) -> None:
-        """Let go of what began in the places and was taken back: it is not done."""
+    def retract(self, event: Retracted) -> None:
+        """Remove the scopes and calls that started in what is taken back: they are not done."""
         if not event.parents and self.root is not None:
-            self._void_since(self.root, event.since)
+            self._retract_since(self.root, event.since)
         for parent in event.parents:
-            place, span = self._owners.get(parent, (None, None))
-            if place is None or span is None or parent != span.ids[0]:
+            node = self._tree.find(parent)
+            if node is None or node.value is None or parent != node.value.call.ids[0]:
                 continue
-            if span.start < event.since:
-                span.reopen(event.since)
-            elif isinstance(span, Place):
-                self._let_go(span)
+            scope, call = node.value
+            if call.start < event.since:
+                call.retract_end(event.since)
+            elif isinstance(call, RecordedScope):
+                self._remove(call)
             else:
-                place.calls.pop(span, None)
+                scope.calls.pop(call, None)
 
-    def _void_since(self, place: Place, since: int) -> None:
-        place.calls = {span: None for span in place.calls if span.start < since}
-        for inner in list(place.places):
-            if inner.start >= since:
-                self._let_go(inner)
-            elif inner.end is None or inner.end >= since:
-                self._void_since(inner, since)
+    def _retract_since(self, scope: RecordedScope, since: int) -> None:
+        scope.calls = {call: None for call in scope.calls if call.start < since}
+        for child in list(scope.children):
+            if child.start >= since:
+                self._remove(child)
+            elif child.end is None or child.end >= since:
+                self._retract_since(child, since)
 
-    def _let_go(self, place: Place) -> None:
-        """Forget a place, and what is done in it."""
-        around = place.around
-        if around is None or place not in around.places:
+    def _remove(self, scope: RecordedScope) -> None:
+        """Remove a scope, and the results of its steps."""
+        parent = scope.parent
+        if parent is None or scope not in parent.children:
             return
-        for inner in list(place.places):
-            self._let_go(inner)
-        del around.places[place]
-        if place.step is not None:
-            self.results.pop(place.step.identity, None)
-            self.failures.pop(place.step.identity, None)
-            around.forget(place.step.identity)
+        for child in list(scope.children):
+            self._remove(child)
+        del parent.children[scope]
+        if scope.step is not None:
+            self.results.pop(scope.step.identity, None)
+            self.failures.pop(scope.step.identity, None)
+            parent.forget(scope.step.identity)
 
-    def _resumed(self, landmark: Landmark) -> None:  # noqa: ARG002 - as the other tellers
+    def _resumed(self, _landmark: Landmark, _: Node[_Owner] | None) -> None:
         if self.root is not None:
             self._reopen(self.root)
 
-    def _reopen(self, place: Place) -> None:
-        """Have what goes on when the run is resumed be open again."""
-        boundary = place.boundary
-        place.end = None
-        for inner in place.places:
-            if not inner.well and (inner.step is not None or not inner.is_kept(boundary)):
-                self._reopen(inner)
+    def _reopen(self, scope: RecordedScope) -> None:
+        """Make the scopes open again that an earlier resume reopened."""
+        boundary = scope.boundary
+        scope.end = None
+        for child in scope.children:
+            if not child.succeeded and (child.step is not None or not child.is_replayed(boundary)):
+                self._reopen(child)
 
     # The end
 
-    def settle(self, last: int) -> list[Retraction]:
-        """Be resumed after number ``last``; returns what is taken back."""
+    def retractions_on_resume(self, last: int) -> list[Retraction]:
+        """Reopen the scopes that a resume after number ``last`` continues, and return what it takes back."""
         assert self.root is not None
-        taken: list[Retraction] = []
-        self._settle(self.root, last, taken)
-        return taken
+        retractions: list[Retraction] = []
+        self._resume(self.root, last, retractions)
+        return retractions
 
-    def _settle(self, place: Place, last: int, taken: list[Retraction]) -> None:
-        boundary = place.boundary
-        place.end = None
-        self.going_on.append(place)
-        beyond = tuple(place.beyond())
-        for inner in place.places:
-            if inner.stands(boundary):
-                self._find_failed(inner)
-            elif inner.is_beyond(boundary):
-                continue  # it is among what the place around it takes back
-            elif inner.step is not None and not inner.done:
-                taken.append(Retraction(inner.start, tuple(inner.parents()), f"{inner.describe()} is made anew"))
+    def _resume(self, scope: RecordedScope, last: int, retractions: list[Retraction]) -> None:
+        boundary = scope.boundary
+        scope.end = None
+        self.reopened.append(scope)
+        parents = tuple(scope.retracted_parents())
+        for child in scope.children:
+            if child.is_complete(boundary):
+                self._reopen_failed(child)
+            elif child.is_discarded(boundary):
+                continue  # the scope around it takes it back
+            elif child.step is not None and not child.finished:
+                retracted = tuple(child.emission_parents())
+                retractions.append(Retraction(child.start, retracted, f"{child.describe()} is executed again"))
             else:
-                self._settle(inner, last, taken)
+                self._resume(child, last, retractions)
         if last > boundary:
-            taken.append(Retraction(boundary + 1, beyond, f"{place.describe()} goes on from before this"))
+            retractions.append(Retraction(boundary + 1, parents, f"{scope.describe()} continues from before this"))
 
-    def _find_failed(self, place: Place) -> None:
-        """Have the steps that failed in what is repeated go on: they are tried again."""
-        if place.step is None:
-            for inner in place.places:
-                if inner.step is not None and not inner.well:
-                    self.going_on.append(inner)
-                self._find_failed(inner)
+    def _reopen_failed(self, scope: RecordedScope) -> None:
+        """Reopen the failed steps in a scope that is replayed: they are tried again."""
+        if scope.step is None:
+            for child in scope.children:
+                if child.step is not None and not child.succeeded:
+                    self.reopened.append(child)
+                self._reopen_failed(child)
 
 
 class Retraction(NamedTuple):
-    """What is taken back when a run is resumed: what belongs to ``parents`` and is numbered ``since`` or later."""
+    """What a resume takes back: what belongs to ``parents`` and is numbered ``since`` or later."""
 
     since: int
     parents: tuple[str, ...]
@@ -346,33 +369,33 @@ class Valid(NamedTuple):
     """The landmarks of a record that count."""
 
     landmarks: list[Landmark]
-    untold: int | None
-    """From which number on consumers were not told that what they saw was let go; None: they were."""
+    unannounced: int | None
+    """From which number on a resume discarded events before it told consumers so; None: they were told."""
 
 
 def valid(landmarks: Iterable[Landmark]) -> Valid:
-    """Those of a record that no resume from a checkpoint before them has let go of."""
+    """Leave out the landmarks that a resume from an earlier checkpoint discarded."""
     kept: list[Landmark] = []
-    untold: int | None = None
+    unannounced: int | None = None
     for landmark in landmarks:
         if landmark.kind is RunResumed and landmark.event.checkpoint is not None:
             at = landmark.event.at
-            # What was taken back stays so, as consumers were told.
+            # Consumers were told of the retractions, so these stay.
             kept = [earlier for earlier in kept if earlier.seq <= at or earlier.kind is Retracted]
-            untold = at + 1
-        elif landmark.kind is Retracted and untold is not None and _tells(landmark.event, untold):
-            untold = None
+            unannounced = at + 1
+        elif landmark.kind is Retracted and unannounced is not None and _announces(landmark.event, unannounced):
+            unannounced = None
         kept.append(landmark)
-    return Valid(kept, untold)
+    return Valid(kept, unannounced)
 
 
-def _tells(event: Retracted, untold: int) -> bool:
-    return not event.parents and event.since <= untold
+def _announces(event: Retracted, unannounced: int) -> bool:
+    return not event.parents and event.since <= unannounced
 
 
 def read_progress(landmarks: Iterable[Landmark]) -> Progress:
-    """The story that these landmarks tell."""
-    story = Progress()
+    """Return the progress that these landmarks describe."""
+    progress = Progress()
     for landmark in landmarks:
-        story.tell(landmark)
-    return story
+        progress.apply(landmark)
+    return progress

@@ -304,7 +304,7 @@ class Attempt(Scope):
             for base, ordinal in steps:
                 log.ordinals.give_back(base, ordinal)
             if log.replay is not None:
-                log.replay.void(self.since, tuple(self.opened))
+                log.replay.retract(self.since, tuple(self.opened))
 
     def _exit(self, error: BaseException | None) -> None:
         if error is None:
