@@ -48,7 +48,6 @@ CLOSERS: Final[dict[type, Kind]] = {
     CallCancelled: "call",
 }
 """By the event type that ends a scope: the scope's kind."""
-_LONGEST: Final = 19  # digits: more are in no record, and slow to convert
 
 
 class Position(Protocol):
@@ -91,8 +90,8 @@ class RecordTree(Generic[T]):
     """Grows with each event of a root's record, in order. A part of a record gives a part of the tree."""
 
     def __init__(self) -> None:
-        self.nodes: dict[int, Node[T]] = {}
-        """By the number of the event that added them, in order."""
+        self.nodes: dict[str, Node[T]] = {}
+        """By the id of the envelope that added them, in order."""
 
     def apply(self, event_type: type, at: Position) -> Node[T] | None:
         """Take the next event; return the node that it adds, the scope that it ends, or else the one it belongs to.
@@ -102,7 +101,7 @@ class RecordTree(Generic[T]):
         around = self.find(at.parent)
         kind = OPENERS.get(event_type)
         if kind is not None:
-            node = self.nodes[at.seq] = Node(kind, at.seq, at.run_id or "", around)
+            node = self.nodes[f"{at.run_id}:{at.seq}"] = Node(kind, at.seq, at.run_id or "", around)
             if around is not None:
                 around.children.append(node)
             return node
@@ -112,13 +111,8 @@ class RecordTree(Generic[T]):
         return around
 
     def find(self, envelope_id: str | None) -> Node[T] | None:
-        """Return the node that the envelope of that id added, or None.
-
-        By the number alone, which is unique in a log: a fork shares events whose ids name the run that it was
-        forked from.
-        """
-        number = envelope_id.rpartition(":")[2] if envelope_id else ""
-        return self.nodes.get(int(number)) if number.isdecimal() and len(number) <= _LONGEST else None
+        """Return the node that the envelope of that id added, or None."""
+        return self.nodes.get(envelope_id) if envelope_id is not None else None
 
 
 class RunMembership:
