@@ -1,4 +1,4 @@
-"""Differences: where two records diverge first, scope by scope."""
+"""Where two records diverge first, scope by scope."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from crewbus.events import (
     StepStarted,
 )
 from crewbus.records.retractions import Retractions
+from crewbus.records.tree import Node, RecordTree
 
 __all__ = ["Divergence"]
 
@@ -29,25 +30,25 @@ Path = tuple[str, ...]
 
 @attrs.frozen
 class Divergence:
-    """Where two records are different for the first time, in one scope. One of the two may have nothing there."""
+    """The first difference between two records in one scope. One of the two may have no event there."""
 
     scope: str
-    """The runs, steps and calls around it, by name."""
+    """The names of the runs, steps and calls around it."""
     one: Envelope | None
     other: Envelope | None
 
 
 _OPENING: Final = (RunStarted, StepStarted, CallStarted, AttemptStarted)
 _UNCOUNTED: Final = (RunResumed, RunForked)
-"""Events that say how a record came about, not what happened."""
+"""Events about the record itself rather than the run."""
 
 
 def first_divergence(
     one: Iterable[Envelope], other: Iterable[Envelope], encode: Callable[[Any], Any]
 ) -> Divergence | None:
-    """The first, in the order of ``one``, then of ``other``; None where there is none.
+    """Return the first divergence, in the order of ``one``, then of ``other``; None if there is none.
 
-    ``encode(event)`` gives what is compared: events of any class need not know when they are equal.
+    Compares what ``encode(event)`` returns, since event classes need not define equality.
     """
     ours, theirs = _by_scope(one), _by_scope(other)
     found = []
@@ -66,13 +67,15 @@ def _order(divergence: Divergence) -> tuple[int, int]:
 
 
 def _by_scope(record: Iterable[Envelope]) -> dict[Path, list[Envelope]]:
-    """What belongs directly to each scope, in order; what was taken back is left out."""
-    paths: dict[str, Path] = {}
+    """Group the events by the scope that they belong to directly, without retracted ones."""
+    tree: RecordTree[Path] = RecordTree()
     found: dict[Path, list[Envelope]] = {}
-    for envelope in _standing(record):
-        around = paths.get(envelope.parent or "", ())
+    for envelope in _not_retracted(record):
+        around = _path(tree.find(envelope.parent))
         if isinstance(envelope.event, _OPENING):
-            path = paths[envelope.id] = (*around, _label(envelope.event, top=not around))
+            node = tree.apply(type(envelope.event), envelope)
+            assert node is not None
+            path = node.value = (*around, _label(envelope.event, top=not around))
             if isinstance(envelope.event, StepStarted) and path in found:  # another try, or another result in a fork
                 found[path] = [one for one in found[path] if not isinstance(one.event, StepFinished)]
                 continue
@@ -82,16 +85,20 @@ def _by_scope(record: Iterable[Envelope]) -> dict[Path, list[Envelope]]:
     return found
 
 
-def _standing(record: Iterable[Envelope]) -> Iterator[Envelope]:
-    envelopes, taken_back = list(record), Retractions()
+def _path(node: Node[Path] | None) -> Path:
+    return node.value if node is not None and node.value is not None else ()
+
+
+def _not_retracted(record: Iterable[Envelope]) -> Iterator[Envelope]:
+    envelopes, retractions = list(record), Retractions()
     for envelope in envelopes:
         if isinstance(envelope.event, Retracted):
-            taken_back.add(envelope.event, envelope.seq)
+            retractions.add(envelope.event, envelope.seq)
     for envelope in envelopes:
         if isinstance(envelope.event, Retracted):
             continue
-        within = envelope.id if isinstance(envelope.event, _OPENING) else envelope.parent
-        if not taken_back.cover(envelope.seq, within):
+        scope_id = envelope.id if isinstance(envelope.event, _OPENING) else envelope.parent
+        if not retractions.cover(envelope.seq, scope_id):
             yield envelope
 
 
@@ -104,7 +111,7 @@ def _label(event: Any, top: bool) -> str:
 
 
 def _content(envelope: Envelope, encode: Callable[[Any], Any]) -> Any:
-    """What counts of an envelope."""
+    """Return the part of an envelope that is compared."""
     event = envelope.event
     if isinstance(event, RunStarted):
         event = RunStarted(event.name, event.tags)

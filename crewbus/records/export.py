@@ -12,6 +12,7 @@ import attrs
 
 from crewbus.exceptions import CorruptRecordError, RunNotFoundError, StoreVersionError
 from crewbus.records.lineage import Lineage
+from crewbus.records.tree import RunMembership
 from crewbus.stores import Store, StoredEvent
 
 __all__ = ["Branch", "Export", "read_export", "write_export"]
@@ -35,7 +36,7 @@ class Branch:
         self.root_id = root
         self._store = store
         self._lineage = Lineage(store, root)
-        self._inside = {run_id}
+        self._membership = RunMembership(run_id, root)
         self._last = -1
 
     def read(self) -> Iterator[StoredEvent]:
@@ -43,16 +44,8 @@ class Branch:
         for stored in self._store.read(self.root_id, self._last):
             self._last = stored.seq
             own = self._adopt(stored) if self._lineage else stored
-            if self._has(own):
+            if self._membership.includes(own, starts_run=own.name == "crewbus.RunStarted"):
                 yield own
-
-    def _has(self, stored: StoredEvent) -> bool:
-        if self.run_id == self.root_id or stored.run_id in self._inside:
-            return True
-        nested = stored.name == "crewbus.RunStarted" and (stored.parent or "").rpartition(":")[0] in self._inside
-        if nested:
-            self._inside.add(stored.run_id)
-        return nested
 
     def _adopt(self, stored: StoredEvent) -> StoredEvent:
         data, lineage, seq = stored.data, self._lineage, stored.seq

@@ -17,6 +17,7 @@ from crewbus.events import (
 )
 from crewbus.exceptions import RunError, RunNotFoundError
 from crewbus.records.lineage import Lineage
+from crewbus.records.tree import RunMembership
 from crewbus.stores import Store, StoredEvent
 
 __all__ = ["Record"]
@@ -79,15 +80,9 @@ class Record:
         return f"<Record of run {self.run_id}>"
 
     def __iter__(self) -> Iterator[Envelope]:
-        if self.run_id == self.root_id:
-            yield from self.read()
-            return
-        inside = {self.run_id}
+        membership = RunMembership(self.run_id, self.root_id)
         for envelope in self.read():
-            event = envelope.event
-            if isinstance(event, RunStarted) and event.parent_run in inside and envelope.run_id is not None:
-                inside.add(envelope.run_id)
-            if envelope.run_id in inside:
+            if membership.includes(envelope, starts_run=type(envelope.event) is RunStarted):
                 yield envelope
 
     def read(self, after: int = -1) -> Iterator[Envelope]:

@@ -23,7 +23,8 @@ from crewbus.events import (
     find_event_type,
 )
 from crewbus.exceptions import ConsumptionError, InputError, SlowConsumer
-from crewbus.records.record import Landmark, Record
+from crewbus.records.record import Record
+from crewbus.records.tree import RunMembership
 from crewbus.stores import LANDMARKS, Store
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ class Follower:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: list[Envelope] | None = None
         self._fetching = False
-        self._inside: set[str] | None = None if record.run_id == record.root_id else {record.run_id}
-        """The runs whose frames count; None: all."""
+        self._membership = RunMembership(record.run_id, record.root_id)
         self.epoch = 1
         """The epoch of what was read."""
         self._shared = -1
@@ -115,7 +115,7 @@ class Follower:
         after = cursor.seq
         for landmark in self._record.landmarks():
             if landmark.seq <= cursor.seq and landmark.kind is RunStarted:
-                self._enter(landmark)
+                self._membership.includes(landmark, starts_run=True)
             if self._is_new_epoch(landmark.kind, landmark.seq) and landmark.seq <= after:
                 if landmark.event.epoch > cursor.epoch:
                     after = landmark.seq - 1
@@ -137,10 +137,6 @@ class Follower:
         # What a fork shares bears the epochs of the run that it was forked of.
         return kind is RunResumed and seq > self._shared
 
-    def _enter(self, start: Envelope | Landmark) -> None:
-        if self._inside is not None and start.event.parent_run in self._inside:
-            self._inside.add(start.run_id or "")
-
     # What is there
 
     def _read(self) -> list[Envelope]:
@@ -155,11 +151,10 @@ class Follower:
             if not _is_looked_at(stored.name):
                 continue
             envelope = self._record.decoded(stored)
-            if isinstance(envelope.event, RunStarted):
-                self._enter(envelope)
+            inside = self._membership.includes(envelope, starts_run=type(envelope.event) is RunStarted)
             if self._is_new_epoch(type(envelope.event), envelope.seq):
                 self.epoch = envelope.event.epoch
-            elif self._concerns(envelope) and (frame := _as_frame(envelope)) is not None:
+            elif self._concerns(envelope, inside) and (frame := _as_frame(envelope)) is not None:
                 frames.append(frame)
                 if len(frames) == _BATCH:
                     break
@@ -171,17 +166,17 @@ class Follower:
             frames.append(Envelope(interrupted, self._record.run_id, self._after, None, now(), replayed=True))
         return frames
 
-    def _concerns(self, envelope: Envelope) -> bool:
+    def _concerns(self, envelope: Envelope, inside: bool) -> bool:
         if isinstance(envelope.event, RunEnded):
             return envelope.run_id == self._record.run_id and self._is_last(envelope)
         # A retraction may be the root's, of what is in here: its parents say of what.
-        return self._inside is None or envelope.run_id in self._inside or isinstance(envelope.event, Retracted)
+        return inside or isinstance(envelope.event, Retracted)
 
     def _is_last(self, envelope: Envelope) -> bool:
         """Whether it ends the run, which was not resumed after it."""
         if not isinstance(envelope.event, RunEnded):
             return False
-        if self._inside is None:
+        if self._record.run_id == self._record.root_id:
             return not any(one.kind is RunResumed for one in self._record.landmarks(envelope.seq))
         return not any(one.run_id == envelope.run_id for one in self._record.stored(envelope.seq))
 
