@@ -139,7 +139,7 @@ class Timeline:
     @classmethod
     def of(cls, bus: Bus, root_id: str) -> Self:
         """What went on in a recorded root run."""
-        return cls(bus.store.landmarks(root_id), bus.store.read(root_id), bus.decode)
+        return cls(bus.store.landmarks(root_id), bus.record_of(root_id).stored(), bus.decode)
 
     def run(self, run_id: str) -> Node | None:
         """The node of a run; where none bears the id, as in a fork, that of the root run."""
