@@ -1,4 +1,4 @@
-"""Who writes a log: this store, another one that is alive, or one that is known to be dead."""
+"""The table ``holders``: which stores hold logs, until when, and which of them are still alive."""
 
 from __future__ import annotations
 
@@ -8,32 +8,78 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
-from uuid import uuid4
 
+from crewbus.stores.liveness import HeldLock, LockFiles, host_id, new_token
 from crewbus_sqlite._sums import corrupt, require, sum_of
 
-_GONE: Final = ("Z", "X")
-_COLUMNS: Final = "token, name, identity, until"
+_COLUMNS: Final = "token, name, host, until"
 
 
 class Holder(NamedTuple):
-    """A store that holds logs: a row of the table ``holders``."""
+    """A store that holds logs, or held them when its process ended: a row of the table."""
 
     token: str
     name: str
-    identity: str
+    host: str
     until: float
 
     @property
-    def alive(self) -> bool:
-        """Whether its lease has not ended, and its process is not known to be dead."""
-        return self.until > time.time() and not _is_dead(self.identity)
+    def has_lease(self) -> bool:
+        """Whether its lease has not ended."""
+        return self.until > time.time()
 
 
-def this_process() -> Holder:
-    """A new holder, with a lease that has ended."""
-    pid = os.getpid()
-    return Holder(uuid4().hex, f"process {pid} on {socket.gethostname()}", f"{_here()} {pid} {_started(pid)}", 0.0)
+class Holders:
+    """The holders of the database at ``path``, and this store as one of them: ``own``.
+
+    ``lease`` is the length of a lease in seconds. While this store holds logs it holds a lock too, on a file beside
+    the database, from which processes of this host see at once whether it is alive.
+    """
+
+    def __init__(self, path: Path, lease: float) -> None:
+        pid = os.getpid()
+        self.own: Final = Holder(new_token(), f"process {pid} on {socket.gethostname()}", host_id(), 0.0)
+        self._lease = lease
+        self._files = LockFiles(path.with_name(f"{path.name}-holder-"))
+        self._lock: HeldLock | None = None
+
+    def is_own(self, holder: Holder) -> bool:
+        """Whether a holder is this store."""
+        return holder.token == self.own.token
+
+    def is_alive(self, holder: Holder) -> bool:
+        """Whether a holder's lease has not ended, and its process is not known to be dead."""
+        if not holder.has_lease:
+            return False
+        return self.is_own(holder) or holder.host != self.own.host or not self._files.is_abandoned(holder.token)
+
+    def renew(self, connection: sqlite3.Connection) -> None:
+        """Have this store's leases end a full lease from now."""
+        now = time.time()
+        if self._lock is None or not self._lock.is_visible:
+            self._lock = self._files.hold(self.own.token)
+            self._remove_files(connection, now)
+        connection.execute(
+            "DELETE FROM holders WHERE until < ? AND NOT EXISTS (SELECT 1 FROM logs WHERE holder = token)",
+            (now - self._lease,),
+        )
+        save(connection, self.own._replace(until=now + self._lease))
+
+    def resign(self, connection: sqlite3.Connection) -> None:
+        """Remove this store, which holds nothing any more."""
+        connection.execute("DELETE FROM holders WHERE token = ?", (self.own.token,))
+
+    def close(self, *, resigned: bool) -> None:
+        """Release the lock. Unless this store has resigned, others see that it is dead."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release(keep_file=not resigned)
+
+    def _remove_files(self, connection: sqlite3.Connection, now: float) -> None:
+        """Remove the files of dead holders, whose leases have ended."""
+        rows = connection.execute("SELECT token FROM holders WHERE until >= ?", (now,)).fetchall()
+        for token in {*self._files.tokens()} - {token for (token,) in rows}:
+            self._files.remove(token)
 
 
 def load(connection: sqlite3.Connection, token: str | None) -> Holder | None:
@@ -54,50 +100,6 @@ def exists(connection: sqlite3.Connection, holder: Holder) -> bool:
     return bool(connection.execute("SELECT 1 FROM holders WHERE token = ?", (holder.token,)).fetchall())
 
 
-def renew(connection: sqlite3.Connection, holder: Holder, lease: float) -> None:
-    """Have a holder's leases end in ``lease`` seconds from now; forget those that ended and hold nothing."""
-    now = time.time()
-    connection.execute(
-        "DELETE FROM holders WHERE until < ? AND NOT EXISTS (SELECT 1 FROM logs WHERE holder = token)", (now - lease,)
-    )
-    renewed = holder._replace(until=now + lease)
-    connection.execute("INSERT OR REPLACE INTO holders VALUES (?, ?, ?, ?, ?)", (*renewed, sum_of("holders", renewed)))
-
-
-def resign(connection: sqlite3.Connection, holder: Holder) -> None:
-    """Remove a holder that holds nothing any more."""
-    connection.execute("DELETE FROM holders WHERE token = ?", (holder.token,))
-
-
-def _is_dead(identity: str) -> bool:
-    """Whether a process of this boot and pid namespace has ended; False where that can't be known."""
-    place, started = identity.rpartition(" ")[::2]
-    here, process = place.rpartition(" ")[::2]
-    if not started or here != _here() or not process.isdecimal():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    found = _started(int(process))
-    return bool(found) and found != started
-
-
-def _here() -> str:
-    """Where pids mean what they mean here: the boot and the pid namespace; a name of no place where that is unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
-    except OSError:
-        return uuid4().hex
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks since the boot; "dead" for one that only waits to be reaped; empty: unknown."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
-    except (OSError, ValueError):
-        return ""
-    return "dead" if state in _GONE else rest[18]
+def save(connection: sqlite3.Connection, holder: Holder) -> None:
+    """Write a row."""
+    connection.execute("INSERT OR REPLACE INTO holders VALUES (?, ?, ?, ?, ?)", (*holder, sum_of("holders", holder)))

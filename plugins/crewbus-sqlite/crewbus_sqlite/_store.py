@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from crewbus_sqlite import _holder, _ids, _logs
 from crewbus_sqlite._commit import Log, Notify
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked, encoded, insert
-from crewbus_sqlite._holder import Holder
+from crewbus_sqlite._holder import Holder, Holders
 from crewbus_sqlite._logs import LogRow
 from crewbus_sqlite._reader import Reader, latest_in
 from crewbus_sqlite._writer import Writer
@@ -53,7 +52,8 @@ class SQLiteStore(Store):
         self._backlog = backlog
         self._database = Database(self.path, busy)
         self._reader = Reader(self._database)
-        self._writer = Writer(self._database, lease, backlog)
+        self._holders = Holders(self.path, lease)
+        self._writer = Writer(self._database, self._holders, lease, backlog)
         self._closing = threading.Lock()
         self._closed = False
         with _forks.lock:
@@ -133,7 +133,7 @@ class SQLiteStore(Store):
             bool(log.sealed),
             holder and holder.name,
             holder and holder.until,
-            holder is not None and self._is_alive(holder),
+            holder is not None and self._holders.is_alive(holder),
             parent,
             None if parent is None else log.parent_at,
         )
@@ -157,8 +157,8 @@ class SQLiteStore(Store):
     def acquire(self, root_id: str) -> int:
         with self._changing(root_id) as (connection, found):
             self._require_free(connection, found)
-            _holder.renew(connection, self._writer.holder, self._lease)
-            log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._writer.holder.token)
+            self._holders.renew(connection)
+            log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._holders.own.token)
             _logs.save(connection, log)
             before = latest_in(connection, log)
         self._writer.adopt(Log(log.root_id, log.epoch, log.id, log.last, before))
@@ -193,7 +193,7 @@ class SQLiteStore(Store):
     def drop(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
             holder = _holder.load(connection, log.holder)
-            if holder is not None and (self._is_own(holder) or holder.alive):
+            if holder is not None and self._is_taken(holder):
                 raise RecordingError(f"run {root_id} is live: its record can't be dropped")
             if log.forks:
                 forks = ", ".join(fork.root_id for fork in _logs.forks_of(connection, log)[:3])
@@ -212,24 +212,28 @@ class SQLiteStore(Store):
             self._writer.flush(None)
         finally:
             self._writer.close()
-            with suppress(CrewbusError):  # what can't be let go ends with its lease
-                self._let_go()
+            resigned = False
+            with suppress(CrewbusError):
+                self._release_all()
+                resigned = True
+            self._holders.close(resigned=resigned)
             self._database.close()
 
     def after_fork(self) -> None:
         self._closing = threading.Lock()
-        self._writer = Writer(self._database, self._lease, self._backlog)
+        self._holders = Holders(self.path, self._lease)
+        self._writer = Writer(self._database, self._holders, self._lease, self._backlog)
 
-    def _let_go(self) -> None:
+    def _release_all(self) -> None:
         """Release all that this store holds."""
-        holder = self._writer.holder
+        holder = self._holders.own
         with self._database.reading() as connection:
             if connection is None or not _holder.exists(connection, holder):
                 return
         with self._database.writing() as connection:
             for log in _logs.held_by(connection, holder.token):
                 _logs.save(connection, log._replace(holder=None))
-            _holder.resign(connection, holder)
+            self._holders.resign(connection)
 
     def _settle(self, root_id: str | None = None) -> None:
         self._require_open()
@@ -254,15 +258,12 @@ class SQLiteStore(Store):
             log = _logs.find(connection, root_id)
             return bool(log.sealed) and log.epoch == epoch
 
-    def _is_own(self, holder: Holder | None) -> bool:
-        return holder is not None and holder.token == self._writer.holder.token
-
-    def _is_alive(self, holder: Holder) -> bool:
-        return holder.until > time.time() if self._is_own(holder) else holder.alive
+    def _is_taken(self, holder: Holder) -> bool:
+        return self._holders.is_own(holder) or self._holders.is_alive(holder)
 
     def _require_free(self, connection: sqlite3.Connection, log: LogRow) -> None:
         holder = _holder.load(connection, log.holder)
-        if holder is None or not (self._is_own(holder) or holder.alive):
+        if holder is None or not self._is_taken(holder):
             return
         ends = datetime.fromtimestamp(holder.until, UTC).isoformat(" ", "seconds")
         raise RunHeldError(f"run {log.root_id} is alive: held by {holder.name}; its lease runs until {ends} at least")

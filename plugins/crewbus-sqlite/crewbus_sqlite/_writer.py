@@ -9,10 +9,10 @@ from typing import Final
 
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
 from crewbus.stores import StoredEvent
-from crewbus_sqlite import _holder
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked
+from crewbus_sqlite._holder import Holders
 from crewbus_sqlite._logs import in_use
 
 GATHERING: Final = 0.002
@@ -31,9 +31,9 @@ class Writer:
     The thread starts when there is something to write. It also renews the leases of the logs that are written here.
     """
 
-    def __init__(self, database: Database, lease: float, backlog: int) -> None:
-        self.holder = _holder.this_process()
+    def __init__(self, database: Database, holders: Holders, lease: float, backlog: int) -> None:
         self._database = database
+        self._holders = holders
         self._lease = lease
         self._bound = backlog
         self._backlog = 0
@@ -324,8 +324,8 @@ class Writer:
         try:
             with self._database.writing() as connection:
                 if renews:
-                    _holder.renew(connection, self.holder, self._lease)
-                write(connection, batches, self.holder.token)
+                    self._holders.renew(connection)
+                write(connection, batches, self._holders.own.token)
         except RecordingError as error:
             return error
         except Exception as error:

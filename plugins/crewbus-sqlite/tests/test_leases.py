@@ -13,9 +13,11 @@ from lifecycle_helpers import until
 from sqlite_helpers import PATIENCE, begun, noted, numbers
 
 from crewbus.exceptions import FencedError, RunHeldError
-from crewbus_sqlite import SQLiteStore, _holder
+from crewbus.stores.liveness import LockFiles, host_id, new_token
+from crewbus_sqlite import SQLiteStore
+from crewbus_sqlite._holder import Holder, Holders, save
 
-on_linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")  # noqa: PTH110
+pytest.importorskip("fcntl", reason="liveness needs flock")
 
 
 def hold(path, lease, ready, stay):
@@ -67,7 +69,6 @@ def test_who_holds_a_run_is_named(holding, store):
     assert store.acquire("a") == 2
 
 
-@on_linux
 def test_who_was_killed_holds_nothing_at_once(holding, store):
     process, _ = holding(1e6)
     os.kill(process.pid, signal.SIGKILL)
@@ -77,7 +78,6 @@ def test_who_was_killed_holds_nothing_at_once(holding, store):
     assert numbers(store) == [0, 1, 2]
 
 
-@on_linux
 def test_who_is_stopped_is_fenced_once_its_lease_has_ended(holding, store):
     process, stay = holding(0.3)
     os.kill(process.pid, signal.SIGSTOP)
@@ -121,8 +121,8 @@ def test_a_lease_that_ended_goes_on_if_nobody_came(tmp_path, store):
 def end_leases(path):
     """Have all leases end now."""
     connection = sqlite3.connect(path, isolation_level=None)
-    for token, name, identity, _, _ in connection.execute("SELECT * FROM holders").fetchall():
-        _holder.renew(connection, _holder.Holder(token, name, identity, 0.0), 0.0)
+    for *columns, _ in connection.execute("SELECT * FROM holders").fetchall():
+        save(connection, Holder(*columns)._replace(until=time.time()))
     connection.close()
 
 
@@ -130,7 +130,7 @@ def test_what_a_dead_holder_left_is_cleaned_up(tmp_path, store):
     begun(store)
     store.flush()
     connection = sqlite3.connect(tmp_path / "record.db", isolation_level=None)
-    _holder.renew(connection, _holder.Holder("left", "process 1 on nowhere", "x 0 1 1", 0.0), -100.0)
+    save(connection, Holder(new_token(), "process 1 on nowhere", "elsewhere", time.time() - 100.0))
     assert len(connection.execute("SELECT * FROM holders").fetchall()) == 2
     begun(store, "b")
     store.flush()
@@ -138,18 +138,22 @@ def test_what_a_dead_holder_left_is_cleaned_up(tmp_path, store):
     connection.close()
 
 
-@pytest.mark.parametrize("identity", ["", "x", "x y 1 2", "x y z", "a b c d e f"])
-def test_a_holder_elsewhere_is_alive_until_its_lease_ends(identity):
-    holder = _holder.Holder("token", "process 1 on nowhere", identity, time.time() + 100)
-    assert holder.alive
-    assert not holder._replace(until=time.time() - 1).alive
+def test_a_holder_elsewhere_is_alive_until_its_lease_ends(tmp_path):
+    holders = Holders(tmp_path / "record.db", 15.0)
+    token = new_token()
+    LockFiles(tmp_path / "record.db-holder-").hold(token).release(keep_file=True)
+    holder = Holder(token, "process 1 on nowhere", "elsewhere", time.time() + 100)
+    assert holders.is_alive(holder)
+    assert not holders.is_alive(holder._replace(until=time.time() - 1))
+    assert not holders.is_alive(holder._replace(host=host_id()))
 
 
-@on_linux
-def test_a_process_that_has_its_pid_again_is_another(tmp_path):
-    holder = _holder.this_process()._replace(until=time.time() + 100)
-    assert holder.alive
-    assert not holder._replace(identity=f"{holder.identity}0").alive
+@pytest.mark.parametrize("token", ["", "x", "../record.db", "0" * 32])
+def test_a_holder_without_a_lock_file_is_alive_until_its_lease_ends(tmp_path, token):
+    holders = Holders(tmp_path / "record.db", 15.0)
+    holder = Holder(token, "process 1", host_id(), time.time() + 100)
+    assert holders.is_alive(holder)
+    assert not holders.is_alive(holder._replace(until=time.time() - 1))
 
 
 def test_a_run_that_was_lost_and_dropped_can_be_begun_again(tmp_path, store):
