@@ -449,11 +449,11 @@ def exported(cli: Records) -> Path:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda lines: lines[:-1], "out.jsonl is cut: it says that 14 events follow; 13 do"),
+        (lambda lines: lines[:-1], "out.jsonl is truncated: it should have 14 events, and has 13"),
         (lambda lines: [*lines[:-1], lines[-1][:20]], "out.jsonl:15: not JSON"),
-        (lambda lines: lines[1:], "out.jsonl:1: not the export of a run"),
+        (lambda lines: lines[1:], "out.jsonl:1: not an export"),
         (lambda lines: [], "out.jsonl:1: not JSON"),
-        (lambda lines: ["[1]"], "out.jsonl:1: a JSON object is wanted, not list"),
+        (lambda lines: ["[1]"], "out.jsonl:1: expected a JSON object, not list"),
         (lambda lines: [lines[0], '{"seq": 1}', *lines[2:]], "out.jsonl:2: 'run_id' is missing"),
         (lambda lines: [lines[0], lines[1].replace('"seq":0', '"seq":"0"'), *lines[2:]], "out.jsonl:2: 'seq'"),
         (lambda lines: [lines[0], "[" * 100_000, *lines[2:]], "out.jsonl:2: not JSON"),

@@ -1,4 +1,4 @@
-"""Exports: the record of a run as JSON Lines, to be kept, compared, sent, or replayed in a test."""
+"""Exports: the record of a run as JSON Lines, to keep, compare, send, or replay in a test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from crewbus.stores import Store, StoredEvent
 __all__ = ["Branch", "Export", "read_export", "write_export"]
 
 FORMAT: Final = 1
-"""The version that the first line bears."""
+"""The version of the format, in the first line."""
 
 
 class Branch:
-    """The events of one run and of the runs nested in it, among those of its root's log.
+    """The encoded events of one run and of the runs nested in it.
 
-    Of a root run that is all of them; what a fork shares with the run that it was forked of is told as its own.
+    Reads the log of the root run. A fork has the events that it shares under its own ids.
     Raises `RunNotFoundError`.
     """
 
@@ -40,7 +40,7 @@ class Branch:
         self._last = -1
 
     def read(self) -> Iterator[StoredEvent]:
-        """Those that it has not read yet, in order."""
+        """Iterate over the events that it has not read yet, in order."""
         for stored in self._store.read(self.root_id, self._last):
             self._last = stored.seq
             own = self._adopt(stored) if self._lineage else stored
@@ -62,37 +62,37 @@ class Branch:
 
 @attrs.frozen
 class Export:
-    """What `read_export` found."""
+    """An export, as `read_export` returns it."""
 
     run_id: str
     info: Mapping[str, Any]
-    """What the first line says of the run besides."""
+    """The other fields of the first line."""
     events: list[StoredEvent]
-    """In order; those of a nested run have the numbers that they have in its root's record."""
+    """In order; events of a nested run keep the numbers of its root's record."""
 
 
 # Writing
 
 
 def write_export(out: TextIO, store: Store, run_id: str, info: Mapping[str, Any]) -> int:
-    """Write what is recorded of a run, and of the runs nested in it, to ``out``; returns how many events that is.
+    """Write the record of a run, and of the runs nested in it, to ``out``; returns the number of events.
 
-    The first line tells of the run: the format's version, its id, ``info``, and the number of lines that follow, each
-    an event. Raises `RunNotFoundError`, and `CorruptRecordError` for an event that is no JSON.
+    The first line describes the run: the format's version, its id, ``info``, and the number of lines that follow, one
+    event each. Raises `RunNotFoundError`, and `CorruptRecordError` for an event that is not JSON.
     """
     last, count = -1, 0
     for stored in Branch(store, run_id).read():
         last, count = stored.seq, count + 1
     out.write(_dump({"crewbus": FORMAT, "run": run_id, **info, "events": count}) + "\n")
     for stored in Branch(store, run_id).read():
-        if stored.seq > last:  # it goes on meanwhile
+        if stored.seq > last:  # emitted in the meantime
             break
         out.write(_dump(as_json(stored)) + "\n")
     return count
 
 
 def as_json(stored: StoredEvent) -> dict[str, Any]:
-    """An event of a record as an object; raises `CorruptRecordError` where it is no JSON."""
+    """Return an event of a record as a JSON object; raises `CorruptRecordError` if it is not JSON."""
     fields = stored._asdict()
     del fields["data"]
     return {**fields, "event": _event_of(stored)}
@@ -112,10 +112,10 @@ _dump: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def read_export(path: str | Path) -> Export:
-    """Read what `write_export` wrote; nothing in it is executed.
+    """Read a file that `write_export` wrote. Nothing in it is executed.
 
-    Raises `CorruptRecordError`, naming file and line, for what is no export or is cut, and `StoreVersionError` for one
-    of a newer release.
+    Raises `CorruptRecordError`, naming file and line, for a file that is not an export or is truncated, and
+    `StoreVersionError` for one of a newer release.
     """
     try:
         lines = io.BytesIO(Path(path).read_bytes())
@@ -123,24 +123,26 @@ def read_export(path: str | Path) -> Export:
         raise RunNotFoundError(f"{path}: {error.strerror or error}") from None
     head = _parse(next(lines, b""), f"{path}:1")
     if type(head.get("crewbus")) is not int or type(head.get("run")) is not str:
-        raise CorruptRecordError(f"{path}:1: not the export of a run: 'crewbus export RUN' writes one")
+        raise CorruptRecordError(f"{path}:1: not an export: 'crewbus export RUN' writes one")
     if head["crewbus"] > FORMAT:
         raise StoreVersionError(
             f"{path} is an export of version {head['crewbus']}; this release of crewbus reads {FORMAT}: upgrade it"
         )
     events = [_event(_parse(line, f"{path}:{number}"), f"{path}:{number}") for number, line in enumerate(lines, 2)]
     if len(events) != head.get("events"):
-        raise CorruptRecordError(f"{path} is cut: it says that {head.get('events')} events follow; {len(events)} do")
+        raise CorruptRecordError(
+            f"{path} is truncated: it should have {head.get('events')} events, and has {len(events)}"
+        )
     return Export(head["run"], {key: value for key, value in head.items() if key not in ("crewbus", "run")}, events)
 
 
-def _parse(line: bytes, place: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise CorruptRecordError(f"{place}: not JSON: {error}") from None
+        raise CorruptRecordError(f"{where}: not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise CorruptRecordError(f"{place}: a JSON object is wanted, not {type(value).__name__}")
+        raise CorruptRecordError(f"{where}: expected a JSON object, not {type(value).__name__}")
     return value
 
 
@@ -156,11 +158,11 @@ _FIELDS: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
-def _event(fields: dict[str, Any], place: str) -> StoredEvent:
+def _event(fields: dict[str, Any], where: str) -> StoredEvent:
     for name, types in _FIELDS.items():
         if type(fields.get(name, ...)) not in types:
-            raise CorruptRecordError(f"{place}: {name!r} is missing, or of another type than {types[0].__name__}")
+            raise CorruptRecordError(f"{where}: {name!r} is missing or is not of type {types[0].__name__}")
     if "event" not in fields:
-        raise CorruptRecordError(f"{place}: 'event' is missing")
+        raise CorruptRecordError(f"{where}: 'event' is missing")
     data = _dump(fields["event"]).encode()
     return StoredEvent(**{name: fields[name] for name in _FIELDS}, data=data)

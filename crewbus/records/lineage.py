@@ -1,4 +1,4 @@
-"""Lineages: what a fork shares with the runs that it descends from is told as its own."""
+"""Lineages: a fork has the events that it shares with its ancestors under its own ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GENERATED: Final = re.compile("[0-9a-f]{28}")
 
 
 def is_generated(run_id: str) -> bool:
-    """Whether an id looks like one that nobody chose."""
+    """Whether an id looks like one that crewbus generated."""
     return _GENERATED.fullmatch(run_id) is not None
 
 
@@ -24,16 +24,16 @@ def _renamed(run_id: str, fork_id: str) -> str:
 
 
 def in_fork(envelope_id: str, root_id: str, fork_id: str) -> str:
-    """The id that an envelope of the record of ``root_id`` has in that of a fork which shares it."""
+    """Return the id that an envelope of the record of ``root_id`` has in a fork that shares it."""
     head, colon, number = envelope_id.rpartition(":")
     run_id = fork_id if head == root_id else _renamed(head, fork_id) if is_generated(head) else head
     return f"{run_id}{colon}{number}"
 
 
 class Lineage:
-    """The ids that the runs of a record have: a fork's root is its own, and its nested runs are not the other's.
+    """Translates the ids in shared events: a fork has its own root run and its own nested runs.
 
-    Ids that somebody chose stay as they are.
+    Chosen ids stay the same.
     """
 
     def __init__(self, store: Store, root_id: str) -> None:
@@ -41,12 +41,12 @@ class Lineage:
         ancestors = store.lineage(root_id)
         self._ancestors = frozenset(ancestors)
         self._shared: list[tuple[str, int]] = []
-        """The fork itself and those that it descends from, the oldest first, each with the last number it shares."""
+        """The fork and the forks among its ancestors, the oldest first, each with the last number that it shares."""
         last = sys.maxsize
         for fork_id in (root_id, *ancestors) if ancestors else ():
             parent_at = store.info(fork_id).parent_at
             if parent_at is not None:
-                last = min(last, parent_at)  # a fork may be made of what the other itself shares
+                last = min(last, parent_at)  # a fork may begin within what its parent shares
                 self._shared.insert(0, (fork_id, last))
 
     def __bool__(self) -> bool:
@@ -54,18 +54,18 @@ class Lineage:
 
     @property
     def shared(self) -> int:
-        """The number of the last event that is shared; -1 where there is none."""
+        """The number of the last shared event; -1 if there is none."""
         return self._shared[-1][1] if self._shared else -1
 
     def own(self, stored: StoredEvent) -> StoredEvent:
-        """An event with the ids that it has in this record."""
+        """Return an event with the ids that it has in this record."""
         if not self:
             return stored
         parent = None if stored.parent is None else self.envelope_id(stored.parent, stored.seq)
         return stored._replace(run_id=self.run_id(stored.run_id, stored.seq), parent=parent)
 
     def run_id(self, run_id: str, seq: int) -> str:
-        """The id of the run that an event of this number names."""
+        """Translate the id of a run in an event of this number."""
         if run_id in self._ancestors:
             return self.root_id
         if not is_generated(run_id):
@@ -76,6 +76,6 @@ class Lineage:
         return run_id
 
     def envelope_id(self, envelope_id: str, seq: int) -> str:
-        """The id of the envelope that an event of this number names."""
+        """Translate the id of an envelope in an event of this number."""
         head, colon, number = envelope_id.rpartition(":")
         return f"{self.run_id(head, seq)}{colon}{number}"

@@ -27,7 +27,7 @@ from crewbus.events import (
     StepStarted,
 )
 from crewbus.records.record import Landmark
-from crewbus.records.retractions import Retractions
+from crewbus.records.retractions import DiscardedRanges, Retractions
 from crewbus.records.tree import Node, RecordTree
 
 
@@ -375,18 +375,16 @@ class Valid(NamedTuple):
 
 def valid(landmarks: Iterable[Landmark]) -> Valid:
     """Leave out the landmarks that a resume from an earlier checkpoint discarded."""
-    kept: list[Landmark] = []
+    found, discarded = list(landmarks), DiscardedRanges()
     unannounced: int | None = None
-    for landmark in landmarks:
+    for landmark in found:
         if landmark.kind is RunResumed and landmark.event.checkpoint is not None:
-            at = landmark.event.at
-            # Consumers were told of the retractions, so these stay.
-            kept = [earlier for earlier in kept if earlier.seq <= at or earlier.kind is Retracted]
-            unannounced = at + 1
+            discarded.add(landmark.event, landmark.seq)
+            unannounced = landmark.event.at + 1
         elif landmark.kind is Retracted and unannounced is not None and _announces(landmark.event, unannounced):
             unannounced = None
-        kept.append(landmark)
-    return Valid(kept, unannounced)
+    # Consumers were told of the retractions, so these stay.
+    return Valid([one for one in found if one.kind is Retracted or one.seq not in discarded], unannounced)
 
 
 def _announces(event: Retracted, unannounced: int) -> bool:

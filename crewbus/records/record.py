@@ -1,4 +1,4 @@
-"""Records: what a run emitted, read back from a store."""
+"""Records: the events of a run, read back from a store."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Record"]
 
 
 class Landmark:
-    """A landmark as recorded. What its event says beyond its type is not decoded before it is asked for.
+    """A landmark as recorded. Its event is decoded when it is first used.
 
-    A record of many steps is resumed by what most of them merely are: begun, or finished.
+    A resume needs no more of most landmarks than their type and position.
     """
 
     __slots__ = ("_decode", "_event", "_stored", "kind", "parent", "run_id", "seq")
@@ -56,10 +56,10 @@ class Landmark:
 
 
 class Record:
-    """The envelopes of a recorded run and of the runs nested in it, in order; read anew at each iteration.
+    """The envelopes of a recorded run and of the runs nested in it, in order. Each iteration reads the store again.
 
-    Of a nested run it is that part of its root's record. Iterating raises `DecodeError` where the bytes are not
-    what their event type says.
+    The record of a nested run is a part of its root's record. Iterating raises `DecodeError` for an event that its
+    type cannot read.
     """
 
     def __init__(self, store: Store, run_id: str, root_id: str, decode: Callable[[StoredEvent], Envelope]) -> None:
@@ -86,37 +86,37 @@ class Record:
                 yield envelope
 
     def read(self, after: int = -1) -> Iterator[Envelope]:
-        """The envelopes of the whole root run numbered above ``after``."""
-        return self._told(self._store.read(self.root_id, after))
+        """Iterate over the envelopes of the whole root run numbered above ``after``."""
+        return self._decoded(self._store.read(self.root_id, after))
 
     def landmarks(self, after: int = -1) -> Iterator[Landmark]:
-        """Those of them by which a run is resumed: see `crewbus.stores.LANDMARKS`."""
+        """Iterate over the landmarks among them: see `crewbus.stores.LANDMARKS`."""
         for stored in self._own(self._store.landmarks(self.root_id, after)):
             yield Landmark(stored, self.decoded)
 
     def marks(self) -> Iterator[Envelope]:
-        """The checkpoints, resumes and ends in the whole root run, the last first."""
-        return self._told(self._store.marks(self.root_id))
+        """Iterate over the checkpoints, resumes and ends in the whole root run, the last first."""
+        return self._decoded(self._store.marks(self.root_id))
 
     def end(self) -> Envelope | None:
-        """How the root run ended; None where it has not, or goes on since."""
+        """Return the end of the root run; None if it has not ended, or was resumed since."""
         for mark in self.marks():
             if isinstance(mark.event, RunResumed):
                 return None
             if isinstance(mark.event, RunEnded) and mark.run_id == self.root_id:
-                return mark if mark.seq > self._lineage.shared else None  # what a fork shares was the other's end
+                return mark if mark.seq > self._lineage.shared else None  # a shared end is the parent's
         return None
 
     def at(self, seq: int) -> Envelope:
-        """The envelope of that number of the whole root run; raises `RunNotFoundError` where there is none."""
-        return next(self._told([self._store.event(self.root_id, seq)]))
+        """Return the envelope of that number of the whole root run; raises `RunNotFoundError` if there is none."""
+        return next(self._decoded([self._store.event(self.root_id, seq)]))
 
     def stored(self, after: int = -1) -> Iterator[StoredEvent]:
-        """The events of the whole root run as the store has them; of a fork, what it shares as its own."""
+        """Iterate over the encoded events of the whole root run; a fork has those that it shares under its own ids."""
         return self._own(self._store.read(self.root_id, after))
 
     def decoded(self, stored: StoredEvent) -> Envelope:
-        """The envelope of one of them."""
+        """Decode one of them."""
         envelope = self._decode(stored)
         lineage, event, seq = self._lineage, envelope.event, stored.seq
         if lineage and isinstance(event, RunStarted) and event.parent_run is not None:
@@ -126,7 +126,7 @@ class Record:
             envelope.event = Retracted(event.since, event.reason, parents)
         return envelope
 
-    def _told(self, events: Iterable[StoredEvent]) -> Iterator[Envelope]:
+    def _decoded(self, events: Iterable[StoredEvent]) -> Iterator[Envelope]:
         return map(self.decoded, self._own(events))
 
     @cached_property
@@ -137,7 +137,7 @@ class Record:
         return map(self._lineage.own, events) if self._lineage else iter(events)
 
     def roots(self) -> list[Envelope]:
-        """The envelopes whose parent is not in this record: the start of its run."""
+        """Return the envelopes whose parent is not in this record: the start of its run."""
         seen: set[str] = set()
         found = []
         for envelope in self:
@@ -147,17 +147,17 @@ class Record:
         return found
 
     def children(self, parent: Envelope | str) -> list[Envelope]:
-        """The envelopes directly under ``parent``, an envelope or its id."""
-        wanted = _id(parent)
-        return [envelope for envelope in self if envelope.parent == wanted]
+        """Return the envelopes directly below ``parent``, an envelope or its id."""
+        parent_id = _id(parent)
+        return [envelope for envelope in self if envelope.parent == parent_id]
 
     def descendants(self, ancestor: Envelope | str) -> list[Envelope]:
-        """The envelopes under ``ancestor``, an envelope or its id, at whatever depth."""
-        under = {_id(ancestor)}
+        """Return the envelopes at any depth below ``ancestor``, an envelope or its id."""
+        scopes = {_id(ancestor)}
         found = []
         for envelope in self:
-            if envelope.parent in under:
-                under.add(envelope.id)
+            if envelope.parent in scopes:
+                scopes.add(envelope.id)
                 found.append(envelope)
         return found
 

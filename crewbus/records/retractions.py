@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from crewbus.events import Retracted
+from bisect import bisect_right
+
+from crewbus.events import Retracted, RunResumed
 
 Span = tuple[int, int]
 """The first number that is taken back, and the number of the retraction."""
@@ -28,3 +30,23 @@ class Retractions:
         return any(
             since <= seq < at for spans in (self._by_parent.get(parent or "", ()), self._of_all) for since, at in spans
         )
+
+
+class DiscardedRanges:
+    """The numbers that resumes from a checkpoint discarded: those between the checkpoint and the resume."""
+
+    def __init__(self) -> None:
+        self._ranges: list[range] = []
+        """Disjoint, in order."""
+
+    def add(self, event: RunResumed, seq: int) -> None:
+        """Add a resume, numbered above those before it."""
+        start = event.at + 1
+        while self._ranges and self._ranges[-1].stop >= start:
+            start = min(start, self._ranges.pop().start)
+        if start < seq:
+            self._ranges.append(range(start, seq))
+
+    def __contains__(self, seq: int) -> bool:
+        at = bisect_right(self._ranges, seq, key=lambda numbers: numbers.start) - 1
+        return at >= 0 and seq in self._ranges[at]
