@@ -193,7 +193,7 @@ class StaysOpen(MemoryStore):
 
 @noticed_by("what_was_closed_can_be_opened_again")
 class HoldsOn(JsonlStore):
-    def _let_go(self):
+    def _release_all(self):
         pass
 
 
@@ -493,14 +493,14 @@ FAULTS += [
 class LosesSeals(JsonlStore):
     def _note(self, write, **arguments):
         if write == "finish":
-            return self._make(Entry(self._me, write, arguments))
+            return self._make(Entry(self._writers.me, write, arguments))
         return super()._note(write, **arguments)
 
 
 @noticed_by("a_crash_between_any_two_writes")
 class LosesTheLandmarksOfOthers(JsonlStore):
     def landmarks(self, root_id, after=-1):
-        mine = {log for (log, _), taker in self._takers.items() if taker == self._me}
+        mine = {log for (log, _), taker in self._takers.items() if taker == self._writers.me}
         return (event for event in super().landmarks(root_id, after) if root_id in mine)
 
 
@@ -514,7 +514,7 @@ class MournsForEver(JsonlStore):
 class KnowsOnlyItself(JsonlStore):
     def _info(self, root_id):
         info = super()._info(root_id)
-        if info.alive and self._takers[root_id, info.epoch] != self._me:
+        if info.alive and self._takers[root_id, info.epoch] != self._writers.me:
             self._note("revoke", root_id=root_id)
         return self._memory.info(root_id)
 

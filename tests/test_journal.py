@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 import crewbus
 from crewbus.stores import StoredEvent
 from crewbus.stores.journal.entry import WRITES, Entry
-from crewbus.stores.journal.writer import is_dead, new_name
+from crewbus.stores.journal.writer import Writers
+from crewbus.stores.liveness import LockFiles
 
 pytest.importorskip("fcntl", reason="the store needs flock")
 
@@ -76,16 +78,36 @@ def test_an_entry_calls_nothing_but_writes(write):
 # Writers
 
 
-def test_a_writer_is_dead_when_its_process_is():
-    code = "from crewbus.stores.journal.writer import new_name; print(new_name())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not is_dead(new_name())
-    assert is_dead(done.stdout.strip())
+def test_a_writer_is_dead_when_its_process_is(tmp_path):
+    code = """
+        import os, sys
+        from pathlib import Path
+        from crewbus.stores.journal.writer import Writers
+        writers = Writers(Path(sys.argv[1]))
+        writers.hold()
+        print(writers.me, flush=True)
+        os._exit(1)
+    """
+    prefix = tmp_path / "holder-"
+    program = [sys.executable, "-c", textwrap.dedent(code), str(prefix)]
+    other = subprocess.run(program, capture_output=True, text=True, check=False).stdout.strip()
+    writers = Writers(prefix)
+    writers.hold()
+    assert not Writers(prefix).is_dead(writers.me)
+    assert writers.is_dead(other)
+    assert list(writers.dead([writers.me, other])) == [other]
+    writers.forget(other)
+    writers.release()
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", "me", "process 1 on elsewhere (0123456789abcdef-7-0)", "process x on y (a-b-c)"])
-def test_of_a_writer_from_elsewhere_nothing_is_known(name):
-    assert not is_dead(name)
+@pytest.mark.parametrize("name", ["", "me", f"process 1 on elsewhere (elsewhere {'0' * 32})", "process x on y (a b)"])
+def test_of_a_writer_from_elsewhere_nothing_is_known(tmp_path, name):
+    LockFiles(tmp_path / "holder-").hold("0" * 32).release(keep_file=True)
+    writers = Writers(tmp_path / "holder-")
+    assert not writers.is_dead(name)
+    writers.forget(name)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # Faults

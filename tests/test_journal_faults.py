@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
 import crewbus
 from crewbus.stores import StoredEvent
 from crewbus.stores.journal import JournalStore
+from crewbus.stores.journal.entry import Entry
 
 
 class ListStore(JournalStore):
@@ -34,6 +36,9 @@ class ListStore(JournalStore):
             raise self.adding
         self.journal.append(entry)
         return len(self.journal)
+
+    def lock_prefix(self):
+        return Path("no such folder") / "holder-"
 
 
 FAULTS = [OSError("no room"), crewbus.RecordingError("no room"), LookupError("no room"), KeyboardInterrupt("no room")]
@@ -100,4 +105,4 @@ def test_an_entry_of_nobody_is_refused(by):
     entry = {**json.loads(store.journal[0]), "by": by}
     del entry["sum"]
     with pytest.raises(ValueError, match="by is"):
-        crewbus.stores.journal.Entry.load(json.dumps(entry).encode())
+        Entry.load(json.dumps(entry).encode())

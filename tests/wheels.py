@@ -61,8 +61,13 @@ def pip(*arguments: str | Path, python: Path | str = sys.executable) -> None:
 
 def build_wheel(source: Path, folder: Path) -> Path:
     """Build the wheel of a copy of ``source``, since building writes beside what it builds; all is in ``folder``."""
-    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*", "build", "tests", "plugins", "docs", "examples")
-    shutil.copytree(source, copy := folder / "copy", ignore=ignored)
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*", "build")
+    elsewhere = {"tests", "plugins", "docs", "examples"}
+    shutil.copytree(
+        source,
+        copy := folder / "copy",
+        ignore=lambda path, names: ignored(path, names) | (elsewhere if Path(path) == Path(source) else set()),
+    )
     pip("wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder / "dist", copy)
     (wheel,) = (folder / "dist").glob("*.whl")
     return wheel

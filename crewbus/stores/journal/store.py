@@ -5,20 +5,24 @@ from __future__ import annotations
 import abc
 import contextlib
 import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
 from crewbus.stores.contract import LogInfo, Store, StoredEvent
 from crewbus.stores.journal.entry import Entry
-from crewbus.stores.journal.writer import is_dead, new_name
+from crewbus.stores.journal.writer import Writers
 from crewbus.stores.memory import MemoryStore
 
 __all__ = ["JournalStore"]
 
 T = TypeVar("T")
+TAKING: Final = ("begin", "acquire")
+"""The writes that give their writer a lease."""
 _SUM: Final = b', "sum": '
 """What stands in an entry between what it says and the checksum of all that the journal says until there."""
 
@@ -56,6 +60,14 @@ class JournalStore(Store):
     def sync(self) -> None:
         """Return when all that was added is durable."""
 
+    def lock_prefix(self) -> Path:
+        """The path that the names of lock files begin with, the same for all processes that share the journal.
+
+        From these files they see at once when one of them has ended. By default they are in the temporary directory;
+        beside the journal, processes in other containers see them too. Called by ``__init__``.
+        """
+        return Path(tempfile.gettempdir()) / "crewbus-holder-"
+
     # Writing
 
     def begin(self, root_id: str) -> int:
@@ -76,7 +88,7 @@ class JournalStore(Store):
 
     def release(self, root_id: str, epoch: int) -> None:
         with self._in_turn():
-            if self._takers.get((root_id, epoch)) == self._me:
+            if self._takers.get((root_id, epoch)) == self._writers.me:
                 self._note("release", root_id=root_id, epoch=epoch)
 
     def revoke(self, root_id: str) -> None:
@@ -125,22 +137,26 @@ class JournalStore(Store):
             if self._closed:
                 return
             if self._wrote:
-                self._let_go()
+                self._release_all()
+            self._writers.release()
             self._closed = True
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
         self._inside = False
         """Whether the thread that has the lock has a turn, which another one within it would wait for, and spoil."""
-        self._me, self._wrote = new_name(), False
+        self._writers, self._wrote = Writers(self.lock_prefix()), False
         self._forget()
 
-    def _let_go(self) -> None:
+    def _release_all(self) -> None:
         with self._in_turn():
-            for info in map(self._memory.info, self._memory.roots()):
-                if info.alive and self._takers[info.root_id, info.epoch] == self._me:
-                    self._note("release", root_id=info.root_id, epoch=info.epoch)
+            for info in self._held_by(self._writers.me):
+                self._note("release", root_id=info.root_id, epoch=info.epoch)
             self.sync()
+
+    def _held_by(self, writer: str) -> list[LogInfo]:
+        logs = map(self._memory.info, self._memory.roots())
+        return [info for info in logs if info.alive and self._takers[info.root_id, info.epoch] == writer]
 
     # The journal, made again in memory
 
@@ -196,10 +212,15 @@ class JournalStore(Store):
 
     def _note(self, write: str, **arguments: Any) -> Any:
         """Make a write in memory, which refuses what can't be, and then add it to the journal."""
-        entry = Entry(self._me, write, arguments)
+        if not self._wrote:
+            self._wrote = True
+            for writer in self._writers.dead({*self._takers.values()}):
+                self._revoke_all(writer)
+        if write in TAKING:
+            self._writers.hold()
+        entry = Entry(self._writers.me, write, arguments)
         said = entry.dump()[:-1]
         outcome = self._make(entry)
-        self._wrote = True
         total = zlib.crc32(said, self._sum)
         try:
             self._position, self._sum = self.add(b"%b%b%d}" % (said, _SUM, total)), total
@@ -214,7 +235,7 @@ class JournalStore(Store):
         if taker != entry.by:
             raise RecordingError(f"run {root_id}: epoch {epoch} was given to {taker}, not to {entry.by}")
         outcome = getattr(self._memory, entry.write)(**entry.arguments)
-        if entry.write in ("begin", "acquire"):
+        if entry.write in TAKING:
             self._takers[root_id, outcome] = entry.by
         return outcome
 
@@ -228,7 +249,13 @@ class JournalStore(Store):
         if not info.alive:
             return info
         holder = self._takers[root_id, info.epoch]
-        if holder == self._me or not is_dead(holder):
+        if not self._writers.is_dead(holder):
             return info._replace(holder=holder)
-        self._note("revoke", root_id=root_id)
+        self._revoke_all(holder)
         return self._memory.info(root_id)
+
+    def _revoke_all(self, writer: str) -> None:
+        """Revoke the leases of a dead writer."""
+        for info in self._held_by(writer):
+            self._note("revoke", root_id=info.root_id)
+        self._writers.forget(writer)

@@ -50,6 +50,9 @@ class JsonlStore(JournalStore):
     def sync(self) -> None:
         os.fsync(self._file.fileno())
 
+    def lock_prefix(self) -> Path:
+        return self._path.with_name(f"{self._path.name}-holder-")
+
 
 @hookimpl
 def crewbus_open_store(url: str) -> Store | None:

@@ -156,6 +156,61 @@ def test_a_holder_without_a_lock_file_is_alive_until_its_lease_ends(tmp_path, to
     assert not holders.is_alive(holder._replace(until=time.time() - 1))
 
 
+def lock_files(tmp_path):
+    return [file.name for file in tmp_path.iterdir() if "-holder-" in file.name]
+
+
+def test_lock_files_go_when_their_stores_are_closed(holding, store, tmp_path):
+    process, stay = holding(15.0)
+    begun(store, "b")
+    store.flush()
+    assert len(lock_files(tmp_path)) == 2
+    stay.set()
+    process.join()
+    assert len(lock_files(tmp_path)) == 1
+    store.close()
+    assert lock_files(tmp_path) == []
+
+
+def test_the_lock_file_of_a_killed_store_goes_after_its_lease(holding, store, tmp_path):
+    process, _ = holding(15.0)
+    process.kill()
+    process.join()
+    assert len(lock_files(tmp_path)) == 1
+    end_leases(tmp_path / "record.db")
+    begun(store, "b")
+    store.flush()
+    assert len(lock_files(tmp_path)) == 1
+    store.close()
+    assert lock_files(tmp_path) == []
+
+
+def test_a_lock_file_that_was_removed_is_made_again(tmp_path, store):
+    begun(store)
+    store.flush()
+    (name,) = lock_files(tmp_path)
+    (tmp_path / name).unlink()
+    other = SQLiteStore(tmp_path / "record.db")
+    assert other.info("a").alive  # for as long as its lease
+    begun(store, "b")
+    store.flush()
+    assert lock_files(tmp_path) == [name]
+    other.close()
+
+
+def test_where_nothing_can_be_locked_the_lease_decides(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(LockFiles, "hold", lambda *_: None)
+    begun(store)
+    store.flush()
+    other = SQLiteStore(tmp_path / "record.db")
+    assert other.info("a").alive
+    with pytest.raises(RunHeldError):
+        other.acquire("a")
+    end_leases(tmp_path / "record.db")
+    assert other.acquire("a") == 2
+    other.close()
+
+
 def test_a_run_that_was_lost_and_dropped_can_be_begun_again(tmp_path, store):
     epoch = begun(store)
     store.flush()
