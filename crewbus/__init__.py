@@ -190,9 +190,10 @@ if TYPE_CHECKING:
         UnscopedWarning,
         UnserializableError,
     )
-    from crewbus.plugins.isolation import Failure
-    from crewbus.plugins.manager import PluginInfo, PluginManager
+    from crewbus.plugins.failure import Failure
+    from crewbus.plugins.manager import PluginManager
     from crewbus.plugins.markers import hookimpl, hookspec
+    from crewbus.plugins.status import PluginInfo
     from crewbus.records.checkpoint import Checkpoint
     from crewbus.records.diff import Divergence
     from crewbus.records.info import RunInfo
@@ -218,12 +219,13 @@ _HOMES = {
     "scopes.current": "current_call current_run",
     "bus.default": "call chunk current_bus default_bus drain emit run",
     "records.diff": "Divergence",
-    "plugins.isolation": "Failure",
+    "plugins.failure": "Failure",
     "records.checkpoint": "Checkpoint",
     "records.info": "RunInfo",
     "records.library": "Records",
-    "plugins.manager": "PluginInfo PluginManager",
+    "plugins.manager": "PluginManager",
     "plugins.markers": "hookimpl hookspec",
+    "plugins.status": "PluginInfo",
     "work.propagation": "Thread ThreadPoolExecutor bind",
     "records.record": "Record",
     "scopes.run": "Run Sink",

@@ -19,7 +19,7 @@ from plugin_helpers import Watcher, logged
 
 import crewbus
 from crewbus.dispatch.hook_table import _nobody_records
-from crewbus.plugins.isolation import collecting
+from crewbus.plugins.isolation import raising_deferred
 
 ARGUMENTS = {
     "crewbus_emit": ("bus", "run", "envelope"),
@@ -223,7 +223,7 @@ class Stage:
 
     def reference(self) -> tuple[crewbus.Run | None, Any]:
         hook = getattr(self.bus.plugins.hook, self.hook)
-        with collecting():
+        with raising_deferred():
             if self.hook == "crewbus_current_run":
                 return hook(bus=self.bus), self.event
             if self.hook == "crewbus_redact":

@@ -18,7 +18,7 @@ import crewbus
 import crewbus.cli
 from crewbus import hookspecs
 from crewbus.dispatch.hook_table import HOT
-from crewbus.plugins.manager import GUARDED
+from crewbus.plugins.isolation import CONTAINED
 
 PACKAGE = Path(crewbus.__file__).parent
 TESTS = Path(__file__).parent
@@ -63,14 +63,14 @@ def test_a_firstresult_hook_says_what_none_means(name):
     assert "None" in inspect.getdoc(HOOKS[name])
 
 
-@pytest.mark.parametrize("name", sorted(set(HOOKS) - GUARDED))
+@pytest.mark.parametrize("name", sorted(set(HOOKS) - CONTAINED))
 def test_a_hook_whose_exceptions_are_not_contained_says_what_becomes_of_them(name):
     """Of the others the module says it."""
     assert re.search(r"exception|raises", inspect.getdoc(HOOKS[name]).lower())
 
 
 def test_what_is_guarded_is_a_hook():
-    assert set(HOOKS) >= GUARDED
+    assert set(HOOKS) >= CONTAINED
     assert set(HOOKS) >= set(HOT)
 
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -298,8 +299,9 @@ def test_the_reason_names_the_variable(faulty, monkeypatch):
 
 def test_one_that_takes_long_to_import_is_named(here, monkeypatch):
     monkeypatch.setattr(_loading, "SLOW_IMPORT", -1.0)
-    with pytest.warns(PluginWarning, match="plugin 'mine' took .* s to import"):
+    with pytest.warns(PluginWarning) as caught:
         assert loaded(plugins=["mine"], entry_points=False) == ["mine"]
+    assert any(re.match("plugin 'mine' took .* s to import", str(warning.message)) for warning in caught)
 
 
 # The constructor
@@ -339,7 +341,7 @@ def test_a_name_that_fails_is_as_any_plugin_that_is_given(faulty):
 
 def test_a_misspelt_name_is_told_which_is_near(here):
     install(here, "acme", MODULE)
-    with pytest.raises(PluginError, match=r"no installed plugin is called so.*did you mean acme\?"):
+    with pytest.raises(PluginError, match=r"no installed plugin has this name.*did you mean acme\?"):
         loaded(plugins=["akme"], strict=True)
 
 

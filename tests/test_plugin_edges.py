@@ -425,7 +425,7 @@ def locked() -> Any:
 @pytest.mark.parametrize("make", [NoDir, locked])
 def test_a_plugin_that_can_not_be_looked_at(bus, make):
     says = refused(bus, make())
-    assert "'acme' can't be looked at" in says
+    assert "'acme' can't be inspected" in says
 
 
 class RaisingMeta(type):
@@ -437,7 +437,7 @@ def test_a_class_whose_attributes_raise(bus):
     class Hostile(Observer, metaclass=RaisingMeta):
         pass
 
-    assert "'acme' can't be looked at: LookupError" in refused(bus, Hostile)
+    assert "'acme' can't be inspected: LookupError" in refused(bus, Hostile)
 
 
 def test_a_class_whose_attributes_raise_where_nobody_looks(bus):

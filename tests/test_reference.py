@@ -16,7 +16,7 @@ import pytest
 
 import crewbus
 from crewbus import cli, hookspecs, testing
-from crewbus.plugins.manager import GUARDED
+from crewbus.plugins.isolation import CONTAINED
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -208,7 +208,7 @@ def test_each_hook_has_a_row_with_its_signature_and_what_it_does():
     for name, signature in SIGNATURES.items():
         _, firstresult, exception, _ = rows[signature]
         assert (firstresult == "yes") is HOOKS[name].crewbus_spec["firstresult"]
-        assert (exception == "is contained") is (name in GUARDED)
+        assert (exception == "is contained") is (name in CONTAINED)
 
 
 @pytest.mark.parametrize("name", HOOKS)

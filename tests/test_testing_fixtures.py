@@ -155,7 +155,7 @@ def test_wrong_arguments_of_the_marker_are_told_with_the_name_of_the_test(run):
     result.stdout.fnmatch_lines([
         "*test_acme.py::test_misspelt: @pytest.mark.crewbus(plugin=...): *no argument 'plugin'*plugins*",
         "*test_acme.py::test_not_named: @pytest.mark.crewbus takes *by name*",
-        "*PluginError*acmee*no installed plugin is called so*",
+        "*PluginError*acmee*no installed plugin has this name*",
     ])  # fmt: skip
 
 

@@ -11,17 +11,14 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from crewbus import hookspecs
 from crewbus._util.deadlines import deadline, remaining
 from crewbus._util.loops import running_loop
 from crewbus._util.process import generation
 from crewbus._util.warn import external_stacklevel
-from crewbus.builtin import memory_store
-from crewbus.builtin.callback_isolation import CallbackIsolation
-from crewbus.builtin.checkpoint_recorder import CheckpointRecorder
-from crewbus.builtin.run_scope import RunScope
 from crewbus.bus.membership import Joining
 from crewbus.dispatch.async_handlers import inside_async_handler
-from crewbus.dispatch.faults import inside_delivery
+from crewbus.dispatch.faults import inside_delivery, recursed_too_deep
 from crewbus.exceptions import (
     FlushError,
     GraceWarning,
@@ -45,13 +42,13 @@ __all__ = ["Bus"]
 
 T = TypeVar("T")
 
-BUILTINS: Final[Mapping[str, Any]] = {
-    "memory_store": memory_store,
-    "run_scope": RunScope,
-    "checkpoint_recorder": CheckpointRecorder,
-    "callback_isolation": CallbackIsolation,
+DEFAULT_PLUGINS: Final[Mapping[str, str]] = {
+    "memory_store": "crewbus.builtin.memory_store",
+    "run_scope": "crewbus.builtin.run_scope:RunScope",
+    "checkpoint_recorder": "crewbus.builtin.checkpoint_recorder:CheckpointRecorder",
+    "callback_isolation": "crewbus.builtin.callback_isolation:CallbackIsolation",
 }
-"""The built-in plugins by name; a class makes an instance for each bus."""
+"""The plugins that a bus loads unless they are blocked or replaced, as ``module`` or ``module:attribute``."""
 
 CLOSE_TIMEOUT: Final = 10.0
 """How many seconds closing waits for what is still running, unless told otherwise."""
@@ -90,7 +87,14 @@ class Bus(Joining):
         super().__init__(unscoped)
         self._closer: int | None = None
         self._gone = threading.Event()
-        self.plugins = PluginManager(self._report, self._reflatten, self._retire)
+        self.plugins = PluginManager(
+            hookspecs,
+            report=self._report,
+            propagates=recursed_too_deep,
+            changed=self._reflatten,
+            joining=self._configure,
+            leaving=self._retire,
+        )
         wishes = PluginSelection.of(plugins, entry_points, blocked, strict)
         try:
             self._load(wishes, requirements(requires))
@@ -106,15 +110,15 @@ class Bus(Joining):
     # Plugins
 
     def _load(self, wishes: PluginSelection, required: tuple[Requirement, ...]) -> None:
-        loader = Loader(self.plugins, BUILTINS, wishes)
+        loader = Loader(self.plugins, DEFAULT_PLUGINS, wishes)
         loader.load()
         loader.check(required)  # before any plugin begins to serve, and opens what it needs
         for name, member in self.plugins.list_name_plugin():
             if member is not None and self.plugins.get_plugin(name) is member and id(member) not in self._serving:
                 try:
-                    self._configure(name, member)
+                    self.plugins.join(name, member)
                 except PluginError as error:
-                    self.plugins.outcomes.skip(name, text_of(error), wishes.strict, error)
+                    self.plugins.status.skip(name, text_of(error), wishes.strict, error)
         loader.check(required)
 
     def _abandon(self) -> None:
@@ -297,7 +301,7 @@ class Bus(Joining):
         self._tasks.reset()
         for worker in self._workers():
             worker.reset()
-        self.plugins.forked()
+        self.plugins.after_fork()
         for run in self._runs.values():
             run.orphan()
         for work in self._works:

@@ -10,10 +10,9 @@ from crewbus.bus.history import History
 from crewbus.dispatch.subscriptions import Subscription
 from crewbus.events import Envelope, event_type_of, forget_event, register_event
 from crewbus.exceptions import BusClosedError, PluginError, UnregisteredEventError, text_of
-from crewbus.plugins.manager import own_name
 
 if TYPE_CHECKING:
-    from pluggy import HookCaller
+    from crewbus.plugins.subset import HookSubset
 
 
 class _Beginning(threading.local):
@@ -30,7 +29,7 @@ class Joining(History):
 
     def __init__(self, unscoped: str) -> None:
         super().__init__(unscoped)
-        self._serving: dict[int, HookCaller] = {}
+        self._serving: dict[int, HookSubset] = {}
         """By the identity of each plugin that was configured, since others come and go by its name: its end."""
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
@@ -38,28 +37,22 @@ class Joining(History):
 
         Raises `PluginError`, and leaves no trace, if it is not valid or can't be configured; and `BusClosedError`.
         """
-        if self.closed:
-            raise BusClosedError(f"this bus is closed: {name or own_name(plugin)!r} can't join it")
-        member = self.plugins.make(plugin, name)
-        registered = self.plugins.register(member, name)
-        if registered is not None:
-            self._configure(registered, member)
-        return registered
+        return self.plugins.register(plugin, name)
 
     def unregister(self, plugin: Any) -> Any:
         """Have a plugin, or the one of that name, release what it holds, and let it go; returns it, or None."""
-        name = plugin if isinstance(plugin, str) else self.plugins.get_name(plugin)
-        return self.plugins.unregister(name=name) if name is not None else None
+        return self.plugins.unregister(plugin)
 
     def _configure(self, name: str, member: Any) -> None:
-        """Let a registered plugin begin to serve this bus; if it can't, it was never there."""
+        """Let a registered plugin begin to serve this bus; if it can't, undo what it has begun."""
+        if self.closed:
+            raise BusClosedError(f"this bus is closed: {name!r} can't join it")
         registered: list[type] = []
         subscribed: list[Subscription] = []
         around, _beginning.subscribed = _beginning.subscribed, subscribed
         try:
             self._begin(name, member, registered)
         except BaseException as error:
-            self.plugins.unregister(member, name)
             for cls in registered:
                 forget_event(cls)
             for one in subscribed:
@@ -73,9 +66,9 @@ class Joining(History):
             _beginning.subscribed = around
 
     def _begin(self, name: str, member: Any, registered: list[type]) -> None:
-        types = self.plugins.alone("crewbus_event_types", member)
-        begin = self.plugins.alone("crewbus_configure", member)
-        end = self.plugins.alone("crewbus_close", member)
+        types = self.plugins.calls_of(member, "crewbus_event_types")
+        begin = self.plugins.calls_of(member, "crewbus_configure")
+        end = self.plugins.calls_of(member, "crewbus_close")
         if self.plugins.get_plugin(name) is not member:  # another thread had it leave already
             return
         for brought in types(bus=self):

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus.plugins.discovery import PLUGINS, blocked_by_environment, named_by
+from crewbus.plugins.discovery import PLUGINS, blocked_by_environment, names_in
 
 _OUT: Final = "no:"
 
@@ -41,7 +41,7 @@ class PluginOptions:
 
     def make_importable(self) -> None:
         """Have modules in the current directory be found, where any are to be loaded as plugins."""
-        if (self.named or named_by(PLUGINS)) and sys.path[:1] != [os.fspath(Path.cwd())]:
+        if (self.named or names_in(PLUGINS)) and sys.path[:1] != [os.fspath(Path.cwd())]:
             sys.path.insert(0, os.fspath(Path.cwd()))
 
 

@@ -22,7 +22,7 @@ from crewbus.exceptions import (
     UnscopedError,
     UnscopedWarning,
 )
-from crewbus.plugins.flatten import Router
+from crewbus.plugins.flatten import OwnedFunction
 from crewbus.scopes.run import Run
 from crewbus.scopes.scope import OPENS, WITHIN, Scope
 from crewbus.scopes.tree import FREE, ORDERED
@@ -309,7 +309,7 @@ class Dispatch(Hooks):
                 del failure  # or it, its traceback and this frame would hold each other
 
     def _route(
-        self, routers: tuple[Router, ...], run: Run, envelope: Envelope, escaped: BaseException | None
+        self, routers: tuple[OwnedFunction, ...], run: Run, envelope: Envelope, escaped: BaseException | None
     ) -> BaseException | None:
         for function, blame in routers:
             try:

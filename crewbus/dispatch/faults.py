@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 from crewbus._util.callables import name_of
 from crewbus.dispatch.subscriptions import Handlers
 from crewbus.exceptions import text_of
-from crewbus.plugins.flatten import Blame, Function, wrappers_of
-from crewbus.plugins.isolation import Failure, collecting
+from crewbus.plugins.failure import Failure
+from crewbus.plugins.flatten import Function, HookOwner, wrappers_of
+from crewbus.plugins.isolation import raising_deferred
 from crewbus.scopes.callbacks import Callback
 
 if TYPE_CHECKING:
     from pluggy import HookCaller
 
     from crewbus.plugins.manager import PluginManager
+    from crewbus.plugins.subset import HookSubset
 
 _log = logging.getLogger("crewbus")
 
@@ -35,20 +37,24 @@ class Faults(Handlers):
     plugins: PluginManager
 
     def _contain(
-        self, culprit: Blame | Callback | Function, error: BaseException, envelope: Any, escaped: BaseException | None
+        self,
+        culprit: HookOwner | Callback | Function,
+        error: BaseException,
+        envelope: Any,
+        escaped: BaseException | None,
     ) -> BaseException | None:
         """Report an Exception; keep any other BaseException, the first, to be raised when the siblings have run."""
         if not isinstance(error, Exception):
             return escaped or error
         if recursed_too_deep(error):
             raise error
-        if isinstance(culprit, Blame):
+        if isinstance(culprit, HookOwner):
             told = self._blame_plugin(culprit, error, envelope)
         else:
             told = self._blame_handler(culprit, error, envelope)
         return escaped or told
 
-    def _blame_plugin(self, blame: Blame, error: BaseException, envelope: Any = None) -> BaseException | None:
+    def _blame_plugin(self, blame: HookOwner, error: BaseException, envelope: Any = None) -> BaseException | None:
         origin = self.plugins.origin(blame.plugin)
         return self._report(Failure("plugin", blame.plugin, error, blame.hook, origin, envelope))
 
@@ -62,7 +68,7 @@ class Faults(Handlers):
         with suppress(Exception):  # a logging handler that raises
             _log.error("%s", failure, exc_info=failure.error)
         try:
-            with collecting():
+            with raising_deferred():
                 self.plugins.hook.crewbus_plugin_error(bus=self, failure=failure)
         except Exception as error:
             with suppress(Exception):
@@ -75,14 +81,14 @@ class Faults(Handlers):
         """Call a hook whose faults are contained, those of its wrappers too."""
         self._tell_through(getattr(self.plugins.hook, hook), **values)
 
-    def _tell_through(self, caller: HookCaller, **values: Any) -> None:
+    def _tell_through(self, caller: HookCaller | HookSubset, **values: Any) -> None:
         if not (caller.get_hookimpls() or self.plugins.watched):
             return
         try:
-            with collecting():
+            with raising_deferred():
                 caller(bus=self, **values)
         except Exception as error:
-            escaped = self._blame_plugin(Blame(wrappers_of(caller), caller.name), error)
+            escaped = self._blame_plugin(HookOwner(wrappers_of(caller), caller.name), error)
             if escaped is not None:
                 raise escaped from None
 

@@ -31,8 +31,8 @@ from crewbus.events import (
     event_type_of,
 )
 from crewbus.exceptions import CrewbusError, RecordingError, RedactionError, text_of
-from crewbus.plugins.flatten import Blame, Function, blames, chain, flatten, is_watched
-from crewbus.plugins.isolation import gathering
+from crewbus.plugins.flatten import Function, HookOwner, chain, flatten, is_watched, owned
+from crewbus.plugins.isolation import guarded_call
 from crewbus.scopes.current import scope as _in_scope
 from crewbus.scopes.run import Run
 from crewbus.scopes.scope import Scope
@@ -83,16 +83,16 @@ class Hooks(Faults):
         with self._registry:
             pm = self.plugins
             flat = {name: flatten(getattr(pm.hook, name), pm.watched) for name in HOT}
-            self._observers = blames(pm.hook.crewbus_emit, flat["crewbus_emit"])
+            self._observers = owned(pm.hook.crewbus_emit, flat["crewbus_emit"])
             self._recorders = flat["crewbus_record"]
             self._record = self._record_watched if is_watched(pm, pm.hook.crewbus_record) else self._record_flat
-            self._routers = blames(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
+            self._routers = owned(pm.hook.crewbus_stream_chunk, flat["crewbus_stream_chunk"])
             self._transports = any(impl.plugin_name != ROUTER for impl in pm.hook.crewbus_stream_chunk.get_hookimpls())
             self._redactors = tuple(chain(pm, "crewbus_redact"))
-            self._scope = self._scoping(blames(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
+            self._scope = self._scoping(owned(pm.hook.crewbus_current_run, flat["crewbus_current_run"]))
             self._forget_plans()
 
-    def _scoping(self, functions: tuple[tuple[Function, Blame], ...]) -> Callable[[], Any]:
+    def _scoping(self, functions: tuple[tuple[Function, HookOwner], ...]) -> Callable[[], Any]:
         if not functions:
             return lambda: None
         # An implementation may carry a cheaper equal of itself, which is used where it stands alone.
@@ -140,15 +140,15 @@ class Hooks(Faults):
     def _record_watched(self, run: Run, envelope: Envelope) -> None:
         """The same through pluggy's own call."""
         failure: BaseException | None = None
-        with gathering(envelope) as gathered:
+        with guarded_call(envelope) as call:
             try:
                 self.plugins.hook.crewbus_record(bus=self, run=run, envelope=envelope)
             except Exception as error:  # of a wrapper
-                failure = gathered.first or error
+                failure = call.error or error
             except BaseException as error:
                 failure = error
-        failure = failure or gathered.first
-        taken = gathered.returned > 0
+        failure = failure or call.error
+        taken = call.returned > 0
         if failure is not None or not taken:
             self._not_recorded(run, envelope, taken, failure or _nobody_records(run))
 

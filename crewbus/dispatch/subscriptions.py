@@ -14,7 +14,7 @@ from crewbus.dispatch.async_handlers import Tasks
 from crewbus.dispatch.background import Worker
 from crewbus.events import FRAMES, Envelope, event_type_of
 from crewbus.exceptions import BusClosedError, EventTypeError
-from crewbus.plugins.flatten import Blame, Function, Router
+from crewbus.plugins.flatten import Function, HookOwner, OwnedFunction
 
 H = TypeVar("H", bound=Callable[[Envelope], Any])
 
@@ -44,7 +44,7 @@ class Plan:
         frame: bool,
         observed: bool,
         redacted: bool,
-        routers: tuple[Router, ...],
+        routers: tuple[OwnedFunction, ...],
         transported: bool,
     ) -> None:
         self.frame = frame
@@ -52,8 +52,8 @@ class Plan:
         self.handlers = tuple(one.call for one in subscriptions if one.worker is None)
         self.queues = tuple(one.worker for one in subscriptions if one.worker is not None)
         """What tells background handlers, and must be told in the order of the numbers."""
-        queued = tuple((worker.push, Blame(worker.name, "bus.on")) for worker in self.queues)
-        self.routers: tuple[Router, ...] = (*routers, *queued) if frame else queued
+        queued = tuple((worker.push, HookOwner(worker.name, "bus.on")) for worker in self.queues)
+        self.routers: tuple[OwnedFunction, ...] = (*routers, *queued) if frame else queued
         """All that must be told in the order of the numbers."""
         self.ordered = (frame and transported) or bool(self.queues)
         """Whether there is an order to keep even where no stream is attached and nothing recorded."""
@@ -76,13 +76,13 @@ class Handlers:
         self._silent: set[type] = set()
         """The classes whose plan is silent."""
         self._tasks = Tasks(self._blame_handler)
-        self._observers: tuple[tuple[Function, Blame], ...] = ()
+        self._observers: tuple[tuple[Function, HookOwner], ...] = ()
         """The plugins' functions that observe every event."""
         self._redactors: tuple[tuple[str, Function], ...] = ()
         """The plugins' functions that redact, by the plugin's name."""
         self._retired: list[Worker] = []
         """The workers of handlers that were taken off, as long as they have something to tell."""
-        self._routers: tuple[Router, ...] = ()
+        self._routers: tuple[OwnedFunction, ...] = ()
         """The plugins' functions that take every frame."""
         self._transports = False
         """Whether a plugin takes every frame, also where no stream is attached."""

@@ -1,4 +1,4 @@
-"""Containing faults: a failing observer, handler or callback changes nothing for anybody else, and is named."""
+"""Isolation: one failing implementation of a hook does not keep the others from running."""
 
 from __future__ import annotations
 
@@ -6,113 +6,112 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import attrs
+from typing import Any, Final
 
 from crewbus.events import Envelope
-from crewbus.exceptions import text_of
 
-__all__ = ["Failure"]
+CONTAINED: Final = frozenset(
+    {
+        "crewbus_cli_commands",
+        "crewbus_close",
+        "crewbus_current_run",
+        "crewbus_emit",
+        "crewbus_fork",
+        "crewbus_plugin_error",
+        "crewbus_run_finish",
+        "crewbus_run_start",
+        "crewbus_stream_chunk",
+    }
+)
+"""The hooks whose exceptions are contained and reported; those of any other hook reach the caller."""
 
+DEFERRED: Final = frozenset({"crewbus_flush", "crewbus_record"})
+"""The hooks whose exceptions reach the caller after the other implementations have run."""
 
-@attrs.frozen
-class Failure:
-    """A fault that was contained: whose it was, and what it was."""
-
-    kind: str
-    """"plugin", "handler" or "callback"."""
-    name: str
-    """The plugin's name, or the handler's or callback's module and qualified name."""
-    error: BaseException
-    hook: str | None = None
-    """The hook that failed, of a plugin."""
-    distribution: str | None = None
-    """Name and version of the distribution that the plugin came with, where it came with one."""
-    envelope: Any = None
-    """What was being handled, where it was an event."""
-
-    def __str__(self) -> str:
-        where = f" in {self.hook}" if self.hook else ""
-        origin = f" ({self.distribution})" if self.distribution else ""
-        what = f" while handling {type(self.envelope.event).__name__} {self.envelope.id}" if self.envelope else ""
-        return f"{self.kind} {self.name}{origin}{where} raised {type(self.error).__name__}{what}: {text_of(self.error)}"
-
-
-Report = Callable[[BaseException, Envelope | None], BaseException | None]
-"""Tells of a contained fault; returns what escaped from those that were told."""
+Report = Callable[[Exception, Envelope | None], BaseException | None]
+"""Reports a contained exception; returns what the caller must get nevertheless, if anything."""
 
 
 class Guard:
-    """What stands around an observer's function in pluggy's registry, since pluggy stops a call at the first exception.
+    """Wraps an implementation in pluggy's registry, because pluggy ends a call at the first exception.
 
-    The guard reports an Exception, and keeps any other BaseException until the siblings have run; without a
-    ``report`` it keeps every exception. What is kept, `collecting` raises and `gathering` hands out.
+    The guard passes an Exception to ``report``, and defers any other BaseException until the other implementations
+    have run. Without ``report`` it defers every exception. `guarded_call` collects what was deferred. An exception that
+    ``propagates`` ends the call at once.
     """
 
-    def __init__(self, function: Callable[..., Any], report: Report | None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], report: Report | None, propagates: Callable[[BaseException], bool]
+    ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.report = report
+        self._report = report
+        self._propagates = propagates
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        gathered: Gathered | None = _local.gathered
+        """Call the function; return None if it raises."""
+        call: GuardedCall | None = _local.call
         try:
             result = self.function(*args, **kwargs)
         except BaseException as error:
-            kept: BaseException | None = error
-            if self.report is not None and isinstance(error, Exception):
-                kept = self.report(error, gathered.envelope if gathered is not None else None)
-            if gathered is not None:
-                gathered.first = gathered.first or kept
-            elif kept is not None:
+            if self._propagates(error):
+                raise
+            deferred = self._contain(error, call.envelope if call is not None else None)
+            if call is not None:
+                call.error = call.error or deferred
+            elif deferred is not None:
                 raise
             return None
-        if gathered is not None:
-            gathered.returned += 1
+        if call is not None:
+            call.returned += 1
         return result
 
+    def _contain(self, error: BaseException, envelope: Envelope | None) -> BaseException | None:
+        if self._report is not None and isinstance(error, Exception):
+            return self._report(error, envelope)
+        return error
 
-class Gathered:
-    """What guarded functions did in one call of a hook."""
+
+class GuardedCall:
+    """The outcome of one call of a hook whose implementations are guarded."""
 
     def __init__(self, envelope: Envelope | None) -> None:
         self.envelope = envelope
-        self.first: BaseException | None = None
-        """The first exception that was kept."""
+        self.error: BaseException | None = None
+        """The first deferred exception."""
         self.returned = 0
-        """How many returned."""
+        """How many implementations returned."""
 
 
 class _Local(threading.local):
-    gathered: Gathered | None = None
+    call: GuardedCall | None = None
 
 
 _local = _Local()
 
 
 @contextmanager
-def gathering(envelope: Envelope | None = None) -> Iterator[Gathered]:
-    """Let guarded functions keep what they raise, handling ``envelope``, until all have run."""
-    outer, gathered = _local.gathered, Gathered(envelope)
-    _local.gathered = gathered
+def guarded_call(envelope: Envelope | None = None) -> Iterator[GuardedCall]:
+    """Collect what guards defer during a call of a hook, which is about ``envelope``."""
+    outer, call = _local.call, GuardedCall(envelope)
+    _local.call = call
     try:
-        yield gathered
+        yield call
     finally:
-        _local.gathered = outer
+        _local.call = outer
 
 
 @contextmanager
-def collecting(envelope: Envelope | None = None) -> Iterator[None]:
-    """Let the siblings of a guarded function run before its BaseException goes on, ahead of what a wrapper raises."""
-    with gathering(envelope) as gathered:
+def raising_deferred(envelope: Envelope | None = None) -> Iterator[None]:
+    """As `guarded_call`, and raise the deferred exception at the end; it goes before what a wrapper raised."""
+    with guarded_call(envelope) as call:
         try:
             yield
         except Exception:
-            if gathered.first is None:
+            if call.error is None:
                 raise
-    if gathered.first is not None:
+    if call.error is not None:
         try:
-            raise gathered.first
+            raise call.error
         finally:
-            gathered.first = None  # or the exception, its traceback and this frame would hold each other
+            call.error = None  # break the exception/traceback/frame reference cycle

@@ -1,4 +1,4 @@
-"""The plugin manager: pluggy's registry, with faults contained and named, and nothing half-registered."""
+"""The plugin manager: pluggy's registry; a plugin is registered completely or not at all, and errors name it."""
 
 from __future__ import annotations
 
@@ -6,40 +6,24 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
+from types import ModuleType
 from typing import Any, Final
 
 import pluggy
-from pluggy import HookimplOpts
+from pluggy import HookImpl, HookimplOpts
 
-from crewbus import hookspecs
-from crewbus.dispatch.faults import recursed_too_deep
 from crewbus.events import Envelope
 from crewbus.exceptions import PluginError, PluginWarning, text_of
-from crewbus.plugins.isolation import Failure, Guard, Report
+from crewbus.plugins.failure import Failure
+from crewbus.plugins.isolation import CONTAINED, DEFERRED, Guard, Report
 from crewbus.plugins.markers import PROJECT
-from crewbus.plugins.status import Outcomes, PluginInfo
+from crewbus.plugins.monitoring import Monitor, Monitors
+from crewbus.plugins.status import LoadStatus, PluginInfo
+from crewbus.plugins.subset import HookSubset
 from crewbus.plugins.validation import check_hookimpls, check_identity
 
-__all__ = ["PluginInfo", "PluginManager"]
-
-GUARDED: Final = frozenset(
-    {
-        "crewbus_cli_commands",
-        "crewbus_close",
-        "crewbus_current_run",
-        "crewbus_emit",
-        "crewbus_fork",
-        "crewbus_plugin_error",
-        "crewbus_run_finish",
-        "crewbus_run_start",
-        "crewbus_stream_chunk",
-    }
-)
-"""The hooks whose failing implementations are contained; of the others, an exception reaches the caller."""
-
-KEPT: Final = frozenset({"crewbus_flush", "crewbus_record"})
-"""The hooks whose exceptions reach the caller once the siblings have run."""
+__all__ = ["PluginManager"]
 
 _OF_ANY_OBJECT: Final = frozenset(dir(object))
 
@@ -47,32 +31,42 @@ _log = logging.getLogger("crewbus")
 
 
 class PluginManager(pluggy.PluginManager):
-    """pluggy's manager for one bus; its ``hook``, ``register``, ``unregister`` and ``set_blocked`` are as there.
+    """The plugins of one bus. It extends pluggy's manager: `hook` and `set_blocked`, for example, are pluggy's.
 
-    ``report`` is told of contained faults, ``changed`` of every change of the plugins or of who watches
-    their calls, and ``leaving`` of each plugin that is unregistered, before and after.
+    ``hookspecs``: the module with the bus's own hooks. ``report`` gets each contained fault, and returns the exception
+    that the caller must get nevertheless, if any. ``propagates`` says of an exception that it ends a hook call at once
+    and is not contained. ``joining`` is called with the name of each plugin and the plugin after it is registered,
+    ``leaving`` with each plugin before and after it is unregistered, and ``changed`` after each change of the plugins
+    or of the monitors.
     """
 
     def __init__(
         self,
+        hookspecs: ModuleType,
+        *,
         report: Callable[[Failure], BaseException | None],
+        propagates: Callable[[BaseException], bool],
         changed: Callable[[], None],
+        joining: Callable[[str, Any], None],
         leaving: Callable[[Any], None],
     ) -> None:
         super().__init__(PROJECT)
+        self._hookspecs = hookspecs
         self._report = report
+        self._propagates = propagates
         self._changed = changed
+        self._joining = joining
         self._leaving = leaving
-        self.outcomes = Outcomes()
-        """Where plugins come from, and why some are not there."""
-        self._monitors: list[_Monitor] = []
-        self._lock = threading.RLock()  # pluggy leaves it to its callers to take turns
+        self.status = LoadStatus()
+        """Where plugins come from, and why some are not loaded."""
+        self._monitors = Monitors(super().add_hookcall_monitoring)
+        self._lock = threading.RLock()  # pluggy has none
         self.add_hookspecs(hookspecs)
 
     # Registration
 
     def add_hookspecs(self, module_or_class: Any) -> None:
-        """As in pluggy; raises `PluginError`, and adds none, where one is there already."""
+        """As in pluggy; raises `PluginError`, and adds no hook, if one of them exists already."""
         with self._lock:
             known = {name for name, caller in vars(self.hook).items() if caller.has_spec()}
             again = [name for name in sorted(known) if self.parse_hookspec_opts(module_or_class, name)]
@@ -84,124 +78,123 @@ class PluginManager(pluggy.PluginManager):
                 raise PluginError(text_of(error)) from error
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
-        """Register ``plugin`` (an object, a module, or a class to make one of) and return its name; None if blocked.
+        """Let ``plugin`` (an object, a module, or a class to make an instance of) join the bus.
 
-        Raises `PluginError`, and leaves no trace, if the name or plugin is registered already, or one of
-        its hookimpls is not what its hookspec says.
+        Returns its name, or None if that name is blocked. Raises `PluginError`, and leaves no trace, if the plugin or
+        its name is registered already, if a hookimpl does not match its hookspec, or if the plugin can't be configured;
+        and `BusClosedError`.
+        """
+        plugin = self.make(plugin, name)
+        registered = self.add(plugin, name)
+        if registered is not None:
+            self.join(registered, plugin)
+        return registered
+
+    def add(self, plugin: Any, name: str | None = None) -> str | None:
+        """Register ``plugin`` as `register` does, but without letting it join; a bus joins its plugins when it has all.
+
+        Returns its name, or None if that name is blocked.
         """
         plugin = self.make(plugin, name)
         if name is None:
             name = self.get_canonical_name(plugin)
-        self._check_name(name)
+        _check_name(name)
         with self._lock:
             if self.is_blocked(name):
                 return None
             self._check(plugin, name)
-            callers = set(vars(self.hook))
+            hooks = set(vars(self.hook))
             try:
                 super().register(plugin, name)
-                for caller in self.get_hookcallers(plugin) or ():
-                    if caller.name in GUARDED or caller.name in KEPT:
-                        self._guard(plugin, caller)
+                self._guard(plugin)
                 self._changed()
             except BaseException as error:
-                self._withdraw(plugin, name, callers)
+                self._withdraw(plugin, name, hooks)
                 if not isinstance(error, Exception):
                     raise
-                raise PluginError(f"plugin {self.outcomes.title(name)}: {text_of(error)}") from error
+                raise PluginError(f"plugin {self.status.title(name)}: {text_of(error)}") from error
         return name
 
-    def parse_hookimpl_opts(self, plugin: Any, name: str) -> HookimplOpts | None:
-        """As in pluggy, but for what every object has: that is most of what there is, and looking at it takes long."""
-        return None if name in _OF_ANY_OBJECT else super().parse_hookimpl_opts(plugin, name)
-
-    def alone(self, hook: str, member: Any) -> pluggy.HookCaller:
-        """A caller of ``hook`` that reaches this plugin, if it is registered, and no other."""
-        caller = pluggy.HookCaller(hook, self._hookexec)
-        with self._lock:
-            for impl in getattr(self.hook, hook).get_hookimpls():
-                if impl.plugin is member:
-                    caller._add_hookimpl(impl)
-        return caller
-
-    def call_those(self, hook: str, impls: Sequence[pluggy.HookImpl], values: Mapping[str, Any]) -> Any:
-        """Call these implementations of ``hook`` and no others; monitors and tracers see it. Returns their results."""
-        return self._hookexec(hook, impls, values, False)
-
-    def forked(self) -> None:
-        """In a forked child: take a new lock."""
-        self._lock = threading.RLock()
+    def join(self, name: str, plugin: Any) -> None:
+        """Let a registered plugin join the bus; unregister it, and raise, if it can't."""
+        try:
+            self._joining(name, plugin)
+        except BaseException:
+            self.unregister(plugin, name)
+            raise
 
     def make(self, plugin: Any, name: str | None) -> Any:
-        """What is registered as ``plugin``: of a class an instance; raises `PluginError` where making it fails."""
+        """Return an instance of ``plugin`` if it is a class, and ``plugin`` otherwise; raises `PluginError`."""
         if not inspect.isclass(plugin):
             return plugin
         try:
             return plugin()
         except Exception as error:
             raise PluginError(
-                f"plugin {self.outcomes.title(name or plugin.__qualname__)}: {plugin.__qualname__}() failed: "
+                f"plugin {self.status.title(name or plugin.__qualname__)}: {plugin.__qualname__}() failed: "
                 f"{type(error).__name__}: {text_of(error)}"
             ) from error
 
-    @staticmethod
-    def _check_name(name: Any) -> None:
-        if not isinstance(name, str) or not name or name != name.strip() or "," in name or not name.isprintable():
-            raise PluginError(
-                f"{name!r} is no name for a plugin: it is a text, and of one line without commas, "
-                "as it may stand in CREWBUS_BLOCK"
-            )
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> HookimplOpts | None:
+        """As in pluggy, but skip the attributes that every object has: they would take most of the time."""
+        return None if name in _OF_ANY_OBJECT else super().parse_hookimpl_opts(plugin, name)
 
     def _check(self, plugin: Any, name: str) -> None:
-        title = self.outcomes.title(name)
+        title = self.status.title(name)
         try:
             check_identity(plugin, title)
-            self._check_unknown(plugin, name)
-            check_hookimpls(self, plugin, title)
+            self._check_not_registered(plugin, name)
+            check_hookimpls(self, plugin, title, self._hookspecs)
         except (PluginError, PluginWarning):
             raise
         except Exception as error:
-            raise PluginError(f"plugin {title} can't be looked at: {type(error).__name__}: {text_of(error)}") from error
+            raise PluginError(f"plugin {title} can't be inspected: {type(error).__name__}: {text_of(error)}") from error
 
-    def _check_unknown(self, plugin: Any, name: str) -> None:
-        there = self.get_plugin(name)
-        if there is not None:
+    def _check_not_registered(self, plugin: Any, name: str) -> None:
+        other = self.get_plugin(name)
+        if other is not None:
             raise PluginError(
-                f"plugin {self.outcomes.title(name)} is registered already, a {type(there).__qualname__}: "
+                f"plugin {self.status.title(name)} is registered already, a {type(other).__qualname__}: "
                 "choose another name, or unregister that one first"
             )
         known = self.get_name(plugin)
         if known is not None:
             same = "is" if self.get_plugin(known) is plugin else "equals what is"
-            raise PluginError(f"plugin {self.outcomes.title(name)} {same} registered already, as {known!r}")
+            raise PluginError(f"plugin {self.status.title(name)} {same} registered already, as {known!r}")
 
-    def _withdraw(self, plugin: Any, name: str, callers: Collection[str]) -> None:
-        """Undo a registration of which only a part was done; ``callers`` are the hooks that there were before."""
+    def _withdraw(self, plugin: Any, name: str, hooks: Collection[str]) -> None:
+        """Undo an incomplete registration; ``hooks`` are those that existed before."""
         super().unregister(plugin, name)
-        for hook in set(vars(self.hook)).difference(callers):
+        for hook in set(vars(self.hook)).difference(hooks):
             delattr(self.hook, hook)
         self._changed()
 
-    def _guard(self, plugin: Any, caller: pluggy.HookCaller) -> None:
-        for impl in caller.get_hookimpls():
-            if impl.plugin is plugin and not (impl.wrapper or impl.hookwrapper):
-                report = self._reporter(impl.plugin_name, caller.name) if caller.name in GUARDED else None
-                impl.function = Guard(impl.function, report)  # type: ignore[misc]
+    def _guard(self, plugin: Any) -> None:
+        for caller in self.get_hookcallers(plugin) or ():
+            if caller.name not in CONTAINED | DEFERRED:
+                continue
+            for impl in caller.get_hookimpls():
+                if impl.plugin is plugin and not (impl.wrapper or impl.hookwrapper):
+                    report = self._reporter(impl.plugin_name, caller.name) if caller.name in CONTAINED else None
+                    impl.function = Guard(impl.function, report, self._propagates)  # type: ignore[misc]
 
     def _reporter(self, name: str, hook: str) -> Report:
-        def report(error: BaseException, envelope: Envelope | None) -> BaseException | None:
-            if recursed_too_deep(error):
-                return error
+        def report(error: Exception, envelope: Envelope | None) -> BaseException | None:
             failure = Failure("plugin", name, error, hook, self.origin(name), envelope)
             if hook != "crewbus_plugin_error":
                 return self._report(failure)
-            _log.error("%s", failure)  # telling of it through the same hook would never end
+            _log.error("%s", failure)  # to report it through the same hook might never end
             return None
 
         return report
 
     def unregister(self, plugin: Any = None, name: str | None = None) -> Any:
-        """Remove a plugin, by itself or by name, and return it; None if it is not registered, or not by that name."""
+        """Unregister a plugin, given itself or by name, and return it, after it has released what it holds.
+
+        Returns None if it is not registered, or under another name.
+        """
+        if isinstance(plugin, str):
+            plugin, name = None, plugin
         if name is None:
             name = self.get_name(plugin)
         member = self.get_plugin(name) if name is not None else None
@@ -209,33 +202,33 @@ class PluginManager(pluggy.PluginManager):
             return None
         self._leaving(member)
         with self._lock:
-            if self.get_plugin(name) is not member:  # it has left meanwhile
+            if self.get_plugin(name) is not member:  # another thread has unregistered it
                 return None
             super().unregister(member, name)
             self._changed()
-        self._leaving(member)  # it may have begun to serve meanwhile
+        self._leaving(member)  # another thread may have let it join meanwhile
         return member
 
-    def get_name(self, plugin: Any) -> str | None:
-        """The name under which ``plugin`` is registered; None if it is not."""
+    def set_blocked(self, name: str) -> None:
+        """Unregister the plugin of that name, and register none under it until it is unblocked."""
+        self.unregister(name=name)
         with self._lock:
-            return super().get_name(plugin)
+            super().set_blocked(name)
 
-    def list_name_plugin(self) -> list[tuple[str, Any]]:
-        """The names, each with its plugin, or None where it is blocked."""
+    # Calls
+
+    def subset(self, hook: str, impls: Iterable[HookImpl]) -> HookSubset:
+        """A call of these implementations of ``hook`` and of no others."""
+        return HookSubset(hook, tuple(impls), self._hookexec)
+
+    def calls_of(self, plugin: Any, hook: str) -> HookSubset:
+        """A call of the implementations of ``hook`` that ``plugin`` has now, even after it is unregistered."""
         with self._lock:
-            return super().list_name_plugin()
+            return self.subset(
+                hook, (impl for impl in getattr(self.hook, hook).get_hookimpls() if impl.plugin is plugin)
+            )
 
-    def get_canonical_name(self, plugin: Any) -> str:
-        """The name for a plugin that is registered without one: its ``__name__``, or its class's, made unique."""
-        name = own_name(plugin)
-        taken, number = name, 1
-        while self.has_plugin(taken) and self.get_plugin(taken) is not plugin:
-            number += 1
-            taken = f"{name}#{number}"
-        return taken
-
-    # Watching
+    # Monitoring
 
     @property
     def watched(self) -> bool:
@@ -243,73 +236,65 @@ class PluginManager(pluggy.PluginManager):
         return bool(self._monitors)
 
     def add_hookcall_monitoring(self, before: Any, after: Any) -> Callable[[], None]:
-        """As in pluggy; the hot hooks are called through pluggy until the returned function is called.
-
-        Monitors may end in any order.
-        """
-        monitor = _Monitor(before, after)
+        """As in pluggy, and monitors may end in any order. All hooks are called through pluggy until then."""
         with self._lock:
-            monitor.undo = super().add_hookcall_monitoring(monitor.before, monitor.after)
-            self._monitors.append(monitor)
+            monitor = self._monitors.add(before, after)
         self._changed()
-        return functools.partial(self._end, monitor)
+        return functools.partial(self._end_monitoring, monitor)
 
-    def _end(self, monitor: _Monitor) -> None:
+    def _end_monitoring(self, monitor: Monitor) -> None:
         with self._lock:
-            monitor.ended = True
-            while self._monitors and self._monitors[-1].ended:  # pluggy takes back the last one only
-                self._monitors.pop().undo()
+            self._monitors.end(monitor)
         self._changed()
 
-    # Leaving out
+    # Information
 
-    def set_blocked(self, name: str) -> None:
-        """Let the plugin of that name go, and register none that bears it until it is unblocked."""
-        self.unregister(name=name)
+    def get_name(self, plugin: Any) -> str | None:
+        """The name under which ``plugin`` is registered; None if it is not."""
         with self._lock:
-            super().set_blocked(name)
+            return super().get_name(plugin)
 
-    # What is there
+    def list_name_plugin(self) -> list[tuple[str, Any]]:
+        """Pairs of name and plugin; the plugin is None if the name is blocked."""
+        with self._lock:
+            return super().list_name_plugin()
+
+    def get_canonical_name(self, plugin: Any) -> str:
+        """The name of a plugin that is registered without one: its own or its class's, numbered if it is taken."""
+        name = own_name(plugin)
+        free, number = name, 1
+        while self.has_plugin(free) and self.get_plugin(free) is not plugin:
+            number += 1
+            free = f"{name}#{number}"
+        return free
 
     def origin(self, name: str) -> str | None:
-        """Name and version of the distribution that the plugin ``name`` came with, if it came with one."""
-        origin = self.outcomes.origin(name)
+        """Name and version of the distribution of the plugin ``name``, if it has one."""
+        origin = self.status.origin(name)
         return str(origin) if origin.distribution else None
 
     def infos(self) -> Iterator[PluginInfo]:
-        """What became of each plugin: loaded ones in order of registration, then blocked and broken ones."""
+        """The status of each plugin: loaded ones in the order of registration, then blocked and broken ones."""
         with self._lock:
-            yield from list(self._infos())
+            infos = list(self._infos())
+        return iter(infos)
 
     def _infos(self) -> Iterator[PluginInfo]:
-        members = {name: plugin for name, plugin in self.list_name_plugin() if plugin is not None}
-        for name, plugin in members.items():
-            yield self.outcomes.loaded(name, (caller.name for caller in self.get_hookcallers(plugin) or ()))
-        blocked = [name for name, plugin in self.list_name_plugin() if plugin is None]
-        yield from self.outcomes.absent(members, blocked)
+        plugins = self.list_name_plugin()
+        loaded = {name: plugin for name, plugin in plugins if plugin is not None}
+        for name, plugin in loaded.items():
+            origin = self.status.origin(name)
+            hooks = sorted(caller.name for caller in self.get_hookcallers(plugin) or ())
+            yield PluginInfo(name, "loaded", origin.distribution, origin.version, tuple(hooks))
+        yield from self.status.not_loaded(loaded, [name for name, plugin in plugins if plugin is None])
 
-
-class _Monitor:
-    """What watches hook calls until it ends."""
-
-    def __init__(self, before: Callable[..., Any], after: Callable[..., Any]) -> None:
-        self._before, self._after = before, after
-        self.undo: Callable[[], None] = lambda: None
-        self.ended = False
-
-    def before(self, *call: Any) -> None:
-        """Tell of a call that begins."""
-        if not self.ended:
-            self._before(*call)
-
-    def after(self, *call: Any) -> None:
-        """Tell of a call that has ended."""
-        if not self.ended:
-            self._after(*call)
+    def after_fork(self) -> None:
+        """Take a new lock, in a forked child."""
+        self._lock = threading.RLock()
 
 
 def own_name(plugin: Any) -> str:
-    """What a plugin is called where nobody named it: a module's name, or the qualified name of a class."""
+    """A module's name, or the qualified name of a class or of an object's class."""
     if isinstance(plugin, type):
         return plugin.__qualname__
     try:
@@ -317,3 +302,11 @@ def own_name(plugin: Any) -> str:
     except Exception:
         name = None
     return name if isinstance(name, str) else type(plugin).__qualname__
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or name != name.strip() or "," in name or not name.isprintable():
+        raise PluginError(
+            f"{name!r} is no name for a plugin: a name is printable text on one line, without commas, "
+            "so that CREWBUS_BLOCK can list it"
+        )

@@ -1,4 +1,4 @@
-"""A plugin looked at before it is registered: what pluggy would pass over in silence, or say unclearly, is told."""
+"""Validation of a plugin before it is registered: reports what pluggy ignores or reports unclearly."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import functools
 import inspect
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import attrs
 import pluggy
 
-from crewbus import hookspecs
+from crewbus._util.suggest import did_you_mean
 from crewbus._util.warn import external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.plugins.markers import PROJECT
 
 _MARK: Final = f"{PROJECT}_impl"
 _YIELDING: Final = frozenset({"crewbus_event_types"})
-"""The hooks of ours that may be implemented by a generator that is no wrapper."""
+"""The hooks that may be implemented by a generator which is no wrapper."""
 _AROUND: Final = (functools.partial, functools.partialmethod, functools.cached_property)
-"""What may hold a marked function and is none."""
+"""Objects that may contain a marked function but are not one."""
 _ABSENT: Final = object()
 
 
 def check_identity(plugin: Any, title: str) -> None:
-    """Raise `PluginError` if ``plugin`` can't be told from others."""
+    """Raise `PluginError` if ``plugin`` is no plugin, or can't be distinguished from others."""
     if plugin is None or isinstance(plugin, str) or inspect.isroutine(plugin):
         raise PluginError(
             f"plugin {title}: {_kind(plugin)} is no plugin: give the object, module or class that holds the hookimpls"
         )
-    why = "it equals what it is not"
+    why = "it equals other objects"
     try:
         hash(plugin)
         good = not (plugin == _ABSENT)  # noqa: SIM201 - it is the comparison that pluggy makes
@@ -39,30 +39,33 @@ def check_identity(plugin: Any, title: str) -> None:
         good, why = False, text_of(error)
     if not good:
         raise PluginError(
-            f"plugin {title} is told from others by what it is, so it must be hashable ({why}): "
+            f"plugin {title} must be hashable, and equal only to itself ({why}): "
             "compare it by identity, with eq=False for attrs and dataclasses"
         )
 
 
-def check_hookimpls(pm: pluggy.PluginManager, plugin: Any, title: str) -> None:
-    """Raise `PluginError` if an implementation is not what its hookspec says; warn of one that would not be called."""
+def check_hookimpls(pm: pluggy.PluginManager, plugin: Any, title: str, hookspecs: types.ModuleType) -> None:
+    """Raise `PluginError` if an implementation does not match its hookspec; warn if one would not be called.
+
+    ``hookspecs``: the module with the bus's own hooks; those that plugins specify may be implemented by generators.
+    """
     known = {name: caller for name, caller in vars(pm.hook).items() if caller.has_spec()}
-    there: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     for holder in (*reversed(type(plugin).__mro__), plugin):
-        there.update(_own(holder))
+        attributes.update(_own(holder))
     for attribute in dir(plugin):
         options = pm.parse_hookimpl_opts(plugin, attribute)
         if options is None:
-            _look_for_the_lost(plugin, title, attribute, there.get(attribute, _ABSENT), attribute in known)
+            _check_ignored(plugin, title, attribute, attributes.get(attribute, _ABSENT), attribute in known)
             continue
         hook = options.get("specname") or attribute
         wraps = bool(options.get("wrapper") or options.get("hookwrapper"))
         impl = _Impl(title, attribute, getattr(plugin, attribute), wraps)
         impl.check_kind()
         if hook in known:
-            impl.check_against(known[hook])
+            impl.check_against(known[hook], hookspecs)
         elif not options.get("optionalhook"):
-            raise PluginError(f"plugin {title} implements {hook}, and there is no such hook{hint(hook, known)}")
+            raise PluginError(f"plugin {title} implements {hook}, and there is no such hook{did_you_mean(hook, known)}")
 
 
 @attrs.frozen
@@ -70,7 +73,7 @@ class _Impl:
     """One implementation of a hook."""
 
     title: str
-    """The plugin's name, and where it comes from."""
+    """The plugin's name and distribution."""
     attribute: str
     function: Callable[..., Any]
     wraps: bool
@@ -82,7 +85,7 @@ class _Impl:
                 "synchronous code: make it a plain function, or subscribe an async handler with bus.on()"
             )
 
-    def check_against(self, caller: pluggy.HookCaller) -> None:
+    def check_against(self, caller: pluggy.HookCaller, hookspecs: types.ModuleType) -> None:
         spec = caller.spec
         assert spec is not None
         self._check_arguments(caller.name, [*spec.argnames, *spec.kwargnames])
@@ -104,7 +107,7 @@ class _Impl:
         ]
         unknown = [argument for argument in asked if argument not in takes]
         if unknown:
-            near = hint(unknown[0], takes)
+            near = did_you_mean(unknown[0], takes)
             raise PluginError(f"plugin {self.title}: {hook} asks for {', '.join(unknown)}; {may}{near}")
         never = [
             str(parameter)
@@ -129,8 +132,8 @@ class _Impl:
             )
 
 
-def _look_for_the_lost(plugin: Any, title: str, attribute: str, found: Any, is_hook: bool) -> None:
-    """Tell of what was meant as an implementation, and that pluggy doesn't see."""
+def _check_ignored(plugin: Any, title: str, attribute: str, found: Any, is_hook: bool) -> None:
+    """Report an attribute that was meant as an implementation, but that pluggy ignores."""
     if _is_marked(found) or (is_hook and _is_marked(_inside(found))):
         raise PluginError(
             f"plugin {title}: {attribute} is marked with @crewbus.hookimpl, but is {_kind(found)}, "
@@ -143,7 +146,7 @@ def _look_for_the_lost(plugin: Any, title: str, attribute: str, found: Any, is_h
 
 
 def _own(holder: Any) -> Mapping[str, Any]:
-    """What ``holder`` has itself, without asking it; no more is needed, and `inspect.getattr_static` takes long."""
+    """The attributes of ``holder`` itself, read statically; `inspect.getattr_static` would take much longer."""
     try:
         return cast("Mapping[str, Any]", object.__getattribute__(holder, "__dict__"))
     except AttributeError:
@@ -165,11 +168,3 @@ def _kind(found: Any) -> str:
 
 def _warn(text: str) -> None:
     warnings.warn(text, PluginWarning, stacklevel=external_stacklevel())
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """What ``name`` was meant to be, where it is near to something that is known; to be put after a message."""
-    import difflib  # wanted for errors only
-
-    near = difflib.get_close_matches(name, [one for one in known if one != name], 1)
-    return f": did you mean {near[0]}?" if near else ""

@@ -14,12 +14,12 @@ import attrs
 import pluggy
 
 from crewbus import Bus, hookspecs
+from crewbus._util.suggest import did_you_mean
 from crewbus.cli.errors import harmless, one_line
 from crewbus.cli.terminal import Channel, columns
 from crewbus.exceptions import InputError
 from crewbus.plugins.discovery import Origin
-from crewbus.plugins.manager import GUARDED
-from crewbus.plugins.validation import hint
+from crewbus.plugins.isolation import CONTAINED
 
 _PREFIX: Final = "crewbus_"
 _INDENT: Final = "    "
@@ -122,7 +122,7 @@ def _find(name: str, infos: list[HookInfo]) -> HookInfo:
     by_name = {info.name: info for info in infos}
     whole = name if name in by_name or name.startswith(_PREFIX) else f"{_PREFIX}{name}"
     if whole not in by_name:
-        raise InputError(f"there is no hook {whole!r}{hint(whole, by_name)}")
+        raise InputError(f"there is no hook {whole!r}{did_you_mean(whole, by_name)}")
     return by_name[whole]
 
 
@@ -145,7 +145,7 @@ def _named(impl: Implementation) -> str:
 def _page(info: HookInfo, out: Channel) -> str:
     rules = [
         "The first answer other than None is the hook's result; the others are not called." if info.firstresult else "",
-        "An exception is contained, and reported by the plugin's name." if info.name in GUARDED else "",
+        "An exception is contained, and reported by the plugin's name." if info.name in CONTAINED else "",
     ]
     told = [info.doc or "No hookspec is known of it.", "\n".join(rule for rule in rules if rule)]
     rows = [["plugin", "distribution", ""]]

@@ -1,0 +1,33 @@
+"""Some implementations of a hook, called through pluggy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from pluggy import HookImpl
+
+Execute = Callable[[str, Sequence[HookImpl], Mapping[str, Any], bool], Any]
+"""Calls implementations of a hook, in reverse order; monitors and tracers see the call."""
+
+
+@attrs.frozen
+class HookSubset:
+    """A fixed set of implementations of a hook, called as pluggy's own `HookCaller` calls all of them.
+
+    `pluggy.PluginManager.subset_hook_caller` would include plugins that are registered later, and lose one that is
+    unregistered meanwhile.
+    """
+
+    name: str
+    _impls: tuple[HookImpl, ...]
+    _execute: Execute
+
+    def get_hookimpls(self) -> list[HookImpl]:
+        """The implementations; the last one is called first."""
+        return list(self._impls)
+
+    def __call__(self, **values: Any) -> Any:
+        """Call the implementations and return their results, without None."""
+        return self._execute(self.name, self._impls, values, False)
