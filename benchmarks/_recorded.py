@@ -101,7 +101,7 @@ def forking(bus: Bus, run_id: str) -> Timed:
 
 def recalling(bus: Bus, run_id: str) -> Timed:
     """The nanoseconds to say how a run stands."""
-    return per_call(lambda _: bus.recorded_run(run_id), 1)
+    return per_call(lambda _: bus.records.info(run_id), 1)
 
 
 def showing(bus: Bus, run_id: str) -> Timed:
@@ -122,7 +122,7 @@ def pruning(bus: Bus, keep: int) -> Timed:
 
     def timed() -> float:
         start = time.perf_counter_ns()
-        bus.prune(keep=keep)
+        bus.records.prune(keep=keep)
         return time.perf_counter_ns() - start
 
     return timed

@@ -108,7 +108,7 @@ def lengths(size: Size, bus: Bus) -> Iterator[Curve]:
     }.items():
         took = interleaved({str(length): timed(bus, run_id) for length, run_id in ids.items()}, repeat)
         yield _curve(what, [(length, took[str(length)]) for length in ids], FLAT)
-    counts = {length: bus.recorded_run(run_id).events for length, run_id in ids.items()}
+    counts = {length: bus.records.info(run_id).events for length, run_id in ids.items()}
     shown: Points = [(length, least(showing(bus, run_id), 1) / counts[length]) for length, run_id in ids.items()]
     yield _curve("crewbus show, an event", shown, n_log_n(steps))
     left = range(len(ids) - 1, -1, -1)  # the shortest is the oldest

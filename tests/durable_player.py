@@ -359,7 +359,7 @@ class Service:
         """Drop all but the newest runs; returns which."""
         names = {crewbus_id: run_id for run_id, crewbus_id in self.ids.items()}
         with self.bus() as bus:
-            return [names[gone] for gone in bus.prune(keep=keep)]
+            return [names[gone] for gone in bus.records.prune(keep=keep)]
 
     def standing(self, run_id: str) -> list[str]:
         """The texts of the chunks in a run's record that nobody took back."""

@@ -60,7 +60,7 @@ def test_a_checkpoint_is_a_position_with_a_name(disk):
             saved = run.checkpoint("first")
             run.chunk("y")
             run.checkpoint("second")
-        first, second = bus.checkpoints("run")
+        first, second = bus.records.checkpoints("run")
     assert saved.event == CheckpointSaved("first")
     assert (first.name, first.seq, first.at, first.entities) == ("first", 2, saved.at, {})
     assert (second.name, second.seq) == ("second", 4)
@@ -81,7 +81,7 @@ def test_where_nothing_is_recorded_there_is_no_checkpoint(bus):
         assert run.checkpoint("x") is None
         assert run.track("crew", crew := Crew()) is crew
     with pytest.raises(crewbus.RunNotFoundError):
-        bus.checkpoints(run.id)
+        bus.records.checkpoints(run.id)
 
 
 @pytest.mark.parametrize("wrong", ["", None, 3])
@@ -106,7 +106,7 @@ def test_a_checkpoint_keeps_the_entities_as_they_are_then(disk):
         run.checkpoint("two")
         disk.crash()
     with disk.bus() as bus:
-        one, two = bus.checkpoints("run")
+        one, two = bus.records.checkpoints("run")
         assert (one.entity("crew").topics, two.entity("crew").topics) == (["tea"], ["tea", "milk"])
         assert (type(two.entity("crew")), two.entity("crew").budget) == (Crew, 7)
         assert two.entity("crew") is not two.entity("crew")
@@ -126,7 +126,7 @@ def test_what_did_not_change_is_not_written_again(bus):
         crew.budget = 0
         run.checkpoint("four")
     assert [one.event.name for one in found(bus, "run", EntitySaved)] == ["crew", "other", "crew", "crew"]
-    one, two, three, four = bus.checkpoints("run")
+    one, two, three, four = bus.records.checkpoints("run")
     assert one.entities == two.entities
     assert [kept.entity("crew").budget for kept in (one, two, three, four)] == [0, 0, 1, 0]
     assert three.entities["other"] == one.entities["other"]
@@ -138,7 +138,7 @@ def test_an_entity_may_take_anothers_name(bus):
         run.checkpoint("one")
         run.track("crew", Crew(["b"]))
         run.checkpoint("two")
-    assert [kept.entity("crew").topics for kept in bus.checkpoints("run")] == [["a"], ["b"]]
+    assert [kept.entity("crew").topics for kept in bus.records.checkpoints("run")] == [["a"], ["b"]]
 
 
 def test_a_source_of_a_registered_type_is_tracked_from_its_first_event(bus):
@@ -151,7 +151,7 @@ def test_a_source_of_a_registered_type_is_tracked_from_its_first_event(bus):
         run.emit(Noted(), source=object())
         run.emit(Noted(), source="somebody")
         run.checkpoint("after")
-    before, after = bus.checkpoints("run")
+    before, after = bus.records.checkpoints("run")
     assert before.entities == {}
     assert {name: after.entity(name).topics for name in after.entities} == {
         "tests.checkpoints.Crew": ["a"],
@@ -165,7 +165,7 @@ def test_a_source_that_is_tracked_by_hand_is_not_tracked_twice(bus):
         run.track("mine", crew)
         run.emit(Noted(), source=crew)
         run.checkpoint("x")
-    assert list(bus.checkpoints("run")[0].entities) == ["mine"]
+    assert list(bus.records.checkpoints("run")[0].entities) == ["mine"]
 
 
 def test_runs_of_a_tree_share_their_entities_and_trees_do_not(bus):
@@ -175,8 +175,8 @@ def test_runs_of_a_tree_share_their_entities_and_trees_do_not(bus):
         crewbus.current_run().checkpoint("x")
     with bus.run(id="other") as other:
         other.checkpoint("x")
-    assert list(bus.checkpoints("run")[0].entities) == ["crew"]
-    assert bus.checkpoints("other")[0].entities == {}
+    assert list(bus.records.checkpoints("run")[0].entities) == ["crew"]
+    assert bus.records.checkpoints("other")[0].entities == {}
 
 
 def test_only_registered_types_are_tracked(bus):
@@ -228,7 +228,7 @@ def test_an_entity_may_be_changed_by_others_while_it_is_saved(bus, kind):
     finally:
         stop.set()
     assert [future.result(TIMEOUT) for future in changing] == [None] * 8
-    kept = bus.checkpoints("run")
+    kept = bus.records.checkpoints("run")
     assert len(kept) == 40
     assert all(type(one.entity("shared")) is kind for one in kept)
 
@@ -255,7 +255,7 @@ def test_checkpoints_at_once_each_have_the_entity(bus):
         run.track("crew", Crew(["a"]))
         futures = [bus.submit(run.checkpoint, f"{i}") for i in range(16)]
         assert all(future.result(TIMEOUT) for future in futures)
-    assert [one.entity("crew").topics for one in bus.checkpoints("run")] == [["a"]] * 16
+    assert [one.entity("crew").topics for one in bus.records.checkpoints("run")] == [["a"]] * 16
 
 
 # By themselves
@@ -270,7 +270,7 @@ def test_checkpoints_after_events_of_these_types(disk):
             run.emit(Overturned(2))
             run.emit(Turned(3))
         assert names(bus, "run")[2:6] == ["Turned", "EntitySaved", "CheckpointSaved", "Overturned"]
-        kept = [(one.name, one.entity("crew").topics) for one in bus.checkpoints("run")]
+        kept = [(one.name, one.entity("crew").topics) for one in bus.records.checkpoints("run")]
     assert kept == [
         ("tests.checkpoints.Turned", ["a"]),
         ("tests.checkpoints.Overturned", ["a"]),
@@ -283,11 +283,11 @@ def test_they_end_with_the_next_arming(bus):
     bus.enable_recording(checkpoint_on=[Turned])
     with bus.run() as run:
         run.emit(Turned())
-    assert len(bus.checkpoints(run.id)) == 1
+    assert len(bus.records.checkpoints(run.id)) == 1
     bus.enable_recording()
     with bus.run() as run:
         run.emit(Turned())
-    assert bus.checkpoints(run.id) == []
+    assert bus.records.checkpoints(run.id) == []
 
 
 def test_they_are_not_saved_in_a_run_that_is_not_recorded(bus):
@@ -312,7 +312,7 @@ def test_they_are_not_saved_again_when_the_run_is_resumed(disk):
     with disk.bus(checkpoint_on=[Turned]) as bus:
         with bus.resume("run") as run:
             play(run)
-        assert len(bus.checkpoints("run")) == 2
+        assert len(bus.records.checkpoints("run")) == 2
         assert text_of(bus, "run") == "x"
 
 
@@ -347,17 +347,21 @@ def test_a_run_goes_on_from_a_checkpoint(disk):
     recorded(disk, disk.crash)
     calls = []
     with disk.bus() as bus:
-        at = bus.checkpoints("run")[0].seq
+        at = bus.records.checkpoints("run")[0].seq
         with bus.resume("run", at="after a") as run:
-            assert [one.name for one in bus.checkpoints("run")] == ["after a"]
+            assert [one.name for one in bus.records.checkpoints("run")] == ["after a"]
             draft(run, calls, b="B", c="C")
         assert calls == ["b", "c"]
         assert text_of(bus, "run") == "aBC"
         assert found(bus, "run", RunResumed)[0].event == RunResumed(at, 2, "after a")
         assert found(bus, "run", Retracted)[0].event.since == at + 1
         assert found(bus, "run", Retracted)[0].event.parents == ()
-        assert list(dict.fromkeys(one.name for one in bus.checkpoints("run"))) == ["after a", "after b", "after c"]
-        assert [one.seq for one in bus.record_of("run")] == list(range(bus.recorded_run("run").events))
+        assert list(dict.fromkeys(one.name for one in bus.records.checkpoints("run"))) == [
+            "after a",
+            "after b",
+            "after c",
+        ]
+        assert [one.seq for one in bus.record_of("run")] == list(range(bus.records.info("run").events))
 
 
 def test_a_run_that_failed_goes_on_from_a_checkpoint(disk):
@@ -368,7 +372,7 @@ def test_a_run_that_failed_goes_on_from_a_checkpoint(disk):
             draft(run, calls, c="C")
         assert calls == ["c"]
         assert text_of(bus, "failed") == "abC"
-        assert bus.recorded_run("failed").state == "finished"
+        assert bus.records.info("failed").state == "finished"
 
 
 def test_a_run_goes_on_from_a_checkpoint_twice(disk):
@@ -380,7 +384,7 @@ def test_a_run_goes_on_from_a_checkpoint_twice(disk):
             assert calls == ["b", "c"]
             disk.crash()
     with disk.bus() as bus:
-        assert bus.recorded_run("run").state == "interrupted"
+        assert bus.records.info("run").state == "interrupted"
         calls = []
         with bus.resume("run") as run:
             draft(run, calls)
@@ -452,12 +456,12 @@ def test_entities_are_tracked_anew_after_a_resume(disk):
         disk.crash()
     with disk.bus() as bus:
         with bus.resume("run", at="one") as run:
-            crew = run.track("crew", bus.checkpoints("run")[0].entity("crew"))
+            crew = run.track("crew", bus.records.checkpoints("run")[0].entity("crew"))
             run.step("s", lambda: None)
             run.checkpoint("one")
             crew.topics.append("b")
             run.checkpoint("two")
-        assert [one.entity("crew").topics for one in bus.checkpoints("run")][-1] == ["a", "b"]
+        assert [one.entity("crew").topics for one in bus.records.checkpoints("run")][-1] == ["a", "b"]
 
 
 def test_a_stream_goes_on_from_a_checkpoint(disk):

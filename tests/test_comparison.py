@@ -74,7 +74,7 @@ def test_a_clock_that_goes_backwards_changes_no_order(monkeypatch):
         envelopes = list(bus.record_of("run"))
         assert [envelope.seq for envelope in envelopes] == [0, 1, 2, 3]
         assert all(one.at > next_one.at for one, next_one in itertools.pairwise(envelopes))
-        assert bus.recorded_run("run").state == "finished"
+        assert bus.records.info("run").state == "finished"
 
 
 # blinker

@@ -295,7 +295,7 @@ class Stage:
 
     def state(self) -> str:
         try:
-            return self.bus.recorded_run("r").state
+            return self.bus.records.info("r").state
         except crewbus.RunNotFoundError:
             return "absent"
 
@@ -333,10 +333,10 @@ class Stage:
 
     def fork(self) -> None:
         fork = self.bus.fork("r")
-        assert self.bus.recorded_run(fork).state == "interrupted"
+        assert self.bus.records.info(fork).state == "interrupted"
 
     def prune(self) -> None:
-        self.bus.prune(keep=0)
+        self.bus.records.prune(keep=0)
 
     def subscribe(self) -> None:
         state = self.state()

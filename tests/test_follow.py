@@ -121,7 +121,7 @@ def test_text_is_all_that_was_not_taken_back(disk):
         with pytest.raises(ValueError, match="again"):
             run.step("bad", failing, run, key="k")
         run.chunk("two")
-        assert bus.recorded_run("run").state == "running"
+        assert bus.records.info("run").state == "running"
     with disk.bus() as bus:
         assert text_of(bus, "run") == "one two"
 
@@ -485,7 +485,7 @@ def test_a_run_of_a_process_that_was_killed_is_interrupted(tmp_path):
             (last,) = events_of(stream)
         assert isinstance(last, RunInterrupted)
         assert f"process {process.pid}" in last.holder
-        assert bus.recorded_run("run").state == "interrupted"
+        assert bus.records.info("run").state == "interrupted"
         with bus.resume("run") as run:
             run.chunk("A")
         assert [event for event in followed(bus, after=stream.cursor) if not isinstance(event, Retracted)] == [
@@ -515,5 +515,5 @@ def test_a_run_that_is_alive_in_another_process_is_held_by_that(tmp_path):
     with producer(tmp_path / "runs.db") as process, reader(tmp_path / "runs.db") as bus:
         with pytest.raises(crewbus.RunHeldError, match=f"held by process {process.pid} "):
             bus.resume("run").start()
-        assert f"process {process.pid} " in bus.recorded_run("run").holder
-        assert bus.prune(keep=0) == []
+        assert f"process {process.pid} " in bus.records.info("run").holder
+        assert bus.records.prune(keep=0) == []

@@ -44,14 +44,14 @@ def test_a_fork_goes_on_from_a_checkpoint(disk):
     with disk.bus() as bus:
         before = parent_of(bus)
         fork = bus.fork("parent", at="after a")
-        assert bus.recorded_run(fork).state == "interrupted"
+        assert bus.records.info(fork).state == "interrupted"
         with bus.resume(fork) as run:
             assert (run.name, dict(run.tags), run.id) == ("crew", {"tenant": "t"}, fork)
             assert draft(run, "!") == ["a", "b!", "c!"]
         assert CALLS == ["b", "c"]
         assert (text_of(bus, fork), text_of(bus, "parent")) == ("ab!c!", "abc")
         assert list(bus.store.read("parent")) == before
-        assert bus.recorded_run(fork).state == "finished"
+        assert bus.records.info(fork).state == "finished"
 
 
 def test_a_fork_is_there_for_other_processes(disk):
@@ -76,9 +76,9 @@ def test_without_a_checkpoint_a_fork_shares_all_but_the_end(disk):
 def test_a_fork_tells_what_it_was_forked_of(disk):
     with disk.bus() as bus:
         parent_of(bus)
-        at = bus.checkpoints("parent")[1].seq
+        at = bus.records.checkpoints("parent")[1].seq
         fork = bus.fork("parent", at="after b")
-        info = bus.recorded_run(fork)
+        info = bus.records.info(fork)
         assert (info.parent, info.parent_at, info.name, info.tags) == ("parent", at, "crew", {"tenant": "t"})
         first_own = next(one for one in bus.record_of(fork) if one.seq == at + 1)
         assert first_own.event == RunForked("parent", at)
@@ -101,7 +101,7 @@ def test_a_fork_is_resumed_as_often_as_it_must(disk):
             assert draft(run, "3") == ["a", "b1", "c3"]
         assert CALLS == ["b", "c"]
         assert text_of(bus, fork) == "ab1c3"
-        assert [one.seq for one in bus.record_of(fork)] == list(range(bus.recorded_run(fork).events))
+        assert [one.seq for one in bus.record_of(fork)] == list(range(bus.records.info(fork).events))
 
 
 def test_a_fork_of_a_fork(disk):
@@ -151,8 +151,8 @@ def test_a_run_that_failed_is_forked_and_goes_on(disk):
         fork = bus.fork("parent")
         with bus.resume(fork) as run:
             draft(run, "!")
-        assert bus.recorded_run("parent").state == "failed"
-        assert bus.recorded_run(fork).state == "finished"
+        assert bus.records.info("parent").state == "failed"
+        assert bus.records.info(fork).state == "finished"
         assert text_of(bus, fork) == "ab!c!"
 
 
@@ -180,7 +180,7 @@ def test_a_fork_looks_at_no_more_rows_of_a_long_run(length):
         store.touched = 0
         fork = bus.fork("parent", at="end", edits={"a": "other"})
         assert store.touched <= 10
-        assert bus.recorded_run(fork).events == length + 8
+        assert bus.records.info(fork).events == length + 8
 
 
 # Nested runs
@@ -300,8 +300,8 @@ def test_a_fork_that_went_the_same_way_does_not_differ(disk):
         fork = bus.fork("parent", at="after a")
         with bus.resume(fork) as run:
             draft(run)
-        assert bus.diff("parent", fork) is None
-        assert bus.diff(fork, "parent") is None
+        assert bus.records.diff("parent", fork) is None
+        assert bus.records.diff(fork, "parent") is None
 
 
 def test_the_first_difference_of_a_fork_is_found(disk):
@@ -310,7 +310,7 @@ def test_the_first_difference_of_a_fork_is_found(disk):
         fork = bus.fork("parent", at="after a")
         with bus.resume(fork) as run:
             draft(run, "!")
-        found = bus.diff("parent", fork)
+        found = bus.records.diff("parent", fork)
         assert (found.one.event, found.other.event) == (crewbus.Chunk("b"), crewbus.Chunk("b!"))
         assert found.scope == "run > step b[k]"
 
@@ -321,7 +321,7 @@ def test_an_edit_is_the_first_difference(disk):
         fork = bus.fork("parent", edits={"b": "B"})
         with bus.resume(fork) as run:
             draft(run)
-        found = bus.diff("parent", fork)
+        found = bus.records.diff("parent", fork)
         assert (found.one.event, found.other.event) == (StepFinished("b", "b"), StepFinished("b", "B"))
         assert found.scope == "run > step b[k]"
 
@@ -331,7 +331,7 @@ def test_runs_that_went_the_same_way_do_not_differ(disk):
         for name in ("one", "two"):
             with bus.run("crew", id=name) as run:
                 draft(run)
-        assert bus.diff("one", "two") is None
+        assert bus.records.diff("one", "two") is None
 
 
 def test_a_run_that_was_interrupted_does_not_differ_from_one_that_was_not(disk):
@@ -354,7 +354,7 @@ def test_a_run_that_was_interrupted_does_not_differ_from_one_that_was_not(disk):
         with bus.run("crew", id="two") as run:
             play(run)
         assert text_of(bus, "one") == text_of(bus, "two")
-        assert bus.diff("two", "one") is None
+        assert bus.records.diff("two", "one") is None
 
 
 def test_how_a_record_came_about_is_no_difference(disk):
@@ -368,7 +368,7 @@ def test_how_a_record_came_about_is_no_difference(disk):
                 draft(run)
         with bus.run("crew", id="two") as run:
             draft(run)
-        assert [bus.diff("two", run_id) for run_id in ("one", fork)] == [None, None]
+        assert [bus.records.diff("two", run_id) for run_id in ("one", fork)] == [None, None]
 
 
 def test_one_that_goes_on_further_differs_there(bus):
@@ -377,11 +377,11 @@ def test_one_that_goes_on_further_differs_there(bus):
             run.chunk("x")
             if more:
                 run.chunk("y")
-    found = bus.diff("short", "long")
+    found = bus.records.diff("short", "long")
     assert (type(found.one.event), found.other.event) == (crewbus.RunFinished, crewbus.Chunk("y"))
     assert found.scope == "run"
     with pytest.raises(crewbus.RunNotFoundError):
-        bus.diff("short", "nothing")
+        bus.records.diff("short", "nothing")
 
 
 def test_runs_at_once_may_take_turns_differently(bus):
@@ -390,7 +390,7 @@ def test_runs_at_once_may_take_turns_differently(bus):
             for part in order:
                 with bus.run(part) as inner:
                     inner.chunk(part)
-    assert bus.diff("one", "two") is None
+    assert bus.records.diff("one", "two") is None
 
 
 # Forks of forks

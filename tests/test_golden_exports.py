@@ -69,7 +69,7 @@ def test_what_was_emitted_is_what_is_read(release):
         assert (asked.event, asked.source) == (make.Asked("größer 🦀\0?", {"a": [1, -2]}), "Crew")
         ended = found(bus, run_id, crewbus.CallFinished)[0].event
         assert ended == crewbus.CallFinished("said. ", {"output_tokens": 2}, 0.25)
-        first, second = bus.checkpoints(run_id)
+        first, second = bus.records.checkpoints(run_id)
         assert [first.entity("golden.Crew"), second.entity("golden.Crew")] == [make.Crew([]), make.Crew(["b"])]
         assert dict(found(bus, run_id, crewbus.RunStarted)[0].event.tags) == {"tenant": "a"}
 

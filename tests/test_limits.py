@@ -211,7 +211,7 @@ def test_an_entity_of_an_older_type_is_read_as_the_newer(disk):
         run.checkpoint("x")
     new = crew(3, UPGRADES)
     with disk.bus() as bus:
-        kept = bus.checkpoints("run")[0].entity("crew")
+        kept = bus.records.checkpoints("run")[0].entity("crew")
     assert (type(kept), kept.heading, kept.by) == (new, "a", "unknown")
 
 

@@ -40,26 +40,26 @@ def cancel(bus):
 def test_a_run_that_did_not_finish_is_resumed(disk, end, state):
     with disk.bus() as bus:
         end(bus)
-        assert bus.recorded_run("run").state == state
+        assert bus.records.info("run").state == state
     calls = []
     with disk.bus() as bus:
         with bus.resume("run") as run:
-            assert bus.recorded_run("run").state == run.state == "running"
+            assert bus.records.info("run").state == run.state == "running"
             steps(run, "abc", calls)
-        assert bus.recorded_run("run").state == run.state == "finished"
+        assert bus.records.info("run").state == run.state == "finished"
     assert calls == ["c"]
 
 
 def test_an_interrupted_run_is_resumed_as_it_was(disk):
     interrupted(disk, tags={"tenant": "a"})
     with disk.bus() as bus:
-        assert bus.recorded_run("run").state == "interrupted"
+        assert bus.records.info("run").state == "interrupted"
         with bus.resume("run") as run:
             assert (run.id, run.name, dict(run.tags)) == ("run", "crew", {"tenant": "a"})
             assert run.recorded
             assert crewbus.current_run() is run
             steps(run, "ab")
-        assert bus.recorded_run("run").tags == {"tenant": "a"}
+        assert bus.records.info("run").tags == {"tenant": "a"}
 
 
 @pytest.mark.parametrize("times", [1, 4])
@@ -75,7 +75,7 @@ def test_a_run_is_resumed_as_often_as_it_must(disk, times):
     with disk.bus() as bus:
         with bus.resume("run") as run:
             steps(run, "abcdef", calls)
-        assert [one.seq for one in bus.record_of("run")] == list(range(bus.recorded_run("run").events))
+        assert [one.seq for one in bus.record_of("run")] == list(range(bus.records.info("run").events))
         assert len(found(bus, "run", RunResumed)) == times + 1
     assert calls == list("abcdef")
 
@@ -87,9 +87,9 @@ def test_a_run_that_has_finished_is_not_resumed(disk, at):
             pass
         with pytest.raises(crewbus.RunError, match="has finished"):
             bus.resume("run", at).start()
-        assert bus.recorded_run("run").state == "finished"
+        assert bus.records.info("run").state == "finished"
     with disk.bus() as bus:
-        assert bus.recorded_run("run").state == "finished"
+        assert bus.records.info("run").state == "finished"
 
 
 def test_a_run_that_is_refused_stays_as_it_was(disk):
@@ -97,7 +97,7 @@ def test_a_run_that_is_refused_stays_as_it_was(disk):
         fail(bus)
         with pytest.raises(crewbus.RunNotFoundError, match="no checkpoint 'nowhere': it has none"):
             bus.resume("run", "nowhere").start()
-        assert bus.recorded_run("run").state == "failed"
+        assert bus.records.info("run").state == "failed"
         assert bus.runs == []
         with bus.resume("run") as run:
             steps(run, "ab")
@@ -184,7 +184,7 @@ def test_where_the_store_fails_the_run_is_let_go_of(fails):
         with pytest.raises(crewbus.RecordingError, match="the disk is gone"):
             bus.resume("run").start()
         assert bus.runs == []
-        assert bus.recorded_run("run").state == ("failed" if fails == "append" else "interrupted")
+        assert bus.records.info("run").state == ("failed" if fails == "append" else "interrupted")
         assert store.info("run").sealed
         store.broken = False
         vars(store).pop("when_written", None)
@@ -200,7 +200,7 @@ def test_a_bus_that_is_not_armed_records_what_it_resumes(disk):
         with bus.resume("run") as run:
             assert run.recorded
             steps(run, "abc")
-        assert bus.recorded_run("run").events == 9
+        assert bus.records.info("run").events == 9
         with bus.run() as other:
             assert not other.recorded
 
@@ -244,11 +244,11 @@ def test_what_is_in_the_record_is_told_again_and_not_recorded_again(disk):
         disk.crash()
     told = []
     with disk.bus() as bus:
-        last = bus.recorded_run("run").events - 1
+        last = bus.records.info("run").events - 1
         bus.on(object, told.append)
         with bus.resume("run") as run:
             play(run)
-        assert [one.seq for one in bus.record_of("run")] == list(range(bus.recorded_run("run").events))
+        assert [one.seq for one in bus.record_of("run")] == list(range(bus.records.info("run").events))
         assert text_of(bus, "run") == "in a. between. after. "
         assert len(found(bus, "run", Noted)) == 2
         assert found(bus, "run", RunResumed)[0].event == RunResumed(last, 2)
@@ -322,7 +322,7 @@ def test_other_steps_than_the_record_has_are_a_mismatch(disk, what):
         assert (mismatch.value.expected, mismatch.value.found) == (expected, wrong)
         assert mismatch.value.scope == "run 'crew'"
         assert expected in str(mismatch.value)
-        assert bus.recorded_run("run").state == "failed"
+        assert bus.records.info("run").state == "failed"
     calls = []
     with disk.bus() as bus:
         with bus.resume("run") as run:
@@ -377,4 +377,4 @@ def test_a_failure_is_not_hidden_by_a_mismatch(disk):
         with pytest.raises(ValueError, match="my own"):
             with bus.resume("run"):
                 raise ValueError("my own")
-        assert bus.recorded_run("run").error == "builtins.ValueError: my own"
+        assert bus.records.info("run").error == "builtins.ValueError: my own"

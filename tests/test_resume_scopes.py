@@ -279,7 +279,7 @@ def test_a_run_whose_stream_was_left_is_resumed(disk):
             assert [next(stream).event.text for _ in range(3)] == ["one ", "two ", "three "]
             stream.run.cancel("its consumer leaves")
             left.set()
-        assert bus.recorded_run("run").state == "cancelled"
+        assert bus.records.info("run").state == "cancelled"
         with bus.stream(agent, options=crewbus.StreamOptions(resume="run")) as stream:
             assert stream.text() == "three four "
         assert text_of(bus, "run") == "one two three four "

@@ -439,11 +439,11 @@ def test_a_step_that_failed_for_good_is_tried_again_when_it_is_resumed(disk):
         with pytest.raises(ValueError, match="try 1"):
             with bus.run(id="run") as run:
                 run.step("flaky", flaky, run.chunk, key="k")
-        assert bus.recorded_run("run").state == "failed"
+        assert bus.records.info("run").state == "failed"
     with disk.bus() as bus:
         with bus.resume("run") as run:
             assert run.step("flaky", flaky, run.chunk, key="k") == 2
-        assert bus.recorded_run("run").state == "finished"
+        assert bus.records.info("run").state == "finished"
         assert text_of(bus, "run") == "try 2. "
 
 

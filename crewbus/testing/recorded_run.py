@@ -88,7 +88,7 @@ class RecordedRun(Generic[T]):
     def _resumed(self) -> Run:
         self._asked = True
         store = self._bus.store
-        if self._bus.recorded_run(self.run_id).state == "finished":
+        if self._bus.records.info(self.run_id).state == "finished":
             events = list(store.read(self.run_id))
             store.drop(self.run_id)
             copy_unfinished(events, self.run_id, store)

@@ -65,13 +65,13 @@ def fail(bus, kickoff, **options):
 def test_a_kickoff_that_failed_goes_on_without_asking_again(bus):
     llm = Scripted.of(final("one"), RuntimeError("the power went"))
     run_id = fail(bus, writers(llm).kickoff)
-    assert bus.recorded_run(run_id).state == "failed"
+    assert bus.records.info(run_id).state == "failed"
     again = Scripted.of(final("two"))
     with bus.resume(run_id):
         output = writers(again).kickoff()
     assert [task.raw for task in output.tasks_output] == ["one", "two"]
     assert (len(llm.asked), len(again.asked)) == (2, 1)
-    assert bus.recorded_run(run_id).state == "finished"
+    assert bus.records.info(run_id).state == "finished"
     assert len(bus.store.roots()) == 1
 
 
@@ -271,7 +271,7 @@ def test_checkpoints_are_where_one_goes_on(bus):
     run_id = fail(
         bus, writers(Scripted.of(final("one"), final("two"), RuntimeError("the power went")), tasks=3).kickoff
     )
-    names = [checkpoint.name for checkpoint in bus.checkpoints(run_id)]
+    names = [checkpoint.name for checkpoint in bus.records.checkpoints(run_id)]
     assert len(names) == 2
     assert set(names) == {f"{TaskCompletedEvent.__module__}.TaskCompletedEvent"}
     again = Scripted.of(final("three"))
@@ -283,7 +283,7 @@ def test_checkpoints_are_where_one_goes_on(bus):
 def test_a_checkpoint_of_ones_own(bus):
     llm = Scripted.of(final("one"), final("two"), RuntimeError("the power went"))
     run_id = fail(bus, writers(llm, tasks=3, callback=keep).kickoff)
-    assert {checkpoint.name for checkpoint in bus.checkpoints(run_id)} == {"after one", "after two"}
+    assert {checkpoint.name for checkpoint in bus.records.checkpoints(run_id)} == {"after one", "after two"}
     again = Scripted.of(final("second"), final("third"))
     with bus.resume(run_id, at="after one"):
         output = writers(again, tasks=3, callback=keep).kickoff()
@@ -301,7 +301,7 @@ def test_a_fork_goes_another_way(bus):
         output = writers(again).kickoff()
     assert [task.raw for task in output.tasks_output] == ["another", "three"]
     assert "another" in again.asked[0]
-    assert bus.recorded_run(run_id).state == "finished"
+    assert bus.records.info(run_id).state == "finished"
 
 
 def test_another_kickoff_than_the_one_recorded_is_noticed(bus):

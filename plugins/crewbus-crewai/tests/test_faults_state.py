@@ -370,7 +370,7 @@ def test_crewbuss_store_serves(written, listening):
             Remembering(name="kept", checkpoint=config).kickoff()
         (saved,) = completed
         assert saved.location == f"crewbus:{run.id}#{saved.checkpoint_id}"
-        assert [checkpoint.name for checkpoint in bus.checkpoints(run.id)] == [saved.checkpoint_id]
+        assert [checkpoint.name for checkpoint in bus.records.checkpoints(run.id)] == [saved.checkpoint_id]
         restored = contextvars.copy_context().run(
             Remembering.from_checkpoint, CheckpointConfig(restore_from=saved.location)
         )
@@ -406,5 +406,5 @@ def test_a_crew_that_was_restored_from_a_record_goes_on_in_one(written, listenin
         assert all(task.output is not None for task in restored.tasks)
         (run_id,) = bus.store.roots()
         assert [saved.location for saved in completed] == [
-            f"crewbus:{run_id}#{checkpoint.name}" for checkpoint in bus.checkpoints(run_id)
+            f"crewbus:{run_id}#{checkpoint.name}" for checkpoint in bus.records.checkpoints(run_id)
         ]

@@ -37,6 +37,6 @@ def test_a_killed_kickoff_asks_for_what_is_missing_only(tmp_path, part):
                 output = crew(asked).kickoff()
             assert [task.raw for task in output.tasks_output] == ["text 1", "text 2", "text 3"]
             assert asked == list("123")[int(part) - 1 :]
-            assert bus.recorded_run(run_id).state == "finished"
+            assert bus.records.info(run_id).state == "finished"
         finally:
             crewbus_crewai.uninstall()

@@ -67,12 +67,12 @@ def test_runs_are_listed_newest_first(disk):
 def test_how_a_run_stands(disk):
     with disk.bus() as bus:
         with bus.run("crew", id="run", tags={"tenant": "a"}) as run:
-            info = bus.recorded_run("run")
+            info = bus.records.info("run")
             assert (info.id, info.name, info.tags, info.state) == ("run", "crew", {"tenant": "a"}, "running")
             assert (info.ended, info.events, info.parent, info.error) == (None, 1, None, None)
             assert "process" in info.holder
             run.chunk("x")
-        info = bus.recorded_run("run")
+        info = bus.records.info("run")
         record = list(bus.record_of("run"))
     assert (info.state, info.events, info.holder) == ("finished", 3, None)
     assert (info.started, info.ended) == (record[0].at, record[-1].at)
@@ -89,7 +89,7 @@ def test_the_states_of_runs(disk):
         states = {info.id: info.state for info in bus.recorded_runs()}
         assert states == {state: state for state in states}
         assert len(states) == 5
-        assert bus.recorded_run("failed").error == "builtins.ValueError: oh no"
+        assert bus.records.info("failed").error == "builtins.ValueError: oh no"
 
 
 def test_a_run_that_never_came_to_its_first_event_is_none(disk):
@@ -97,13 +97,13 @@ def test_a_run_that_never_came_to_its_first_event_is_none(disk):
         finish(bus, "run")
         bus.store.release("empty", bus.store.begin("empty"))
         assert [info.id for info in bus.recorded_runs()] == [info.id for info in bus.recorded_runs(limit=1)] == ["run"]
-        assert bus.checkpoints("empty") == []
+        assert bus.records.checkpoints("empty") == []
         for use in (bus.recorded_run, bus.fork, lambda run_id: bus.resume(run_id).start()):
             with pytest.raises(crewbus.CrewbusError, match="run empty"):
                 use("empty")
         with bus.subscribe("empty", after="start") as stream:
             assert [type(one.event) for one in stream] == [crewbus.RunInterrupted]
-        assert bus.prune(keep=0) == ["empty", "run"]
+        assert bus.records.prune(keep=0) == ["empty", "run"]
 
 
 def test_only_root_runs_are_told_of(disk):
@@ -111,9 +111,9 @@ def test_only_root_runs_are_told_of(disk):
         with bus.run(id="run"), bus.run(id="inner"):
             pass
         with pytest.raises(crewbus.RunError, match="nested in run run"):
-            bus.recorded_run("inner")
+            bus.records.info("inner")
         with pytest.raises(crewbus.RunNotFoundError):
-            bus.recorded_run("nothing")
+            bus.records.info("nothing")
 
 
 # Telling again
@@ -224,9 +224,9 @@ def test_what_is_pruned(disk, options, dropped):
         for run_id in ("one", "two", "three", "four"):
             finish(bus, run_id)
         kept = [info.id for info in bus.recorded_runs() if info.id not in dropped]
-        assert bus.prune(**options, dry_run=True) == dropped
+        assert bus.records.prune(**options, dry_run=True) == dropped
         assert len(bus.recorded_runs()) == 4
-        assert bus.prune(**options) == dropped
+        assert bus.records.prune(**options) == dropped
         assert [info.id for info in bus.recorded_runs()] == kept
         for run_id in dropped:
             with pytest.raises(crewbus.RunNotFoundError):
@@ -244,7 +244,7 @@ def test_age_is_that_of_the_last_event(bus):
         for seq, event in enumerate((crewbus.RunStarted(), crewbus.RunFinished())):
             store.append(run_id, epoch, bus.encode(crewbus.Envelope(event, run_id, seq, None, at + seq)))
         store.finish(run_id, epoch)
-    assert bus.prune(older_than=3600) == ["old"]
+    assert bus.records.prune(older_than=3600) == ["old"]
 
 
 def test_what_is_alive_stays_and_forks_go_with_what_they_need(disk):
@@ -254,8 +254,8 @@ def test_what_is_alive_stays_and_forks_go_with_what_they_need(disk):
         fork = bus.fork("parent")
         grandchild = bus.fork(fork)
         with bus.run(id="alive"):
-            assert bus.prune(keep=0, dry_run=True) == [grandchild, fork, "other", "parent"]
-            assert bus.prune(keep=0) == [grandchild, fork, "other", "parent"]
+            assert bus.records.prune(keep=0, dry_run=True) == [grandchild, fork, "other", "parent"]
+            assert bus.records.prune(keep=0) == [grandchild, fork, "other", "parent"]
             assert [info.id for info in bus.recorded_runs()] == ["alive"]
 
 
@@ -265,7 +265,7 @@ def test_a_fork_that_stays_keeps_its_ancestors(disk):
         finish(bus, "other")
         fork = bus.fork("parent")
         grandchild = bus.fork(fork)
-        assert bus.prune(keep=1, dry_run=True) == bus.prune(keep=1) == ["other"]
+        assert bus.records.prune(keep=1, dry_run=True) == bus.records.prune(keep=1) == ["other"]
         assert text_of(bus, grandchild) == "parent"
         with bus.resume(grandchild) as run:
             run.chunk("again")
@@ -274,7 +274,7 @@ def test_a_fork_that_stays_keeps_its_ancestors(disk):
 @pytest.mark.parametrize("options", [{}, {"keep": -1}, {"older_than": -0.1}, {"keep": None, "older_than": None}])
 def test_pruning_says_what(bus, options):
     with pytest.raises(crewbus.InputError, match="prune"):
-        bus.prune(**options)
+        bus.records.prune(**options)
 
 
 # Records as fixtures
@@ -418,7 +418,7 @@ def test_two_buses_share_a_file(tmp_path):
             for use in (lambda: two.resume("held").start(), lambda: two.run(id="held").start()):
                 with pytest.raises((crewbus.RunHeldError, crewbus.RunIdInUseError)):
                     in_thread(use).result(TIMEOUT)
-            assert "held" not in two.prune(keep=0)
+            assert "held" not in two.records.prune(keep=0)
 
 
 @needs_sqlite
@@ -468,7 +468,7 @@ def test_a_forked_child_leaves_the_run_to_its_parent(disk):
             run.step("after", lambda: None)
         assert [one.event.name for one in found(bus, "run", crewbus.StepStarted)] == ["before", "after"]
         assert [one.seq for one in bus.record_of("run")] == list(range(6))
-        assert bus.checkpoints("run") == []
+        assert bus.records.checkpoints("run") == []
         recorded = [info.id for info in bus.recorded_runs()]
     if isinstance(disk.store, crewbus.MemoryStore):
         assert recorded == ["run"]
