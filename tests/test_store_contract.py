@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
 from faulty_stores import FAULTS
 from helpers import BESIDE
+from hypothesis import Phase, settings
 
 import crewbus
 from crewbus import MemoryStore
 from crewbus.testing import StoreContract
-from crewbus.testing.store import contract, process
+from crewbus.testing.store import contract, process, sequences
 from crewbus.testing.store.contract import DataContract, ForkContract
 from crewbus.testing.store.model import Model
 from crewbus_jsonl import JsonlStore
@@ -67,6 +69,7 @@ def parameters(test):
 @pytest.mark.parametrize(("test", "fault"), [pytest.param(*f, id=f"{f[1].__name__}-{f[0]}") for f in FAULTS])
 def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "LONGEST_LEASE", 0.05)  # for what never comes
+    monkeypatch.setattr(sequences, "SETTINGS", settings(sequences.SETTINGS, phases=[Phase.generate]))
     tests = TestJsonlStore() if issubclass(fault, JsonlStore) else TestMemoryStore()
     tests.opens = fault
     with pytest.raises(NOTICED):
@@ -77,6 +80,20 @@ def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
                 getattr(tests, test)(*values)
             finally:
                 tests.close_all()
+
+
+def test_a_sequence_that_fails_is_shrunk_to_the_calls_that_matter(tmp_path):
+    class SealsEverything(MemoryStore):
+        def release(self, root_id, epoch):
+            self.finish(root_id, epoch)
+
+    tests = TestMemoryStore()
+    tests.opens, tests.path = SealsEverything, tmp_path
+    with pytest.raises(AssertionError) as raised:
+        tests.test_any_calls_in_any_order()
+    calls = [line for note in raised.value.__notes__ for line in note.splitlines()]
+    made = [line for line in calls if re.match(r"state\.(?!shows_the_same|teardown)", line)]
+    assert made == ["state.begin(root='a')", "state.release(back=0, root='a')"]
 
 
 def test_each_test_of_the_contract_notices_something():
