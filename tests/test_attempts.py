@@ -505,7 +505,7 @@ def test_a_redactor_that_fails_does_not_bring_the_text_back(bus, how):
             return Chunk("something else")
         return None
 
-    bus.register(plugin(crewbus_redact=crewbus_redact), "redactor")
+    bus.plugins.register(plugin(crewbus_redact=crewbus_redact), "redactor")
     with bus.run() as run:
         watching = bus.subscribe(run.id)
         with pytest.raises(crewbus.RedactionError), run.attempt():

@@ -156,7 +156,7 @@ def test_an_event_loop_waits_in_drain(bus):
 def test_what_nobody_could_wait_for_is_counted_and_told(bus):
     """A loop that never drains: at twice the bound events are left out, and the handler is named for it."""
     watcher, gate, handled, entered = Watcher(), threading.Event(), [], threading.Event()
-    bus.register(watcher)
+    bus.plugins.register(watcher)
 
     def slow(envelope):
         entered.set()
@@ -236,7 +236,7 @@ def test_it_sees_the_emitters_context_and_does_not_leak(bus):
 @pytest.mark.parametrize("error", [LookupError("no"), SystemExit("no"), KeyboardInterrupt()], ids=repr)
 def test_one_that_raises_is_told_by_name_and_goes_on(bus, error):
     watcher, seen = Watcher(), []
-    bus.register(watcher)
+    bus.plugins.register(watcher)
 
     def fails(envelope):
         seen.append(envelope)
@@ -692,7 +692,7 @@ def test_a_handler_is_either_in_the_background_or_not(bus):
 def test_a_thread_that_cannot_be_had_leaves_nothing_owed(bus, monkeypatch):
     """It is told as a fault; the next event tries anew."""
     watcher, seen = Watcher(), []
-    bus.register(watcher)
+    bus.plugins.register(watcher)
     bus.on(Noted, seen.append, background=True)
     with monkeypatch.context() as patch, logged(), bus.run():
 

@@ -546,7 +546,7 @@ class Ordered:
         self.calls: list[str] = []
         for name in ("early", "tryfirst", "trylast", "wrapper", "late", "wrapper tryfirst"):
             manner = {word: True for word in name.split() if word not in ("early", "late")}
-            bus.register(plugin(crewbus_emit=crewbus.hookimpl(**manner)(self.noting(name))), name)
+            bus.plugins.register(plugin(crewbus_emit=crewbus.hookimpl(**manner)(self.noting(name))), name)
 
     def noting(self, name: str) -> Any:
         def note(envelope: Any) -> None:
@@ -581,7 +581,7 @@ def test_hooks_lists_each_with_who_implements_it_in_the_order_of_calls(cli: Cli)
 
 def test_of_a_firstresult_hook_the_first_that_is_listed_answers(cli: Cli) -> None:
     for name in ("one", "two"):
-        cli.bus.register(plugin(crewbus_open_store=lambda url, name=name: name), name)
+        cli.bus.plugins.register(plugin(crewbus_open_store=lambda url, name=name: name), name)
     assert cli("hooks", "open_store", "--json") == 0
     (info,) = cli.summary
     assert info["implementations"] == ["two", "one", "memory_store"]
@@ -654,13 +654,13 @@ def test_hooks_that_a_plugin_brings_are_listed_while_somebody_takes_part(cli: Cl
             """Somebody paid."""
 
     cli.bus.plugins.add_hookspecs(Spec)
-    cli.bus.register(plugin(acme_tomorrow=crewbus.hookimpl(optionalhook=True)(lambda: None)), "early bird")
+    cli.bus.plugins.register(plugin(acme_tomorrow=crewbus.hookimpl(optionalhook=True)(lambda: None)), "early bird")
     assert cli("hooks") == 0
     assert "acme_paid(cents)\n    Somebody paid.\n    implemented by nobody\n" in cli.out
     assert "acme_tomorrow()\n    implemented by early bird\n" in cli.out
     assert cli("hooks", "acme_tomorrow") == 0
     assert "No hookspec is known of it." in cli.out
-    cli.bus.unregister("early bird")
+    cli.bus.plugins.unregister("early bird")
     assert cli("hooks") == 0
     assert "acme_tomorrow" not in cli.out
 
@@ -690,13 +690,13 @@ class Greeting:
     ],
 )
 def test_a_plugin_can_bring_commands(cli: Cli, argv: list[str], code: int, out: str, err: str) -> None:
-    cli.bus.register(Greeting())
+    cli.bus.plugins.register(Greeting())
     assert cli(*argv) == code
     assert (cli.out, cli.err) == (out, err)
 
 
 def test_a_plugin_s_command_is_in_the_help(cli: Cli) -> None:
-    cli.bus.register(Greeting())
+    cli.bus.plugins.register(Greeting())
     assert cli("--help") == 0
     assert "say hello" in cli.out
 
@@ -705,8 +705,8 @@ def test_promise_09_a_plugin_that_fails_to_bring_its_command_is_named_and_the_ot
     def again(commands: Any) -> None:
         commands.add_parser("run")  # argparse refuses a name that is taken
 
-    cli.bus.register(Greeting())
-    cli.bus.register(plugin(crewbus_cli_commands=again), "clumsy")
+    cli.bus.plugins.register(Greeting())
+    cli.bus.plugins.register(plugin(crewbus_cli_commands=again), "clumsy")
     with logged() as messages:
         assert cli("greet") == 5
     assert len(messages) == 1

@@ -80,7 +80,7 @@ class Stage:
         self.plugins: dict[str, Member] = {}
         self.made = 0
         self.watcher = Watcher()
-        bus.register(self.watcher, "watcher")
+        bus.plugins.register(self.watcher, "watcher")
         self.event: Any = None
         self.base: Any = None
         self.handled: list[crewbus.Envelope] = []
@@ -92,14 +92,14 @@ class Stage:
         name = f"p{self.made}"
         self.made += 1
         made = type("Member", (), {self.hook: self.implement(name, member)})()
-        assert self.bus.register(made, name) == name
+        assert self.bus.plugins.register(made, name) == name
         self.plugins[name] = member
 
     def drop(self, index: int) -> None:
         if self.plugins:
             name = sorted(self.plugins)[index % len(self.plugins)]
             del self.plugins[name]
-            assert self.bus.unregister(name) is not None
+            assert self.bus.plugins.unregister(name) is not None
 
     def implement(self, name: str, member: Member) -> Callable[..., Any]:
         parameters = ["self", *member.required, *(f"{argument}=None" for argument in member.optional)]
@@ -279,7 +279,7 @@ def test_the_bus_calls_what_pluggy_would_call(hook, data):
     first, changes = data.draw(scenarios(hook))
     with logged(), quiet_bus(blocked=["checkpoint_recorder"], unscoped="ignore") as bus:
         base = crewbus_base_recorder()
-        bus.register(base, "base")
+        bus.plugins.register(base, "base")
         run, other = bus.run(id="run", record=hook == "crewbus_record"), bus.run(id="other")
         run.start()
         other.start()

@@ -188,6 +188,6 @@ def test_a_plugin_adds_a_command(capsys):
             print(f"hello {args.whom} {bus.plugins.has_plugin('commands')}")  # noqa: T201
             return 7
 
-    crewbus.default_bus().register(Commands, "commands")
+    crewbus.default_bus().plugins.register(Commands, "commands")
     assert crewbus.cli.main(["greet", "world"]) == 7
     assert capsys.readouterr().out == "hello world True\n"

@@ -129,7 +129,7 @@ def test_a_plugin_that_the_constructor_is_given_takes_the_place_of_an_installed_
 
 def test_an_installed_plugin_that_was_not_loaded_may_join_later(three):
     with crewbus.Bus(entry_points=False) as bus:
-        assert bus.register(type("Red", (), {}), "red") == "red"
+        assert bus.plugins.register(type("Red", (), {}), "red") == "red"
         assert [info.status for info in bus.plugins.infos() if info.name == "red"] == ["loaded"]
 
 

@@ -35,12 +35,12 @@ def refused(bus: crewbus.Bus, member: Any, name: str | None = "acme") -> str:
     """Why ``member`` is refused; nothing is left of it, and the bus works as before."""
     before = state(bus)
     with pytest.raises(PluginError) as caught:
-        bus.register(member, name)
+        bus.plugins.register(member, name)
     assert state(bus) == before
     observer = Observer()
-    bus.register(observer, "observer after all")
+    bus.plugins.register(observer, "observer after all")
     assert bus.emit(Noted("x")) in observer.envelopes
-    bus.unregister(observer)
+    bus.plugins.unregister(observer)
     return str(caught.value)
 
 
@@ -72,7 +72,7 @@ def test_odd_names(bus, name):
 
 @pytest.mark.parametrize("name", ["acme", "Acme Exporter", "no:acme", "acme#2", "übung", "a.b:C"])
 def test_other_names(bus, name):
-    assert bus.register(Observer(), name) == name
+    assert bus.plugins.register(Observer(), name) == name
     assert bus.plugins.has_plugin(name)
 
 
@@ -80,13 +80,13 @@ def test_other_names(bus, name):
 
 
 def test_a_name_that_is_taken_says_by_what(bus):
-    bus.register(Observer(), "acme")
+    bus.plugins.register(Observer(), "acme")
     assert "'acme' is registered already, a Observer" in refused(bus, Watcher())
 
 
 def test_the_same_plugin_twice_says_as_what(bus):
     member = Observer()
-    bus.register(member, "first")
+    bus.plugins.register(member, "first")
     assert "'acme' is registered already, as 'first'" in refused(bus, member)
 
 
@@ -95,9 +95,9 @@ def test_plugins_that_are_equal_by_value_are_two_in_vain(bus):
     class Valued:
         number: int
 
-    bus.register(Valued(1), "first")
+    bus.plugins.register(Valued(1), "first")
     assert "equals what is registered already, as 'first'" in refused(bus, Valued(1))
-    assert bus.register(Valued(2), "second") == "second"
+    assert bus.plugins.register(Valued(2), "second") == "second"
 
 
 class EqualToEverything(Observer):
@@ -118,7 +118,7 @@ class NotComparable(EqualToEverything):
 @pytest.mark.parametrize("make", [EqualToEverything, NotComparable])
 def test_a_plugin_that_can_not_be_told_from_others_is_refused_rather_than_the_next_one(bus, make):
     assert "by identity" in refused(bus, make())
-    assert bus.register(Observer(), "next") == "next"
+    assert bus.plugins.register(Observer(), "next") == "next"
 
 
 # What would never be called
@@ -171,7 +171,7 @@ def test_a_marked_thing_that_pluggy_passes_over(bus, member, kind):
 def test_a_helper_made_of_a_hookimpl_is_nobodys_business(bus):
     member = Observer()
     member.tell = functools.partial(member.crewbus_emit, None)
-    assert bus.register(member, "acme") == "acme"
+    assert bus.plugins.register(member, "acme") == "acme"
 
 
 def test_the_marker_of_another_project(bus):
@@ -195,7 +195,7 @@ def test_a_hookspec_in_the_place_of_a_hookimpl(bus):
     module = types.ModuleType("acme")
     module.crewbus_emit = crewbus_emit
     with pytest.warns(PluginWarning, match="crewbus_emit is not marked"):
-        bus.register(module)
+        bus.plugins.register(module)
 
 
 def test_a_hookimpl_that_a_lazy_module_makes_is_pointed_out(bus):
@@ -203,17 +203,17 @@ def test_a_hookimpl_that_a_lazy_module_makes_is_pointed_out(bus):
     module.__dir__ = lambda: ["crewbus_emit", "other"]
     module.__getattr__ = lambda name: hookimpl(lambda envelope: None)
     with pytest.warns(PluginWarning, match=r"'acme': crewbus_emit comes from the module's __getattr__"):
-        assert bus.register(module) == "acme"
+        assert bus.plugins.register(module) == "acme"
 
 
 @pytest.mark.parametrize("make", [Mock, MagicMock])
 def test_a_mock_implements_nothing(bus, make):
     mock = make()
-    assert bus.register(mock, "mock") == "mock"
+    assert bus.plugins.register(mock, "mock") == "mock"
     bus.on(Noted, lambda envelope: None)
     assert bus.emit(Noted()) is not None
     assert [info.hooks for info in bus.plugins.infos() if info.name == "mock"] == [()]
-    assert bus.unregister(mock) is mock
+    assert bus.plugins.unregister(mock) is mock
 
 
 # What would be called wrongly
@@ -266,7 +266,7 @@ def test_arguments_with_defaults_are_passed_on_every_path(bus, watched):
     def crewbus_emit(bus, envelope=None, other=3, *, more=True):
         got.append((envelope, other, more))
 
-    bus.register(plugin(crewbus_emit=crewbus_emit), "acme")
+    bus.plugins.register(plugin(crewbus_emit=crewbus_emit), "acme")
     unwatch = bus.plugins.add_hookcall_monitoring(lambda *_: None, lambda *_: None) if watched else None
     envelope = bus.emit(Noted())
     if unwatch is not None:
@@ -284,7 +284,7 @@ def test_a_decorated_hookimpl_is_taken_for_what_it_decorates(bus):
     def around(*args, **kwargs):
         return crewbus_emit(*args, **kwargs)
 
-    bus.register(plugin(crewbus_emit=around), "acme")
+    bus.plugins.register(plugin(crewbus_emit=around), "acme")
     assert bus.emit(Noted()) in got
 
 
@@ -313,7 +313,7 @@ def test_event_types_may_be_yielded(bus):
     def crewbus_event_types():
         yield Yielded
 
-    bus.register(plugin(crewbus_event_types=crewbus_event_types), "acme")
+    bus.plugins.register(plugin(crewbus_event_types=crewbus_event_types), "acme")
     assert crewbus.event_type_of(Yielded).cls is Yielded
 
 
@@ -343,10 +343,10 @@ class Bound:
 
 def test_static_and_class_methods_whichever_way_they_are_marked(bus):
     Bound.seen.clear()
-    bus.register(Bound, "bound")
+    bus.plugins.register(Bound, "bound")
     with bus.run() as run:
         pass
-    bus.unregister("bound")
+    bus.plugins.unregister("bound")
     kinds = [kind for kind, _ in Bound.seen]
     assert kinds == ["inner static", "outer static", "outer static", "outer class", "inner class"]
     assert Bound.seen[0] == ("inner static", run)
@@ -365,10 +365,10 @@ def test_two_implementations_of_one_hook_in_one_plugin(bus):
         def watch(self, envelope):
             seen.append("by specname")
 
-    bus.register(Both, "both")
+    bus.plugins.register(Both, "both")
     bus.emit(Noted())
     assert seen == ["by specname", "by its name"]
-    bus.unregister("both")
+    bus.plugins.unregister("both")
     bus.emit(Noted())
     assert len(seen) == 2
 
@@ -450,7 +450,7 @@ def test_a_class_whose_attributes_raise_where_nobody_looks(bus):
             raise LookupError(name)
 
     member = Guarded()
-    assert bus.register(member, "guarded") == "guarded"
+    assert bus.plugins.register(member, "guarded") == "guarded"
     assert bus.emit(Noted()) in member.envelopes
 
 
@@ -471,7 +471,7 @@ def test_a_historic_call_is_told_to_who_comes_later(bus):
     bus.plugins.add_hookspecs(Spec)
     bus.plugins.hook.acme_began.call_historic(kwargs={"at": 3})
     got = []
-    bus.register(plugin(acme_began=lambda at: got.append(at)), "late")
+    bus.plugins.register(plugin(acme_began=lambda at: got.append(at)), "late")
     assert got == [3]
 
 
@@ -487,10 +487,10 @@ def test_a_plugin_that_fails_in_the_history_was_never_there(bus, error):
     member.acme_ahead = hookimpl(optionalhook=True)(lambda: None)
     before = state(bus)
     with pytest.raises(PluginError if isinstance(error, Exception) else KeyboardInterrupt):
-        bus.register(member, "acme")
+        bus.plugins.register(member, "acme")
     assert state(bus) == before
     got = []
-    bus.register(plugin(acme_began=lambda at: got.append(at)), "acme")
+    bus.plugins.register(plugin(acme_began=lambda at: got.append(at)), "acme")
     assert got == [3]
 
 
@@ -528,9 +528,9 @@ def test_nothing_to_specify(bus):
 def test_a_plugin_may_specify_hooks_and_others_implement_them_in_order(bus):
     bus.plugins.add_hookspecs(Spec)
     calls = []
-    bus.register(plugin(acme_ended=lambda at: calls.append("one")), "one")
-    bus.register(plugin(acme_ended=hookimpl(trylast=True)(lambda at: calls.append("last"))), "last")
-    bus.register(plugin(acme_ended=lambda: calls.append("two")), "two")
+    bus.plugins.register(plugin(acme_ended=lambda at: calls.append("one")), "one")
+    bus.plugins.register(plugin(acme_ended=hookimpl(trylast=True)(lambda at: calls.append("last"))), "last")
+    bus.plugins.register(plugin(acme_ended=lambda: calls.append("two")), "two")
     bus.plugins.hook.acme_ended(at=1)
     assert calls == ["two", "one", "last"]
     assert "acme_ended asks for when; it may ask for at" in refused(bus, plugin(acme_ended=lambda when: 1), "bad")
@@ -552,17 +552,16 @@ class Closing(Observer):
 @pytest.mark.parametrize(
     "leave",
     [
-        lambda bus, member: bus.unregister("acme"),
-        lambda bus, member: bus.unregister(member),
+        lambda bus, member: bus.plugins.unregister("acme"),
         lambda bus, member: bus.plugins.unregister(member),
         lambda bus, member: bus.plugins.unregister(name="acme"),
         lambda bus, member: bus.plugins.set_blocked("acme"),
     ],
-    ids=["by name", "itself", "of the manager", "of the manager by name", "blocked"],
+    ids=["by name", "itself", "by keyword", "blocked"],
 )
 def test_whichever_way_a_plugin_leaves_it_releases_what_it_holds_once(bus, leave):
     member = Closing()
-    bus.register(member, "acme")
+    bus.plugins.register(member, "acme")
     leave(bus, member)
     assert member.closed == [bus]
     assert bus.emit(Noted()) is None
@@ -573,9 +572,9 @@ def test_whichever_way_a_plugin_leaves_it_releases_what_it_holds_once(bus, leave
 
 def test_a_plugin_that_leaves_after_the_bus_is_closed_has_released_it_all(bus):
     member = Closing()
-    bus.register(member, "acme")
+    bus.plugins.register(member, "acme")
     bus.close()
-    bus.unregister(member)
+    bus.plugins.unregister(member)
     assert member.closed == [bus]
 
 
@@ -594,10 +593,10 @@ def test_a_plugin_may_leave_while_it_is_configured(bus):
     class Shy(Closing):
         @hookimpl
         def crewbus_configure(self, bus):
-            bus.unregister(self)
+            bus.plugins.unregister(self)
 
     shy = Shy()
-    bus.register(shy, "shy")
+    bus.plugins.register(shy, "shy")
     assert not bus.plugins.has_plugin("shy")
     assert shy.closed == [bus]
 
@@ -608,7 +607,7 @@ def test_a_plugin_may_leave_while_it_is_configured(bus):
 
     later = Refusing()
     with pytest.raises(PluginError, match="LookupError: no"):
-        bus.register(later, "shy")
+        bus.plugins.register(later, "shy")
     assert later.closed == [], "it is another one, and did not begin"
 
 
@@ -628,14 +627,14 @@ def test_threads_that_come_and_go_by_the_same_name_are_not_taken_for_each_other(
             self.configured += 1
 
     def take_its_place():
-        bus.unregister("guest")
-        bus.register(second, "guest")
+        bus.plugins.unregister("guest")
+        bus.plugins.register(second, "guest")
 
     first, second = Guest(take_its_place), Guest()
-    bus.register(first, "guest")
+    bus.plugins.register(first, "guest")
     assert (first.configured, first.closed) == (1, [bus]), "it began, and so it ends"
     assert (second.configured, second.closed) == (1, [])
-    bus.unregister("guest")
+    bus.plugins.unregister("guest")
     assert second.closed == [bus]
     assert len(first.closed) == 1
 
@@ -650,8 +649,8 @@ def test_many_threads_register_and_unregister_at_once(bus):
         for _ in range(100):
             guests.append(Guest())
             with suppress(PluginError):
-                bus.register(guests[-1], "guest")
-            bus.unregister("guest")
+                bus.plugins.register(guests[-1], "guest")
+            bus.plugins.unregister("guest")
 
     guests: list[Guest] = []
     in_threads(4, come_and_go)
@@ -665,9 +664,9 @@ def test_one_plugin_may_turn_another_out_before_it_begins_and_take_its_place():
     class Bouncer:
         @hookimpl
         def crewbus_configure(self, bus):
-            bus.unregister("guest")
-            bus.unregister("stranger")
-            bus.register(plugin(crewbus_configure=lambda bus: configured.append("another")), "guest")
+            bus.plugins.unregister("guest")
+            bus.plugins.unregister("stranger")
+            bus.plugins.register(plugin(crewbus_configure=lambda bus: configured.append("another")), "guest")
 
     def guest(name):
         return plugin(
@@ -690,10 +689,10 @@ def test_unregistering_during_a_call_of_the_hook_ends_it_for_the_next(bus):
 
     def crewbus_run_start(bus):
         calls.append("first")
-        bus.unregister("last")
+        bus.plugins.unregister("last")
 
-    bus.register(Last, "last")
-    bus.register(plugin(crewbus_run_start=crewbus_run_start), "first")
+    bus.plugins.register(Last, "last")
+    bus.plugins.register(plugin(crewbus_run_start=crewbus_run_start), "first")
     with bus.run():
         pass
     with bus.run():
@@ -703,7 +702,7 @@ def test_unregistering_during_a_call_of_the_hook_ends_it_for_the_next(bus):
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]])
 def test_monitors_end_in_any_order(bus, order):
-    bus.register(Observer(), "observer")
+    bus.plugins.register(Observer(), "observer")
     seen: list[list[str]] = [[], [], []]
 
     def watch(number):
@@ -820,7 +819,7 @@ def test_handlers_of_a_refused_plugin_are_not_left_subscribed(bus, background, e
     bus.on(Noted, others.append)
     bus.on(crewbus.RunStarted, others.append)
     with pytest.raises((PluginError, KeyboardInterrupt)):
-        bus.register(plugin(crewbus_configure=crewbus_configure), "acme")
+        bus.plugins.register(plugin(crewbus_configure=crewbus_configure), "acme")
     with bus.run():
         bus.emit(Noted())
     bus.flush(TIMEOUT)
@@ -833,9 +832,9 @@ def test_handlers_of_a_refused_plugin_are_not_left_subscribed(bus, background, e
 
 def test_handlers_of_a_plugin_that_serves_are_left_where_another_is_refused(bus):
     heard = []
-    bus.register(plugin(crewbus_configure=lambda bus: bus.on(Noted, heard.append)), "good")
+    bus.plugins.register(plugin(crewbus_configure=lambda bus: bus.on(Noted, heard.append)), "good")
     with pytest.raises(PluginError):
-        bus.register(plugin(crewbus_configure=lambda bus: 1 / 0), "bad")
+        bus.plugins.register(plugin(crewbus_configure=lambda bus: 1 / 0), "bad")
     bus.emit(Noted())
     assert len(heard) == 1
 
@@ -845,7 +844,7 @@ def test_a_closed_bus_is_joined_by_nobody(bus):
     bus.close()
     before = state(bus)
     with pytest.raises(crewbus.BusClosedError, match="this bus is closed: 'acme' can't join it"):
-        bus.register(member, "acme")
+        bus.plugins.register(member, "acme")
     assert state(bus) == before
 
 
@@ -858,7 +857,7 @@ def test_one_that_is_configured_while_the_bus_is_closed_releases_what_it_holds(b
 
     member = Slow()
     with pytest.raises(PluginError, match="BusClosedError: the bus was closed meanwhile"):
-        bus.register(member, "acme")
+        bus.plugins.register(member, "acme")
     assert member.closed == [bus]
     assert not bus.plugins.has_plugin("acme")
 
@@ -871,7 +870,7 @@ def test_types_of_a_refused_plugin_are_not_left_registered():
     for brought in ([Mine, known, 42], [Mine]):
         member = plugin(crewbus_event_types=lambda brought=brought: brought, crewbus_configure=lambda: 1 / 0)
         with quiet_bus() as bus, pytest.raises(crewbus.PluginError):
-            bus.register(member, "acme")
+            bus.plugins.register(member, "acme")
         with pytest.raises(crewbus.UnregisteredEventError):
             crewbus.event_type_of(Mine)
         assert crewbus.event_type_of(known).name == "tests.edges.Known"

@@ -55,18 +55,18 @@ def bus() -> Iterator[crewbus.Bus]:
 def test_the_last_registered_is_called_first(bus):
     calls = []
     for name in ("first", "second", "third"):
-        bus.register(calls_to(calls, name), name)
+        bus.plugins.register(calls_to(calls, name), name)
     bus.emit(Noted())
     assert calls == ["third", "second", "first"]
 
 
 def test_tryfirst_and_trylast(bus):
     calls = []
-    bus.register(calls_to(calls, "tryfirst", tryfirst=True))
-    bus.register(calls_to(calls, "trylast", trylast=True))
-    bus.register(calls_to(calls, "one"))
-    bus.register(calls_to(calls, "trylast too", trylast=True))
-    bus.register(calls_to(calls, "two"))
+    bus.plugins.register(calls_to(calls, "tryfirst", tryfirst=True))
+    bus.plugins.register(calls_to(calls, "trylast", trylast=True))
+    bus.plugins.register(calls_to(calls, "one"))
+    bus.plugins.register(calls_to(calls, "trylast too", trylast=True))
+    bus.plugins.register(calls_to(calls, "two"))
     bus.emit(Noted())
     assert calls == ["tryfirst", "two", "one", "trylast", "trylast too"]
 
@@ -79,9 +79,9 @@ def test_arguments_are_passed_by_name(bus):
         def crewbus_emit(self, envelope, bus):
             got["swapped"] = (envelope, bus)
 
-    bus.register(Picky())
-    bus.register(plugin(crewbus_emit=lambda: got.update(none=())), "none")
-    bus.register(
+    bus.plugins.register(Picky())
+    bus.plugins.register(plugin(crewbus_emit=lambda: got.update(none=())), "none")
+    bus.plugins.register(
         plugin(crewbus_emit=lambda run, envelope=None, other=3: got.update(some=(run, envelope, other))), "some"
     )
     with bus.run() as run:
@@ -102,7 +102,7 @@ def test_firstresult_ends_with_the_first_answer(bus):
             asked.append(name)
             return answer
 
-        bus.register(plugin(crewbus_open_store=crewbus_open_store), name)
+        bus.plugins.register(plugin(crewbus_open_store=crewbus_open_store), name)
 
     store = crewbus.MemoryStore()
     opens("never asked", crewbus.MemoryStore())
@@ -121,7 +121,7 @@ def test_a_hookimpl_may_have_another_name(bus):
         def watch(self, envelope):
             seen.append(envelope)
 
-    bus.register(Named(), "named")
+    bus.plugins.register(Named(), "named")
     assert bus.emit(Noted()) in seen
     assert [info.hooks for info in bus.plugins.infos() if info.name == "named"] == [("crewbus_emit",)]
 
@@ -132,9 +132,9 @@ def test_an_optional_hook_may_be_unknown(bus):
         def crewbus_of_tomorrow(self):
             pass
 
-    assert bus.register(Ahead(), "ahead") == "ahead"
+    assert bus.plugins.register(Ahead(), "ahead") == "ahead"
     with pytest.raises(PluginError, match="crewbus_of_tomorrow"):
-        bus.register(plugin(crewbus_of_tomorrow=lambda: None), "behind")
+        bus.plugins.register(plugin(crewbus_of_tomorrow=lambda: None), "behind")
 
 
 # Wrappers and watching
@@ -150,12 +150,12 @@ def test_wrappers_stand_around_all_observers(bus, style):
         yield
         calls.append("after")
 
-    bus.register(plugin(crewbus_emit=around), "around")
-    bus.register(calls_to(calls, "one"))
-    bus.register(calls_to(calls, "two"))
+    bus.plugins.register(plugin(crewbus_emit=around), "around")
+    bus.plugins.register(calls_to(calls, "one"))
+    bus.plugins.register(calls_to(calls, "two"))
     bus.emit(Noted("x"))
     assert calls == ["before x", "two", "one", "after"]
-    bus.unregister("around")
+    bus.plugins.unregister("around")
     bus.emit(Noted("y"))
     assert calls[4:] == ["two", "one"]
 
@@ -168,7 +168,7 @@ def test_a_wrapper_around_the_streams_sees_each_frame(bus):
         seen.append(type(envelope.event))
         return (yield)
 
-    bus.register(plugin(crewbus_stream_chunk=around), "around")
+    bus.plugins.register(plugin(crewbus_stream_chunk=around), "around")
     with bus.stream(lambda: bus.chunk("a")) as stream:
         assert [type(frame.event) for frame in stream] == [Chunk, RunFinished]
     assert seen == [Chunk, RunFinished]
@@ -182,9 +182,9 @@ def test_a_wrapper_may_replace_the_run_in_scope(bus):
             found = yield
             return found.parent if found is not None else None
 
-        bus.register(plugin(crewbus_current_run=around), "around")
+        bus.plugins.register(plugin(crewbus_current_run=around), "around")
         assert bus.emit(Noted()).run_id == outer.id
-        bus.unregister("around")
+        bus.plugins.unregister("around")
         assert bus.emit(Noted()).run_id == inner.id
 
 
@@ -196,7 +196,7 @@ def test_a_wrapper_alone_redacts_too(bus):
         yield
         return [Noted("redacted")] if type(event) is Noted else []
 
-    bus.register(plugin(crewbus_redact=around), "around")
+    bus.plugins.register(plugin(crewbus_redact=around), "around")
     assert bus.emit(Noted("secret")) is None
     bus.on(Noted, lambda envelope: None)
     assert bus.emit(Noted("secret")).event.text == "redacted"
@@ -204,7 +204,7 @@ def test_a_wrapper_alone_redacts_too(bus):
 
 def test_a_monitor_sees_every_call_until_it_leaves(bus):
     seen, calls = [], []
-    bus.register(calls_to(calls, "one"))
+    bus.plugins.register(calls_to(calls, "one"))
 
     def before(name, impls, values):
         seen.append(("before", name))
@@ -231,7 +231,7 @@ def test_a_monitor_sees_every_call_until_it_leaves(bus):
 def test_tracing_writes_every_call(bus):
     lines = []
     bus.plugins.trace.root.setwriter(lines.append)
-    bus.register(Observer(), "observer")
+    bus.plugins.register(Observer(), "observer")
     end = bus.plugins.enable_tracing()
     bus.emit(Noted("traced"))
     end()
@@ -242,7 +242,7 @@ def test_tracing_writes_every_call(bus):
 
 
 def test_ending_a_monitor_twice_does_not_end_another(bus):
-    bus.register(Observer(), "observer")
+    bus.plugins.register(Observer(), "observer")
     first = bus.plugins.add_hookcall_monitoring(lambda *_: None, lambda *_: None)
     first()
     first()
@@ -259,7 +259,7 @@ def test_ending_a_monitor_twice_does_not_end_another(bus):
 def test_plugins_join_and_leave_while_another_thread_emits(bus):
     """None of what is emitted is lost to the observer that stays; the other gets each event once or not at all."""
     stays, comes, stop = Observer(), Observer(), threading.Event()
-    bus.register(stays, "stays")
+    bus.plugins.register(stays, "stays")
 
     def emit():
         count = 0
@@ -272,8 +272,8 @@ def test_plugins_join_and_leave_while_another_thread_emits(bus):
     future = in_thread(emit)
     try:
         for _ in range(100):
-            bus.register(comes, "comes")
-            assert bus.unregister("comes") is comes
+            bus.plugins.register(comes, "comes")
+            assert bus.plugins.unregister("comes") is comes
     finally:
         stop.set()
     count = future.result(TIMEOUT)
@@ -289,9 +289,9 @@ def test_plugins_join_and_leave_from_many_threads(bus):
     def join(i):
         for _ in range(20):
             member = Observer()
-            assert bus.register(member, f"member {i}") == f"member {i}"
+            assert bus.plugins.register(member, f"member {i}") == f"member {i}"
             assert bus.plugins.has_plugin(f"member {i}")
-            assert bus.unregister(member) is member
+            assert bus.plugins.unregister(member) is member
         return i
 
     before = names(bus)
@@ -308,10 +308,10 @@ def test_an_observer_may_register_and_unregister(bus):
 
     def change(bus):
         calls.append("change")
-        bus.unregister("change")
-        bus.register(observer, "observer")
+        bus.plugins.unregister("change")
+        bus.plugins.register(observer, "observer")
 
-    bus.register(plugin(crewbus_emit=change), "change")
+    bus.plugins.register(plugin(crewbus_emit=change), "change")
     bus.emit(Noted("1"))
     bus.emit(Noted("2"))
     assert calls == ["change"]
@@ -321,24 +321,24 @@ def test_an_observer_may_register_and_unregister(bus):
 def test_an_observer_that_joins_makes_a_silent_event_heard(bus):
     assert bus.emit(Noted()) is None
     observer = Observer()
-    bus.register(observer)
+    bus.plugins.register(observer)
     assert bus.emit(Noted()) in observer.envelopes
-    bus.unregister(observer)
+    bus.plugins.unregister(observer)
     assert bus.emit(Noted()) is None
 
 
 def test_unregistering_what_is_not_there(bus):
-    assert bus.unregister("nobody") is None
-    assert bus.unregister(Observer()) is None
+    assert bus.plugins.unregister("nobody") is None
+    assert bus.plugins.unregister(Observer()) is None
 
 
 def test_a_plugin_may_join_again_after_it_left(bus):
     observer = Observer()
     for number in range(3):
-        bus.register(observer, "observer")
+        bus.plugins.register(observer, "observer")
         bus.emit(Noted())
         assert len(observer.envelopes) == number + 1
-        assert bus.unregister("observer") is observer
+        assert bus.plugins.unregister("observer") is observer
 
 
 # Plugins of every form
@@ -375,14 +375,14 @@ def test_a_class_as_a_plugin_is_made_anew_for_each_bus():
 
 
 def test_an_object_is_named_after_its_class_and_made_unique(bus):
-    assert [bus.register(Observer()) for _ in range(3)] == ["Observer", "Observer#2", "Observer#3"]
+    assert [bus.plugins.register(Observer()) for _ in range(3)] == ["Observer", "Observer#2", "Observer#3"]
 
 
 def test_one_plugin_may_serve_many_buses():
     observer = Observer()
     with quiet_bus(plugins=[observer], unscoped="ignore") as one, quiet_bus(plugins=[observer]) as two:
         first = one.emit(Noted())
-        two.unregister(observer)
+        two.plugins.unregister(observer)
         second = one.emit(Noted())
     assert [e for e in observer.envelopes if type(e.event) is Noted] == [first, second]
 
@@ -392,10 +392,10 @@ def test_a_plugin_is_configured_once_for_each_bus():
     member = plugin(crewbus_configure=lambda bus: calls.append(bus))
     with quiet_bus(plugins=[("member", member)]) as bus:
         assert calls == [bus]
-        bus.register(Observer(), "other")
+        bus.plugins.register(Observer(), "other")
         assert calls == [bus]
-        bus.unregister("member")
-        bus.register(member, "member")
+        bus.plugins.unregister("member")
+        bus.plugins.register(member, "member")
         assert calls == [bus, bus]
 
 
@@ -489,7 +489,7 @@ IDS = [
 @pytest.mark.parametrize(("make", "says"), REFUSED, ids=IDS)
 def test_a_refused_plugin_leaves_no_trace(bus, make, says):
     observer = Observer()
-    bus.register(observer, "observer")
+    bus.plugins.register(observer, "observer")
     before, infos = names(bus), list(bus.plugins.infos())
     hooks = {hook: getattr(bus.plugins.hook, hook).get_hookimpls() for hook in vars(bus.plugins.hook)}
     member = make()
@@ -497,7 +497,7 @@ def test_a_refused_plugin_leaves_no_trace(bus, make, says):
         if not isinstance(member, type):
             setattr(member, attribute, hookimpl(lambda: 1 / 0))
     with pytest.raises(PluginError, match="'acme'") as caught:
-        bus.register(member, "acme")
+        bus.plugins.register(member, "acme")
     for words in says:
         assert words in str(caught.value)
     assert names(bus) == before
@@ -508,7 +508,7 @@ def test_a_refused_plugin_leaves_no_trace(bus, make, says):
         envelope = bus.emit(Noted())
     bus.flush(TIMEOUT)
     assert envelope in observer.envelopes
-    assert bus.register(Observer(), "acme") == "acme"
+    assert bus.plugins.register(Observer(), "acme") == "acme"
 
 
 @pytest.mark.parametrize(("make", "says"), REFUSED, ids=IDS)
@@ -531,11 +531,11 @@ def test_a_bad_plugin_is_skipped_with_a_warning_or_refused_when_strict(make, say
 
 def test_a_name_is_given_once(bus):
     first, second = Observer(), Observer()
-    bus.register(first, "acme")
+    bus.plugins.register(first, "acme")
     with pytest.raises(PluginError, match="'acme'"):
-        bus.register(second, "acme")
+        bus.plugins.register(second, "acme")
     with pytest.raises(PluginError, match="'other'"):
-        bus.register(first, "other")
+        bus.plugins.register(first, "other")
     bus.emit(Noted())
     assert len(first.envelopes) == 1
     assert second.envelopes == []
@@ -548,7 +548,7 @@ def test_a_forgotten_marker_is_pointed_out(bus):
             raise AssertionError
 
     with pytest.warns(PluginWarning, match=r"'acme'.*crewbus_emit.*hookimpl") as caught:
-        bus.register(Unmarked(), "acme")
+        bus.plugins.register(Unmarked(), "acme")
     assert caught[0].filename == __file__
     bus.on(Noted, lambda envelope: None)
     assert bus.emit(Noted()) is not None
@@ -563,7 +563,7 @@ def test_a_blocked_plugin_is_listed_and_does_nothing():
         bus.emit(Noted())
         (info,) = [info for info in bus.plugins.infos() if info.name == "acme"]
         assert (info.status, info.reason, info.hooks) == ("blocked", "blocked by name", ())
-        assert bus.register(Observer(), "acme") is None
+        assert bus.plugins.register(Observer(), "acme") is None
     assert observer.envelopes == []
 
 
@@ -574,20 +574,20 @@ def test_one_name_may_be_blocked_as_a_string():
 
 def test_a_plugin_blocked_later_leaves(bus):
     observer = Observer()
-    bus.register(observer, "acme")
+    bus.plugins.register(observer, "acme")
     bus.plugins.set_blocked("acme")
     bus.emit(Noted())
     assert observer.envelopes == []
-    assert bus.register(observer, "acme") is None
+    assert bus.plugins.register(observer, "acme") is None
     assert bus.plugins.unblock("acme")
-    assert bus.register(observer, "acme") == "acme"
+    assert bus.plugins.register(observer, "acme") == "acme"
 
 
 def test_without_run_scope_context_says_nothing_and_the_rest_works():
     with quiet_bus(blocked=["run_scope"], unscoped="ignore") as bus:
         handled, observer = [], Observer()
         bus.on(Noted, handled.append)
-        bus.register(observer)
+        bus.plugins.register(observer)
         bus.enable_recording()
         with bus.run() as run:
             unscoped = bus.emit(Noted("by the bus"))
@@ -744,11 +744,11 @@ def test_event_types_that_a_plugin_brings_are_registered():
     with quiet_bus(unscoped="ignore") as bus:
         with pytest.raises(crewbus.UnregisteredEventError):
             bus.emit(Local())
-        bus.register(plugin(crewbus_event_types=lambda: [Local, Noted]), "acme")
+        bus.plugins.register(plugin(crewbus_event_types=lambda: [Local, Noted]), "acme")
         handled = []
         bus.on(Plain, handled.append)
         assert bus.emit(Local("x")) is handled[0]
-        bus.register(plugin(crewbus_event_types=lambda: None), "none")
+        bus.plugins.register(plugin(crewbus_event_types=lambda: None), "none")
 
 
 def test_a_registered_event_type_is_left_as_it_is():
@@ -800,9 +800,9 @@ def appending(word: str, seen: list[Any], **options: bool) -> Any:
 def test_redactors_are_a_chain_in_order(bus, watched):
     seen, handled = [], []
     for member in (appending("one", seen), appending("two", seen), appending("last", seen, trylast=True)):
-        bus.register(member)
-    bus.register(appending("first", seen, tryfirst=True))
-    bus.register(plugin(crewbus_redact=lambda: None), "none")
+        bus.plugins.register(member)
+    bus.plugins.register(appending("first", seen, tryfirst=True))
+    bus.plugins.register(plugin(crewbus_redact=lambda: None), "none")
     bus.on(Noted, handled.append)
     unwatch = bus.plugins.add_hookcall_monitoring(lambda *_: None, lambda *_: None) if watched else None
     original = Noted("x")
@@ -831,9 +831,9 @@ def test_redaction_stands_ahead_of_every_sink(bus):
             return attrs.evolve(event, message="***")
         return None
 
-    bus.register(observer, "observer")
-    bus.register(plugin(crewbus_stream_chunk=lambda envelope: transported.append(envelope)), "transport")
-    bus.register(plugin(crewbus_redact=crewbus_redact), "redactor")
+    bus.plugins.register(observer, "observer")
+    bus.plugins.register(plugin(crewbus_stream_chunk=lambda envelope: transported.append(envelope)), "transport")
+    bus.plugins.register(plugin(crewbus_redact=crewbus_redact), "redactor")
     bus.on(object, handled.append)
     bus.enable_recording()
 
@@ -865,7 +865,7 @@ def test_a_failing_redactor_fails_closed(bus):
         if isinstance(event, Noted):
             raise LookupError("no rules")
 
-    bus.register(plugin(crewbus_redact=crewbus_redact), "acme")
+    bus.plugins.register(plugin(crewbus_redact=crewbus_redact), "acme")
     with bus.run() as run:
         with pytest.raises(crewbus.RedactionError, match=r"'acme'.*Noted.*LookupError: no rules") as caught:
             bus.emit(Noted("secret"))
@@ -883,18 +883,18 @@ def test_a_run_whose_start_can_not_be_redacted_does_not_start(bus):
         if isinstance(event, RunStarted):
             raise LookupError("no rules")
 
-    bus.register(plugin(crewbus_redact=crewbus_redact), "acme")
+    bus.plugins.register(plugin(crewbus_redact=crewbus_redact), "acme")
     with pytest.raises(crewbus.RedactionError, match="'acme'"), bus.run(id="run"):
         raise AssertionError
     assert bus.runs == []
-    bus.unregister("acme")
+    bus.plugins.unregister("acme")
     with bus.run(id="run"):
         pass
 
 
 def test_a_redactor_learns_the_run(bus):
     runs = []
-    bus.register(plugin(crewbus_redact=lambda bus, run, event: runs.append(run)), "acme")
+    bus.plugins.register(plugin(crewbus_redact=lambda bus, run, event: runs.append(run)), "acme")
     bus.on(Noted, lambda envelope: None)
     bus.emit(Noted())
     with bus.run() as run:
@@ -905,7 +905,7 @@ def test_a_redactor_learns_the_run(bus):
 def test_another_notion_of_scope(bus):
     """A third party's answer comes first, and holds for nested runs, chunks and streams."""
     chosen: list[crewbus.Run | None] = [None]
-    bus.register(plugin(crewbus_current_run=lambda bus: chosen[0]), "acme")
+    bus.plugins.register(plugin(crewbus_current_run=lambda bus: chosen[0]), "acme")
     with bus.run() as outer:
         with bus.run(id="inner") as inner:
             stream = bus.subscribe("inner")
@@ -937,7 +937,7 @@ def test_another_notion_of_scope_alone():
 def test_a_transport_gets_every_frame_in_order(bus, attached):
     """From 64 threads, whether or not a stream is attached; in order of the numbers, within the root run."""
     frames: dict[str, list[crewbus.Envelope]] = {}
-    bus.register(
+    bus.plugins.register(
         plugin(crewbus_stream_chunk=lambda run, envelope: frames.setdefault(run.root.id, []).append(envelope)), "acme"
     )
     with bus.run(id="root") as run:
@@ -964,7 +964,9 @@ def test_a_transport_gets_every_frame_in_order(bus, attached):
 
 def test_a_transport_gets_the_frames_of_nested_runs_and_every_terminal_event(bus):
     frames = []
-    bus.register(plugin(crewbus_stream_chunk=lambda run, envelope: frames.append((run.name, envelope.event))), "acme")
+    bus.plugins.register(
+        plugin(crewbus_stream_chunk=lambda run, envelope: frames.append((run.name, envelope.event))), "acme"
+    )
     with bus.run("outer"):
         bus.chunk("a")
         with bus.run("inner"):
@@ -995,7 +997,7 @@ def test_run_start_and_finish(bus):
         def crewbus_emit(self, run, envelope):
             calls.append((type(envelope.event).__name__, run.name))
 
-    bus.register(Follower())
+    bus.plugins.register(Follower())
     with pytest.raises(LookupError), bus.run("outer"), bus.run("inner"):
         raise LookupError
     assert calls == [
@@ -1012,8 +1014,8 @@ def test_run_start_and_finish(bus):
 
 def test_a_run_that_could_not_start_is_finished_too(bus):
     calls = []
-    bus.register(plugin(crewbus_run_start=lambda run: calls.append("start")), "start")
-    bus.register(plugin(crewbus_run_finish=lambda run: calls.append("finish")), "finish")
+    bus.plugins.register(plugin(crewbus_run_start=lambda run: calls.append("start")), "start")
+    bus.plugins.register(plugin(crewbus_run_finish=lambda run: calls.append("finish")), "finish")
     bus.on(RunStarted, lambda envelope: sys.exit(3))
     with pytest.raises(SystemExit), bus.run():
         raise AssertionError
@@ -1022,7 +1024,7 @@ def test_a_run_that_could_not_start_is_finished_too(bus):
 
 def test_flush_gives_the_time_that_is_left(bus):
     timeouts = []
-    bus.register(plugin(crewbus_flush=lambda bus, timeout: timeouts.append(timeout)), "acme")
+    bus.plugins.register(plugin(crewbus_flush=lambda bus, timeout: timeouts.append(timeout)), "acme")
     bus.flush()
     bus.flush(TIMEOUT)
     asyncio.run(bus.aflush(TIMEOUT))
@@ -1039,7 +1041,7 @@ def test_flush_comes_after_the_handlers(bus):
         calls.append("handler")
 
     bus.on(Noted, handler)
-    bus.register(plugin(crewbus_flush=lambda: calls.append("flush")), "acme")
+    bus.plugins.register(plugin(crewbus_flush=lambda: calls.append("flush")), "acme")
     bus.emit(Noted())
     bus.flush(TIMEOUT)
     assert calls == ["handler", "flush"]
@@ -1091,7 +1093,7 @@ def test_a_blocked_or_absent_reporter_leaves_the_log(bus):
     assert len(messages) == 1
     assert "ZeroDivisionError" in messages[0]
     watcher = Watcher()
-    bus.register(watcher)
+    bus.plugins.register(watcher)
     with logged():
         bus.emit(Noted())
     assert len(watcher.failures) == 1
@@ -1138,7 +1140,7 @@ def test_a_plugin_that_was_broken_and_joins_later_is_listed_once():
     with pytest.warns(PluginWarning):
         bus = crewbus.Bus([("acme", FailingInit)], entry_points=False)
     with bus:
-        bus.register(Observer(), "acme")
+        bus.plugins.register(Observer(), "acme")
         assert [info.status for info in bus.plugins.infos() if info.name == "acme"] == ["loaded"]
 
 
@@ -1202,12 +1204,12 @@ def test_a_plugin_that_is_unregistered_releases_what_it_holds(bus):
             raise LookupError("it was gone")
 
     watcher = Watcher()
-    bus.register(watcher)
-    bus.register(Holding, "holding")
-    bus.register(Failing, "failing")
+    bus.plugins.register(watcher)
+    bus.plugins.register(Holding, "holding")
+    bus.plugins.register(Failing, "failing")
     with logged():
-        bus.unregister("holding")
-        bus.unregister("failing")
+        bus.plugins.unregister("holding")
+        bus.plugins.unregister("failing")
     assert closed == [bus]
     assert watcher.names == ["failing"]
     bus.close()

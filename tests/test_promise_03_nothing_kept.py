@@ -155,7 +155,7 @@ def observer_that_stops_the_emitter(bus: crewbus.Bus, watch: Watch) -> list[Cont
             if isinstance(envelope.event, Note):
                 raise HardStop
 
-    bus.register(Observer())
+    bus.plugins.register(Observer())
     contexts = []
     with suppress(HardStop), bus.run():
         contexts.append(copy_context())
@@ -170,7 +170,7 @@ def redactor_that_fails(bus: crewbus.Bus, watch: Watch) -> list[Context]:
             if isinstance(event, Note):
                 raise Boom
 
-    bus.register(Redactor())
+    bus.plugins.register(Redactor())
     contexts = []
     with suppress(crewbus.RedactionError), bus.run():
         contexts.append(copy_context())

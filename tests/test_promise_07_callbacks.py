@@ -350,7 +350,7 @@ def test_promise_07_two_that_end_a_call_at_once(bus):
         if isinstance(event, CallFinished):
             barrier.wait(TIMEOUT)
 
-    bus.register(plugin(crewbus_redact=crewbus_redact), "meeting")
+    bus.plugins.register(plugin(crewbus_redact=crewbus_redact), "meeting")
     bus.on(crewbus.CallEnded, ends.append)
     call = bus.call("gpt", callbacks=[mine])
     call.start()
@@ -456,7 +456,7 @@ def test_promise_07_a_call_in_a_cancelled_run(bus):
 
 def test_promise_07_a_callback_that_raises(bus):
     watcher, mine, heard = Watcher(), Collector(), []
-    bus.register(watcher)
+    bus.plugins.register(watcher)
     bus.on(Chunk, lambda envelope: heard.append(envelope.event.text))
 
     def broken(envelope):
@@ -521,7 +521,7 @@ def test_promise_07_a_callback_that_emits(bus):
 def test_promise_07_a_callback_that_emits_into_its_own_call_for_ever(bus):
     """As endless as it is written; it is told as its fault, and the emitter goes on."""
     watcher = Watcher()
-    bus.register(watcher)
+    bus.plugins.register(watcher)
 
     def endless(envelope):
         if not isinstance(envelope.event, CallStarted | crewbus.CallEnded):
@@ -683,7 +683,7 @@ def test_promise_07_a_plugin_wraps_callbacks(bus):
         def crewbus_callback_register(self, callback):
             return wrap((yield))
 
-    bus.register(Wrapper)
+    bus.plugins.register(Wrapper)
     with bus.call("gpt", callbacks=[lambda envelope: order.append(type(envelope.event))]):
         pass
     assert order == ["before", CallStarted, "before", CallFinished]
@@ -709,7 +709,7 @@ class Passing:
 @pytest.mark.parametrize("on_a_loop", [True, False])
 def test_promise_07_a_plugin_wraps_an_async_callback_in_a_plain_function(bus, on_a_loop):
     mine, passing = AsyncCollector("gpt"), Passing()
-    bus.register(passing)
+    bus.plugins.register(passing)
 
     def work():
         with bus.run(), bus.call("gpt", callbacks=[mine]):
@@ -731,8 +731,8 @@ def test_promise_07_a_plugin_wraps_an_async_callback_in_a_plain_function(bus, on
 
 def test_promise_07_so_wrapped_it_sees_the_context_in_which_it_was_given_and_its_faults_are_its_own(bus):
     watcher, seen = Watcher(), []
-    bus.register(watcher)
-    bus.register(Passing)
+    bus.plugins.register(watcher)
+    bus.plugins.register(Passing)
 
     async def broken_later(envelope):
         await asyncio.sleep(0)
@@ -759,7 +759,7 @@ def test_promise_07_a_wrapper_may_keep_an_async_callback_from_some_events(bus):
             callback = yield
             return lambda envelope: callback(envelope) if isinstance(envelope.event, Chunk) else None
 
-    bus.register(Picky)
+    bus.plugins.register(Picky)
     with bus.call("gpt", callbacks=[mine]) as call:
         call.chunk("x")
     bus.flush(TIMEOUT)
@@ -774,7 +774,7 @@ def test_promise_07_a_plugin_vetoes_and_adds(bus):
             raise PermissionError("print is not for here")
         scope.add(audit)
 
-    bus.register(plugin(crewbus_callback_register=crewbus_callback_register), "audit")
+    bus.plugins.register(plugin(crewbus_callback_register=crewbus_callback_register), "audit")
     with pytest.raises(PermissionError, match="not for here"), bus.call("gpt", callbacks=[print]):
         raise AssertionError("it began")
     with pytest.raises(PermissionError), bus.callbacks(print):
@@ -794,9 +794,9 @@ def test_promise_07_with_a_plugin_that_has_a_notion_of_scope_of_its_own(bus):
     mine = Collector()
     with bus.run() as run, bus.run() as other:
         other.finish()
-        bus.register(plugin(crewbus_current_run=lambda: chosen[0]), "chooser")
+        bus.plugins.register(plugin(crewbus_current_run=lambda: chosen[0]), "chooser")
         chosen = [run]
-        bus.unregister("run_scope")
+        bus.plugins.unregister("run_scope")
         with bus.call("gpt", callbacks=[mine]) as call:
             assert call.run is run
             bus.chunk("x")
@@ -809,7 +809,7 @@ def test_promise_07_with_a_plugin_that_has_a_notion_of_scope_of_its_own(bus):
 
 
 def test_promise_07_a_plugin_that_answers_with_nonsense(bus):
-    bus.register(plugin(crewbus_callback_register=lambda callback: 7), "odd")
+    bus.plugins.register(plugin(crewbus_callback_register=lambda callback: 7), "odd")
     with pytest.raises(crewbus.CallbackError, match="7"), bus.call("gpt", callbacks=[print]):
         raise AssertionError("it began")
 
@@ -999,7 +999,7 @@ def test_promise_07_a_redactor_that_fails_at_the_end_does_not_keep_the_call_open
         if isinstance(event, CallFinished):
             raise LookupError("no rules")
 
-    bus.register(plugin(crewbus_redact=crewbus_redact), "redactor")
+    bus.plugins.register(plugin(crewbus_redact=crewbus_redact), "redactor")
     with pytest.raises(crewbus.RedactionError), bus.call("gpt", callbacks=[mine]) as call:
         call.finish("secret", {"tokens": 1}, 0.5)
     assert mine.events == [CallStarted("gpt"), CallFinished()]
@@ -1010,7 +1010,7 @@ def test_promise_07_a_redactor_changes_what_marks_say_not_what_they_are(bus, kin
     def crewbus_redact(event):
         return Noted("something else") if isinstance(event, kind) else None
 
-    bus.register(plugin(crewbus_redact=crewbus_redact), "redactor")
+    bus.plugins.register(plugin(crewbus_redact=crewbus_redact), "redactor")
     with pytest.raises(crewbus.RedactionError, match="must stay"), bus.call("gpt") as call, call.attempt():
         pass
 

@@ -87,7 +87,7 @@ def bus(request):
 @pytest.fixture
 def watcher(bus):
     watcher = Watcher()
-    bus.register(watcher, "watcher")
+    bus.plugins.register(watcher, "watcher")
     return watcher
 
 
@@ -232,9 +232,9 @@ def test_promise_09_a_handler_that_registers_and_unregisters_plugins_while_handl
 
     def change(envelope):
         if not bus.plugins.has_plugin("observer"):
-            bus.register(observer, "observer")
+            bus.plugins.register(observer, "observer")
         else:
-            bus.unregister("observer")
+            bus.plugins.unregister("observer")
 
     bus.on(Noted, change)
     first, second, third = bus.emit(Noted("1")), bus.emit(Noted("2")), bus.emit(Noted("3"))
@@ -245,7 +245,7 @@ def test_promise_09_a_handler_that_registers_and_unregisters_plugins_while_handl
 
 def test_promise_09_a_handler_that_registers_a_bad_plugin(bus, watcher):
     def join(envelope):
-        bus.register(plugin(crewbus_emit=lambda nothing: None), "bad")
+        bus.plugins.register(plugin(crewbus_emit=lambda nothing: None), "bad")
 
     sibling = []
     bus.on(Noted, join)
@@ -504,9 +504,9 @@ def test_promise_09_an_async_handler_that_is_cancelled(bus, watcher):
 def test_promise_09_an_observer_that_raises_an_exception(bus, watcher, error):
     handled, observer = [], Observer()
     bus.on(Noted, handled.append)
-    bus.register(observer, "before")
-    bus.register(plugin(crewbus_emit=raising_with_envelope(error)), "hostile")
-    bus.register(last := Observer(), "after")
+    bus.plugins.register(observer, "before")
+    bus.plugins.register(plugin(crewbus_emit=raising_with_envelope(error)), "hostile")
+    bus.plugins.register(last := Observer(), "after")
     with logged() as messages:
         envelope = bus.emit(Noted())
     assert handled == observer.envelopes == last.envelopes == [envelope]
@@ -533,8 +533,8 @@ def test_promise_09_the_envelope_is_reported_whatever_arguments_the_observer_tak
     def by_default(envelope=None):
         raise ValueError
 
-    bus.register(plugin(crewbus_emit=no_arguments), "no_arguments")
-    bus.register(plugin(crewbus_emit=by_default), "by_default")
+    bus.plugins.register(plugin(crewbus_emit=no_arguments), "no_arguments")
+    bus.plugins.register(plugin(crewbus_emit=by_default), "by_default")
     with logged():
         envelope = bus.emit(Noted())
         if envelope is None:
@@ -548,9 +548,9 @@ def test_promise_09_a_base_exception_of_an_observer_goes_on_after_its_siblings(b
     calls = []
     run = bus.run()
     run.start()
-    bus.register(plugin(**{hook: lambda: calls.append("first")}), "first")
-    bus.register(plugin(**{hook: raising_plainly(error)}), "hostile")
-    bus.register(plugin(**{hook: lambda: calls.append("last")}), "last")
+    bus.plugins.register(plugin(**{hook: lambda: calls.append("first")}), "first")
+    bus.plugins.register(plugin(**{hook: raising_plainly(error)}), "hostile")
+    bus.plugins.register(plugin(**{hook: lambda: calls.append("last")}), "last")
     with pytest.raises(type(error)) as caught:
         run.chunk("x")
     assert caught.value is error
@@ -575,9 +575,9 @@ def raising_plainly(error: BaseException) -> Any:
 )
 def test_promise_09_other_hooks_are_contained_too(bus, watcher, hook):
     calls = []
-    bus.register(plugin(**{hook: lambda: calls.append("first")}), "first")
-    bus.register(plugin(**{hook: raising_plainly(ValueError(hook))}), "hostile")
-    bus.register(plugin(**{hook: lambda: calls.append("last")}), "last")
+    bus.plugins.register(plugin(**{hook: lambda: calls.append("first")}), "first")
+    bus.plugins.register(plugin(**{hook: raising_plainly(ValueError(hook))}), "hostile")
+    bus.plugins.register(plugin(**{hook: lambda: calls.append("last")}), "last")
     with logged() as messages, bus.run() as run:
         envelope = bus.chunk("x")
     assert envelope.run_id == run.id
@@ -590,7 +590,7 @@ def test_promise_09_other_hooks_are_contained_too(bus, watcher, hook):
 
 
 def test_promise_09_a_failing_transport_does_not_keep_frames_from_a_stream(bus, watcher):
-    bus.register(plugin(crewbus_stream_chunk=raising_plainly(ValueError("transport"))), "hostile")
+    bus.plugins.register(plugin(crewbus_stream_chunk=raising_plainly(ValueError("transport"))), "hostile")
     with logged(), bus.stream(lambda: bus.chunk("a")) as stream:
         frames = [type(envelope.event) for envelope in stream]
     assert frames == [Chunk, RunFinished]
@@ -609,7 +609,7 @@ def test_promise_09_what_a_wrapper_raises_is_reported(bus, watcher, hook, when):
 
     handled = []
     bus.on(Chunk, handled.append)
-    bus.register(plugin(**{hook: around}), "hostile")
+    bus.plugins.register(plugin(**{hook: around}), "hostile")
     with logged(), bus.run() as run:
         envelope = bus.chunk("x")
     assert handled == [envelope]
@@ -627,8 +627,8 @@ def test_promise_09_what_a_wrapper_raises_at_the_close_is_reported():
         raise ValueError("after")
 
     bus = crewbus.Bus([watcher], entry_points=False)
-    bus.register(plugin(crewbus_close=around), "hostile")
-    bus.register(plugin(crewbus_close=lambda: closed.append(1)), "sibling")
+    bus.plugins.register(plugin(crewbus_close=around), "hostile")
+    bus.plugins.register(plugin(crewbus_close=lambda: closed.append(1)), "sibling")
     with logged():
         bus.close()
     assert closed == [1]
@@ -641,11 +641,11 @@ def test_promise_09_a_wrapper_that_raises_does_not_lose_a_base_exception(bus, wa
         yield
         raise ValueError("after")
 
-    bus.register(plugin(crewbus_emit=raising_plainly(SystemExit(3))), "leaving")
-    bus.register(plugin(crewbus_emit=around), "hostile")
+    bus.plugins.register(plugin(crewbus_emit=raising_plainly(SystemExit(3))), "leaving")
+    bus.plugins.register(plugin(crewbus_emit=around), "hostile")
     with logged(), pytest.raises(SystemExit):
         bus.emit(Noted())
-    assert bus.unregister("leaving") is not None
+    assert bus.plugins.unregister("leaving") is not None
 
 
 def test_promise_09_a_monitor_that_raises_changes_nothing_for_the_emitter():
@@ -670,7 +670,7 @@ def test_promise_09_an_observer_that_emits_endlessly(bus, watcher):
         if type(envelope.event) is Noted:
             bus.emit(Noted())
 
-    bus.register(plugin(crewbus_emit=observe), "hostile")
+    bus.plugins.register(plugin(crewbus_emit=observe), "hostile")
     handled = []
     bus.on(Done, handled.append)
     with logged(), bus.run():
@@ -685,11 +685,11 @@ def test_promise_09_an_observer_that_unregisters_itself_and_others(bus, watcher)
 
     def observe():
         calls.append("hostile")
-        bus.unregister("hostile")
-        bus.unregister("sibling")
+        bus.plugins.unregister("hostile")
+        bus.plugins.unregister("sibling")
 
-    bus.register(plugin(crewbus_emit=lambda: calls.append("sibling")), "sibling")
-    bus.register(plugin(crewbus_emit=observe), "hostile")
+    bus.plugins.register(plugin(crewbus_emit=lambda: calls.append("sibling")), "sibling")
+    bus.plugins.register(plugin(crewbus_emit=observe), "hostile")
     bus.emit(Noted())
     assert calls == ["hostile", "sibling"]
     bus.emit(Noted())
@@ -704,8 +704,8 @@ def test_promise_09_an_observer_that_unregisters_itself_and_others(bus, watcher)
 def test_promise_09_a_crewbus_plugin_error_that_raises(bus, error):
     """The fault is logged, the other reporters hear of it, and the siblings of the faulty handler run."""
     watcher, handled = Watcher(), []
-    bus.register(watcher, "watcher")
-    bus.register(plugin(crewbus_plugin_error=raising_plainly(error)), "hostile")
+    bus.plugins.register(watcher, "watcher")
+    bus.plugins.register(plugin(crewbus_plugin_error=raising_plainly(error)), "hostile")
     bus.on(Noted, fails)
     bus.on(Noted, handled.append)
     escapes = not isinstance(error, Exception)
@@ -730,7 +730,7 @@ def test_promise_09_a_crewbus_plugin_error_that_emits_what_fails_again(bus):
         if len(reports) < 5:
             bus.emit(Noted("again"))
 
-    bus.register(plugin(crewbus_plugin_error=report), "hostile")
+    bus.plugins.register(plugin(crewbus_plugin_error=report), "hostile")
     bus.on(Noted, fails)
     with logged():
         assert bus.emit(Noted()) is not None
@@ -769,9 +769,9 @@ def test_promise_09_a_failure_can_be_shown_whatever_its_error():
 def test_promise_09_faults_while_the_bus_closes(error):
     watcher, closed = Watcher(), []
     bus = crewbus.Bus([watcher], entry_points=False)
-    bus.register(plugin(crewbus_close=lambda: closed.append("first")), "first")
-    bus.register(plugin(crewbus_close=raising_plainly(error)), "hostile")
-    bus.register(plugin(crewbus_close=lambda: closed.append("last")), "last")
+    bus.plugins.register(plugin(crewbus_close=lambda: closed.append("first")), "first")
+    bus.plugins.register(plugin(crewbus_close=raising_plainly(error)), "hostile")
+    bus.plugins.register(plugin(crewbus_close=lambda: closed.append("last")), "last")
 
     async def late(envelope):
         raise error
@@ -794,8 +794,8 @@ def test_promise_09_a_base_exception_at_the_close_goes_on_when_all_is_closed():
 
     bus, store, closed = crewbus.Bus(entry_points=False), Store(), []
     bus.enable_recording(store)
-    bus.register(plugin(crewbus_close=lambda: closed.append(1)), "sibling")
-    bus.register(plugin(crewbus_close=raising_plainly(SystemExit(3))), "hostile")
+    bus.plugins.register(plugin(crewbus_close=lambda: closed.append(1)), "sibling")
+    bus.plugins.register(plugin(crewbus_close=raising_plainly(SystemExit(3))), "hostile")
     with pytest.raises(SystemExit):
         bus.close()
     assert bus.closed
@@ -816,16 +816,16 @@ def test_promise_09_a_handler_that_closes_the_bus(bus, watcher):
 
 def test_promise_09_a_failing_flush_is_raised_after_its_siblings(bus):
     calls = []
-    bus.register(plugin(crewbus_flush=lambda: calls.append("first")), "first")
-    bus.register(plugin(crewbus_flush=raising_plainly(OSError("disk"))), "hostile")
-    bus.register(plugin(crewbus_flush=lambda: calls.append("last")), "last")
+    bus.plugins.register(plugin(crewbus_flush=lambda: calls.append("first")), "first")
+    bus.plugins.register(plugin(crewbus_flush=raising_plainly(OSError("disk"))), "hostile")
+    bus.plugins.register(plugin(crewbus_flush=lambda: calls.append("last")), "last")
     with pytest.raises(OSError, match="disk"):
         bus.flush(TIMEOUT)
     assert calls == ["last", "first"]
     with pytest.raises(OSError, match="disk"):
         asyncio.run(bus.aflush(TIMEOUT))
     assert calls == ["last", "first"] * 2
-    bus.unregister("hostile")
+    bus.plugins.unregister("hostile")
 
 
 # Recorders and redactors: not contained, and nothing half done
@@ -840,7 +840,7 @@ def test_promise_09_a_failing_recorder_reaches_the_emitter_and_the_run_goes_on(b
             raise OSError("disk")
 
     with quiet_bus(blocked=["checkpoint_recorder"]) as bus:
-        bus.register(plugin(crewbus_record=refuse), "hostile")
+        bus.plugins.register(plugin(crewbus_record=refuse), "hostile")
         bus.on(Noted, handled.append)
         bus.enable_recording()
         with bus.run():
@@ -854,9 +854,9 @@ def test_promise_09_a_failing_recorder_reaches_the_emitter_and_the_run_goes_on(b
 
 def test_promise_09_a_number_that_one_recorder_took_is_not_given_again(bus):
     taken = []
-    bus.register(plugin(crewbus_record=lambda envelope: taken.append((envelope.seq, envelope.event))), "keeps")
-    bus.register(tries_first(lambda envelope: refuse_noted(envelope)), "hostile")
-    bus.register(tries_last(lambda envelope: refuse_noted(envelope)), "hostile too")
+    bus.plugins.register(plugin(crewbus_record=lambda envelope: taken.append((envelope.seq, envelope.event))), "keeps")
+    bus.plugins.register(tries_first(lambda envelope: refuse_noted(envelope)), "hostile")
+    bus.plugins.register(tries_last(lambda envelope: refuse_noted(envelope)), "hostile too")
     bus.enable_recording()
     with bus.run() as run:
         with pytest.raises(OSError, match="disk"):
@@ -887,7 +887,7 @@ def test_promise_09_a_recorder_failing_at_the_end_does_not_keep_the_run_from_end
         if isinstance(envelope.event, crewbus.RunEnded):
             raise error
 
-    bus.register(plugin(crewbus_record=refuse), "hostile")
+    bus.plugins.register(plugin(crewbus_record=refuse), "hostile")
     bus.enable_recording()
     stream = None
     with pytest.raises(type(error)), bus.run(id="run") as run:
@@ -905,8 +905,8 @@ def test_promise_09_a_redactor_that_fails_lets_nothing_through(bus, error):
         if type(event) is Noted:
             raise error
 
-    bus.register(observer, "observer")
-    bus.register(plugin(crewbus_redact=redact), "hostile")
+    bus.plugins.register(observer, "observer")
+    bus.plugins.register(plugin(crewbus_redact=redact), "hostile")
     bus.on(Noted, handled.append)
     bus.enable_recording()
     with bus.run() as run:
@@ -931,8 +931,8 @@ def test_promise_09_a_redactor_failing_at_the_end_does_not_keep_the_run_from_end
             raise error
 
     observer = Observer()
-    bus.register(observer, "observer")
-    bus.register(plugin(crewbus_redact=redact), "hostile")
+    bus.plugins.register(observer, "observer")
+    bus.plugins.register(plugin(crewbus_redact=redact), "hostile")
     stream = None
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - which one depends on the parameter
         with bus.run(id="run") as run:
@@ -963,7 +963,7 @@ JUNK = [42, "junk", object(), int, [1], {}, lambda: None, Unregistered()]
 def test_promise_09_what_an_observer_returns_is_ignored(bus, watcher, hook, junk):
     handled = []
     bus.on(Chunk, handled.append)
-    bus.register(plugin(**{hook: lambda: junk}), "hostile")
+    bus.plugins.register(plugin(**{hook: lambda: junk}), "hostile")
     with bus.run():
         envelope = bus.chunk("x")
     assert handled == [envelope]
@@ -973,7 +973,7 @@ def test_promise_09_what_an_observer_returns_is_ignored(bus, watcher, hook, junk
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: type(junk).__name__)
 def test_promise_09_a_current_run_that_is_none(bus, watcher, junk):
     """What is no run is a fault of the plugin, not of the emitter; the next plugin is asked, unless pluggy asks."""
-    bus.register(plugin(crewbus_current_run=lambda: junk), "hostile")
+    bus.plugins.register(plugin(crewbus_current_run=lambda: junk), "hostile")
     handled = []
     bus.on(Noted, handled.append)
     with logged(), bus.run() as run:
@@ -993,7 +993,7 @@ def test_promise_09_a_redactor_that_returns_no_event(bus, junk):
     def redact(event):
         return junk if isinstance(event, (Noted, crewbus.RunEnded)) else None
 
-    bus.register(plugin(crewbus_redact=redact), "hostile")
+    bus.plugins.register(plugin(crewbus_redact=redact), "hostile")
     handled = []
     bus.on(object, handled.append)
     run = bus.run()
@@ -1013,7 +1013,7 @@ def test_promise_09_a_redactor_can_not_turn_a_terminal_event_into_another(bus):
     def redact(event):
         return Chunk("not the end") if isinstance(event, crewbus.RunEnded) else None
 
-    bus.register(plugin(crewbus_redact=redact), "hostile")
+    bus.plugins.register(plugin(crewbus_redact=redact), "hostile")
     with pytest.raises(crewbus.RedactionError, match="'hostile'"), bus.run(id="run"):
         stream = bus.subscribe("run")
     assert [type(envelope.event) for envelope in stream] == [RunFinished]
@@ -1021,7 +1021,7 @@ def test_promise_09_a_redactor_can_not_turn_a_terminal_event_into_another(bus):
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: type(junk).__name__)
 def test_promise_09_a_store_that_is_none(bus, junk):
-    bus.register(plugin(crewbus_open_store=lambda url: junk if url == "junk:" else None), "hostile")
+    bus.plugins.register(plugin(crewbus_open_store=lambda url: junk if url == "junk:" else None), "hostile")
     with pytest.raises(crewbus.RecordingError):
         bus.enable_recording("junk:")
     assert not bus.recording
@@ -1034,7 +1034,7 @@ def test_promise_09_a_store_that_is_none(bus, junk):
 @pytest.mark.parametrize("junk", [42, "junk", object(), [1], {"junk"}], ids=lambda junk: type(junk).__name__)
 def test_promise_09_event_types_that_are_none(bus, junk):
     with pytest.raises(crewbus.PluginError, match="'hostile'"):
-        bus.register(plugin(crewbus_event_types=lambda: junk), "hostile")
+        bus.plugins.register(plugin(crewbus_event_types=lambda: junk), "hostile")
     assert not bus.plugins.has_plugin("hostile")
 
 
@@ -1123,21 +1123,21 @@ def seen_by(member: Any) -> list[Any]:
 )
 def test_promise_09_plugins_of_every_kind_work(bus, watcher, make):
     hostile, sibling = make(), Observer()
-    assert bus.register(hostile, "hostile") == "hostile"
-    assert bus.register(sibling, "sibling") == "sibling"
+    assert bus.plugins.register(hostile, "hostile") == "hostile"
+    assert bus.plugins.register(sibling, "sibling") == "sibling"
     with bus.run():
         envelope = bus.emit(Noted())
     assert envelope in seen_by(hostile)
     assert envelope in sibling.envelopes
     assert "hostile" in [info.name for info in bus.plugins.infos()]
-    assert bus.unregister(hostile) is hostile
+    assert bus.plugins.unregister(hostile) is hostile
     assert not bus.plugins.has_plugin("hostile")
     assert watcher.failures == []
 
 
 @pytest.mark.parametrize("make", [Inventive, Slotted], ids=lambda cls: cls.__name__)
 def test_promise_09_a_plugin_without_a_name_is_named_after_its_class(bus, make):
-    assert bus.register(make()) == make.__qualname__
+    assert bus.plugins.register(make()) == make.__qualname__
 
 
 @pytest.mark.parametrize("make", [RaisingComparison, EqualToEverything, Comparable], ids=lambda cls: cls.__name__)
@@ -1146,16 +1146,16 @@ def test_promise_09_a_plugin_with_a_hostile_comparison(bus, watcher, make):
     before = [name for name, _ in bus.plugins.list_name_plugin()]
     hostile, sibling = make(), Observer()
     try:
-        bus.register(hostile, "hostile")
+        bus.plugins.register(hostile, "hostile")
     except crewbus.PluginError as error:
         assert "'hostile'" in str(error)
         assert [name for name, _ in bus.plugins.list_name_plugin()] == before
-    bus.register(sibling, "sibling")
+    bus.plugins.register(sibling, "sibling")
     with bus.run():
         envelope = bus.emit(Noted())
     assert envelope in sibling.envelopes
-    bus.unregister("hostile")
-    assert bus.unregister("sibling") is sibling
+    bus.plugins.unregister("hostile")
+    assert bus.plugins.unregister("sibling") is sibling
     assert [name for name, _ in bus.plugins.list_name_plugin()] == before
 
 
@@ -1211,7 +1211,7 @@ def test_promise_09_a_plugin_that_fails_to_join_is_skipped_by_name(where, error)
 def test_promise_09_a_base_exception_while_a_plugin_joins_leaves_nothing(bus):
     before = [name for name, _ in bus.plugins.list_name_plugin()]
     with pytest.raises(KeyboardInterrupt):
-        bus.register(plugin(crewbus_configure=raising_plainly(KeyboardInterrupt())), "hostile")
+        bus.plugins.register(plugin(crewbus_configure=raising_plainly(KeyboardInterrupt())), "hostile")
     assert [name for name, _ in bus.plugins.list_name_plugin()] == before
 
 
@@ -1221,7 +1221,7 @@ def test_promise_09_a_base_exception_while_a_plugin_joins_leaves_nothing(bus):
 def test_promise_09_each_of_many_threads_emitting_gets_its_envelope(bus, watcher):
     """All observers and handlers fail, in 16 threads at once; each emitter gets what it emitted."""
     bus.on(Noted, fails)
-    bus.register(plugin(crewbus_emit=raising_plainly(ValueError("observer"))), "hostile")
+    bus.plugins.register(plugin(crewbus_emit=raising_plainly(ValueError("observer"))), "hostile")
     barrier = threading.Barrier(16)
 
     def emit(name):

@@ -152,7 +152,7 @@ def test_promise_11_flush_asks_the_plugins_when_the_handlers_are_done(bus: crewb
         await asyncio.sleep(0)
         plugin.calls.append("handler")
 
-    bus.register(plugin)
+    bus.plugins.register(plugin)
     bus.on(Note, handle)
     bus.emit(Note("one"))
     bus.flush(PATIENCE)
@@ -170,15 +170,15 @@ def test_promise_11_what_a_plugin_could_not_write_reaches_whoever_flushes(bus: c
             raise OSError("disk full")
 
     plugin, failing = Flushes(), Failing()
-    bus.register(plugin)
-    bus.register(failing)
+    bus.plugins.register(plugin)
+    bus.plugins.register(failing)
     with pytest.raises(OSError, match="disk full"):
         bus.flush()
     assert plugin.calls == ["flush"]
     with pytest.raises(OSError, match="disk full"):
         asyncio.run(bus.aflush())
     assert plugin.calls == ["flush", "flush"]
-    bus.unregister(failing)
+    bus.plugins.unregister(failing)
 
 
 def test_promise_11_flush_waits_for_the_store(bus: crewbus.Bus) -> None:
@@ -256,7 +256,7 @@ def test_promise_11_flush_in_a_hook_names_aflush(bus: crewbus.Bus) -> None:
         def crewbus_stream_chunk(self, envelope: crewbus.Envelope) -> None:
             self._try("stream_chunk")
 
-    bus.register(Plugin())
+    bus.plugins.register(Plugin())
     with bus.run(record=True):
         refused.clear()
         bus.chunk("piece")
@@ -550,7 +550,7 @@ def test_promise_11_a_handler_that_died_with_its_loop_is_not_passed_over_in_sile
     async def main() -> None:
         bus.emit(Note("one"))
 
-    bus.register(Watcher())
+    bus.plugins.register(Watcher())
     bus.on(Note, handler_that_is_cut_off)
     asyncio.run(main())
     told = [failure.name for failure in failures]
@@ -581,7 +581,7 @@ def test_promise_11_close_handles_what_was_emitted(bus: crewbus.Bus) -> None:
         await gate.wait()
         plugin.calls.append("handler")
 
-    bus.register(plugin)
+    bus.plugins.register(plugin)
     bus.on(Note, handle)
     bus.emit(Note("one"))
     assert gate.entered.wait(PATIENCE)
@@ -600,7 +600,7 @@ def test_promise_11_close_from_two_threads_closes_once(bus: crewbus.Bus, gate: G
     async def handle(envelope: crewbus.Envelope) -> None:
         await gate.wait()
 
-    bus.register(plugin)
+    bus.plugins.register(plugin)
     bus.on(Note, handle)
     bus.emit(Note("one"))
     assert gate.entered.wait(PATIENCE)
@@ -1019,7 +1019,7 @@ class Plugin:
         print("closed")
 
 bus = crewbus.default_bus()
-bus.register(Plugin())
+bus.plugins.register(Plugin())
 """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "flushed\nclosed\n", "")
 

@@ -99,7 +99,7 @@ def test_promise_03_nothing_is_recorded_until_recording_is_armed(bus: crewbus.Bu
         def crewbus_record(self, envelope: crewbus.Envelope) -> None:
             called.append(envelope)
 
-    bus.register(Recorder())
+    bus.plugins.register(Recorder())
     with bus.run() as run, bus.subscribe(run.id):
         bus.emit(Note("one"))
         bus.chunk("piece")
@@ -506,7 +506,7 @@ def attach_sinks(bus: crewbus.Bus) -> tuple[list[crewbus.Envelope], list[crewbus
             observed.append(envelope)
 
     bus.on(object, handled.append)
-    bus.register(Observer())
+    bus.plugins.register(Observer())
     return handled, observed
 
 
@@ -922,7 +922,7 @@ def test_what_is_redacted_is_recorded_redacted(bus: crewbus.Bus) -> None:
         def crewbus_redact(self, event: Any) -> Any:
             return Note("(redacted)") if isinstance(event, Note) else None
 
-    bus.register(Redactor())
+    bus.plugins.register(Redactor())
     with bus.run(record=True) as run:
         bus.emit(Note("secret"))
     assert texts(bus.record_of(run.id)) == ["(redacted)"]

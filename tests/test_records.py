@@ -184,7 +184,7 @@ def test_background_handlers_are_told_again_too(bus):
 def test_a_nested_run_is_told_again_alone(bus):
     play(bus)
     observer = Observer()
-    bus.register(observer)
+    bus.plugins.register(observer)
     assert bus.replay("inner") == len(observer.told) == 5
     assert {envelope.run_id for _, envelope in observer.told} == {"inner"}
     with pytest.raises(crewbus.RunNotFoundError):

@@ -201,14 +201,14 @@ def test_soak(seed, caplog):
         count = 0
         while time.monotonic() < end:
             visitor = Visitor(dice.random())
-            bus.register(visitor, f"visitor {count}")
+            bus.plugins.register(visitor, f"visitor {count}")
             undo = (
                 bus.plugins.add_hookcall_monitoring(lambda *_: None, lambda *_: None) if dice.random() < 0.1 else None
             )
             threading.Event().wait(0.001)
             if undo is not None:
                 undo()
-            bus.unregister(visitor)
+            bus.plugins.unregister(visitor)
             count += 1
         return count
 

@@ -278,7 +278,7 @@ LEAKS = {
         @pytest.fixture
         def keeper(bus):
             keeper = Keeper()
-            bus.register(keeper, "acme")
+            bus.plugins.register(keeper, "acme")
             return keeper
 
         def test_it(keeper, bus, no_leaks):

@@ -222,7 +222,7 @@ def test_a_blocked_one_is_not_even_imported(python):
     printed = python("""
         import json, sys, attrs, crewbus
         with crewbus.Bus(blocked=["acme"], strict=True) as bus:
-            assert bus.register(object(), "acme") is None
+            assert bus.plugins.register(object(), "acme") is None
             (info,) = [info for info in bus.plugins.infos() if info.name == "acme"]
             print(json.dumps([attrs.asdict(info), [name for name in sys.modules if name.startswith("acme")]]))
     """)

@@ -32,17 +32,6 @@ class Joining(History):
         self._serving: dict[int, HookSubset] = {}
         """By the identity of each plugin that was configured, since others come and go by its name: its end."""
 
-    def register(self, plugin: Any, name: str | None = None) -> str | None:
-        """Let a plugin join, and return its name; None if that name is blocked.
-
-        Raises `PluginError`, and leaves no trace, if it is not valid or can't be configured; and `BusClosedError`.
-        """
-        return self.plugins.register(plugin, name)
-
-    def unregister(self, plugin: Any) -> Any:
-        """Have a plugin, or the one of that name, release what it holds, and let it go; returns it, or None."""
-        return self.plugins.unregister(plugin)
-
     def _configure(self, name: str, member: Any) -> None:
         """Let a registered plugin begin to serve this bus; if it can't, undo what it has begun."""
         if self.closed:

@@ -32,7 +32,7 @@ class CapturedEvents(Sequence[Envelope]):
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], object]] = []
         self._tap = _Tap(self._take)
-        bus.register(self._tap, "captured_events")
+        bus.plugins.register(self._tap, "captured_events")
 
     def _take(self, envelope: Envelope) -> None:
         with self._changed:
@@ -45,7 +45,7 @@ class CapturedEvents(Sequence[Envelope]):
 
     def close(self) -> None:
         """Observe nothing more, and let go of what was observed."""
-        self._bus.unregister(self._tap)
+        self._bus.plugins.unregister(self._tap)
         self.clear()
 
     def clear(self) -> None:

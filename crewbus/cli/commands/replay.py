@@ -42,7 +42,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     run_id = run_of(args.run, store_of(args, bus))
     for text in args.plugin:
         plugin = load(text)
-        bus.register(plugin() if isinstance(plugin, type) else plugin, text)
+        bus.plugins.register(plugin() if isinstance(plugin, type) else plugin, text)
     told = bus.replay(run_id)
     bus.flush()
     terminal.note(f"replayed {count(told, 'event')} of run {run_id}")

@@ -45,13 +45,13 @@ def answer(url, style):
 @pytest.mark.parametrize("kind", [crewbus.CallStarted, crewbus.Chunk, crewbus.CallFinished, object])
 def test_events_that_are_refused(bus, url, style, kind, caplog):
     caplog.set_level(logging.CRITICAL + 1, "crewbus")
-    bus.register(Refuser(kind))
+    bus.plugins.register(Refuser(kind))
     assert answer(url, style) == "Final Answer: a:0 a:1 a:2"
 
 
 def test_a_call_whose_answer_is_refused_ends_all_the_same(bus, url, caplog):
     caplog.set_level(logging.ERROR, "crewbus")
-    bus.register(Refuser(crewbus.CallFinished))
+    bus.plugins.register(Refuser(crewbus.CallFinished))
     listener = Listener()
     with bus.callbacks(listener):
         answer(url, "sync")
@@ -103,7 +103,7 @@ def test_a_callback_that_raises_is_contained(bus, url):
 def test_what_could_not_be_recorded_is_never_hidden(bus, url, style, kind):
     if kind is crewbus.Chunk and "stream" not in style:
         pytest.skip("a call that doesn't stream has no chunks")
-    bus.register(BrokenRecorder(kind))
+    bus.plugins.register(BrokenRecorder(kind))
     with bus.run(record=True), pytest.raises(crewbus.RecordingError, match="the disk is full"):
         answer(url, style)
 

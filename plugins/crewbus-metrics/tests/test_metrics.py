@@ -133,7 +133,7 @@ def test_a_run_older_than_the_plugin_is_counted_and_not_timed(metrics):
     with crewbus.Bus(entry_points=False) as bus:
         with bus.run("old"):
             bus.emit(Noted())
-            bus.register(metrics)
+            bus.plugins.register(metrics)
             with bus.call("model"):
                 bus.emit(Noted())
         snapshot = metrics.snapshot()
@@ -281,7 +281,7 @@ def test_a_plugin_that_is_let_go_gives_its_summary_and_keeps_no_run():
     metrics = Metrics(given.append)
     with crewbus.Bus([metrics], entry_points=False) as bus:
         with bus.run("writer") as run:
-            bus.unregister(metrics)
+            bus.plugins.unregister(metrics)
             bus.emit(Noted())
         gone = weakref.ref(run)
         del run
