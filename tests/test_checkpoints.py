@@ -76,7 +76,7 @@ def test_a_checkpoint_is_an_event_like_others(bus):
     assert [one.run_id for one in told] == [inner.id, inner.id]
 
 
-def test_where_nothing_is_recorded_there_is_no_checkpoint(bus):
+def test_an_unrecorded_run_has_no_checkpoints(bus):
     with bus.run(record=False) as run:
         assert run.checkpoint("x") is None
         assert run.track("crew", crew := Crew()) is crew
@@ -96,7 +96,7 @@ def test_a_checkpoint_and_an_entity_have_names(bus, wrong):
 # Entities
 
 
-def test_a_checkpoint_keeps_the_entities_as_they_are_then(disk):
+def test_a_checkpoint_has_the_state_of_its_entities(disk):
     crew = Crew(["tea"])
     with disk.bus() as bus, bus.run(id="run") as run:
         run.track("crew", crew)
@@ -114,7 +114,7 @@ def test_a_checkpoint_keeps_the_entities_as_they_are_then(disk):
             one.entity("other")
 
 
-def test_what_did_not_change_is_not_written_again(bus):
+def test_an_unchanged_entity_is_not_written_again(bus):
     crew = Crew(["tea"])
     with bus.run(id="run") as run:
         run.track("crew", crew)
@@ -132,7 +132,7 @@ def test_what_did_not_change_is_not_written_again(bus):
     assert three.entities["other"] == one.entities["other"]
 
 
-def test_an_entity_may_take_anothers_name(bus):
+def test_an_entity_can_replace_another_of_its_name(bus):
     with bus.run(id="run") as run:
         run.track("crew", Crew(["a"]))
         run.checkpoint("one")
@@ -159,7 +159,7 @@ def test_a_source_of_a_registered_type_is_tracked_from_its_first_event(bus):
     }
 
 
-def test_a_source_that_is_tracked_by_hand_is_not_tracked_twice(bus):
+def test_an_explicitly_tracked_source_is_not_tracked_twice(bus):
     crew = Crew()
     with bus.run(id="run") as run:
         run.track("mine", crew)
@@ -184,7 +184,7 @@ def test_only_registered_types_are_tracked(bus):
         run.track("thing", object())
 
 
-def test_an_entity_that_would_not_come_back_is_named(bus):
+def test_an_entity_that_does_not_survive_a_round_trip_is_refused_by_name(bus):
     with bus.run(id="run") as run:
         run.track("memory", Memory([object()]))
         with pytest.raises(crewbus.UnserializableError, match=r"entity 'memory': .*'items'"):
@@ -203,7 +203,7 @@ def often():
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("kind", [Crew, Memory])
-def test_an_entity_may_be_changed_by_others_while_it_is_saved(bus, kind):
+def test_an_entity_can_change_while_it_is_saved(bus, kind):
     entity = kind()
     stop = threading.Event()
 
@@ -250,7 +250,7 @@ def test_an_entity_that_lacks_a_field_is_refused_by_name(bus):
 
 
 @pytest.mark.usefixtures("often")
-def test_checkpoints_at_once_each_have_the_entity(bus):
+def test_concurrent_checkpoints_each_have_the_entity(bus):
     with bus.run(id="run") as run:
         run.track("crew", Crew(["a"]))
         futures = [bus.submit(run.checkpoint, f"{i}") for i in range(16)]
@@ -261,7 +261,7 @@ def test_checkpoints_at_once_each_have_the_entity(bus):
 # By themselves
 
 
-def test_checkpoints_after_events_of_these_types(disk):
+def test_checkpoint_on_saves_after_each_event_of_a_type(disk):
     with disk.bus(checkpoint_on=[Turned]) as bus:
         with bus.run(id="run") as run:
             run.emit(Noted())
@@ -278,7 +278,7 @@ def test_checkpoints_after_events_of_these_types(disk):
     ]
 
 
-def test_they_end_with_the_next_arming(bus):
+def test_checkpoint_on_ends_with_the_next_enable_recording(bus):
     bus.enable_recording(checkpoint_on=[Turned])
     bus.enable_recording(checkpoint_on=[Turned])
     with bus.run() as run:
@@ -290,7 +290,7 @@ def test_they_end_with_the_next_arming(bus):
     assert bus.records.checkpoints(run.id) == []
 
 
-def test_they_are_not_saved_in_a_run_that_is_not_recorded(bus):
+def test_checkpoint_on_does_not_apply_to_unrecorded_runs(bus):
     bus.enable_recording(checkpoint_on=[Turned])
     told = []
     bus.on(object, lambda envelope: told.append(type(envelope.event)))
@@ -299,7 +299,7 @@ def test_they_are_not_saved_in_a_run_that_is_not_recorded(bus):
     assert CheckpointSaved not in told
 
 
-def test_they_are_not_saved_again_when_the_run_is_resumed(disk):
+def test_checkpoint_on_does_not_save_again_on_resume(disk):
     def play(run, last=lambda: None):
         run.emit(Turned(1))
         run.step("a", lambda: None)
@@ -317,7 +317,7 @@ def test_they_are_not_saved_again_when_the_run_is_resumed(disk):
 
 
 @pytest.mark.parametrize("wrong", [["Turned"], [Turned()]])
-def test_they_are_asked_for_by_classes(bus, wrong):
+def test_checkpoint_on_takes_classes(bus, wrong):
     with pytest.raises(crewbus.EventTypeError, match="checkpoint_on takes event classes"):
         bus.enable_recording(checkpoint_on=wrong)
 
@@ -343,7 +343,7 @@ def recorded(disk, last=lambda: None):
                 raise ZeroDivisionError
 
 
-def test_a_run_goes_on_from_a_checkpoint(disk):
+def test_a_run_resumes_from_a_checkpoint(disk):
     recorded(disk, disk.crash)
     calls = []
     with disk.bus() as bus:
@@ -364,7 +364,7 @@ def test_a_run_goes_on_from_a_checkpoint(disk):
         assert [one.seq for one in bus.record_of("run")] == list(range(bus.records.info("run").events))
 
 
-def test_a_run_that_failed_goes_on_from_a_checkpoint(disk):
+def test_a_failed_run_resumes_from_a_checkpoint(disk):
     recorded(disk)
     calls = []
     with disk.bus() as bus:
@@ -375,7 +375,7 @@ def test_a_run_that_failed_goes_on_from_a_checkpoint(disk):
         assert bus.records.info("failed").state == "finished"
 
 
-def test_a_run_goes_on_from_a_checkpoint_twice(disk):
+def test_a_run_resumes_from_a_checkpoint_twice(disk):
     recorded(disk, disk.crash)
     for say in ("one", "two"):
         with disk.bus() as bus, bus.resume("run", at="after a") as run:
@@ -392,7 +392,7 @@ def test_a_run_goes_on_from_a_checkpoint_twice(disk):
         assert text_of(bus, "run") == "atwoc"
 
 
-def test_a_step_goes_on_from_a_checkpoint_inside_it(disk):
+def test_a_step_resumes_from_a_checkpoint_inside_it(disk):
     def play(run, calls, last=lambda: None):
         def outer():
             run.chunk("o1 ")
@@ -420,7 +420,7 @@ def test_a_step_goes_on_from_a_checkpoint_inside_it(disk):
             assert text_of(bus, run_id) == "s o1 o2 e "
 
 
-def test_what_is_void_is_no_checkpoint_any_more(disk):
+def test_a_discarded_checkpoint_is_not_found(disk):
     recorded(disk, disk.crash)
     with disk.bus() as bus:
         with bus.resume("run", at="after a"):
@@ -433,7 +433,7 @@ def test_what_is_void_is_no_checkpoint_any_more(disk):
         assert text_of(bus, "run") == "abc"
 
 
-def test_of_several_checkpoints_of_a_name_it_is_the_last(disk):
+def test_the_last_checkpoint_of_a_name_counts(disk):
     with disk.bus() as bus, bus.run(id="run") as run:
         for part in "ab":
             run.step(part, lambda: None)
@@ -448,7 +448,7 @@ def test_of_several_checkpoints_of_a_name_it_is_the_last(disk):
         assert calls == ["c"]
 
 
-def test_entities_are_tracked_anew_after_a_resume(disk):
+def test_entities_are_tracked_again_after_a_resume(disk):
     with disk.bus() as bus, bus.run(id="run") as run:
         run.track("crew", Crew(["a"]))
         run.step("s", lambda: None)
@@ -464,7 +464,7 @@ def test_entities_are_tracked_anew_after_a_resume(disk):
         assert [one.entity("crew").topics for one in bus.records.checkpoints("run")][-1] == ["a", "b"]
 
 
-def test_a_stream_goes_on_from_a_checkpoint(disk):
+def test_a_stream_continues_from_a_checkpoint(disk):
     recorded(disk, disk.crash)
 
     def work():

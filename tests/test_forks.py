@@ -40,7 +40,7 @@ def parent_of(bus):
     return list(bus.store.read("parent"))
 
 
-def test_a_fork_goes_on_from_a_checkpoint(disk):
+def test_a_fork_resumes_from_a_checkpoint(disk):
     with disk.bus() as bus:
         before = parent_of(bus)
         fork = bus.fork("parent", at="after a")
@@ -54,7 +54,7 @@ def test_a_fork_goes_on_from_a_checkpoint(disk):
         assert bus.records.info(fork).state == "finished"
 
 
-def test_a_fork_is_there_for_other_processes(disk):
+def test_other_processes_see_a_fork(disk):
     with disk.bus() as bus:
         parent_of(bus)
         fork = bus.fork("parent", at="after b")
@@ -73,7 +73,7 @@ def test_without_a_checkpoint_a_fork_shares_all_but_the_end(disk):
         assert text_of(bus, fork) == "abcd"
 
 
-def test_a_fork_tells_what_it_was_forked_of(disk):
+def test_a_fork_names_its_parent(disk):
     with disk.bus() as bus:
         parent_of(bus)
         at = bus.records.checkpoints("parent")[1].seq
@@ -87,7 +87,7 @@ def test_a_fork_tells_what_it_was_forked_of(disk):
         assert bus.store.forks("parent") == [fork]
 
 
-def test_a_fork_is_resumed_as_often_as_it_must(disk):
+def test_a_fork_can_be_resumed_repeatedly(disk):
     with disk.bus() as bus:
         parent_of(bus)
         fork = bus.fork("parent", at="after a")
@@ -120,7 +120,7 @@ def test_a_fork_of_a_fork(disk):
         assert {one.run_id for one in bus.record_of(grandchild)} == {grandchild}
 
 
-def test_a_fork_of_what_a_fork_shares(disk):
+def test_a_fork_within_the_shared_part_of_a_fork(disk):
     with disk.bus() as bus:
         parent_of(bus)
         child = bus.fork("parent", at="after b")
@@ -131,7 +131,7 @@ def test_a_fork_of_what_a_fork_shares(disk):
             assert draft(run, "!") == ["a", "b", "c!"]
 
 
-def test_a_run_is_forked_while_it_goes_on(disk):
+def test_a_live_run_can_be_forked(disk):
     with disk.bus() as bus:
         with bus.run(id="parent") as run:
             run.step("a", work, "a", "a", key="k")
@@ -142,7 +142,7 @@ def test_a_run_is_forked_while_it_goes_on(disk):
         assert text_of(bus, "parent") == "ab"
 
 
-def test_a_run_that_failed_is_forked_and_goes_on(disk):
+def test_a_fork_of_a_failed_run_resumes(disk):
     with disk.bus() as bus:
         with pytest.raises(ZeroDivisionError):
             with bus.run(id="parent") as run:
@@ -157,7 +157,7 @@ def test_a_run_that_failed_is_forked_and_goes_on(disk):
 
 
 @pytest.mark.parametrize("length", [10, 3000])
-def test_a_fork_looks_at_no_more_rows_of_a_long_run(length):
+def test_forking_a_long_run_reads_no_more_rows(length):
     class Counting(crewbus.MemoryStore):
         touched = 0
 
@@ -186,7 +186,7 @@ def test_a_fork_looks_at_no_more_rows_of_a_long_run(length):
 # Nested runs
 
 
-def test_a_nested_run_left_open_goes_on_in_a_fork_under_an_id_of_its_own(disk):
+def test_an_open_nested_run_resumes_in_a_fork_under_its_own_id(disk):
     def play(run, mark, last=lambda: None):
         with bus.run("inner") as inner:
             inner.step("x", work, "x", "x" + mark, key="k")
@@ -208,7 +208,7 @@ def test_a_nested_run_left_open_goes_on_in_a_fork_under_an_id_of_its_own(disk):
         assert bus.store.root_of(in_fork) == fork
 
 
-def test_a_nested_run_is_not_forked(disk):
+def test_a_nested_run_cannot_be_forked(disk):
     with disk.bus() as bus:
         with bus.run(id="parent"), bus.run(id="inner"):
             pass
@@ -219,7 +219,7 @@ def test_a_nested_run_is_not_forked(disk):
 # Edits
 
 
-def test_an_edit_gives_a_step_another_result(disk):
+def test_an_edit_replaces_the_result_of_a_step(disk):
     with disk.bus() as bus:
         before = parent_of(bus)
         fork = bus.fork("parent", edits={"b": {"other": ["result"]}})
@@ -246,7 +246,7 @@ def test_an_edit_stays_when_the_fork_is_resumed_again(disk):
             assert draft(run, "!")[0] == "AA"
 
 
-def test_a_registered_object_may_be_given(bus):
+def test_an_edit_can_be_a_registered_object(bus):
     parent_of(bus)
     fork = bus.fork("parent", edits={"a": Verdict("fine")})
     with bus.resume(fork) as run:
@@ -261,7 +261,7 @@ class Verdict:
 crewbus.register_entity(Verdict, name="tests.forks.Verdict")
 
 
-def test_edits_name_steps_that_have_finished(bus):
+def test_edits_name_finished_steps(bus):
     parent_of(bus)
     with pytest.raises(crewbus.StepError, match=r"edit 'd': no step of that name has finished; there are a\[k\], b"):
         bus.fork("parent", edits={"d": 1})
@@ -272,7 +272,7 @@ def test_edits_name_steps_that_have_finished(bus):
     assert bus.store.roots() == ["parent"]
 
 
-def test_of_several_steps_of_a_name_the_key_says_which(bus):
+def test_a_key_selects_among_steps_of_one_name(bus):
     with bus.run(id="parent") as run:
         for key in "xy":
             run.step("each", work, key, key, key=key)
@@ -283,7 +283,7 @@ def test_of_several_steps_of_a_name_the_key_says_which(bus):
         assert [run.step("each", work, key, key, key=key) for key in "xy"] == ["x", "Y"]
 
 
-def test_what_can_not_be_forked(bus):
+def test_fork_refuses_what_it_cannot_fork(bus):
     parent_of(bus)
     with pytest.raises(crewbus.RunNotFoundError, match="run nothing is not recorded"):
         bus.fork("nothing")
@@ -294,7 +294,7 @@ def test_what_can_not_be_forked(bus):
 # Differences
 
 
-def test_a_fork_that_went_the_same_way_does_not_differ(disk):
+def test_diff_finds_nothing_in_an_identical_fork(disk):
     with disk.bus() as bus:
         parent_of(bus)
         fork = bus.fork("parent", at="after a")
@@ -304,7 +304,7 @@ def test_a_fork_that_went_the_same_way_does_not_differ(disk):
         assert bus.records.diff(fork, "parent") is None
 
 
-def test_the_first_difference_of_a_fork_is_found(disk):
+def test_diff_finds_the_first_divergence_of_a_fork(disk):
     with disk.bus() as bus:
         parent_of(bus)
         fork = bus.fork("parent", at="after a")
@@ -315,7 +315,7 @@ def test_the_first_difference_of_a_fork_is_found(disk):
         assert found.scope == "run > step b[k]"
 
 
-def test_an_edit_is_the_first_difference(disk):
+def test_diff_finds_an_edit(disk):
     with disk.bus() as bus:
         parent_of(bus)
         fork = bus.fork("parent", edits={"b": "B"})
@@ -326,7 +326,7 @@ def test_an_edit_is_the_first_difference(disk):
         assert found.scope == "run > step b[k]"
 
 
-def test_runs_that_went_the_same_way_do_not_differ(disk):
+def test_diff_finds_nothing_in_identical_runs(disk):
     with disk.bus() as bus:
         for name in ("one", "two"):
             with bus.run("crew", id=name) as run:
@@ -334,7 +334,7 @@ def test_runs_that_went_the_same_way_do_not_differ(disk):
         assert bus.records.diff("one", "two") is None
 
 
-def test_a_run_that_was_interrupted_does_not_differ_from_one_that_was_not(disk):
+def test_diff_ignores_an_interruption(disk):
     def outer(run, last):
         run.step("in", work, "in", "in", key="k")
         run.chunk("half ")
@@ -357,7 +357,7 @@ def test_a_run_that_was_interrupted_does_not_differ_from_one_that_was_not(disk):
         assert bus.records.diff("two", "one") is None
 
 
-def test_how_a_record_came_about_is_no_difference(disk):
+def test_diff_ignores_resumes_and_forks(disk):
     with disk.bus() as bus, bus.run("crew", id="one") as run:
         run.step("a", work, "a", "a", key="k")
         disk.crash()
@@ -371,7 +371,7 @@ def test_how_a_record_came_about_is_no_difference(disk):
         assert [bus.records.diff("two", run_id) for run_id in ("one", fork)] == [None, None]
 
 
-def test_one_that_goes_on_further_differs_there(bus):
+def test_diff_finds_where_one_run_is_longer(bus):
     for name, more in (("short", False), ("long", True)):
         with bus.run("crew", id=name) as run:
             run.chunk("x")
@@ -384,7 +384,7 @@ def test_one_that_goes_on_further_differs_there(bus):
         bus.records.diff("short", "nothing")
 
 
-def test_runs_at_once_may_take_turns_differently(bus):
+def test_diff_ignores_how_concurrent_runs_interleave(bus):
     for name, order in (("one", "ab"), ("two", "ba")):
         with bus.run("crew", id=name):
             for part in order:
@@ -396,7 +396,7 @@ def test_runs_at_once_may_take_turns_differently(bus):
 # Forks of forks
 
 
-def test_a_fork_of_what_a_fork_shares_does_no_step_twice(disk):
+def test_a_fork_within_the_shared_part_executes_no_step_twice(disk):
     done = []
 
     def play(run, last=lambda: None):

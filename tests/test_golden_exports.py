@@ -61,7 +61,7 @@ def test_each_event_is_read(release, name):
         assert bus.replay(run_id) == len(record)
 
 
-def test_what_was_emitted_is_what_is_read(release):
+def test_events_read_as_they_were_emitted(release):
     store, run_id = kept(release / "finished.jsonl")
     with quiet_bus() as bus:
         bus.use_store(store)
@@ -74,7 +74,7 @@ def test_what_was_emitted_is_what_is_read(release):
         assert dict(found(bus, run_id, crewbus.RunStarted)[0].event.tags) == {"tenant": "a"}
 
 
-def test_a_run_that_finished_gives_what_it_gave(release):
+def test_a_finished_run_replays_its_result(release):
     called = []
     with quiet_bus() as bus:
         bus.on(crewbus.StepStarted, lambda envelope: called.append(envelope.event.name))
@@ -83,20 +83,20 @@ def test_a_run_that_finished_gives_what_it_gave(release):
     assert called == ["fails"]
 
 
-def test_a_run_that_failed_goes_on(release):
+def test_a_failed_run_resumes(release):
     with replayed(release / "failed.jsonl") as run:
         assert run.step("plain", lambda: "called again") == 1
         assert run.step("next", lambda: 2) == 2
 
 
-def test_a_run_that_was_resumed_goes_on(release):
+def test_a_resumed_run_resumes_again(release):
     with replayed(release / "resumed.jsonl") as run:
         assert run.step("plain", lambda: "called again") == 1
         assert run.chunk("anew").replayed
         assert run.step("more", lambda: "called again") == 2
 
 
-def test_a_fork_goes_on(release):
+def test_a_fork_resumes(release):
     with replayed(release / "forked.jsonl") as run:
         run.emit(make.Asked("größer 🦀\0?"))
         run.chunk("so: ", "reasoning")
@@ -104,5 +104,5 @@ def test_a_fork_goes_on(release):
         assert not run.emit(Noted()).replayed
 
 
-def test_there_is_something_to_read():
+def test_golden_exports_exist():
     assert RELEASES

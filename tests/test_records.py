@@ -1,4 +1,4 @@
-"""What is recorded of runs: listed, told again, pruned, used as a fixture, and shared by buses and processes."""
+"""Records: listed, replayed to handlers, pruned, exported for tests, and shared by buses and processes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_runs_are_listed_newest_first(disk):
         assert bus.recorded_runs(limit=0) == []
 
 
-def test_how_a_run_stands(disk):
+def test_run_info_describes_a_run(disk):
     with disk.bus() as bus:
         with bus.run("crew", id="run", tags={"tenant": "a"}) as run:
             info = bus.records.info("run")
@@ -92,7 +92,7 @@ def test_the_states_of_runs(disk):
         assert bus.records.info("failed").error == "builtins.ValueError: oh no"
 
 
-def test_a_run_that_never_came_to_its_first_event_is_none(disk):
+def test_a_run_without_events_is_not_listed(disk):
     with disk.bus() as bus:
         finish(bus, "run")
         bus.store.release("empty", bus.store.begin("empty"))
@@ -106,7 +106,7 @@ def test_a_run_that_never_came_to_its_first_event_is_none(disk):
         assert bus.records.prune(keep=0) == ["empty", "run"]
 
 
-def test_only_root_runs_are_told_of(disk):
+def test_only_root_runs_are_listed(disk):
     with disk.bus() as bus:
         with bus.run(id="run"), bus.run(id="inner"):
             pass
@@ -145,7 +145,7 @@ def play(bus):
         run.step("s", lambda: None)
 
 
-def test_a_run_is_told_again_in_order_and_marked(disk):
+def test_replay_delivers_events_in_order_and_marked(disk):
     with disk.bus() as bus:
         play(bus)
         record = list(bus.record_of("run"))
@@ -168,7 +168,7 @@ def test_a_run_is_told_again_in_order_and_marked(disk):
     assert {run for run, _ in observer.told} == {("run", "run", "crew"), ("inner", "run", "inner")}
 
 
-def test_background_handlers_are_told_again_too(bus):
+def test_replay_reaches_background_handlers(bus):
     play(bus)
     heard = []
 
@@ -181,7 +181,7 @@ def test_background_handlers_are_told_again_too(bus):
     assert heard == [(seq, True) for seq in range(told)]
 
 
-def test_a_nested_run_is_told_again_alone(bus):
+def test_replay_of_a_nested_run_delivers_only_its_events(bus):
     play(bus)
     observer = Observer()
     bus.plugins.register(observer)
@@ -219,7 +219,7 @@ def test_a_failing_handler_does_not_end_the_replay(bus):
         ({"keep": 1, "older_than": 1e9}, []),
     ],
 )
-def test_what_is_pruned(disk, options, dropped):
+def test_prune_drops_old_runs(disk, options, dropped):
     with disk.bus() as bus:
         for run_id in ("one", "two", "three", "four"):
             finish(bus, run_id)
@@ -236,7 +236,7 @@ def test_what_is_pruned(disk, options, dropped):
         assert len(bus.recorded_runs()) == len(kept) + 1
 
 
-def test_age_is_that_of_the_last_event(bus):
+def test_prune_measures_age_by_the_last_event(bus):
     """The runs are as old as their events say."""
     store = bus.store
     for run_id, at in (("old", 1000.0), ("new", time.time())):
@@ -247,7 +247,7 @@ def test_age_is_that_of_the_last_event(bus):
     assert bus.records.prune(older_than=3600) == ["old"]
 
 
-def test_what_is_alive_stays_and_forks_go_with_what_they_need(disk):
+def test_prune_keeps_live_runs_and_drops_forks_before_their_parents(disk):
     with disk.bus() as bus:
         finish(bus, "parent")
         finish(bus, "other")
@@ -259,7 +259,7 @@ def test_what_is_alive_stays_and_forks_go_with_what_they_need(disk):
             assert [info.id for info in bus.recorded_runs()] == ["alive"]
 
 
-def test_a_fork_that_stays_keeps_its_ancestors(disk):
+def test_prune_keeps_the_ancestors_of_a_remaining_fork(disk):
     with disk.bus() as bus:
         finish(bus, "parent")
         finish(bus, "other")
@@ -272,7 +272,7 @@ def test_a_fork_that_stays_keeps_its_ancestors(disk):
 
 
 @pytest.mark.parametrize("options", [{}, {"keep": -1}, {"older_than": -0.1}, {"keep": None, "older_than": None}])
-def test_pruning_says_what(bus, options):
+def test_prune_refuses_missing_or_negative_options(bus, options):
     with pytest.raises(crewbus.InputError, match="prune"):
         bus.records.prune(**options)
 
@@ -308,7 +308,7 @@ def kept(request, tmp_path):
     return path
 
 
-def test_a_record_is_a_fixture(kept):
+def test_an_export_replays_in_a_test(kept):
     before = kept.read_bytes()
     for given in (kept, str(kept)):
         calls = []
@@ -319,7 +319,7 @@ def test_a_record_is_a_fixture(kept):
     assert kept.read_bytes() == before
 
 
-def test_code_that_asks_for_other_steps_than_the_fixture_is_told_so(kept):
+def test_code_that_calls_other_steps_than_the_export_fails(kept):
     with pytest.raises(crewbus.ReplayMismatch, match="expected step 'choose', found step 'other'"):
         with replayed(kept) as run:
             run.step("other", lambda: None)
@@ -328,7 +328,7 @@ def test_code_that_asks_for_other_steps_than_the_fixture_is_told_so(kept):
             run.step("choose", lambda: None)
 
 
-def test_a_fixture_is_replayed_on_a_bus_of_the_tests_own(kept):
+def test_an_export_replays_on_a_given_bus(kept):
     told = []
     with quiet_bus() as bus:
         bus.on(crewbus.Chunk, told.append)
@@ -338,7 +338,7 @@ def test_a_fixture_is_replayed_on_a_bus_of_the_tests_own(kept):
     assert [one.event.text for one in told] == ["on tea"]
 
 
-def test_what_is_no_fixture_is_refused(tmp_path, kept):
+def test_a_file_that_is_not_an_export_is_refused(tmp_path, kept):
     with pytest.raises(crewbus.CrewbusError):
         with replayed(tmp_path / "nothing.jsonl"):
             pass
@@ -357,7 +357,7 @@ def test_what_is_no_fixture_is_refused(tmp_path, kept):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", pytest.param("db", marks=needs_sqlite)])
-def test_a_nested_run_is_no_fixture(tmp_path, kind):
+def test_an_export_of_a_nested_run_is_refused(tmp_path, kind):
     disk = memory(tmp_path) if kind == "jsonl" else sqlite(tmp_path)
     path = tmp_path / ("run.jsonl" if kind == "jsonl" else "runs.db")
     with disk.bus() as bus:
@@ -371,7 +371,7 @@ def test_a_nested_run_is_no_fixture(tmp_path, kind):
             pass
 
 
-def test_a_run_that_failed_is_a_fixture_too(tmp_path):
+def test_an_export_of_a_failed_run_replays(tmp_path):
     path = tmp_path / "run.jsonl"
     with quiet_bus() as bus:
         bus.enable_recording(crewbus.MemoryStore())
@@ -422,7 +422,7 @@ def test_two_buses_share_a_file(tmp_path):
 
 
 @needs_sqlite
-def test_who_lost_the_run_is_told_and_writes_nothing_more(tmp_path):
+def test_a_fenced_holder_gets_an_error_and_writes_nothing_more(tmp_path):
     from crewbus_sqlite import SQLiteStore
 
     path = tmp_path / "runs.db"
