@@ -34,17 +34,6 @@ def frames(bus: Bus) -> Consumer:
     return consume
 
 
-def batches(bus: Bus) -> Consumer:
-    async def consume(clock: Clock, count: int, burst: int) -> None:
-        async with bus.stream(produce, bus.chunk, clock, count, burst) as stream:
-            async for batch in stream.batches():
-                count -= len(batch)
-                if not count:
-                    clock.done()
-
-    return consume
-
-
 async def from_queue(clock: Clock, count: int, burst: int) -> None:
     frames: asyncio.Queue[Envelope] = asyncio.Queue()
 
@@ -73,14 +62,12 @@ def in_tasks(size: Size) -> Iterator[Row]:
                 count = max(size.n(10_000) // runs, 2 * burst if size.quick else 30)
                 candidates = {
                     "ours": concurrent(frames(bus), runs, count, burst),
-                    "batches": concurrent(batches(bus), runs, count, burst),
                     "queue": concurrent(from_queue, runs, count, burst),
                 }
                 least = interleaved(candidates, size.repeat(7))
                 ours[runs] = least["ours"]
                 load = f"{paced}, {runs:,} run{'s' * (runs > 1)} / a Queue each"
                 yield Row(f"stream, asyncio to asyncio, {load}", least["ours"], least["queue"], 1.25)
-                yield Row(f"  batches(), {load}", least["batches"], least["queue"], 0.7)
             yield Row(f"  flatness, {paced}: 1,000 runs / 10 runs", ours[1000], ours[10])
 
 
@@ -257,11 +244,6 @@ def threads_to_threads(size: Size) -> Iterator[Row]:
 
         return consume
 
-    def batched(n: int) -> None:
-        with bus.stream(produce, n, options=unbounded) as stream:
-            for _ in stream.batches():
-                pass
-
     def queued(frames: queue.SimpleQueue[Envelope] | queue.Queue[Envelope]) -> Callable[[int], None]:
         def fill(n: int) -> None:
             put = frames.put
@@ -283,13 +265,11 @@ def threads_to_threads(size: Size) -> Iterator[Row]:
         candidates = {
             "ours": per_call(streamed(unbounded), n),
             "simple": per_call(queued(queue.SimpleQueue()), n),
-            "batches": per_call(batched, n),
             "bounded": per_call(streamed(StreamOptions()), n),
             "queue": per_call(queued(queue.Queue(1024)), n),
         }
         least = interleaved(candidates, repeat)
     yield Row("stream, threads to threads / SimpleQueue", least["ours"], least["simple"], 1.6)
-    yield Row("  batches() / SimpleQueue", least["batches"], least["simple"])
     yield Row("  with the default bound of 1,024 / Queue(1024)", least["bounded"], least["queue"])
 
 

@@ -205,7 +205,9 @@ if TYPE_CHECKING:
     from crewbus.scopes.run import Run, Sink
     from crewbus.scopes.scope import Attempt
     from crewbus.stores import LogInfo, MemoryStore, Store, StoredEvent
-    from crewbus.streams.stream import OwnedStream, Stream, StreamOptions
+    from crewbus.streams.options import StreamOptions
+    from crewbus.streams.owned import OwnedStream
+    from crewbus.streams.stream import Stream
     from crewbus.work.propagation import Thread, ThreadPoolExecutor, bind
 
     __version__: str
@@ -231,7 +233,9 @@ _HOMES = {
     "scopes.run": "Run Sink",
     "scopes.scope": "Attempt",
     "durability.step": "Step step",
-    "streams.stream": "OwnedStream Stream StreamOptions",
+    "streams.options": "StreamOptions",
+    "streams.owned": "OwnedStream",
+    "streams.stream": "Stream",
     "stores": "LogInfo MemoryStore Store StoredEvent",
     "events": "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
     "Dropped EntitySaved Envelope Retracted RunCancelled RunEnded RunFailed RunFinished RunForked "

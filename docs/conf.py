@@ -21,7 +21,7 @@ nitpicky = True
 # What others document, also by its short name; type variables and private aliases, which the docstrings explain.
 OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|types|typing"
 SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence|_SubParsersAction"
-PRIVATE = "[A-Z]|Batches|Contained|Durability|Function|Key|Oversized|Slow|Structure|Unstructure|Upgrades"
+PRIVATE = "[A-Z]|Contained|Durability|Function|Key|Oversized|Slow|Structure|Unstructure|Upgrades"
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\.(\w+\.)*)?({PRIVATE})")]
 
 autodoc_mock_imports = ["crewai", "litellm"]  # which the distributions follow, and nobody needs who reads of them

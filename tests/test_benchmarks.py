@@ -45,7 +45,6 @@ BUDGETS: dict[str, dict[str, float]] = {
     "benchmarks.calls": {"1 calls of 20 ms with callbacks in each of 32 threads / without": 1.02},
     "benchmarks.stream": {
         **{f"stream, asyncio to asyncio, {load}": 1.25 for load in LOADS},
-        **{f"  batches(), {load}": 0.7 for load in LOADS},
         "stream, 4 threads to asyncio, CPU, 20 runs, 50 chunks/s each / call_soon_threadsafe": 0.5,
         "stream, threads to threads / SimpleQueue": 1.6,
     },

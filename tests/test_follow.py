@@ -92,15 +92,6 @@ def test_a_cursor_is_where_the_consumer_stands_not_what_was_read_ahead(disk):
         assert followed(bus, after=first) == [*WORDS[1:], RunFinished()]
 
 
-def test_batches_have_what_is_there(disk):
-    said(disk)
-    with disk.bus() as bus, bus.subscribe("run", after="start") as stream:
-        batches = iter(stream.batches())
-        assert events_of(next(batches)) == [*WORDS, RunFinished()]
-        assert followed(bus, after=stream.cursor) == []
-        assert list(batches) == []
-
-
 def test_a_loop_goes_on_where_another_was_left(disk):
     said(disk)
     with disk.bus() as bus, bus.subscribe("run", after="start") as stream:
@@ -126,7 +117,7 @@ def test_text_is_all_that_was_not_taken_back(disk):
         assert text_of(bus, "run") == "one two"
 
 
-def test_of_many_frames_none_is_lost_between_batches(disk):
+def test_of_many_frames_none_is_lost_between_two_reads(disk):
     with disk.bus() as bus, bus.run(id="run") as run:
         for number in range(1000):
             run.chunk(f"{number}.")
@@ -150,9 +141,9 @@ def test_who_has_seen_the_end_gets_nothing_more(disk):
     ["", "1", "1.", ".1", "-1.0", "1.0 ", "1.0\n", " 1.0", "1.2.3.4", "START", "x.y", "1e3.0", "\u0661.\u0660",
      "9" * 19 + ".0", 1, 1.0, b"1.0", ["1.0"]],
 )  # fmt: skip
-def test_what_is_no_cursor_is_refused(bus, wrong):
+def test_an_invalid_cursor_is_rejected(bus, wrong):
     with bus.run(id="run"):
-        with pytest.raises(crewbus.InputError, match="is no cursor"):
+        with pytest.raises(crewbus.InputError, match="is not a cursor"):
             bus.subscribe("run", after=wrong)
 
 
@@ -230,7 +221,7 @@ def test_a_run_is_followed_on_a_loop_while_it_is_recorded(disk):
                 return await asyncio.wait_for(task, TIMEOUT)
 
     async def collect(stream):
-        return [event for batch in [batch async for batch in stream.batches()] for event in events_of(batch)]
+        return events_of([frame async for frame in stream])
 
     with disk.bus() as bus:
         assert asyncio.run(main(bus)) == [*WORDS, RunFinished()]

@@ -222,7 +222,7 @@ def consumed_stream(bus: crewbus.Bus, watch: Watch) -> list[Context]:
         talk(bus, watch)
 
     with watch(bus.stream(work)) as stream:
-        watch(stream._buffer)
+        watch(stream.source)
         assert len(list(stream)) == 4
     return contexts
 
@@ -237,7 +237,7 @@ def stream_consumed_on_a_loop(bus: crewbus.Bus, watch: Watch) -> list[Context]:
 
     async def main() -> None:
         async with watch(bus.stream(work)) as stream:
-            watch(stream._buffer)
+            watch(stream.source)
             assert len([frame async for frame in stream]) == 4
 
     asyncio.run(main())
@@ -310,7 +310,7 @@ def stream_dropped_half_read(bus: crewbus.Bus, watch: Watch) -> list[Context]:
             over.set()
 
     stream = watch(bus.stream(work))
-    watch(stream._buffer)
+    watch(stream.source)
     next(iter(stream))
     del stream
     gone.set()
@@ -327,7 +327,7 @@ def stream_left_early(bus: crewbus.Bus, watch: Watch) -> list[Context]:
             talk(bus, watch)
 
     with watch(bus.stream(work, options=crewbus.StreamOptions(bound=2))) as stream:
-        watch(stream._buffer)
+        watch(stream.source)
         next(iter(stream))
     return contexts
 
@@ -342,7 +342,7 @@ def stream_that_fails(bus: crewbus.Bus, watch: Watch) -> list[Context]:
         raise Boom
 
     with suppress(Boom), watch(bus.stream(work)) as stream:
-        watch(stream._buffer)
+        watch(stream.source)
         list(stream)
     return contexts
 
@@ -359,7 +359,7 @@ def stream_that_fails_on_a_loop(bus: crewbus.Bus, watch: Watch) -> list[Context]
     async def main() -> None:
         with suppress(Boom):
             async with watch(bus.stream(work)) as stream:
-                watch(stream._buffer)
+                watch(stream.source)
                 assert [frame async for frame in stream]
 
     asyncio.run(main())
@@ -378,7 +378,7 @@ def cancelled_consumer(bus: crewbus.Bus, watch: Watch) -> list[Context]:
 
     async def consume(started: asyncio.Event) -> None:
         async with watch(bus.stream(work)) as stream:
-            watch(stream._buffer)
+            watch(stream.source)
             async for _ in stream:
                 started.set()
 
@@ -581,7 +581,7 @@ def test_promise_03_a_stream_that_never_began_leaves_no_entry(bus: crewbus.Bus) 
 
 def test_promise_03_a_chain_of_async_handlers_keeps_no_history(bus: crewbus.Bus) -> None:
     """Each handler's call begets the next: the last must not hold all those before it."""
-    from crewbus.dispatch.async_handlers import Owed
+    from crewbus.dispatch.async_handlers import PendingDelivery
 
     hops, done = 500, threading.Event()
 
@@ -595,7 +595,7 @@ def test_promise_03_a_chain_of_async_handlers_keeps_no_history(bus: crewbus.Bus)
 
     def held() -> int:
         gc.collect()
-        return sum(isinstance(thing, Owed) for thing in gc.get_objects())
+        return sum(isinstance(thing, PendingDelivery) for thing in gc.get_objects())
 
     calls: list[int] = []
     before = held()
@@ -659,7 +659,7 @@ def test_promise_03_memory_over_100_000_streamed_chunks(bus: crewbus.Bus) -> Non
     def work(events: int) -> None:
         for _ in range(20):
             with bus.stream(produce, events // 20) as stream:
-                assert sum(len(batch) for batch in stream.batches()) == events // 20 + 1
+                assert sum(1 for _ in stream) == events // 20 + 1
 
     assert growth(work, 1_000, 100_000) < 40_000
     assert nothing_registered(bus)

@@ -38,10 +38,10 @@ def test_promise_10_block_holds_the_emitter_at_the_bound():
 
     with quiet_bus() as bus, bus.stream(produce, options=StreamOptions(bound=BOUND)) as stream:
         assert full.wait(TIMEOUT)
-        assert len(stream._buffer.frames) <= BOUND
+        assert len(stream.source.frames) <= BOUND
         assert len(emitted) <= BOUND
         for _ in stream:
-            assert len(stream._buffer.frames) + stream._buffer.held <= BOUND + 1  # and the terminal frame
+            assert len(stream.source.frames) + stream.source.held <= BOUND + 1  # and the terminal frame
         assert stream.text() == numbered(100)
 
 
@@ -55,8 +55,8 @@ def test_promise_10_block_with_many_emitters():
 
         most = 0
         with bus.stream(produce, options=StreamOptions(bound=128)) as stream:
-            for batch in stream.batches():
-                most = max(most, len(batch), len(stream._buffer.frames) + stream._buffer.held)
+            for _ in stream:
+                most = max(most, len(stream.source.frames) + stream.source.held)
             assert len(stream.text()) == 64 * 50
         assert most < 128 + 64
 
@@ -65,7 +65,7 @@ def test_promise_10_drop_says_how_many():
     with quiet_bus() as bus, bus.run() as run:
         stream = bus.subscribe(run.id, bound=BOUND)
         chunks(20)
-        assert len(stream._buffer.frames) == BOUND + 1
+        assert len(stream.source.frames) == BOUND + 1
         run.finish()
         frames = list(stream)
         assert [type(frame.event) for frame in frames] == [Chunk] * BOUND + [Dropped, RunFinished]
@@ -79,7 +79,7 @@ def test_promise_10_drop_goes_on_when_there_is_room_again():
         told, texts = 0, 0
         for _ in range(10):
             chunks(7)
-            for frame in next(iter(stream.batches())):
+            for frame in stream.source.take():
                 if isinstance(frame.event, Dropped):
                     told += frame.event.count
                 else:
@@ -110,7 +110,7 @@ def test_promise_10_retractions_alone_fail_a_dropping_stream_at_twice_its_bound(
         stream = bus.subscribe(run.id, bound=4)
         for _ in range(100):
             bus.emit(Retracted(1))
-        assert len(stream._buffer.frames) <= 16
+        assert len(stream.source.frames) <= 16
         with pytest.raises(SlowConsumer, match="twice its bound"):
             list(stream)
         run.finish()
@@ -129,8 +129,8 @@ def test_promise_10_a_dropping_stream_bears_any_number_of_failed_attempts(bound,
                     bus.chunk(f"cut{number}.{part} ")
                 raise LookupError
             if number % 50 == 0:
-                frames += [next(stream) for _ in range(min(reads, len(stream._buffer.frames)))]
-            assert len(stream._buffer.frames) <= max(2 * bound, 16)
+                frames += [next(stream) for _ in range(min(reads, len(stream.source.frames)))]
+            assert len(stream.source.frames) <= max(2 * bound, 16)
         frames += list(iter(stream._batch))
         bus.chunk("text")
         run.finish()
@@ -185,7 +185,7 @@ def test_promise_10_coalesce_is_bounded_when_nothing_fits_together():
 
     with quiet_bus() as bus, bus.stream(produce, options=StreamOptions(bound=BOUND, slow="coalesce")) as stream:
         for _ in stream:
-            assert len(stream._buffer.frames) + stream._buffer.held <= BOUND + 1
+            assert len(stream.source.frames) + stream.source.held <= BOUND + 1
         assert len(emitted) == 50
 
 
@@ -223,7 +223,7 @@ def test_promise_10_a_loops_own_thread_never_waits():
     async def main(bus):
         async with bus.stream(produce, options=StreamOptions(bound=BOUND)) as stream:
             await asyncio.sleep(0)
-            assert len(stream._buffer.frames) <= 2 * BOUND
+            assert len(stream.source.frames) <= 2 * BOUND
             got = 0
             with pytest.raises(SlowConsumer, match="twice its bound"):
                 async for _ in stream:
@@ -247,7 +247,7 @@ def test_promise_10_drain_is_where_an_async_producer_waits():
         nonlocal most
         async with bus.stream(produce, bus, options=StreamOptions(bound=BOUND)) as stream:
             async for _ in stream:
-                most = max(most, len(stream._buffer.frames) + stream._buffer.held)
+                most = max(most, len(stream.source.frames) + stream.source.held)
             assert stream.text() == numbered(200)
 
     with quiet_bus() as bus:
@@ -327,7 +327,7 @@ def test_promise_10_blocked_emitters_are_freed_when_the_consumer_leaves(leave):
     with quiet_bus() as bus:
         if leave == "garbage":
             stream = bus.stream(produce, options=StreamOptions(bound=4))
-            work = stream._work
+            work = stream._task
             stream._begin()
             blocked.wait(TIMEOUT)
             del stream
@@ -347,7 +347,7 @@ def test_promise_10_an_emitter_blocked_at_the_end_of_its_run_is_freed():
     with quiet_bus(unscoped="ignore") as bus, bus.run() as run:
         stream = bus.subscribe(run.id, bound=2, slow="block")
         blocked = in_thread(lambda: [run.chunk("a"), run.chunk("b"), run.chunk("c")])
-        while len(stream._buffer.frames) < 2:
+        while len(stream.source.frames) < 2:
             threading.Event().wait(0)
         run.finish()
         blocked.result(TIMEOUT)

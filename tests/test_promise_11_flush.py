@@ -690,7 +690,7 @@ def test_promise_11_close_frees_an_emitter_that_is_blocked(bus: crewbus.Bus) -> 
 
     stream = bus.stream(produce, options=crewbus.StreamOptions(bound=2))
     stream.__enter__()
-    until(lambda: stream._buffer.waiters)
+    until(lambda: stream.source.waiters)
     bus.close(timeout=5.0)  # a GraceWarning, were the emitter still blocked, would fail the test
     assert over.wait(PATIENCE)
     assert stream.run.state == "cancelled"
@@ -725,7 +725,7 @@ def test_promise_11_close_ends_the_watch_of_a_run_that_never_started(bus: crewbu
         return [envelope async for envelope in stream]
 
     watcher = Caller(list, stream) if how == "for" else Caller(asyncio.run, consume_on_a_loop())
-    until(lambda: stream._buffer.wake is not None)
+    until(lambda: stream.source.wake is not None)
     bus.close()
     try:
         assert watcher.outcome(5) == []
@@ -786,7 +786,7 @@ def test_promise_11_close_names_the_work_that_does_not_end(bus: crewbus.Bus) -> 
         bus.close(timeout=0.01)
     assert bus.closed
     go.set()
-    until(lambda: stream._work.over)
+    until(lambda: stream._task.over)
     assert not bus.runs
 
 

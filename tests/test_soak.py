@@ -150,8 +150,8 @@ async def consume_async(bus, name, dice):
     frames = []
     try:
         async with bus.stream(agent, name, dice.randrange(200), random.Random(dice.random()), options=chosen) as stream:
-            async for batch in stream.batches():
-                frames += batch
+            async for frame in stream:
+                frames.append(frame)
                 if stop is not None and len(frames) > stop:
                     break
     except LookupError:

@@ -143,37 +143,6 @@ def test_retracted_text_is_out_of_the_text(bus):
         assert kinds(stream) == [Chunk, Chunk, Chunk, Retracted, Chunk, RunFinished]
 
 
-def test_batches_yield_what_is_there_at_once(bus):
-    ready = threading.Event()
-
-    def produces():
-        agent("a", "b", "c")
-        ready.set()
-
-    with bus.stream(produces) as stream:
-        assert ready.wait(TIMEOUT)
-        batches = iter(stream.batches())
-        assert [frame.event.text for frame in next(batches)[:3]] == ["a", "b", "c"]
-        rest = [frame for batch in batches for frame in batch]
-        assert len(rest) <= 1
-        assert stream.text() == "abc"
-
-
-def test_batches_on_a_loop_go_on_where_a_loop_was_left(bus):
-    async def main():
-        async with bus.stream(async_agent, *"abcdef") as stream:
-            async for frame in stream:
-                assert frame.event.text == "a"
-                break
-            texts = [
-                frame.event.text async for batch in stream.batches() for frame in batch if type(frame.event) is Chunk
-            ]
-            assert "".join(texts) == "bcdef"
-            assert stream.text() == "abcdef"
-
-    asyncio.run(main())
-
-
 def test_second_loop_goes_on_where_the_first_was_left(bus):
     with bus.stream(agent, "a", "b", "c") as stream:
         for frame in stream:
@@ -293,7 +262,7 @@ def test_two_consumers_of_one_stream_are_told(bus):
     with bus.run() as run:
         stream = bus.subscribe(run.id)
         waiting = in_thread(next, iter(stream))
-        while stream._buffer.wake is None:
+        while stream.source.wake is None:
             threading.Event().wait(0)
         with pytest.raises(ConsumptionError, match="one consumer"):
             next(stream)
@@ -497,7 +466,7 @@ def test_work_that_ignores_its_cancellation_is_named_and_silenced(bus):
         next(iter(stream))
     assert bus.runs == []
     go.set()
-    assert stream._work.wait(TIMEOUT)
+    assert stream._task.wait(TIMEOUT)
     assert emitted == ["cancelled", None, None]
     assert seen == []
 
@@ -525,7 +494,7 @@ def test_so_are_the_runs_that_it_nests(bus):
     left = crewbus.RunCancelled("its consumer left the stream")
     assert ends == [("nested", left), ("outer", left)]
     go.set()
-    assert stream._work.wait(TIMEOUT)
+    assert stream._task.wait(TIMEOUT)
     assert emitted == ["cancelled", None]
 
 

@@ -30,10 +30,9 @@ from crewbus.plugins.loading import Loader, PluginSelection
 from crewbus.plugins.manager import PluginManager
 from crewbus.plugins.requirements import Requirement, requirements
 from crewbus.stores.users import store_refs
-from crewbus.streams import buffer as _buffer
+from crewbus.streams import waker
 from crewbus.streams.buffer import Buffer
-from crewbus.work.job import Job
-from crewbus.work.owned import Work
+from crewbus.work.owned import OwnedTask
 
 if TYPE_CHECKING:
     pass
@@ -189,7 +188,7 @@ class Bus(Joining):
                 self._gone.wait(timeout)
             return
         until, late = deadline(timeout), []
-        overdue: list[Job] = []
+        overdue: list[OwnedTask] = []
         try:
             late = [work.name for work in self._interrupt() if not work.wait(remaining(until))]
             while (job := self._next_job(overdue)) is not None:  # a job may submit others
@@ -214,7 +213,7 @@ class Bus(Joining):
             await asyncio.to_thread(self._gone.wait, timeout)
             return
         until, late = deadline(timeout), []
-        overdue: list[Job] = []
+        overdue: list[OwnedTask] = []
         try:
             late = [work.name for work in self._interrupt() if not await work.wait_async(remaining(until))]
             while (job := self._next_job(overdue)) is not None:
@@ -235,17 +234,16 @@ class Bus(Joining):
                 self._closer = threading.get_ident()
             return first
 
-    def _next_job(self, overdue: list[Job]) -> Job | None:
+    def _next_job(self, overdue: list[OwnedTask]) -> OwnedTask | None:
         """A job to wait for, that is not this thread's own, nor has been waited for in vain."""
         with self._registry:
             return next((job for job in self._jobs if not job.is_here() and job not in overdue), None)
 
-    def _interrupt(self) -> list[Work]:
+    def _interrupt(self) -> list[OwnedTask]:
         with self._registry:
             works = list(self._works)
         for work in works:
-            work.run.cancel("the bus is closed")
-            work.interrupt()
+            work.cancel("the bus is closed")
         return works
 
     def _shut(self, late: list[str], timeout: float) -> None:
@@ -305,7 +303,7 @@ class Bus(Joining):
         for run in self._runs.values():
             run.orphan()
         for work in self._works:
-            work.forked()
+            work.after_fork()
         self._runs.clear()
         self._awaited.clear()
         self._works.clear()
@@ -326,7 +324,7 @@ def _close_all() -> None:
 def _forked_all() -> None:
     generation.advance()
     store_refs.after_fork()
-    _buffer.forked()
+    waker.after_fork()
     for bus in list(live_buses):
         bus._forked()
 

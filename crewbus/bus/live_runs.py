@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from crewbus._util.callables import is_text, name_of
@@ -14,11 +16,14 @@ from crewbus.durability.step_runner import Steps
 from crewbus.events import RunStarted
 from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError
 from crewbus.scopes.run import AS_THE_BUS, RecordingRequest, Run, Sink, reach
-from crewbus.streams.buffer import Buffer, Slow, buffers_of
-from crewbus.streams.follower import Cursor, Follower
-from crewbus.streams.stream import OwnedStream, Stream, StreamOptions
-from crewbus.work.job import Job
-from crewbus.work.owned import Work
+from crewbus.streams.buffer import Buffer, buffers_of
+from crewbus.streams.cursor import Cursor
+from crewbus.streams.follower import Follower
+from crewbus.streams.options import Slow, StreamOptions
+from crewbus.streams.owned import OwnedStream, check_streamable
+from crewbus.streams.stream import Stream
+from crewbus.work.owned import OwnedTask
+from crewbus.work.submitted import submission
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -35,10 +40,10 @@ class Runs(Steps):
         super().__init__(unscoped)
         self._awaited: dict[str, set[weakref.ref[Buffer]]] = {}
         """The buffers of those who watch for a run that has not started, by its id."""
-        self._works: set[Work] = set()
-        """What works in the runs that streams own."""
-        self._jobs: set[Job] = set()
-        """What was submitted and is not over."""
+        self._works: set[OwnedTask] = set()
+        """The live tasks of the runs that streams own."""
+        self._jobs: set[OwnedTask] = set()
+        """The live tasks that were submitted."""
 
     def run(
         self,
@@ -139,17 +144,18 @@ class Runs(Steps):
             run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
         else:
             run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record, durability=chosen.durability)
-        work = Work(fn, args, kwargs, run)
+        check_streamable(fn)
+        task = OwnedTask(
+            fn,
+            args,
+            kwargs,
+            live=self._works,
+            on_start=run.settle_in,
+            on_end=lambda _, error: run._exit(error),
+            on_cancel=run.cancel,
+        )
         buffer = Buffer(run.id, chosen.bound, chosen.slow)
-        return OwnedStream(run, work, buffer, chosen.grace)
-
-    def _employ(self, work: Work) -> None:
-        with self._registry:
-            self._works.add(work)
-
-    def _release(self, work: Work) -> None:
-        with self._registry:
-            self._works.discard(work)
+        return OwnedStream(run, task, buffer, chosen.grace, partial(self._give_up, run))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Call ``fn(*args, **kwargs)`` in a thread of its own, in a copy of this context; returns its future.
@@ -161,17 +167,13 @@ class Runs(Steps):
         here = self._own(self._scope())
         if here is not None and here.run is not None:
             here.run.check()
-        job = Job(fn, args, kwargs)
+        future, job = submission(fn, args, kwargs, self._jobs)
         with self._registry:
             if self.closed:
                 raise BusClosedError(f"this bus is closed: {job.name} was not submitted")
             self._jobs.add(job)
-        try:
-            job.begin(self._jobs.discard)
-        except BaseException:  # no thread can be had, say
-            self._jobs.discard(job)
-            raise
-        return job.future
+        job.start(copy_context())
+        return future
 
     def subscribe(
         self,

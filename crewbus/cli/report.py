@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from crewbus.cli.errors import one_line
@@ -22,26 +21,13 @@ class Typist:
         self._out = out
         self._wrote = False
 
-    def show(self, batch: Iterable[Envelope]) -> None:
-        """Write what is text in ``batch``."""
-        text = ""
-        for envelope in batch:
-            event = envelope.event
-            if isinstance(event, Chunk) and event.kind == "text":
-                text += event.text
-            elif isinstance(event, Retracted):
-                self._write(text)
-                self._retract()
-                text = ""
-        self._write(text)
-
-    def _write(self, text: str) -> None:
-        if text:
-            self._out.write(text)
+    def show(self, envelope: Envelope) -> None:
+        """Write the text of a chunk, or that text was retracted."""
+        event = envelope.event
+        if isinstance(event, Chunk) and event.kind == "text" and event.text:
+            self._out.write(event.text)
             self._wrote = True
-
-    def _retract(self) -> None:
-        if self._wrote:
+        elif isinstance(event, Retracted) and self._wrote:
             between = "\n" if self._out.line_open else ""
             self._out.write(f"{between}{self._out.paint('[retracted]', 'dim')}\n")
 

@@ -137,8 +137,8 @@ class Session:
         self._live.add(stream)
         try:
             async with stream:
-                async for batch in stream.batches():
-                    self._take(batch)
+                async for envelope in stream:
+                    self._take(envelope)
                 await stream.aresult()
         except Exception as raised:
             error = raised
@@ -146,15 +146,14 @@ class Session:
             self._live.discard(stream)
             self._settle(stream, error, job)
 
-    def _take(self, batch: list[Envelope]) -> None:
-        for envelope in batch:
-            if isinstance(envelope.event, Chunk):
-                self.tally.chunks += 1
-            elif isinstance(envelope.event, Dropped):
-                self.tally.chunks += envelope.event.count
+    def _take(self, envelope: Envelope) -> None:
+        if isinstance(envelope.event, Chunk):
+            self.tally.chunks += 1
+        elif isinstance(envelope.event, Dropped):
+            self.tally.chunks += envelope.event.count
         if self._typist is not None and self._unread is None:
             try:
-                self._typist.show(batch)
+                self._typist.show(envelope)
             except BrokenPipeError as error:
                 self._unread = error
                 self._stop("nobody reads its output")

@@ -8,91 +8,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from crewbus._util.loops import running_loop
 from crewbus._util.process import generation
 from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
 from crewbus.scopes.run import Run, reach
+from crewbus.streams.options import Slow
+from crewbus.streams.waker import LoopWaker, waker_of
 
 if TYPE_CHECKING:
     import asyncio
 
     from crewbus.scopes.tree import Tree
 
-Slow = Literal["block", "coalesce", "drop", "fail"]
-"""What becomes of a frame when its consumer's buffer is full."""
-
 _get_ident: Final = threading.get_ident
 _FEW: Final = 8  # retractions at least find room in a buffer that drops, however small it is
 _MERGED_CHARS: Final = 65_536  # how long coalesced text may grow before the next frame begins
 _TWO: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
 _POLL: Final = 0.5  # seconds after which a blocked emitter looks whether its consumer was garbage-collected
-
-
-class LoopWaker:
-    """Wakes waiting tasks of one event loop: across threads once per batch, not once per task."""
-
-    __slots__ = ("future", "loop", "ready", "scheduled", "thread")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.future = loop.create_future
-        self.thread = _get_ident()
-        self.ready: deque[asyncio.Future[None]] = deque()
-        self.scheduled = False
-
-    def wake(self, future: asyncio.Future[None]) -> None:
-        """Let ``future`` be done, from any thread."""
-        if _get_ident() == self.thread:
-            self._settle(future)
-            return
-        # First append, then look: `run` clears the flag before it empties the queue.
-        self.ready.append(future)
-        if not self.scheduled:
-            self.scheduled = True
-            try:
-                self.loop.call_soon_threadsafe(self.run)
-            except RuntimeError:  # the loop is closed: nobody waits there any more
-                self.ready.clear()
-
-    def run(self) -> None:
-        """Wake all that is ready; called on the loop."""
-        self.scheduled = False
-        while self.ready:
-            self._settle(self.ready.popleft())
-
-    @staticmethod
-    def _settle(future: asyncio.Future[None]) -> None:
-        if not future.done():
-            try:
-                future.set_result(None)
-            except RuntimeError:  # its loop is closed, and whoever waited there is gone with it
-                return
-
-
-class _Wakers(threading.local):
-    waker: LoopWaker | None = None
-
-
-_wakers: Final = _Wakers()
-
-
-def forked() -> None:
-    """In a forked child: what waits on the parent's loop waits there."""
-    _wakers.waker = None
-
-
-def waker_of(loop: asyncio.AbstractEventLoop) -> LoopWaker:
-    """The waker of the ``loop`` running here: one for all who wait on it."""
-    waker = _wakers.waker
-    if waker is None or waker.loop is not loop:
-        waker = _wakers.waker = LoopWaker(loop)
-    return waker
 
 
 def _release(gate: threading.Lock) -> None:

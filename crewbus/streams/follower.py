@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -22,48 +21,18 @@ from crewbus.events import (
     Truncated,
     find_event_type,
 )
-from crewbus.exceptions import ConsumptionError, InputError, SlowConsumer
+from crewbus.exceptions import ConsumptionError, SlowConsumer
 from crewbus.records.record import Record
 from crewbus.records.tree import RunMembership
 from crewbus.stores import LANDMARKS, Store
+from crewbus.streams.cursor import Cursor
 
 if TYPE_CHECKING:
     import asyncio
 
-START: Final = "start"
-"""The cursor before everything."""
-_TEXT: Final = re.compile(r"(\d{1,18})\.(\d{1,9})(?:\.(\d{1,18}))?", re.ASCII)
 _BATCH: Final = 256  # frames that are taken from the store at once
 _FIRST_PAUSE: Final = 0.001  # seconds until it is looked again for what is new, doubled each time in vain
 _LONGEST_PAUSE: Final = 0.05
-
-
-class Cursor(NamedTuple):
-    """Where a consumer stands in a record."""
-
-    seq: int
-    """The number of the last frame that it was given."""
-    epoch: int
-    """Of which epoch that was."""
-
-    floor: int | None = None
-    """From which number on it was told that something is taken back; None: it was not.
-
-    What took it back may be lost with the process that said so, where the record still has what it took.
-    """
-
-    def __str__(self) -> str:
-        return ".".join(str(part) for part in self if part is not None)
-
-    @classmethod
-    def parse(cls, text: object) -> Self:
-        """The cursor that a text stands for; raises `InputError` for what no stream gave out."""
-        if text == START:
-            return cls(-1, 1)
-        found = _TEXT.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
-            raise InputError(f"{text!r} is no cursor: give what a stream's cursor was, or {START!r}")
-        return cls(*(int(part) for part in found.groups() if part is not None))
 
 
 def _is_looked_at(name: str) -> bool:

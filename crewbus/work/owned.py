@@ -1,4 +1,4 @@
-"""The work behind a stream that owns its run: a function in a thread of its own, or as a task."""
+"""Owned work: a call of a function that runs elsewhere, and that its owner can wait for and cancel."""
 
 from __future__ import annotations
 
@@ -7,151 +7,186 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crewbus._util.callables import is_async, name_of
 from crewbus._util.loops import call_on, running_loop, settle
-from crewbus.exceptions import Cancelled, TargetError
-from crewbus.scopes.current import scope
-from crewbus.scopes.run import Run
+from crewbus.exceptions import Cancelled
 
 if TYPE_CHECKING:
     import asyncio
 
 
-class Work:
-    """One call of a function inside a run of its own, which it ends."""
+class Outcome:
+    """What a call returned or raised. As a context manager it keeps what its block raises."""
+
+    __slots__ = ("error", "result")
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.result: Any = None
+        self.error = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[True]:
+        if error is not None:
+            self.result = None
+            # Keep no frame alive that refers to the work; the traceback of a cancellation is of no use.
+            trace = error.__traceback__
+            self.error = error.with_traceback(trace.tb_next if trace and isinstance(error, Exception) else None)
+        return True
+
+
+def _nothing() -> None:
+    """The default of the functions that a task is handed."""
+
+
+class OwnedTask:
+    """One call of a function elsewhere: as a task on the running loop, or in a daemon thread of its own.
+
+    In a thread of its own, so that calls that wait for each other cannot starve; in a daemon thread, so that none
+    keeps the process alive. ``live`` contains the task from its start to its end. ``on_start`` is called in the
+    thread or asyncio task before the function, and ``on_end`` with the result and the error after it; an error of
+    ``on_end`` replaces the outcome. ``on_cancel`` is called with the reason before the asyncio task is cancelled.
+    """
 
     def __init__(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], run: Run
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        live: set[OwnedTask],
+        on_end: Callable[[Any, BaseException | None], object],
+        on_start: Callable[[], object] = _nothing,
+        on_cancel: Callable[[str], object] | None = None,
     ) -> None:
-        if not callable(function):
-            raise TargetError(f"bus.stream() takes a function and its arguments; {function!r} can't be called")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TargetError(
-                f"{name_of(function)} is a generator function: call bus.chunk(text) where it yields, and return"
-            )
         self.name = name_of(function)
-        self.run = run
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.settled = False
-        """Whether result or error are there; the terminal event comes after."""
-        self._call: Callable[[], Any] | None = lambda: function(*args, **kwargs)
+        self.outcome: Outcome | None = None
+        """What the function returned or raised; None until then. `over` follows once ``on_end`` has returned."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that the function runs on, if it runs on one."""
+        self._call: Callable[[], Any] | None = partial(function, *args, **kwargs)
         self._is_async = is_async(function)
+        self._live = live
+        self._on_start = on_start
+        self._on_end = on_end
+        self._on_cancel = on_cancel
+        self._is_cancelled = False
         self._over = threading.Event()
         self._listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[Any] | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
 
-    def begin(self, context: Context) -> None:
-        """Start the work: as a task where it is async and a loop runs here, else in a thread.
+    # Running
 
-        ``context`` is the work's own. What keeps it from starting ends the run, and is raised.
+    def start(self, context: Context) -> None:
+        """Start the call in ``context``: as an asyncio task if the function is async and a loop runs here.
+
+        If that fails, for example because no thread can be started, the task ends with the error, which is raised.
         """
+        self._live.add(self)
+        loop = running_loop() if self._is_async else None
+        name = f"crewbus:{self.name}"
         try:
-            self._start(context)
-        except BaseException as error:  # no thread can be had, say
-            self._conclude(None, error)
+            if loop is not None:
+                self.loop = loop
+                self._task = loop.create_task(self._run_as_task(), name=name, context=context)
+                self._task.add_done_callback(self._task_done)
+            else:
+                thread = threading.Thread(target=context.run, args=(self._run,), name=name, daemon=True)
+                # Threads of free-threaded builds inherit and keep the context in which they are started.
+                Context().run(thread.start)
+        except BaseException as error:
+            self._end(Outcome(error))
             raise
 
-    def _start(self, context: Context) -> None:
-        loop = running_loop()
-        context.run(scope.set, self.run)
-        self.run.bus._employ(self)
-        if self._is_async and loop is not None:
-            self._follow(loop, loop.create_task(self._perform(), name=f"crewbus:{self.name}", context=context))
-            return
-        self._thread = threading.Thread(
-            target=context.run, args=(self._serve,), name=f"crewbus:{self.name}", daemon=True
-        )
-        self._thread.start()
+    def _run(self) -> None:
+        self._thread = threading.current_thread()
+        assert self._call is not None
+        with Outcome() as outcome:
+            self._on_start()
+            outcome.result = self._call()
+            if inspect.isawaitable(outcome.result):
+                import asyncio  # loaded at first use
 
-    def _follow(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-        self.loop, self._task = loop, task
+                outcome.result = asyncio.run(self._await(outcome.result))
+        self._end(outcome)
+        del self, outcome  # break the exception/traceback/frame reference cycle: f_back leads here
 
-        def ended(task: asyncio.Task[Any]) -> None:
-            # A task that is cancelled before its first step never enters its body.
+    async def _await(self, awaitable: Awaitable[Any]) -> Any:
+        import asyncio
+
+        self._on_start()
+        self.loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        return await awaitable
+
+    async def _run_as_task(self) -> None:
+        assert self._call is not None
+        with Outcome() as outcome:
+            self._on_start()
+            outcome.result = await self._call()
+        self._end(outcome)
+        del self, outcome  # as in `_run`
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        # A task that is cancelled before its first step never enters its body.
+        if self.outcome is None:
             error = None if task.cancelled() else task.exception()
-            if not self.settled:
-                self._conclude(None, error or Cancelled("its task was cancelled before it began"))
+            self._end(Outcome(error or Cancelled("its task was cancelled before it began")))
 
-        task.add_done_callback(ended)
-
-    async def _perform(self) -> None:
-        assert self._call is not None
-        result, error = None, None
-        self.run.settle_in()
-        try:
-            result = await self._call()
-        except BaseException as raised:
-            error = trimmed(raised)
-        self._conclude(result, error)
-        del error
-
-    def _serve(self) -> None:
-        assert self._call is not None
-        result, error = None, None
-        self.run.settle_in()
-        try:
-            result = self._call()
-            if inspect.isawaitable(result):
-                result = self._run_to_end(result)
-        except BaseException as raised:
-            error = trimmed(raised)
-        self._conclude(result, error)
-        del error
-
-    def _run_to_end(self, awaitable: Awaitable[Any]) -> Any:
-        import asyncio  # loaded at first use
-
-        async def main() -> Any:
-            self.run.settle_in()
-            self.loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-            if self.run.cancel_reason is not None:
-                raise asyncio.CancelledError
-            return await awaitable
-
-        return asyncio.run(main())
-
-    def _conclude(self, result: Any, error: BaseException | None) -> None:
+    def _end(self, outcome: Outcome) -> None:
         self._call = self._task = None
-        self.result, self.error, self.settled = result, error, True
+        self.outcome = outcome
         try:
-            self.run._exit(error)
+            self._on_end(outcome.result, outcome.error)
         except BaseException as failure:
-            self.result, self.error = None, failure
+            self.outcome = Outcome(failure)
         finally:
-            self.run.bus._release(self)
+            self._live.discard(self)
             with self._lock:
                 self._over.set()
                 listeners, self._listeners = self._listeners, []
             for notify in listeners:
                 notify()
 
-    def interrupt(self) -> None:
-        """Cancel the task, where the work is one; a thread notices at its next crewbus call."""
+    def cancel(self, reason: str) -> None:
+        """Cancel the call: the asyncio task if it is one, else whatever ``on_cancel`` makes of it."""
+        self._is_cancelled = True
+        if self._on_cancel is not None:
+            self._on_cancel(reason)
         loop, task = self.loop, self._task
         if loop is not None and task is not None:
             call_on(loop, task.cancel)
 
-    def forked(self) -> None:
-        """Be over: in a forked child, where neither the thread nor the loop lives on."""
+    def after_fork(self) -> None:
+        """End in a forked child, where neither the thread nor the loop exists."""
         self._call = self._task = self.loop = self._thread = None
         self._lock, self._over = threading.Lock(), threading.Event()
-        if not self.settled:
-            self.error, self.settled = Cancelled("the process was forked"), True
+        if self.outcome is None:
+            self.outcome = Outcome(Cancelled("the process was forked"))
         self._over.set()
+
+    # Waiting
 
     @property
     def over(self) -> bool:
-        """Whether the function has returned and its run has ended."""
+        """Whether the function has returned, and ``on_end`` too."""
         return self._over.is_set()
 
+    def is_here(self) -> bool:
+        """Whether the caller runs in this task's own thread."""
+        return self._thread is threading.current_thread()
+
     def wait(self, timeout: float | None) -> bool:
-        """Block until it is over; returns whether it is."""
+        """Block until the call is over and its thread has ended; returns whether it is over."""
         return self._over.wait(timeout) and self._join()
 
     async def wait_async(self, timeout: float | None) -> bool:
@@ -177,16 +212,7 @@ class Work:
         return self._over.is_set() and self._join()
 
     def _join(self) -> bool:
-        # The thread has nothing left to do but to end; after this it is gone.
-        if self._thread is not None and self._thread is not threading.current_thread():
+        # The thread has nothing left to do but to end.
+        if self._thread is not None and not self.is_here():
             self._thread.join()
         return True
-
-
-def trimmed(error: BaseException) -> BaseException:
-    """``error`` without what would keep alive, for as long as somebody holds it, what the run had emitted.
-
-    The frame that caught it is cut off, since it refers to the work; of a cancellation nobody reads the traceback.
-    """
-    trace = error.__traceback__
-    return error.with_traceback(trace.tb_next if trace is not None and isinstance(error, Exception) else None)

@@ -239,7 +239,7 @@ def _few(things: list[Any], what: str, more: Callable[[Any], str]) -> Iterator[s
 
 def _is_registered(stream: Stream) -> bool:
     """Whether a bus that is open would still give it frames."""
-    buffer = stream._buffer
+    buffer = stream.source
     if not isinstance(buffer, Buffer) or buffer.closed or buffer.ended:
         return False
     awaited = (ref() for bus in list(live_buses) for ref in list(bus._awaited.get(buffer.run_id, ())))

@@ -261,7 +261,7 @@ def test_what_does_not_exist_is_refused(service):
     missing, nonsense = asyncio.run(main())
     assert (missing.status_code, nonsense.status_code) == (404, 400)
     assert "nowhere" in missing.json()["error"]
-    assert "is no cursor" in nonsense.json()["error"]
+    assert "is not a cursor" in nonsense.json()["error"]
 
 
 def test_a_service_that_was_started_anew_goes_on_where_the_client_stood(example, configured):
