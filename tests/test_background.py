@@ -548,6 +548,15 @@ def test_what_cannot_be_submitted_is_said(bus):
         bus.submit(print)
 
 
+def test_submitted_work_that_returns_an_awaitable_is_run_to_its_end(bus):
+    async def answer():
+        await asyncio.sleep(0)
+        return crewbus.current_run()
+
+    with bus.run() as run:
+        assert bus.submit(lambda: answer()).result(TIMEOUT) is run
+
+
 def test_nothing_is_kept_of_submitted_work(bus):
     class Thing:
         pass
