@@ -493,7 +493,7 @@ FAULTS += [
 class LosesSeals(JsonlStore):
     def _note(self, write, **arguments):
         if write == "finish":
-            return self._make(Entry(self._writers.me, write, arguments))
+            return self._apply(Entry(self._writers.me, write, arguments))
         return super()._note(write, **arguments)
 
 

@@ -88,7 +88,7 @@ def test_what_a_finaliser_writes_in_the_middle_of_a_write_is_refused():
             return super().turn()
 
         def add(self, entry):
-            with pytest.raises(crewbus.RecordingError, match="just being used"):
+            with pytest.raises(crewbus.RecordingError, match="is in use"):
                 self.begin("meanwhile")
             return super().add(entry)
 

@@ -82,7 +82,7 @@ def test_who_was_revoked_writes_until_the_log_is_taken(store: MemoryStore) -> No
     store.append("a", 1, stored(3))
     assert not store.info("a").alive
     assert store.acquire("a") == 2
-    with pytest.raises(FencedError, match="taken over with epoch 2: what comes with epoch 1"):
+    with pytest.raises(FencedError, match="taken over with epoch 2: writes with epoch 1"):
         store.append("a", 1, stored(4))
 
 
@@ -218,7 +218,7 @@ class AuditedStore(MemoryStore):
         needed = {ancestor for log in live for ancestor, _ in log.lineage()}
         for log in self._logs.values():
             assert log.size == sum(len(event.data) + OVERHEAD for event in log.events)
-            assert bool(log.needed) == (log in needed)
+            assert bool(log.references) == (log in needed)
         assert self._size == sum(log.size for log in self._logs.values())
         assert self._live == sum(log.size for log in needed)
         return super().roots()

@@ -15,5 +15,5 @@ def crewbus_open_store(url: str) -> Store | None:
     if not option:
         return MemoryStore()
     if option != "max_bytes" or not value.isdecimal():
-        raise InputError(f"{url!r}: a memory store is 'memory:' or 'memory:?max_bytes=N'")
+        raise InputError(f"{url!r} is not a memory store: use 'memory:' or 'memory:?max_bytes=N'")
     return MemoryStore(int(value))

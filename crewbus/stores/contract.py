@@ -1,6 +1,6 @@
 """The contract of a backend: what a store keeps, and what it promises.
 
-Whoever writes one subclasses `crewbus.testing.StoreContract`, which holds it to every sentence of this module.
+To test a store, subclass `crewbus.testing.StoreContract`, which checks every sentence of this module.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["LogInfo", "Store", "StoredEvent"]
 
 
 class StoredEvent(NamedTuple):
-    """One event of a record, encoded: a row, as a backend stores it.
+    """One encoded event of a record: a row, as a backend stores it.
 
-    ``name`` and ``version`` identify the event type; ``data`` is its JSON in UTF-8; ``source`` names who
-    emitted it. The rest is as in `crewbus.Envelope`.
+    ``name`` and ``version`` identify the event type, ``data`` is the event's JSON in UTF-8, and ``source`` is the
+    name of the emitter. The other fields are those of `crewbus.Envelope`.
     """
 
     run_id: str
@@ -34,114 +34,116 @@ class StoredEvent(NamedTuple):
 
 
 class LogInfo(NamedTuple):
-    """How a log stands."""
+    """The state of a log."""
 
     root_id: str
     epoch: int
-    """How often it was taken: of `Store.begin` and each `Store.acquire` since; 0 for a fork that nobody took yet."""
+    """How many times the log was taken, by `Store.begin` and each `Store.acquire`; 0 for an untaken fork."""
     last: int
-    """The number of its last event; -1 where there is none."""
+    """The number of its last event; -1 if it has none."""
     sealed: bool
-    """Whether `Store.finish` was called, and no `Store.acquire` since."""
+    """Whether `Store.finish` was called, and `Store.acquire` was not called since."""
     holder: str | None = None
-    """Who holds it, in words such as ``process 12 on host``; None: nobody."""
+    """A description of the holder, such as ``process 12 on host``; None if the log has no holder."""
     until: float | None = None
-    """When the lease ends unless it is renewed, in seconds since the epoch (UTC); None: never, or nobody holds it."""
+    """When the lease ends unless it is renewed, in seconds since the epoch (UTC); None if it never ends, or there is no
+    holder."""
     alive: bool = False
-    """Whether somebody holds it whose lease has not ended, and who is not known to be dead."""
+    """Whether the log has a holder whose lease has not ended and who is not known to be dead."""
     parent: str | None = None
-    """The root run that it was forked from."""
+    """The root run that the log was forked from, or None."""
     parent_at: int | None = None
-    """The number of the last event that it shares with that."""
+    """The number of the last event that a fork shares with its parent, or None."""
 
 
 class Store(abc.ABC):
-    """Append-only logs, one per root run, from any number of threads.
+    """Append-only logs, one per root run. All methods may be called from any thread.
 
-    A log is opened by `begin`, grows by `append` in the order of ``seq`` and is sealed by `finish`. What
-    `flush` has returned for is durable in the sense of the store. Every method raises
-    `crewbus.RecordingError` when it can't do what it says; none fails in silence.
+    `begin` opens a log, `append` adds events to it in the order of ``seq``, and `finish` seals it. Once `flush`
+    returns, everything appended before is durable, in the sense that the store documents. A method that can't do its
+    work raises `crewbus.RecordingError`; none fails silently.
 
-    One at a time writes a log: `begin` and `acquire` give out an epoch together with a lease, which the store renews
-    by itself while its process lives. Whoever comes with an older epoch is refused with `crewbus.FencedError`.
-    What a method reads it sees as it was after all that this store was given before.
+    A log has one holder at a time. `begin` and `acquire` return an epoch and start a lease, which the store renews
+    while its process lives. A write with an older epoch raises `crewbus.FencedError`. Reads observe every write made
+    earlier through this store.
     """
 
     @abc.abstractmethod
     def begin(self, root_id: str) -> int:
-        """Open a log and return its epoch, from 1; raises `crewbus.RunIdInUseError` if the store has that run."""
+        """Open a new log and return its epoch, 1; raises `crewbus.RunIdInUseError` if that run is recorded already."""
 
     @abc.abstractmethod
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
-        """Add the next event of a log, without waiting for it to be durable.
+        """Append the next event to a log, without waiting until it is durable.
 
-        A repeated ``seq`` is ignored; a gap, an old ``epoch`` or a log that is not open raises
-        `crewbus.RecordingError` and leaves the log as it was.
+        An event whose ``seq`` was appended before is ignored. A gap in ``seq``, an old ``epoch`` or a log that is not
+        open raises `crewbus.RecordingError` and leaves the log unchanged.
         """
 
     @abc.abstractmethod
     def finish(self, root_id: str, epoch: int) -> None:
-        """Seal a log, and let go of its lease: its root run and all runs in it have ended."""
+        """Seal a log and end its lease: its root run and all runs nested in it have ended."""
 
     @abc.abstractmethod
     def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        """The events of a log numbered above ``after``, in order; raises `crewbus.RunNotFoundError`.
+        """Iterate over the events of a log with numbers above ``after``, in order.
 
-        Of a fork, those that it shares come first, as they are in the log that they were written to. Raises
-        `crewbus.CorruptRecordError` where the bytes are not those that were written, or some are missing.
+        The events that a fork shares with its parent come first. Raises `crewbus.RunNotFoundError`, and
+        `crewbus.CorruptRecordError` where an event is missing or its bytes have changed.
         """
 
     @abc.abstractmethod
     def root_of(self, run_id: str) -> str | None:
-        """The root run in whose log ``run_id`` is recorded, or None."""
+        """Return the id of the root run whose log contains ``run_id``, or None."""
 
     @abc.abstractmethod
     def roots(self) -> list[str]:
-        """The ids of all recorded root runs, oldest first."""
+        """Return the ids of all recorded root runs, oldest first."""
 
     @abc.abstractmethod
     def drop(self, root_id: str) -> None:
-        """Forget a log; raises `crewbus.RecordingError` while it is alive, or a fork needs it."""
+        """Delete a log; raises `crewbus.RecordingError` while it is alive, or while a fork shares its events."""
 
-    # What a store for runs that are resumed does besides
+    # Optional: a store without these records runs, but can't resume, fork or follow them
 
     def info(self, root_id: str) -> LogInfo:
-        """How a log stands; raises `crewbus.RunNotFoundError`."""
-        raise self._lacking("info")
+        """Return the state of a log; raises `crewbus.RunNotFoundError`."""
+        raise self._unsupported("info")
 
     def acquire(self, root_id: str) -> int:
-        """Take a log to go on with it, open or sealed, and return the next epoch.
+        """Take over a log, open or sealed, and return its next epoch. The previous holder is fenced.
 
-        Whoever wrote it before is fenced. Raises `crewbus.RunNotFoundError`, and `crewbus.RunHeldError` while it
-        is alive, also if this very store holds it.
+        Raises `crewbus.RunNotFoundError`, and `crewbus.RunHeldError` while the log is alive, even if this store
+        holds it.
         """
-        raise self._lacking("acquire")
+        raise self._unsupported("acquire")
 
     def release(self, root_id: str, epoch: int) -> None:
-        """Let go of a log without sealing it, so that it can be acquired at once; nothing for who is fenced."""
-        raise self._lacking("release")
+        """End the lease on a log without sealing it, so that it can be acquired. A fenced holder's call is ignored."""
+        raise self._unsupported("release")
 
     def revoke(self, root_id: str) -> None:
-        """End the lease on a log, whoever holds it: they are fenced by the next `acquire`."""
-        raise self._lacking("revoke")
+        """End the lease on a log for its current holder, which is fenced by the next `acquire`."""
+        raise self._unsupported("revoke")
 
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
-        """Make ``fork_id`` a log that shares the events of ``root_id`` up to number ``at``, and that nobody holds.
+        """Create the log ``fork_id``, without a holder, which shares the events of ``root_id`` up to number ``at``.
 
-        ``events`` are the first of its own, and go on from there: it has them from the beginning, or is not made. It
-        takes no longer for a long log. Raises `crewbus.RunNotFoundError`, `crewbus.RunIdInUseError`, and
-        `crewbus.RecordingError` if there is no event ``at``, or ``events`` do not go on from it.
+        ``events`` are the fork's first own events, numbered from ``at + 1``; the log and these events are created
+        together or not at all. The time this takes does not depend on the length of the log. Raises
+        `crewbus.RunNotFoundError`, `crewbus.RunIdInUseError`, and `crewbus.RecordingError` if there is no event
+        ``at``, or ``events`` do not continue from it.
         """
-        raise self._lacking("fork")
+        raise self._unsupported("fork")
 
     def forks(self, root_id: str) -> list[str]:
-        """The ids of the logs forked from this one, oldest first."""
+        """Return the ids of the logs forked from this one, oldest first."""
         return [root for root in self.roots() if self.info(root).parent == root_id]
 
     def lineage(self, root_id: str) -> list[str]:
-        """The root runs that a log descends from by forks, the nearest first."""
+        """Return the root runs that a log descends from by forks, nearest first."""
         found: list[str] = []
-        if type(self).info is Store.info:  # it knows of no forks
+        if type(self).info is Store.info:  # this store has no forks
             return found
         parent = self.info(root_id).parent
         while parent is not None:
@@ -150,7 +152,7 @@ class Store(abc.ABC):
         return found
 
     def event(self, root_id: str, seq: int) -> StoredEvent:
-        """One event of a log; raises `crewbus.RunNotFoundError` where there is no such log or number."""
+        """Return one event of a log; raises `crewbus.RunNotFoundError` if there is no such log or number."""
         for stored in self.read(root_id, seq - 1):
             if stored.seq == seq:
                 return stored
@@ -158,17 +160,17 @@ class Store(abc.ABC):
         raise RunNotFoundError(f"run {root_id} has no event {seq}")
 
     def landmarks(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        """As `read`, of the types that `LANDMARKS` names only."""
+        """Like `read`, but only the events whose types are in `LANDMARKS`."""
         return (stored for stored in self.read(root_id, after) if stored.name in LANDMARKS)
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
-        """The events of the types that `MARKS` names, the last first."""
+        """Iterate over the events whose types are in `MARKS`, last first."""
         return reversed([stored for stored in self.landmarks(root_id) if stored.name in MARKS])
 
     def when_written(self, root_id: str, notify: Callable[[BaseException | None], None]) -> None:
-        """Call ``notify``, once, from whichever thread, when all that was appended to a log before is durable.
+        """Call ``notify`` once, from any thread, when everything appended to a log before is durable.
 
-        It gets None, or what went wrong. It must neither block nor raise.
+        ``notify`` receives None, or the error that prevented it. It must neither block nor raise.
         """
         try:
             self.flush()
@@ -177,20 +179,21 @@ class Store(abc.ABC):
         else:
             notify(None)
 
-    def _lacking(self, method: str) -> RecordingError:
+    def _unsupported(self, method: str) -> RecordingError:
         return RecordingError(f"{type(self).__name__} has no {method}(): its runs can't be resumed, forked or followed")
 
     def flush(self, timeout: float | None = None) -> None:  # noqa: B027 - a store may have nothing to do
-        """Return when everything appended before is written; raises `crewbus.FlushTimeoutError`.
+        """Return when everything appended before is durable.
 
-        It raises too what could not be written since it was called last; what it can be tried again with is kept.
+        Raises `crewbus.FlushTimeoutError` after ``timeout`` seconds (None: wait without limit), and the error of any
+        write that failed since the last call. Events that can be written later are kept and tried again.
         """
 
     def close(self) -> None:  # noqa: B027
-        """Flush, and release what the store holds, the leases on logs that are still open too; again does nothing.
+        """Flush, end the leases on logs that are still open, and release all resources. A second call does nothing.
 
-        A store that has to release anything refuses what it is asked afterwards.
+        A store that releases resources raises `crewbus.RecordingError` from every later call.
         """
 
     def after_fork(self) -> None:  # noqa: B027
-        """Called in a forked child: take new locks, hold nothing, and write nothing of what the parent had begun."""
+        """Called in a forked child: create new locks, hold no log, and write nothing that the parent appended."""

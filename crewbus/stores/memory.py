@@ -24,7 +24,7 @@ from crewbus.stores.contract import LogInfo, Store, StoredEvent
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 OVERHEAD: Final = 300
-"""What a stored event takes beside its JSON, in bytes: measured with CPython 3.11 to 3.13, rounded up."""
+"""Bytes that a stored event takes besides its JSON: measured with CPython 3.11 to 3.13, rounded up."""
 HOLDER: Final = "this process"
 
 
@@ -33,7 +33,7 @@ class _Log:
     root_id: str
     parent: _Log | None = None
     start: int = 0
-    """The number of the first event of its own; those before it are its parent's."""
+    """The number of its first own event; earlier ones are its parent's."""
     last: int = attrs.field(default=attrs.Factory(lambda log: log.start - 1, takes_self=True))
     events: list[StoredEvent] = attrs.field(factory=list)
     landmarks: list[StoredEvent] = attrs.field(factory=list)
@@ -43,14 +43,14 @@ class _Log:
     size: int = 0
     epoch: int = 0
     open: bool = False
-    """Whether who has the epoch may write; a revoked holder may until it is taken from them."""
+    """Whether its epoch may write; a revoked holder may until the log is acquired."""
     held: bool = False
     sealed: bool = False
-    needed: int = 1
-    """For how many reasons it stays: 1 while it is not sealed, and 1 for each fork that stays."""
+    references: int = 1
+    """A reference count: 1 while it is not sealed, and 1 for each fork that is needed."""
 
     def lineage(self) -> list[tuple[_Log, int]]:
-        """The logs that its events are in, oldest first, each with the number before which its part ends."""
+        """The logs that contain its events, oldest first, each with the number at which its part stops."""
         log, stop = self, sys.maxsize
         parts = [(log, stop)]
         while log.parent is not None:
@@ -60,20 +60,20 @@ class _Log:
 
 
 class MemoryStore(Store):
-    """Keeps records in memory, up to ``max_bytes``.
+    """Keeps records in memory, up to ``max_bytes`` bytes (256 MiB by default; `InputError` below 1).
 
-    When the bound is reached the oldest finished records that no fork needs are given up, whole; when none is left,
-    what is to be appended is refused with `StoreFullError`. Nothing survives the process, so a lease has no end: a log
-    is held until its holder lets go of it. Closing it lets go of all; it can be given to another bus then.
+    At the bound it drops whole records: finished ones that no fork needs, oldest first. When there are none left,
+    `append` raises `StoreFullError`. Nothing survives the process, so a lease never ends by itself: a log is held
+    until its holder releases it. `close` releases all logs; the store can then be given to another bus.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         if max_bytes < 1:
-            raise InputError(f"a memory store's bound is a number of bytes, at least 1; got {max_bytes}")
+            raise InputError(f"max_bytes={max_bytes}: a memory store needs at least 1 byte")
         self.max_bytes = max_bytes
         self._size = 0
         self._live = 0
-        """How much of it is needed, and so can't make room."""
+        """The bytes of logs that are needed, and so can't be dropped."""
         self._logs: dict[str, _Log] = {}
         self._roots: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -103,13 +103,13 @@ class MemoryStore(Store):
         if self._size + size > self.max_bytes:
             self._make_room(size)
         if len(log.events) != event.seq - log.start:
-            del log.events[event.seq - log.start :]  # what an interrupt left here of an earlier try
+            del log.events[event.seq - log.start :]  # an interrupted earlier attempt left them
         log.events.append(event)
         if event.name in LANDMARKS:
             log.landmarks.append(event)
             if event.name in MARKS:
                 log.marks.append(event)
-        log.last = event.seq  # when it is there: nothing keeps readers out
+        log.last = event.seq  # after the event, since readers take no lock
         log.size += size
         self._size += size
         self._live += size
@@ -125,7 +125,7 @@ class MemoryStore(Store):
             self._writable(root_id, epoch)
             log.sealed = True
             log.open = log.held = False
-            self._unneed(log)
+            self._drop_reference(log)
 
     def _writable(self, root_id: str, epoch: int) -> _Log:
         log = self._logs.get(root_id)
@@ -137,7 +137,7 @@ class MemoryStore(Store):
         log = self._logs.get(root_id)
         if log is not None and epoch < log.epoch:
             return FencedError(
-                f"run {root_id} was taken over with epoch {log.epoch}: what comes with epoch {epoch} is not written"
+                f"run {root_id} was taken over with epoch {log.epoch}: writes with epoch {epoch} are rejected"
             )
         return RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
 
@@ -164,7 +164,7 @@ class MemoryStore(Store):
                 raise RunHeldError(f"run {root_id} is alive, held by {HOLDER}: let it end, or revoke its lease")
             if log.sealed:
                 log.sealed = False
-                self._need(log)
+                self._add_reference(log)
             return self._take(log)
 
     def _take(self, log: _Log) -> int:
@@ -190,10 +190,10 @@ class MemoryStore(Store):
             if not 0 <= at <= parent.last:
                 raise RecordingError(f"run {root_id} can't be forked at event {at}: its last one is {parent.last}")
             if [event.seq for event in events] != list(range(at + 1, at + 1 + len(events))):
-                raise RecordingError(f"run {fork_id}: what it begins with does not go on from event {at}")
+                raise RecordingError(f"run {fork_id}: its first events do not continue from event {at}")
             log = self._new(_Log(fork_id, parent, at + 1))
             parent.forks.append(fork_id)
-            self._need(parent)
+            self._add_reference(parent)
             try:
                 for event in events:
                     self._add(log, event)
@@ -240,7 +240,7 @@ class MemoryStore(Store):
         with self._lock:
             return list(self._logs)
 
-    # Coming and going
+    # Dropping and closing
 
     def drop(self, root_id: str) -> None:
         with self._lock:
@@ -253,13 +253,13 @@ class MemoryStore(Store):
 
     def close(self) -> None:
         with self._lock:
-            self._let_go()
+            self._release_all()
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
-        self._let_go()
+        self._release_all()
 
-    def _let_go(self) -> None:
+    def _release_all(self) -> None:
         for log in self._logs.values():
             log.open = log.held = False
 
@@ -279,19 +279,19 @@ class MemoryStore(Store):
 
     # The bound
 
-    def _need(self, log: _Log | None) -> None:
-        """Have one reason more to keep a log, and so those that it was forked from."""
+    def _add_reference(self, log: _Log | None) -> None:
+        """Add a reference to a log, and, if it had none, to the logs that it was forked from."""
         while log is not None:
-            log.needed += 1
-            if log.needed > 1:
+            log.references += 1
+            if log.references > 1:
                 return
             self._live += log.size
             log = log.parent
 
-    def _unneed(self, log: _Log | None) -> None:
+    def _drop_reference(self, log: _Log | None) -> None:
         while log is not None:
-            log.needed -= 1
-            if log.needed:
+            log.references -= 1
+            if log.references:
                 return
             self._live -= log.size
             log = log.parent
@@ -299,15 +299,15 @@ class MemoryStore(Store):
     def _make_room(self, size: int) -> None:
         if self._live + size > self.max_bytes:
             raise StoreFullError(
-                f"the memory store holds {self._live} bytes of live runs, and {size} more are over its bound of "
-                f"{self.max_bytes}: give it a larger max_bytes, or record to a store on disk"
+                f"the memory store holds {self._live} bytes of live runs, and {size} more would exceed its bound of "
+                f"{self.max_bytes}: raise max_bytes, or record to a store on disk"
             )
         while self._size + size > self.max_bytes:
-            self._forget(next(log for log in self._logs.values() if not log.needed and not log.forks))
+            self._forget(next(log for log in self._logs.values() if not log.references and not log.forks))
 
     def _forget(self, log: _Log) -> None:
-        if log.needed:
-            self._unneed(log)
+        if log.references:
+            self._drop_reference(log)
         if log.parent is not None:
             log.parent.forks.remove(log.root_id)
         del self._logs[log.root_id]

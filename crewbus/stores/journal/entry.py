@@ -1,4 +1,4 @@
-"""Entries: a write to a store, as a line of JSON that says in clear what was asked, by whom, and with what."""
+"""Journal entries: a write to a store as a line of JSON, with its method, arguments and writer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRITES: Final[Mapping[str, Kinds]] = {
     "fork": {"root_id": str, "at": int, "fork_id": str, "events": list},
     "drop": {"root_id": str},
 }
-"""The methods of a store that an entry may name, and their arguments: whatever else one says is never called."""
+"""The methods of a store that an entry may name, with the types of their arguments. No other method is ever called."""
 FIELDS: Final[Kinds] = {
     "run_id": str,
     "seq": int,
@@ -39,14 +39,14 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Entry(NamedTuple):
-    """A write: who made it, the name of the method, and its arguments by name."""
+    """A write: its writer, the name of the method, and the arguments by name."""
 
     by: str
     write: str
     arguments: dict[str, Any]
 
     def dump(self) -> bytes:
-        """One line of JSON, without its end; raises ValueError for what would not come back as it is."""
+        """Encode as a line of JSON without its newline; raises ValueError for what would not decode as it is."""
         _check(WRITES[self.write], self.arguments)
         entry = {"write": self.write, **self.arguments, "by": self.by}
         if "event" in entry:
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def load(cls, line: bytes) -> Entry:
-        """What `dump` made ``line`` of; raises ValueError for anything else."""
+        """Decode a line that `dump` wrote; raises ValueError for anything else."""
         try:
             entry = json.loads(line.decode("utf-8", "surrogatepass"))
             by, write = entry.pop("by"), entry.pop("write")
@@ -73,7 +73,7 @@ class Entry(NamedTuple):
 
 
 def _plain(event: StoredEvent) -> dict[str, Any]:
-    """An event as JSON has it: its data as text, where some byte is none as a lone surrogate."""
+    """An event for JSON: its data as text, with a lone surrogate for each byte that is not UTF-8."""
     _check(FIELDS, event._asdict())
     return {**event._asdict(), "data": event.data.decode("utf-8", "surrogateescape")}
 
@@ -86,7 +86,7 @@ def _stored(fields: dict[str, Any]) -> StoredEvent:
 
 def _check(kinds: Kinds, values: Mapping[str, Any]) -> None:
     if values.keys() != kinds.keys():
-        raise ValueError(f"there are {', '.join(values)}, not {', '.join(kinds)}")
+        raise ValueError(f"it has {', '.join(values)} instead of {', '.join(kinds)}")
     for name, value in values.items():
         if not isinstance(value, kinds[name]):
             raise ValueError(f"{name} is {value!r:.100}")

@@ -1,4 +1,4 @@
-"""Stores that keep a journal: each write is an entry, and whoever opens the journal makes them all again, in memory."""
+"""Stores that keep a journal: each write is an entry, and opening the journal replays all entries in memory."""
 
 from __future__ import annotations
 
@@ -24,41 +24,45 @@ T = TypeVar("T")
 TAKING: Final = ("begin", "acquire")
 """The writes that give their writer a lease."""
 _SUM: Final = b', "sum": '
-"""What stands in an entry between what it says and the checksum of all that the journal says until there."""
+"""Separates the content of an entry from the checksum of the journal up to there."""
 
 
 class JournalStore(Store):
-    """A store on whatever can be appended to: a file, a table, a broker's stream.
+    """A store on anything that can be appended to: a file, a table, a broker's stream.
 
-    A subclass says how: with `turn`, `entries` and `add`, and `sync` where adding is not enough. What a store promises
-    besides is done here, for any number of processes that have the same journal: logs, leases, fencing, forks, and that
-    nothing is read that was not written. The whole journal is held in memory, and it never becomes shorter. What the
-    subclass raises reaches the caller as a `crewbus.RecordingError`; `repr` of it names the journal in messages.
+    A subclass implements `turn`, `entries` and `add`; `sync` if adding does not make an entry durable; and
+    `lock_prefix` if processes in several containers share the journal. This class does the rest, for any number of
+    processes with the same journal: logs, leases, fencing, forks, and checksums. It keeps the whole journal in memory,
+    and the journal only grows. Exceptions of the subclass reach the caller as `crewbus.RecordingError`; messages
+    name the journal by its `repr`.
+
+    A run is held as long as its holder's process lives: there is no time limit. Where files can't be locked, as on
+    Windows, the lease of a dead process ends with `revoke`.
     """
 
     def __init__(self) -> None:
         self._closed = False
         self.after_fork()
 
-    # What a subclass says
+    # For the subclass
 
     @abc.abstractmethod
     def turn(self) -> contextlib.AbstractContextManager[object]:
-        """Have the journal to oneself: no other turn overlaps, in whatever process. All else is called inside one."""
+        """A block with exclusive access to the journal, across processes. The other methods run inside one."""
 
     @abc.abstractmethod
     def entries(self, after: int) -> Iterable[tuple[int, bytes]]:
-        """The entries after a position, in order, each with its own position; the first one is after 0.
+        """The entries after a position, in order, each with its own position. Position 0 is before the first entry.
 
-        What its writer died of before it was whole is no entry, and is taken away here.
+        If the last entry is incomplete because its writer died, this removes it from the journal.
         """
 
     @abc.abstractmethod
     def add(self, entry: bytes) -> int:
-        """Put an entry, a line without its end, after all others, and return its position; or raise."""
+        """Append an entry, which is a line without its newline, and return its position. Raises if it can't."""
 
     def sync(self) -> None:
-        """Return when all that was added is durable."""
+        """Return when all added entries are durable."""
 
     def lock_prefix(self) -> Path:
         """The path that the names of lock files begin with, the same for all processes that share the journal.
@@ -105,27 +109,27 @@ class JournalStore(Store):
     # Reading
 
     def info(self, root_id: str) -> LogInfo:
-        return self._look(lambda _: self._info(root_id))
+        return self._query(lambda _: self._info(root_id))
 
     def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        return self._look(lambda memory: memory.read(root_id, after))
+        return self._query(lambda memory: memory.read(root_id, after))
 
     def landmarks(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        return self._look(lambda memory: memory.landmarks(root_id, after))
+        return self._query(lambda memory: memory.landmarks(root_id, after))
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
-        return self._look(lambda memory: memory.marks(root_id))
+        return self._query(lambda memory: memory.marks(root_id))
 
     def root_of(self, run_id: str) -> str | None:
-        return self._look(lambda memory: memory.root_of(run_id))
+        return self._query(lambda memory: memory.root_of(run_id))
 
     def roots(self) -> list[str]:
-        return self._look(MemoryStore.roots)
+        return self._query(MemoryStore.roots)
 
     def forks(self, root_id: str) -> list[str]:
-        return self._look(lambda memory: memory.forks(root_id))
+        return self._query(lambda memory: memory.forks(root_id))
 
-    # Coming and going
+    # Flushing and closing
 
     def flush(self, timeout: float | None = None) -> None:
         if self._wrote:
@@ -144,9 +148,9 @@ class JournalStore(Store):
     def after_fork(self) -> None:
         self._lock = threading.RLock()
         self._inside = False
-        """Whether the thread that has the lock has a turn, which another one within it would wait for, and spoil."""
+        """Whether the thread that has the lock is inside a turn, which must not be nested."""
         self._writers, self._wrote = Writers(self.lock_prefix()), False
-        self._forget()
+        self._reset()
 
     def _release_all(self) -> None:
         with self._in_turn():
@@ -158,23 +162,21 @@ class JournalStore(Store):
         logs = map(self._memory.info, self._memory.roots())
         return [info for info in logs if info.alive and self._takers[info.root_id, info.epoch] == writer]
 
-    # The journal, made again in memory
+    # The journal's state in memory
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._memory = MemoryStore(max_bytes=sys.maxsize)
-        self._takers: dict[tuple[str, int | None], str] = {}  # who was given an epoch of a log
+        self._takers: dict[tuple[str, int | None], str] = {}  # the writer that an epoch of a log was given to
         self._position = self._sum = 0
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
-        """Have the journal to oneself, and the memory as it says."""
+        """A turn, with the memory up to date."""
         with self._lock:
             if self._closed:
                 raise RecordingError(f"{self!r} is closed")
             if self._inside:
-                raise RecordingError(
-                    f"{self!r} is just being used: a finaliser or signal handler can't use it meanwhile"
-                )
+                raise RecordingError(f"{self!r} is in use: a finaliser or signal handler can't use it at the same time")
             try:
                 self._inside = True
                 with self.turn():
@@ -183,7 +185,7 @@ class JournalStore(Store):
             except CrewbusError:
                 raise
             except BaseException as error:
-                self._forget()  # the memory may have stopped half-way
+                self._reset()  # the memory may be incomplete
                 if isinstance(error, Exception):
                     raise RecordingError(f"{self!r}: {type(error).__name__}: {text_of(error)}") from error
                 raise
@@ -193,17 +195,17 @@ class JournalStore(Store):
     def _catch_up(self) -> None:
         for position, entry in self.entries(self._position):
             try:
-                self._sum = self._make_again(entry)
+                self._sum = self._replay(entry)
             except (CrewbusError, ValueError) as error:
                 raise CorruptRecordError(f"{self!r}, after position {self._position}: {error}") from error
             self._position = position
 
-    def _make_again(self, entry: bytes) -> int:
+    def _replay(self, entry: bytes) -> int:
         said, _, found = entry.rpartition(_SUM)
         total = zlib.crc32(said, self._sum)
         if found != b"%d}" % total:
-            raise ValueError("what stands there, or before it, is not what was written")
-        self._make(Entry.load(said + b"}"))
+            raise ValueError("the checksum does not match: this entry or an earlier one has changed")
+        self._apply(Entry.load(said + b"}"))
         return total
 
     def _write(self, write: str, **arguments: Any) -> Any:
@@ -211,7 +213,7 @@ class JournalStore(Store):
             return self._note(write, **arguments)
 
     def _note(self, write: str, **arguments: Any) -> Any:
-        """Make a write in memory, which refuses what can't be, and then add it to the journal."""
+        """Apply a write in memory, which rejects what is invalid, and then add it to the journal."""
         if not self._wrote:
             self._wrote = True
             for writer in self._writers.dead({*self._takers.values()}):
@@ -220,16 +222,16 @@ class JournalStore(Store):
             self._writers.hold()
         entry = Entry(self._writers.me, write, arguments)
         said = entry.dump()[:-1]
-        outcome = self._make(entry)
+        outcome = self._apply(entry)
         total = zlib.crc32(said, self._sum)
         try:
             self._position, self._sum = self.add(b"%b%b%d}" % (said, _SUM, total)), total
         except BaseException:
-            self._forget()  # the memory is ahead of the journal
+            self._reset()  # the memory is ahead of the journal
             raise
         return outcome
 
-    def _make(self, entry: Entry) -> Any:
+    def _apply(self, entry: Entry) -> Any:
         root_id, epoch = entry.arguments["root_id"], entry.arguments.get("epoch")
         taker = self._takers.get((root_id, epoch), entry.by)
         if taker != entry.by:
@@ -239,12 +241,12 @@ class JournalStore(Store):
             self._takers[root_id, outcome] = entry.by
         return outcome
 
-    def _look(self, ask: Callable[[MemoryStore], T]) -> T:
+    def _query(self, ask: Callable[[MemoryStore], T]) -> T:
         with self._in_turn():
             return ask(self._memory)
 
     def _info(self, root_id: str) -> LogInfo:
-        """How a log stands, once the lease of a holder who is dead is revoked."""
+        """The state of a log, after revoking the leases of a dead holder."""
         info = self._memory.info(root_id)
         if not info.alive:
             return info
