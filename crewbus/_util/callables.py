@@ -1,4 +1,4 @@
-"""What is handed in: functions, of which kind and by which name; text."""
+"""Callables: their kind, name and identity."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling ``function`` gives a coroutine: an ``async def``, or an object whose ``__call__`` is one."""
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - its kind matters, not that it is there
+    """Whether calling ``function`` returns a coroutine: an ``async def``, or an object whose ``__call__`` is one."""
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - looks at its kind
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Module and qualified name of a function, for whoever must find it."""
+    """The module and qualified name of a function; of an object's class where it has none."""
     plain = function.func if isinstance(function, functools.partial) else function
     try:
         return f"{plain.__module__}.{plain.__qualname__}"
-    except Exception:  # an object, or one that does not like to be asked
+    except Exception:  # an object without these attributes, or whose attributes raise
         return f"{type(plain).__module__}.{type(plain).__qualname__}"
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two callables are one and the same."""
-    # Not by ==, which a handler may define as it likes; bound methods are made anew at each access.
+    """Whether two callables are identical."""
+    # `==` may be overridden, and each access creates a new bound method.
     if isinstance(one, MethodType) and isinstance(other, MethodType):
         return one.__self__ is other.__self__ and one.__func__ is other.__func__
     if isinstance(one, BuiltinMethodType) and isinstance(other, BuiltinMethodType):
-        return one == other  # which compares what they are bound to by identity
+        return one == other  # compares the bound objects by identity
     return one is other
 
 
 def is_text(value: object) -> bool:
-    """Whether ``value`` is a string that says something."""
+    """Whether ``value`` is a string, and not empty."""
     return isinstance(value, str) and value != ""

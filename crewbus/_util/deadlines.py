@@ -6,10 +6,10 @@ import time
 
 
 def deadline(timeout: float | None) -> float | None:
-    """The moment (monotonic) at which ``timeout`` seconds from now are over; None: never."""
+    """The monotonic time ``timeout`` seconds from now; None: no limit."""
     return None if timeout is None else time.monotonic() + timeout
 
 
 def remaining(until: float | None) -> float | None:
-    """How many seconds are left until that moment, at least 0; None: no limit."""
+    """The seconds until a `deadline`, at least 0; None: no limit."""
     return None if until is None else max(0.0, until - time.monotonic())

@@ -1,4 +1,4 @@
-"""Event loops: the one that runs here, and calls onto others, without loading asyncio to find out."""
+"""Event loops: the running one, and calls from other threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs in this thread, or None. asyncio is not loaded to find out."""
+    """The event loop that runs in this thread, or None. Does not load asyncio."""
     events = sys.modules.get("asyncio.events")
     return events._get_running_loop() if events is not None else None
 

@@ -1,4 +1,4 @@
-"""Forks: which process something was made in."""
+"""Process forks: tells objects of this process from those inherited from its parent."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Final
 
 
 class Generation:
-    """Counts the forks that led to this process: what was made before the last belongs to the parent."""
+    """Counts the forks that led to this process. An object with a lower number belongs to the parent."""
 
     number = 0
 
     def advance(self) -> None:
-        """Be in a forked child."""
+        """Called in a forked child."""
         self.number += 1
 
 

@@ -1,4 +1,4 @@
-"""Entities: what a checkpoint keeps the state of. Their types are registered, as those of events are."""
+"""Entities: objects whose state checkpoints save. Their types are registered like those of events."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def register_entity(
     subclasses: bool = False,
     upgrades: Upgrades | None = None,
 ) -> C:
-    """Register ``cls`` as a type of entities, and return it: crews, agents, whatever has a state worth a checkpoint.
+    """Register ``cls`` as an entity type and return it: a crew, an agent, or another class with state to save.
 
-    In a recorded run an instance that is the ``source`` of an event is tracked from then on, others by `Run.track`.
-    Step results may be instances too. The arguments are as for `register_event`; so are the errors.
+    In a recorded run an instance is tracked once it is the ``source`` of an event or is given to `Run.track`.
+    Steps may return instances too. The arguments and errors are those of `register_event`.
     """
     entities.register(cls, name, version, structure, unstructure, subclasses, upgrades)
     return cls
 
 
 def type_of_value(cls: type) -> EventType | None:
-    """As what instances of ``cls`` are written: an entity type, or else an event type; None where it is neither."""
+    """Return how instances of ``cls`` are encoded: as an entity type, else as an event type; None if it is neither."""
     return entities.find_class(cls) or event_type_or_none(cls)
 
 
 def find_type(name: str) -> EventType | None:
-    """The entity type registered under ``name``, or else the event type; None where there is neither."""
+    """Return the entity type registered under ``name``, else the event type; None if there is neither."""
     return entities.find(name) or find_event_type(name)

@@ -9,28 +9,28 @@ import attrs
 
 @attrs.define(eq=False, weakref_slot=False)
 class Envelope:
-    """An event as emitted: the event, and where and when it happened."""
+    """An event as emitted: the event, and where and when it was emitted."""
 
     event: Any
     """The emitted object, an instance of a registered event type."""
     run_id: str | None
     """The run it was emitted in; None outside any run."""
     seq: int
-    """Its number: gapless within a root run and the runs nested in it, from 0; outside runs, per process.
-    -1 where a resumed run emits again what its record holds."""
+    """Its number, from 0: gapless within a root run and its nested runs; outside runs, within the process.
+    -1 for an event that a resumed run repeats from its record."""
     parent: str | None
-    """`id` of the envelope that opened what it belongs to: the start of its run, call or attempt; for a start, that of
-    what is around it."""
+    """The `id` of the envelope that started the innermost run, call, step or attempt around it. A start event names
+    the scope around the one it starts."""
     at: float
-    """When it was emitted, in seconds since the epoch (UTC)."""
+    """The time of emission, in seconds since the epoch (UTC)."""
     source: Any = None
-    """Who emitted it, as given; a string naming it, once read back from a record."""
+    """The emitter, as given; in an envelope read from a record, its name."""
     attempt: int = 1
-    """Which attempt of a retried piece of work it belongs to, from 1."""
+    """The number of the attempt that it belongs to, from 1."""
     replayed: bool = False
-    """Whether it is told again from a record rather than happening now."""
+    """Whether it was read from a record, and not emitted just now."""
 
     @property
     def id(self) -> str:
-        """The envelope's id, unique in its record."""
+        """The envelope's id, unique within its record: the run's id and ``seq``."""
         return f"{self.run_id or 'unscoped'}:{self.seq}"

@@ -1,4 +1,4 @@
-"""Event types: declaring and registering them, and finding them again."""
+"""Declare, register and find event types."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ def register_event(
     subclasses: bool = False,
     upgrades: Upgrades | None = None,
 ) -> C:
-    """Register ``cls`` as an event type, at any time, and return it.
+    """Register ``cls`` as an event type and return it. For classes that `event` does not declare, at any time.
 
-    For classes that are not declared with `event`: pydantic models, dataclasses, plain classes.
-    ``name`` (default ``module.qualname``) and ``version`` identify the type in a record;
-    ``unstructure(instance)`` gives what JSON can hold, ``structure(that)`` gives an instance back; whether it is
-    the same is then their affair. Both may be left out for attrs classes and dataclasses. With ``subclasses`` all
-    subclasses are event types too, also those defined later, each under its own module and name; ``structure(that,
-    cls)`` is then told which one. ``upgrades`` says how older records are read: by version, what makes of that
-    version's JSON the next one's. A class defined again under its own module and name (a reloaded module, a
-    factory) takes the name over.
+    ``name`` (by default ``module.qualname``) and ``version`` (from 1) identify the type in a record.
+    ``unstructure(instance)`` returns a JSON value, and ``structure(value)`` an equal instance; crewbus does not check
+    that they agree. attrs classes and dataclasses need neither. With ``subclasses=True`` all subclasses are event
+    types too, including later ones, each under its own module and name; ``structure(value, cls)`` then receives the
+    class to build. ``upgrades`` maps each older version to a function that turns its JSON value into that of the next
+    version. A class that is defined again under the same module and name replaces the earlier one.
 
-    Raises `EventTypeError` when ``cls`` is not a class, or the name belongs to another class.
+    Raises `EventTypeError` if ``cls`` is not a class, if the name belongs to another class, or if only one of
+    ``structure`` and ``unstructure`` is given.
     """
     _events.register(cls, name, version, structure, unstructure, subclasses, upgrades)
     return cls
 
 
 def forget_event(cls: type) -> None:
-    """Undo `register_event`: of a plugin that was refused."""
+    """Undo `register_event`, for a plugin that was rejected."""
     _events.discard(cls)
 
 
@@ -71,10 +70,10 @@ def event(
     upgrades: Upgrades | None = None,
     landmark: bool = False,
 ) -> C | Callable[[C], C]:
-    """Make a class an event: an attrs class, registered for decoding.
+    """Turn a class into an event type: an attrs class that is registered, so that records of it can be read.
 
-    ``name``, ``version`` and ``upgrades`` are as for `register_event`; ``frozen=True`` makes instances immutable,
-    at the price of a slower constructor. A class that attrs has already defined is registered as it is.
+    ``name``, ``version`` and ``upgrades`` are those of `register_event`. ``frozen=True`` makes instances immutable;
+    creating them takes longer. A class that attrs has defined already is only registered.
     ``landmark=True`` is for crewbus's own events: a resume reads them, and stores index them.
 
     >>> @event(name="acme.Greeted")
@@ -86,7 +85,7 @@ def event(
 
     def declare(plain: C) -> C:
         if not isinstance(plain, type):
-            raise EventTypeError(f"@event goes on a class; got {plain!r}")
+            raise EventTypeError(f"@event decorates a class; got {plain!r}")
         ready = "__attrs_attrs__" in plain.__dict__
         defined = plain if ready else attrs.define(plain, frozen=frozen)
         _events.register(defined, name, version, None, None, False, upgrades, landmark)
@@ -96,20 +95,20 @@ def event(
 
 
 def event_type_of(cls: type) -> EventType:
-    """The registration of ``cls``; raises `UnregisteredEventError` where there is none."""
+    """Return the registration of ``cls``; raises `UnregisteredEventError` if there is none."""
     return _events.of(cls)
 
 
 def event_type_or_none(cls: type) -> EventType | None:
-    """The registration of ``cls``, or None."""
+    """Return the registration of ``cls``, or None."""
     return _events.find_class(cls)
 
 
 def find_event_type(name: str) -> EventType | None:
-    """The event type registered under ``name``, or None. Nothing is ever imported to find it."""
+    """Return the event type registered under ``name``, or None. Nothing is imported to find it."""
     return _events.find(name)
 
 
 def event_types() -> Iterator[EventType]:
-    """All registered event types, in order of registration."""
+    """Iterate over all registered event types, in order of registration."""
     yield from _events

@@ -1,4 +1,4 @@
-"""Registries of types: which classes may be written, and how they are read. Nothing is ever imported to find one."""
+"""Registries of types: which classes may be recorded, and how they are encoded and decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_UPGRADES: Final[Upgrades] = MappingProxyType({})
 
 @attrs.frozen(eq=False)
 class EventType:
-    """A registered type: the class and how its instances are written and read. Registering anew makes another."""
+    """A registered type: the class, and how its instances are encoded and decoded. Immutable."""
 
     cls: type
     name: str
@@ -27,14 +27,14 @@ class EventType:
     structure: Structure | None = None
     unstructure: Unstructure | None = None
     upgrades: Upgrades = NO_UPGRADES
-    """By version: what makes of the JSON of that version the JSON of the next."""
+    """For each older version, the function that turns its JSON value into that of the next version."""
     landmark: bool = False
     """Whether a resume reads the events of this type: see `crewbus.events.landmarks`."""
 
 
 @attrs.frozen
 class Family:
-    """What was registered for a class and its subclasses."""
+    """The registration of a class together with its subclasses."""
 
     version: int
     structure: Callable[[Any, type], Any] | None
@@ -42,7 +42,7 @@ class Family:
     upgrades: Upgrades
 
     def structure_for(self, cls: type) -> Structure | None:
-        """How instances of ``cls``, one of the family, are read."""
+        """The function that decodes instances of ``cls``, a member of the family."""
         structure = self.structure
         return None if structure is None else lambda data: structure(data, cls)
 
@@ -68,9 +68,9 @@ class Registry:
         upgrades: Upgrades | None,
         landmark: bool = False,
     ) -> None:
-        """Register ``cls``; raises `EventTypeError` when it is no class, or the name belongs to another."""
+        """Register ``cls``; raises `EventTypeError` if an argument is invalid, or the name is taken."""
         if not isinstance(cls, type):
-            raise EventTypeError(f"{self._noun} is a class; got {cls!r}, an instance of {type(cls).__name__}")
+            raise EventTypeError(f"{self._noun} must be a class; got {cls!r}, an instance of {type(cls).__name__}")
         if (structure is None) != (unstructure is None):
             raise EventTypeError(f"{qualified(cls)}: give both structure= and unstructure=, or neither")
         if version < 1:
@@ -95,7 +95,7 @@ class Registry:
         return registered
 
     def discard(self, cls: type) -> None:
-        """Forget the registration of ``cls``, if there is one."""
+        """Remove the registration of ``cls``, if there is one."""
         known = self._by_class.pop(cls, None)
         if known is not None and self._by_name.get(known.name) is known:
             del self._by_name[known.name]
@@ -115,7 +115,7 @@ class Registry:
         return known
 
     def of(self, cls: type) -> EventType:
-        """The registration of ``cls``; raises `UnregisteredEventError` where there is none."""
+        """The registration of ``cls``; raises `UnregisteredEventError` if there is none."""
         try:
             return self._by_class[cls]
         except KeyError:
@@ -131,7 +131,7 @@ class Registry:
         known = self._by_name.get(name)
         if known is None:
             named = [cls for base in list(self._families) for cls in _descendants(base) if qualified(cls) == name]
-            # The last: of a class with slots the first is the one that attrs made it from.
+            # attrs replaces a class by one with slots, which is the last of the two.
             known = self.of(named[-1]) if named else None
         return known
 
@@ -147,5 +147,5 @@ def _descendants(cls: type) -> Iterator[type]:
 
 
 def qualified(cls: type) -> str:
-    """Module and qualified name."""
+    """The module and qualified name of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"

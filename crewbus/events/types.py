@@ -12,7 +12,7 @@ from crewbus.events.registration import event
 
 @event(name="crewbus.RunStarted", landmark=True)
 class RunStarted:
-    """A run began. ``parent_run`` is the id of the run around it, or None."""
+    """A run began. ``parent_run`` is the id of the enclosing run, or None."""
 
     name: str | None = None
     tags: Mapping[str, str] = attrs.field(factory=dict)
@@ -20,19 +20,19 @@ class RunStarted:
 
 
 class RunEnded:
-    """What the terminal events of a run have in common: subscribe to it for all of them."""
+    """Base class of the terminal events of a run: subscribe to it to receive all of them."""
 
     __slots__ = ()
 
 
 @event(name="crewbus.RunFinished", landmark=True)
 class RunFinished(RunEnded):
-    """A run ended as it should."""
+    """A run ended without an exception."""
 
 
 @event(name="crewbus.RunFailed", landmark=True)
 class RunFailed(RunEnded):
-    """A run ended with an exception: its type's qualified name and its text."""
+    """A run ended with an exception: ``error`` is its type's qualified name, ``message`` its text."""
 
     error: str
     message: str
@@ -40,39 +40,39 @@ class RunFailed(RunEnded):
 
 @event(name="crewbus.RunCancelled", landmark=True)
 class RunCancelled(RunEnded):
-    """A run was cancelled, or its task was, or Ctrl-C hit it."""
+    """A run was cancelled, by `Run.cancel`, by cancelling its task, or by Ctrl-C."""
 
     reason: str = ""
 
 
 @event(name="crewbus.CallStarted", landmark=True)
 class CallStarted:
-    """A call of a model or tool began. The `id` of its envelope is the ``parent`` of what is emitted in the call."""
+    """A model or tool call began. The id of its envelope is the ``parent`` of what is emitted in the call."""
 
     name: str
 
 
 class CallEnded:
-    """What the terminal events of a call have in common: subscribe to it for all of them."""
+    """Base class of the terminal events of a call: subscribe to it to receive all of them."""
 
     __slots__ = ()
 
 
 @event(name="crewbus.CallFinished", landmark=True)
 class CallFinished(CallEnded):
-    """A call ended as it should. What it gave, and what it took, as far as whoever made it said so."""
+    """A call ended without an exception. Its fields are what the caller reported; None if it did not."""
 
     output: Any = None
-    """Text, or whatever JSON can hold."""
+    """Text, or another JSON value."""
     usage: Mapping[str, int] | None = None
-    """Counts by name, such as ``output_tokens``."""
+    """Counts by name, such as ``{"output_tokens": 12}``."""
     cost: float | None = None
     """In US dollars."""
 
 
 @event(name="crewbus.CallFailed", landmark=True)
 class CallFailed(CallEnded):
-    """A call ended with an exception: its type's qualified name (empty where nobody knows it) and its text."""
+    """A call ended with an exception: its type's qualified name (empty if unknown) and its text."""
 
     error: str
     message: str
@@ -80,21 +80,21 @@ class CallFailed(CallEnded):
 
 @event(name="crewbus.CallCancelled", landmark=True)
 class CallCancelled(CallEnded):
-    """A call was given up: its run or task was cancelled, or Ctrl-C hit it."""
+    """A call was cancelled, with its run, with its task, or by Ctrl-C."""
 
     reason: str = ""
 
 
 @event(name="crewbus.AttemptStarted", landmark=True)
 class AttemptStarted:
-    """A retried piece of work began anew; ``number`` counts from 1."""
+    """An attempt at retried work began; ``number`` counts from 1."""
 
     number: int
 
 
 @event(name="crewbus.Chunk")
 class Chunk:
-    """A streamed piece. ``kind``: "text", "reasoning", or "tool_call" (``text`` is then a piece of its arguments)."""
+    """A streamed piece of text. ``kind`` is "text", "reasoning" or "tool_call" (a piece of the call's arguments)."""
 
     text: str
     kind: str = "text"
@@ -102,10 +102,10 @@ class Chunk:
 
 @event(name="crewbus.Retracted", landmark=True)
 class Retracted:
-    """Takes back chunks that were streamed before it: those numbered ``since`` and later.
+    """Retracts chunks that were streamed before it, those with number ``since`` and higher.
 
-    ``parents`` narrows it to the chunks whose envelope has one of these for its `Envelope.parent`: what a failed
-    attempt streamed, and what the calls and runs in it did. Empty, it takes back all that a stream has shown since.
+    With ``parents`` it retracts only the chunks whose `Envelope.parent` is one of these: what a failed attempt
+    streamed, with the calls and runs nested in it. Without, it retracts all chunks since.
     """
 
     since: int
@@ -113,84 +113,84 @@ class Retracted:
     parents: tuple[str, ...] = ()
 
     def covers(self, seq: int, parent: str | None) -> bool:
-        """Whether this takes back a chunk that was seen before it, by the ``seq`` and ``parent`` of its envelope."""
+        """Whether this retracts an earlier chunk, given the ``seq`` and ``parent`` of the chunk's envelope."""
         return seq >= self.since and (not self.parents or parent in self.parents)
 
 
 @event(name="crewbus.Dropped")
 class Dropped:
-    """A stream's own frame: so many frames were left out here, because its consumer was too slow."""
+    """A frame that a stream adds: its consumer was too slow, and ``count`` frames were dropped here."""
 
     count: int
 
 
 @event(name="crewbus.RunInterrupted")
 class RunInterrupted(RunEnded):
-    """A stream's own last frame: whoever carried out the run is gone, and nobody goes on with it. Never recorded."""
+    """A terminal frame that a stream adds: the run's holder is dead, and no other has resumed it. Never recorded."""
 
     holder: str = ""
-    """Who held it last, in words."""
+    """A description of the last holder, such as ``process 12 on host``."""
 
 
 @event(name="crewbus.RunResumed", landmark=True)
 class RunResumed:
-    """A recorded run goes on. What its record holds after number ``at`` and before this is void from now on.
+    """A recorded run was resumed. The events between number ``at`` and this one no longer count.
 
-    That is nothing, unless the run was resumed from a checkpoint.
+    There are such events only if the run was resumed from a checkpoint.
     """
 
     at: int
     epoch: int
-    """How often the run was begun or resumed, from 1."""
+    """How many times the run was started or resumed, from 1."""
     checkpoint: str | None = None
 
 
 @event(name="crewbus.RunForked", landmark=True)
 class RunForked:
-    """The first event of a fork that is its own: which run it was forked of, and the last number that both share."""
+    """The first own event of a fork: ``of`` is the id of the forked run, ``at`` the last number that both share."""
 
     of: str
     at: int
     edits: tuple[str, ...] = ()
-    """The names of the steps whose results were replaced."""
+    """The names of the steps whose results the fork replaces."""
 
 
 @event(name="crewbus.StepStarted", landmark=True)
 class StepStarted:
-    """A step began. The `id` of its envelope is the ``parent`` of what is emitted in it."""
+    """A step began. The id of its envelope is the ``parent`` of what is emitted in it."""
 
     name: str
     key: str = ""
-    """What tells it from others of its name: as given, or a digest of its arguments."""
+    """Its key, as given, or else a fingerprint of its arguments."""
     ordinal: int = 0
-    """Which it is among those of the same name and key in the same place, from 0."""
+    """Its position among steps with the same name and key in the same scope, from 0."""
     inline: bool = True
-    """Whether it was called in the thread or task that its scope was entered in."""
+    """Whether it was called in the thread or task that entered its scope."""
     identity: str = ""
-    """Path, name, key and ordinal in one: by this a resumed run finds it."""
+    """A digest of path, name, key and ordinal, by which a resumed run finds the step."""
 
 
 class StepEnded:
-    """What the terminal events of a step have in common: subscribe to it for both."""
+    """Base class of the terminal events of a step: subscribe to it to receive both."""
 
     __slots__ = ()
 
 
 @event(name="crewbus.StepFinished", landmark=True)
 class StepFinished(StepEnded):
-    """A step returned. In a recorded run it says what: a resumed run is given that and does not call it again."""
+    """A step returned. A resumed run uses the recorded ``result`` instead of calling the step again."""
 
     name: str
     result: Any = None
-    """What JSON holds of it; None in a run that is not recorded."""
+    """The result as JSON; None in a run that is not recorded."""
     type: str | None = None
-    """The name of its registered type, where it has one."""
+    """The name of the result's registered type, or None."""
     version: int = 0
 
 
 @event(name="crewbus.StepFailed", landmark=True)
 class StepFailed(StepEnded):
-    """A step ended with an exception: its type's qualified name and its text. Called again, it is tried again."""
+    """A step ended with an exception: its type's qualified name and its text."""
 
     name: str
     error: str
@@ -199,41 +199,41 @@ class StepFailed(StepEnded):
 
 @event(name="crewbus.CheckpointSaved", landmark=True)
 class CheckpointSaved:
-    """A position to resume or fork from: this event's number."""
+    """A checkpoint: this event's number is a position to resume or fork from."""
 
     name: str
     entities: Mapping[str, int] = attrs.field(factory=dict)
-    """By the name of each tracked entity: the number of the `EntitySaved` that holds its state."""
+    """For the name of each tracked entity, the number of the `EntitySaved` event with its state."""
     automatic: bool = False
-    """Whether it was saved because of the event before it: see ``checkpoint_on`` of `Bus.enable_recording`."""
+    """Whether ``checkpoint_on`` of `Bus.enable_recording` caused it."""
 
 
 @event(name="crewbus.EntitySaved", landmark=True)
 class EntitySaved:
-    """The state of a tracked entity, at the first checkpoint that found it so."""
+    """The state of a tracked entity, saved by the first checkpoint after it changed."""
 
     name: str
     type: str
     """The name of its registered type."""
     version: int
     data: Any
-    """What JSON holds of it."""
+    """The entity as JSON."""
 
 
 @event(name="crewbus.Truncated")
 class Truncated:
-    """Recorded in the place of an event that was larger than the bound: what it was, and how its JSON began."""
+    """Recorded in place of an event that exceeded the size limit: its type, and the beginning of its JSON."""
 
     name: str
     version: int
     size: int
-    """How many bytes its JSON had."""
+    """The size of its JSON in bytes."""
     data: str
 
 
 @event(name="crewbus.UnknownEvent")
 class UnknownEvent:
-    """Read from a record: an event whose type is not registered here. ``data`` is its JSON, untouched."""
+    """Read from a record: an event whose type is not registered in this process. ``data`` is its unchanged JSON."""
 
     name: str
     version: int
@@ -241,4 +241,4 @@ class UnknownEvent:
 
 
 FRAMES: Final = (Chunk, Retracted, RunEnded)
-"""The event types that go to streams; subclasses too."""
+"""The event types that go to streams, including their subclasses."""
