@@ -23,7 +23,8 @@ from crewbus._util.deadlines import deadline, remaining
 from crewbus.bus.bus import live_buses
 from crewbus.bus.default import existing_default_bus
 from crewbus.streams.buffer import Buffer
-from crewbus.testing.leaks.heap import Holders, frames_from, live, reachable
+from crewbus.testing.leaks.heap import frames_from, live, reachable
+from crewbus.testing.leaks.holders import Holders
 
 PATIENCE: Final = 2.0
 """Seconds that threads and tasks which are about to end may take to."""
