@@ -1,4 +1,4 @@
-"""The plugin ``run_scope``: what is emitted belongs to the run in scope, and its frames go to that run's streams."""
+"""The plugin ``run_scope``: events belong to the run in scope, and its frames go to that run's streams."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 class RunScope:
-    """Finds the run in scope by ContextVar, and routes its frames to its streams and to those of the runs around it."""
+    """Finds the run in scope by ContextVar. Routes its frames to its streams and to those of the runs around it."""
 
     @hookimpl
     def crewbus_current_run(self, bus: Bus) -> Run | None:
         """The innermost run of ``bus`` in this context."""
         return current_run(bus)
 
-    # What the bus may call instead where no other plugin answers: the same, for whichever bus.
+    # What the bus calls instead if no other plugin implements the hook: the same, of any bus.
     crewbus_current_run.direct = current_run.direct  # type: ignore[attr-defined]
 
     @hookimpl
     def crewbus_stream_chunk(self, bus: Bus, run: Run, envelope: Envelope) -> None:
-        """Push a frame to the streams it concerns; a terminal event concerns only its own run's."""
+        """Push a frame to the streams of ``run`` and of the runs around it; a terminal event only to its own run's."""
         for sink in run.sinks:
             sink.push(run, envelope)
         if run.parent is not None and not isinstance(envelope.event, RunEnded):

@@ -1,7 +1,7 @@
 """Buffers: one consumer's bounded queue of a run's frames, and how its two sides wake each other.
 
-Everything here happens under the lock of the tree that the run belongs to, which the emitter holds anyway:
-so order in a buffer is the order of the numbers, and no wake-up can be lost between a look and a wait.
+Everything here happens under the lock of the run's tree, which the emitter holds anyway. So frames are in the order of
+their numbers, and no wake-up is lost between a check and a wait.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from crewbus.scopes.tree import Tree
 
 _get_ident: Final = threading.get_ident
-_FEW: Final = 8  # retractions at least find room in a buffer that drops, however small it is
-_MERGED_CHARS: Final = 65_536  # how long coalesced text may grow before the next frame begins
-_TWO: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
-_POLL: Final = 0.5  # seconds after which a blocked emitter looks whether its consumer was garbage-collected
+_MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractions, however small its bound
+_MAX_MERGED_CHARS: Final = 65_536  # a longer text is not merged with the next
+_SECOND_CONSUMER: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
+_RECHECK: Final = 0.5  # seconds after which a blocked emitter checks whether its consumer was garbage-collected
 
 
-def _release(gate: threading.Lock) -> None:
-    gate.release()
+def _release(wakeup: threading.Lock) -> None:
+    wakeup.release()
 
 
 class Buffer:
@@ -53,11 +53,11 @@ class Buffer:
         self.run_id = run_id
         self.bound = bound
         self.room = bound - 1 if slow != "coalesce" else 0
-        """Below how many frames the next is taken without a further look; none where each needs one."""
+        """With fewer frames than this, the next is appended without further checks; 0 if each needs them."""
         self.half = (bound + 1) // 2
         self.slow = slow
         self.deadline = deadline
-        """Until when (monotonic) the run must have started; None: no limit, or it has."""
+        """When (monotonic) the wait for the start of the run ends; None: never, or it has started."""
         self.tree: Tree | None = None
         """What its run shares with its root; None until the run has started."""
         self.lock = threading.RLock()
@@ -65,41 +65,41 @@ class Buffer:
         self.run: Run | None = None
         self.frames: list[Envelope] = []
         self.held = 0
-        """How many frames the consumer took last: they count until it comes for more."""
+        """How many frames the consumer took last: they count towards the bound until it takes more."""
         self.ended = False
-        """Whether the run has ended: no frame will follow."""
+        """Whether the run has ended, so that no frame follows."""
         self.closed = False
-        """Whether nothing more is taken: the consumer left, or was failed."""
+        """Whether the consumer left or failed, so that no more frames are taken."""
         self.failure: SlowConsumer | None = None
         self.wake: Callable[[Any], object] | None = None
-        """What wakes the consumer when called with `token`; None while it does not wait."""
+        """Wakes the consumer when called with `token`; None while it does not wait."""
         self.token: Any = None
         self.waker: LoopWaker | None = None
         self.waiters: list[Callable[[], object]] | None = None
         self.thread: int | None = _get_ident()
-        """The thread that consumes, or until one does, the one that means to: it must never wait for itself."""
+        """The thread that consumes, at first the one that made the buffer: it must never wait for itself."""
 
     @property
     def waiting(self) -> int:
-        """How many frames the consumer has not dealt with."""
+        """How many frames the consumer has not processed."""
         return len(self.frames) + self.held
 
     @property
     def left_out(self) -> int:
-        """How many frames were left out since the consumer last came."""
-        last = self.frames[-1:]  # it may come at this moment
+        """How many frames were dropped since the consumer last took any."""
+        last = self.frames[-1:]  # the consumer may take them at this moment
         return sum(frame.event.count for frame in last if isinstance(frame.event, Dropped))
 
     @property
     def epoch(self) -> int | None:
-        """The epoch of the run's record; None where it is not recorded."""
+        """The epoch of the run's record; None if it is not recorded."""
         log = self.tree.log if self.tree is not None else None
         return log.epoch or 1 if log is not None else None
 
     # The emitter's side
 
     def attach(self, run: Run) -> None:
-        """Take the frames of ``run`` from now on."""
+        """Receive the frames of ``run`` from now on."""
         with self.lock, run.tree.lock:
             self.tree, self.lock = run.tree, run.tree.lock
             self.deadline = None
@@ -116,13 +116,13 @@ class Buffer:
         if len(frames) + self.held < self.room:
             frames.append(envelope)
         else:
-            self._push_tight(run, envelope)
+            self._push_near_bound(run, envelope)
         wake = self.wake
         if wake is not None:  # as `_wake_consumer`
             self.wake = None
             wake(self.token)
 
-    def _push_tight(self, run: Run, envelope: Envelope) -> None:
+    def _push_near_bound(self, run: Run, envelope: Envelope) -> None:
         event = envelope.event
         room = self.bound - len(self.frames) - self.held
         if self.closed:
@@ -151,14 +151,14 @@ class Buffer:
             self.frames.append(marker)
 
     def _retract(self, run: Run, envelope: Envelope, event: Retracted) -> None:
-        """Take back what waits; the consumer is told only where it may have seen more of what is taken back."""
-        told = not self.frames or event.since <= self.frames[0].seq
+        """Remove what is retracted; push the retraction only if the consumer may have seen some of it."""
+        consumer_saw = not self.frames or event.since <= self.frames[0].seq
         self.frames = [
             frame
             for frame in self.frames
             if not (isinstance(frame.event, Chunk) and event.covers(frame.seq, frame.parent))
         ]
-        if told:
+        if consumer_saw:
             self._overfill(run, envelope)
 
     def _merge(self, envelope: Envelope) -> bool:
@@ -170,7 +170,7 @@ class Buffer:
             and last.event.kind == new.event.kind
             and (last.parent, last.attempt) == (new.parent, new.attempt)
             and last.source is new.source
-            and len(last.event.text) < _MERGED_CHARS
+            and len(last.event.text) < _MAX_MERGED_CHARS
         ):
             return False
         text = last.event.text + new.event.text
@@ -181,49 +181,49 @@ class Buffer:
 
     def _overfill(self, run: Run, envelope: Envelope) -> None:
         self.frames.append(envelope)
-        most = 2 * (self.bound if self.slow != "drop" else max(self.bound, _FEW))
+        most = 2 * (self.bound if self.slow != "drop" else max(self.bound, _MIN_DROP_BOUND))
         if len(self.frames) + self.held >= most:
-            self._fail(f"{most} frames were waiting, twice its bound, and nobody could wait for it")
+            self._fail(f"{most} frames were waiting, twice its bound, and no emitter could wait")
         elif self.slow != "drop":
             run.tree.defer(partial(self.wait_for_room, run))
 
     def _fail(self, why: str) -> None:
-        self.failure = SlowConsumer(f"the stream was failed: {why}; consume faster, or raise its bound")
+        self.failure = SlowConsumer(f"the stream failed: {why}; consume faster, or raise its bound")
         self._detach()
         self._wake_consumer()
 
     def release(self) -> None:
-        """Let blocked emitters look again whether they must wait; called under the lock."""
+        """Wake blocked emitters, so that they check again whether they must wait; called under the lock."""
         self._wake_waiters()
 
     def end(self) -> None:
-        """Take nothing more, since the run has ended; called under the lock."""
+        """Take no more frames, since the run has ended; called under the lock."""
         self.ended = True
         self.run = None
         self._wake_consumer()
         self._wake_waiters()
 
     def wait_for_room(self, emitter: Run) -> None:
-        """Block the emitter while the buffer is full; never a loop's thread, nor the consumer's own.
+        """Block while the buffer is full, except on a loop's thread and on the consumer's own.
 
-        A cancelled emitter is let go: its next call tells it.
+        An emitter that is cancelled stops waiting: its next call raises `Cancelled`.
         """
-        gate = None
+        wakeup = None
         while running_loop() is None and _get_ident() != self.thread:
             with self.lock:
                 if not self._is_full() or emitter.is_cancelled():
                     return
-                gate = self._wait_in_line(gate)
-            gate.acquire(timeout=_POLL)
+                wakeup = self._add_waiter(wakeup)
+            wakeup.acquire(timeout=_RECHECK)
 
-    def _wait_in_line(self, gate: threading.Lock | None) -> threading.Lock:
-        if gate is None:
-            gate = threading.Lock()
-            gate.acquire()
+    def _add_waiter(self, wakeup: threading.Lock | None) -> threading.Lock:
+        if wakeup is None:
+            wakeup = threading.Lock()
+            wakeup.acquire()
         self.waiters = self.waiters or []
-        if gate.release not in self.waiters:
-            self.waiters.append(gate.release)
-        return gate
+        if wakeup.release not in self.waiters:
+            self.waiters.append(wakeup.release)
+        return wakeup
 
     async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait, without blocking the loop, while the buffer is full."""
@@ -241,57 +241,57 @@ class Buffer:
     # The consumer's side
 
     def take(self, deadline: float | None = None) -> list[Envelope]:
-        """What is there, waiting for at least one frame; empty at the end, or when ``deadline`` (monotonic) passes."""
+        """Wait for at least one frame; empty at the end, or once ``deadline`` (monotonic) has passed."""
         if self.wake is not None and self.thread != _get_ident():
-            raise ConsumptionError(_TWO)
+            raise ConsumptionError(_SECOND_CONSUMER)
         self.thread = _get_ident()
-        gate = None
+        wakeup = None
         while not self._is_inherited():
             lock = self.lock
             with lock:
                 if lock is not self.lock:
                     continue
-                if gate is not None:
-                    # Set before the look, since a finaliser may push between the two.
-                    self.token, self.wake = gate, _release
+                if wakeup is not None:
+                    # Set before the check, since a finaliser may push between the two.
+                    self.token, self.wake = wakeup, _release
                 batch = self._swap()
                 if batch or self.ended or self.closed:
                     self.wake = self.token = None
                     return batch
-            if gate is None:
-                gate = threading.Lock()
-                gate.acquire()
-            elif not gate.acquire(timeout=self._patience(deadline)) and self._give_up(deadline):
+            if wakeup is None:
+                wakeup = threading.Lock()
+                wakeup.acquire()
+            elif not wakeup.acquire(timeout=self._time_left(deadline)) and self._is_too_late(deadline):
                 return []
         return []
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Be consumed on ``loop``, which runs here, until another is named."""
+        """Name the running ``loop`` on which the consumer calls `poll`."""
         self.waker = waker_of(loop)
         self.thread = self.waker.thread
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
-        """As `take`, for a task: what is there, or else a future of its loop to await before asking again."""
+        """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""
         if self.born != generation.number:
             return []
         lock, waker = self.lock, self.waker
         assert waker is not None
-        try:  # as `with lock`, at half the price; inside, since an interrupt may follow the acquiring at once
+        try:  # as `with lock`, at half the cost; acquired inside, since an interrupt may follow at once
             lock.acquire()
             if self.frames or self.ended or self.closed:
                 return self._swap()
             if self.wake is not None and not self.token.done():
-                raise ConsumptionError(_TWO)
+                raise ConsumptionError(_SECOND_CONSUMER)
             self.held = 0
             if self.waiters is not None:
                 self._wake_waiters()
             future = waker.future()
             self.token, self.wake = future, waker.wake
             if self.frames or lock is not self.lock:
-                # A finaliser pushed in between, or the run started meanwhile.
+                # A finaliser pushed in between, or the run started.
                 waker.wake(future)
         finally:
-            try:  # noqa: SIM105 - costs nothing so
+            try:  # noqa: SIM105 - suppress() costs time on the hot path
                 lock.release()
             except RuntimeError:  # an interrupt ended the wait for it
                 pass
@@ -302,16 +302,16 @@ class Buffer:
     def _limit(self, future: asyncio.Future[None], loop: asyncio.AbstractEventLoop) -> None:
         def expire() -> None:
             try:
-                self._give_up(None)
+                self._is_too_late(None)
             except RunNotFoundError as error:
                 if not future.done():
                     future.set_exception(error)
 
-        timer = loop.call_later(self._patience(None), expire)
+        timer = loop.call_later(self._time_left(None), expire)
         future.add_done_callback(lambda _: timer.cancel())
 
     def _swap(self) -> list[Envelope]:
-        # Half a full buffer at a time, so that emitters go on while the consumer works.
+        # Half a full buffer at a time, so that emitters continue while the consumer works.
         frames, most = self.frames, self.half
         if len(frames) <= most or self.ended:
             batch, self.frames = frames, []
@@ -322,18 +322,19 @@ class Buffer:
             self._wake_waiters()
         return batch
 
-    def _patience(self, deadline: float | None) -> float:
+    def _time_left(self, deadline: float | None) -> float:
         limits = [limit for limit in (self.deadline, deadline) if limit is not None]
         return max(0.0, min(limits) - time.monotonic()) if limits else -1
 
-    def _give_up(self, deadline: float | None) -> bool:
+    def _is_too_late(self, deadline: float | None) -> bool:
+        """Whether ``deadline`` has passed. Raises `RunNotFoundError` if the run had to start before now."""
         now = time.monotonic()
         if self.deadline is not None and now >= self.deadline:
             raise RunNotFoundError(f"no run {self.run_id} started in the time given; it may have ended before")
         return deadline is not None and now >= deadline
 
     def close(self) -> None:
-        """Leave: take nothing more, keep nothing, and let blocked emitters go."""
+        """Take no more frames, keep none, and wake blocked emitters."""
         while not self._is_inherited():
             lock = self.lock
             with lock:
@@ -344,11 +345,11 @@ class Buffer:
                     return
 
     def _is_inherited(self) -> bool:
-        # After a fork, a lock of the parent may be held by a thread that the child does not have.
+        # In a forked child, a thread that does not exist there may hold the lock.
         return self.born != generation.number
 
     def abandon(self) -> None:
-        """As `close`, for a finaliser, which may take no lock: the next push does the rest."""
+        """As `close`, for a finaliser, which takes no lock: the next push detaches the buffer."""
         self.closed = True
         self.room = 0
         self.frames = []
@@ -374,5 +375,5 @@ class Buffer:
 
 
 def buffers_of(run: Run) -> list[Buffer]:
-    """The buffers that a chunk of ``run`` goes to: its own, and those of the runs around it."""
+    """The buffers that receive a chunk of ``run``: its own, and those of the runs around it."""
     return [sink for around in reach(run) for sink in around.sinks if isinstance(sink, Buffer)]

@@ -1,4 +1,4 @@
-"""Following: a run's frames read from its record as it grows, from whichever process."""
+"""Followers: a run's frames, read from its record while any process appends to it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from crewbus.streams.cursor import Cursor
 if TYPE_CHECKING:
     import asyncio
 
-_BATCH: Final = 256  # frames that are taken from the store at once
-_FIRST_PAUSE: Final = 0.001  # seconds until it is looked again for what is new, doubled each time in vain
+_BATCH: Final = 256  # frames read from the store at once
+_FIRST_PAUSE: Final = 0.001  # seconds between two reads, doubled each time there is nothing new
 _LONGEST_PAUSE: Final = 0.05
 
 
-def _is_looked_at(name: str) -> bool:
-    """Whether events of that type concern a follower: all others need not even be readable here."""
+def _is_read(name: str) -> bool:
+    """Whether a follower reads events of this type; all others need not be decodable in this process."""
     if name in LANDMARKS or name == "crewbus.Truncated":
         return True
     registered = find_event_type(name)
@@ -44,7 +44,7 @@ def _is_looked_at(name: str) -> bool:
 
 
 def _as_frame(envelope: Envelope) -> Envelope | None:
-    """What a stream shows of an event of a record; None where it shows nothing."""
+    """The frame for an event of a record; None if streams do not contain it."""
     event = envelope.event
     if isinstance(event, Truncated) and event.name == "crewbus.Chunk":
         return attrs.evolve(envelope, event=Dropped(1))
@@ -52,9 +52,9 @@ def _as_frame(envelope: Envelope) -> Envelope | None:
 
 
 class Follower:
-    """Reads what a consumer has not seen; a stream takes from it as from a buffer.
+    """Reads the frames that a consumer has not seen; a stream takes from it as from a buffer.
 
-    The record is the buffer: a slow consumer costs nothing, and misses nothing.
+    The record is the buffer, so a slow consumer costs nothing and misses nothing.
     """
 
     def __init__(self, record: Record, store: Store, cursor: Cursor) -> None:
@@ -64,21 +64,21 @@ class Follower:
         self._record = record
         self._store = store
         self._ended = False
-        self._gate = threading.Event()
+        self._left = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: list[Envelope] | None = None
         self._fetching = False
         self._membership = RunMembership(record.run_id, record.root_id)
         self.epoch = 1
-        """The epoch of what was read."""
+        """The epoch of the frames read last."""
         self._shared = -1
-        """The number of the last event that a fork shares."""
-        self._told: list[Envelope] = []
-        """What is to be told before anything is read."""
+        """The number of the last event that a fork shares with its parent; -1 if the run is no fork."""
+        self._pending: list[Envelope] = []
+        """Frames to return before anything is read."""
         self._after = self._begin(cursor)
 
     def _begin(self, cursor: Cursor) -> int:
-        """Where to read on from; what the consumer has seen and the record has not is taken back."""
+        """The number to read on from. What the consumer has seen but the record does not hold is retracted."""
         info = self._store.info(self._record.root_id)
         self._shared = info.parent_at if info.parent_at is not None else -1
         after = cursor.seq
@@ -95,39 +95,39 @@ class Follower:
             after = min(after, cursor.floor - 1)
         if after < cursor.seq:
             event = Retracted(after + 1, "not in the record: the run went on from before this")
-            self._told.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
+            self._pending.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
         elif after >= 0:
             stored = next(self._record.stored(after - 1))
-            seen = self._record.decoded(stored) if _is_looked_at(stored.name) else None
+            seen = self._record.decoded(stored) if _is_read(stored.name) else None
             self._ended = seen is not None and seen.run_id == self._record.run_id and self._is_last(seen)
         return after
 
     def _is_new_epoch(self, kind: type, seq: int) -> bool:
-        # What a fork shares bears the epochs of the run that it was forked of.
+        # The shared events of a fork carry the epochs of its parent.
         return kind is RunResumed and seq > self._shared
 
-    # What is there
+    # Reading
 
     def _read(self) -> list[Envelope]:
-        """What is new, at most so many frames; notices the end."""
-        if self._told:
-            told, self._told = self._told, []
-            return told
+        """The new frames, at most `_BATCH` of them; notices the end."""
+        if self._pending:
+            pending, self._pending = self._pending, []
+            return pending
         info, before = self._store.info(self._record.root_id), self._after
         frames: list[Envelope] = []
         for stored in self._record.stored(self._after):
             self._after = stored.seq
-            if not _is_looked_at(stored.name):
+            if not _is_read(stored.name):
                 continue
             envelope = self._record.decoded(stored)
             inside = self._membership.includes(envelope, starts_run=type(envelope.event) is RunStarted)
             if self._is_new_epoch(type(envelope.event), envelope.seq):
                 self.epoch = envelope.event.epoch
-            elif self._concerns(envelope, inside) and (frame := _as_frame(envelope)) is not None:
+            elif self._is_shown(envelope, inside) and (frame := _as_frame(envelope)) is not None:
                 frames.append(frame)
                 if len(frames) == _BATCH:
                     break
-        if frames and isinstance(frames[-1].event, RunEnded):  # which concerns it only if it is the last
+        if frames and isinstance(frames[-1].event, RunEnded):  # only the last one is a frame
             self._ended = True
         elif self._after == before and not info.alive:
             self._ended = True
@@ -135,24 +135,24 @@ class Follower:
             frames.append(Envelope(interrupted, self._record.run_id, self._after, None, now(), replayed=True))
         return frames
 
-    def _concerns(self, envelope: Envelope, inside: bool) -> bool:
+    def _is_shown(self, envelope: Envelope, inside: bool) -> bool:
         if isinstance(envelope.event, RunEnded):
             return envelope.run_id == self._record.run_id and self._is_last(envelope)
-        # A retraction may be the root's, of what is in here: its parents say of what.
+        # The root may have emitted a retraction that applies to a nested run: its parents tell.
         return inside or isinstance(envelope.event, Retracted)
 
     def _is_last(self, envelope: Envelope) -> bool:
-        """Whether it ends the run, which was not resumed after it."""
+        """Whether ``envelope`` ends the run, and the run was not resumed after it."""
         if not isinstance(envelope.event, RunEnded):
             return False
         if self._record.run_id == self._record.root_id:
             return not any(one.kind is RunResumed for one in self._record.landmarks(envelope.seq))
         return not any(one.run_id == envelope.run_id for one in self._record.stored(envelope.seq))
 
-    # The consumer's side, as of a buffer
+    # The consumer's side
 
     def take(self, deadline: float | None = None) -> list[Envelope]:
-        """What is there, waiting for at least one frame; empty at the end, or when ``deadline`` (monotonic) passes."""
+        """Wait for at least one frame; empty at the end, or once ``deadline`` (monotonic) has passed."""
         pause = _FIRST_PAUSE
         while not (self.closed or self._ended):
             batch = self._read()
@@ -160,17 +160,17 @@ class Follower:
                 return batch
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            self._gate.wait(pause)
+            self._left.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return []
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Be consumed on ``loop``, which runs here."""
+        """Name the running ``loop`` on which the consumer calls `poll`."""
         self._loop = loop
         self.thread = threading.get_ident()
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
-        """As `take`, for a task: what is there, or else a future of its loop to await before asking again."""
+        """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""
         if self._ready is not None:
             ready, self._ready = self._ready, None
             return ready
@@ -198,10 +198,10 @@ class Follower:
             self._fetching = False
 
     def close(self) -> None:
-        """Leave: take nothing more."""
+        """Take no more frames."""
         self.closed = True
-        self._gate.set()
+        self._left.set()
 
     def abandon(self) -> None:
-        """As `close`, for a finaliser, which may take no lock."""
+        """As `close`, for a finaliser, which takes no lock."""
         self.closed = True

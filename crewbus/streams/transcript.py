@@ -1,4 +1,4 @@
-"""The text that a stream has carried: what was retracted is out of it again."""
+"""Transcripts: the text of a stream, without what was retracted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from crewbus.events import Chunk, Envelope, Retracted
 
 FOLDED: Final = 1024
-"""How many texts are kept apart before they become one: each is an object of some sixty bytes."""
+"""How many texts are kept as objects, of some sixty bytes each, before they are joined."""
 
 
 class Transcript:
@@ -20,10 +20,10 @@ class Transcript:
     def __init__(self) -> None:
         self._texts: Texts | None = None
         self.floor: int | None = None
-        """From which number on something was taken back; None: nothing was."""
+        """The lowest number from which a retraction applies; None: nothing was retracted."""
 
     def add(self, batch: list[Envelope]) -> None:
-        """Take what the stream hands out."""
+        """Add the frames that the stream returns to its consumer."""
         for envelope in batch:
             event = envelope.event
             if isinstance(event, Chunk):
@@ -37,67 +37,67 @@ class Transcript:
                     self._texts.retract(event)
 
     def text(self) -> str:
-        """All of it."""
+        """The text so far."""
         return "" if self._texts is None else self._texts.whole()
 
 
 class Texts:
-    """Texts, each with its number and what it belongs to. The older ones are kept as one, to be taken apart again."""
+    """Texts, each with its number and its parent. Older ones are joined, and split again for a retraction."""
 
-    __slots__ = ("_folded", "_lengths", "_numbers", "_owners", "_parent", "_texts")
+    __slots__ = ("_joined", "_lengths", "_numbers", "_owners", "_parent", "_texts")
 
     def __init__(self) -> None:
         self._numbers: Final = array("q")
         self._owners: Final[list[tuple[int, str | None]]] = []
-        """What they belong to, each with the place from which on: there are few, mostly one."""
+        """The parents, each with the index of its first text: there are few, mostly one."""
         self._parent: str | None = ""
         self._texts: list[str] = []
-        self._folded: Final[list[str]] = []
+        self._joined: Final[list[str]] = []
         self._lengths: Final = array("L")
-        """Of what is folded."""
+        """The lengths of the joined texts."""
 
     def add(self, number: int, parent: str | None, text: str) -> None:
-        """Take one more."""
+        """Add one text."""
         if parent != self._parent:
             self._owners.append((len(self._numbers), parent))
             self._parent = parent
         self._numbers.append(number)
         self._texts.append(text)
         if len(self._texts) >= FOLDED:
-            self._fold()
+            self._join()
 
-    def _fold(self) -> None:
-        self._folded.append("".join(self._texts))
+    def _join(self) -> None:
+        self._joined.append("".join(self._texts))
         self._lengths.extend(map(len, self._texts))
         self._texts = []
 
-    def _unfold(self) -> None:
-        whole, at, texts = "".join(self._folded), 0, []
+    def _split(self) -> None:
+        whole, at, texts = "".join(self._joined), 0, []
         for length in self._lengths:
             texts.append(whole[at : at + length])
             at += length
         self._texts[:0] = texts
-        self._folded.clear()
+        self._joined.clear()
         del self._lengths[:]
 
     def retract(self, event: Retracted) -> None:
-        """Have what an event takes back be empty."""
-        # Backwards, since what is taken back came last.
+        """Empty the texts that ``event`` retracts."""
+        # Backwards, since what is retracted came last.
         for at in range(len(self._numbers) - 1, -1, -1):
             if self._numbers[at] < event.since:
                 break
             if event.covers(self._numbers[at], self._owner_of(at)):
                 if at < len(self._lengths):
-                    self._unfold()
+                    self._split()
                 self._texts[at - len(self._lengths)] = ""
 
     def whole(self) -> str:
-        """All of them, one after the other."""
-        return "".join((*self._folded, *self._texts))
+        """All texts, joined."""
+        return "".join((*self._joined, *self._texts))
 
     def _owner_of(self, at: int) -> str | None:
-        return self._owners[bisect_right(self._owners, at, key=_place) - 1][1]
+        return self._owners[bisect_right(self._owners, at, key=_first_index) - 1][1]
 
 
-def _place(owner: tuple[int, str | None]) -> int:
+def _first_index(owner: tuple[int, str | None]) -> int:
     return owner[0]

@@ -1,6 +1,6 @@
-"""Context that follows the work: functions, threads and pools that see their caller's ContextVars.
+"""Context propagation: functions, threads and pools that see their caller's ContextVars.
 
-What the work sets in turn stays with it: it runs in a copy.
+The work runs in a copy of the context, so what it sets does not leak back.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 def bind(function: Callable[P, T]) -> Callable[P, T]:
-    """``function`` as it would run here: each call sees a fresh copy of the context in which it was bound.
+    """``function``, bound to the current context: each call runs in a new copy of it.
 
-    For what is called elsewhere: callbacks of a library, ``loop.run_in_executor``, foreign threads. Calls
-    may overlap. An ``async def`` stays one, and runs as a task of its own.
+    Use it for functions that are called elsewhere: callbacks of a library, ``loop.run_in_executor``, foreign
+    threads. Calls may overlap. An ``async def`` stays one, and runs as a task of its own.
 
     >>> import crewbus
     >>> with crewbus.Bus(entry_points=False) as bus, bus.run("here"):
@@ -50,23 +50,23 @@ def _bind_async(function: Callable[..., Any], here: Context) -> Callable[..., An
     @functools.wraps(function)
     async def bound(*args: Any, **kwargs: Any) -> Any:
         context = here.copy()
-        # Whether it is called by a handler is a matter of the call, and an `aflush` in it must know.
+        # Whether a handler calls it depends on the call, not on the binding, and `aflush` must know.
         context.run(handling.set, handling.get())
-        # In its own task, since a context belongs to a task as a whole.
+        # In a task of its own, since a task has one context.
         return await asyncio.create_task(function(*args, **kwargs), context=context)
 
     return bound
 
 
 class Thread(threading.Thread):
-    """A thread that sees the context of whoever calls `start`, as it was then."""
+    """A thread that runs in a copy of the context in which `start` is called."""
 
     def start(self) -> None:
-        """Start the thread in a copy of the caller's context."""
+        """Start the thread in a copy of the current context."""
         context, run = copy_context(), self.run
 
         def run_in_context() -> None:
-            # The attribute held this thread and its context in a circle.
+            # The attribute forms a reference cycle with this thread and its context.
             del self.run
             context.run(run)
 
@@ -75,14 +75,14 @@ class Thread(threading.Thread):
 
 
 class ThreadPoolExecutor(futures.ThreadPoolExecutor):
-    """A pool whose work sees the context of whoever submits it, as it was then; ``map`` likewise.
+    """A pool whose work runs in a copy of the context in which it is submitted; ``map`` likewise.
 
-    Its threads themselves belong to no context: what reaches them by other ways finds no run.
+    The threads themselves have an empty context: work that reaches them in other ways finds no run.
     """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> futures.Future[T]:
         """Schedule ``fn(*args, **kwargs)`` in a copy of the caller's context."""
         context = copy_context()
-        # A thread that the pool starts for this must not inherit the caller's context, as some builds would have it.
+        # Threads of free-threaded builds inherit the context in which they are started.
         submit = super().submit
         return Context().run(lambda: submit(context.run, fn, *args, **kwargs))
