@@ -1,5 +1,12 @@
-"""For plugins that follow a library: it is changed as soon as somebody imports it, while there is a bus to tell."""
+"""For plugins that integrate a library: the library is patched once it is imported, while at least one bus is served."""
 
-from crewbus.integration._integration import Integration, IntegrationPlugin
+try:
+    from crewbus.integration.integration import Integration, IntegrationPlugin
+except ModuleNotFoundError as error:
+    if error.name != "wrapt":
+        raise
+    raise ModuleNotFoundError(
+        "crewbus.integration needs wrapt: pip install 'crewbus[integration]'", name="wrapt"
+    ) from error
 
 __all__ = ["Integration", "IntegrationPlugin"]

@@ -1,19 +1,19 @@
-"""crewbus for crewAI: each kickoff is a run, and what crewAI emits, streams and keeps is that run's."""
+"""crewbus for crewAI: each kickoff is a run, to which crewAI's events, streams and checkpoints belong."""
 
 from typing import TYPE_CHECKING, Any
 
-from crewbus_crewai._integration import CrewaiPlugin, install, uninstall
+from crewbus_crewai.plugin import CrewaiPlugin, install, uninstall
 
 if TYPE_CHECKING:
-    from crewbus_crewai._checkpoint import CrewbusProvider, EntitiesSaved
+    from crewbus_crewai.checkpoints import CrewbusProvider, EntitiesSaved
 
 __all__ = ["CrewaiPlugin", "CrewbusProvider", "EntitiesSaved", "install", "uninstall"]
 
 
 def __getattr__(name: str) -> Any:
-    # They are classes of crewAI's, which is not imported until somebody needs it.
+    # Their module imports crewAI, so it is loaded at first use.
     if name in {"CrewbusProvider", "EntitiesSaved"}:
-        from crewbus_crewai import _checkpoint
+        from crewbus_crewai import checkpoints
 
-        return getattr(_checkpoint, name)
+        return getattr(checkpoints, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crewbus_crewai._delta import applied, difference
+from crewbus_crewai.delta import applied, difference
 
 PLAIN = st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, 1.0, 0.5]) | st.text(max_size=2)
 KEYS = st.sampled_from("abc")

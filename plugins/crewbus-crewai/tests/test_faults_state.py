@@ -23,8 +23,8 @@ from pydantic import field_serializer
 
 import crewbus
 from crewbus_crewai import CrewbusProvider, EntitiesSaved
-from crewbus_crewai._checkpoint import is_ours
-from crewbus_crewai._state import unhurried
+from crewbus_crewai.checkpoints import is_ours
+from crewbus_crewai.runtime_state import unhurried
 
 STEPS = 40
 SIZES = []

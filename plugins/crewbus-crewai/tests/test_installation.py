@@ -23,7 +23,7 @@ from scripted import Scripted
 
 import crewbus
 import crewbus_crewai
-from crewbus_crewai._patch import Patches
+from crewbus_crewai.patch_set import Patches
 
 CLASSES = [
     Agent,

@@ -11,7 +11,7 @@ from helpers import quiet_bus
 
 import crewbus
 import crewbus_crewai
-from crewbus_crewai._integration import integration
+from crewbus_crewai.integration import integration
 
 PACKAGE = Path(__file__).parents[1]
 

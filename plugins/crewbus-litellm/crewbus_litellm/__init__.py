@@ -1,5 +1,5 @@
-"""crewbus for litellm: each call of litellm's is a crewbus call, with its chunks, its attempts and its end."""
+"""crewbus for litellm: each litellm call is a crewbus call, with its chunks, its attempts and its outcome."""
 
-from crewbus_litellm._integration import LitellmPlugin, install, uninstall
+from crewbus_litellm.plugin import LitellmPlugin, install, uninstall
 
 __all__ = ["LitellmPlugin", "install", "uninstall"]

@@ -71,7 +71,7 @@ def test_a_stream_has_the_usage_that_the_provider_tells(bus, server, style):
 
 
 def test_details_of_the_usage_are_named_after_what_they_detail():
-    from crewbus_litellm._answer import answer_of
+    from crewbus_litellm.answer import answer_of
 
     usage = litellm.Usage(
         prompt_tokens=7, completion_tokens=5, total_tokens=12, prompt_tokens_details={"cached_tokens": 3}

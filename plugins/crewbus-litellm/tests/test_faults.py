@@ -57,7 +57,7 @@ def test_a_call_whose_answer_is_refused_ends_all_the_same(bus, url, caplog):
         answer(url, "sync")
     assert listener.names == ["CallStarted", "CallFinished"]
     assert listener.end == crewbus.CallFinished()  # without what the redactor could not judge
-    assert any("crewbus-litellm: telling of a call's end failed" in message for message in caplog.messages)
+    assert any("crewbus-litellm: reporting the end of a call failed" in message for message in caplog.messages)
 
 
 def test_a_bus_that_is_closed(url):
@@ -125,7 +125,7 @@ def test_a_cancelled_run_makes_no_calls(bus, url, style):
 def test_a_response_of_a_kind_that_nobody_knows(bus, monkeypatch):
     monkeypatch.setattr(litellm.main, "stream_chunk_builder", None)
     listener = Listener()
-    from crewbus_litellm._answer import answer_of
+    from crewbus_litellm.answer import answer_of
 
     assert answer_of(object()) == (None, None, None)
     with bus.callbacks(listener):

@@ -1,4 +1,4 @@
-"""Installing and uninstalling: twice, for several buses, by the plugin; and litellm as it was."""
+"""Installing and uninstalling: repeatedly, for several buses, by the plugin; litellm is restored afterwards."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from styles import Listener, run_async
 
 import crewbus
 import crewbus_litellm
-from crewbus_litellm._seams import _router
+from crewbus_litellm.patches import router_class
 
 EARLY = functools.partial(completion, "openai/x", [{"role": "user", "content": "?"}], mock_response="!")
-ROUTER = _router()
-TOLD = ["CallStarted", "CallFinished"]
+ROUTER = router_class()
+REPORTED = ["CallStarted", "CallFinished"]
 MODULES = [
     "litellm",
     "litellm.main",
@@ -31,7 +31,7 @@ MODULES = [
 
 
 def state():
-    """All that litellm's modules and classes hold, and the code of each function among it."""
+    """The contents of litellm's modules and classes, and the code of each function."""
     spaces = [vars(importlib.import_module(name)) for name in MODULES]
     spaces += [vars(cls) for cls in (litellm.Router, ROUTER, litellm.CustomStreamWrapper)]
     held = {(i, name): value for i, space in enumerate(spaces) for name, value in space.items()}
@@ -64,30 +64,30 @@ def heard(bus, call=EARLY):
 
 @pytest.fixture(scope="module", autouse=True)
 def called_before():
-    """What litellm loads at its first call is its own affair, and is there before anything is compared."""
+    """litellm loads modules at its first call; they must be loaded before anything is compared."""
     EARLY()
     run_async(functools.partial(acompletion, *EARLY.args, **EARLY.keywords))
 
 
 @pytest.fixture
 def fresh():
-    """A bus that nobody installed anything for; afterwards nothing is installed."""
+    """A bus that is not installed; afterwards nothing is installed."""
     with quiet_bus() as bus:
         yield bus
     crewbus_litellm.uninstall()
 
 
-def test_uninstalling_puts_back_what_was(fresh):
+def test_uninstalling_restores_litellm(fresh):
     before = state()
     crewbus_litellm.install(fresh)
     installed = state()
     assert not same(before, installed)
-    assert all(value is installed[0][key] for key, value in before[0].items())  # even now: only code is exchanged
+    assert all(value is installed[0][key] for key, value in before[0].items())  # only code is swapped
     crewbus_litellm.uninstall()
     assert same(before, state())
 
 
-def test_the_globals_are_never_touched_by_a_call(fresh):
+def test_a_call_changes_no_globals(fresh):
     crewbus_litellm.install(fresh)
     heard(fresh)
     before = state()
@@ -95,34 +95,34 @@ def test_the_globals_are_never_touched_by_a_call(fresh):
     assert same(before, state())
 
 
-def test_installing_again_does_nothing_more(fresh):
+def test_installing_is_idempotent(fresh):
     crewbus_litellm.install(fresh)
     before = state()
     crewbus_litellm.install(fresh)
     assert same(before, state())
-    assert heard(fresh) == TOLD
+    assert heard(fresh) == REPORTED
     crewbus_litellm.uninstall()
     assert heard(fresh) == []
 
 
-def test_what_was_imported_before_is_followed_too(fresh):
+def test_references_taken_before_the_installation_are_reported(fresh):
     assert heard(fresh) == []
     crewbus_litellm.install(fresh)
-    assert heard(fresh) == TOLD
-    assert heard(fresh, lambda: run_async(functools.partial(acompletion, *EARLY.args, **EARLY.keywords))) == TOLD
-    assert heard(fresh, functools.partial(litellm.main.completion, *EARLY.args, **EARLY.keywords)) == TOLD
+    assert heard(fresh) == REPORTED
+    assert heard(fresh, lambda: run_async(functools.partial(acompletion, *EARLY.args, **EARLY.keywords))) == REPORTED
+    assert heard(fresh, functools.partial(litellm.main.completion, *EARLY.args, **EARLY.keywords)) == REPORTED
 
 
-def test_without_a_bus_it_is_the_default_one():
+def test_install_serves_the_default_bus_by_default():
     try:
         crewbus_litellm.install()
-        assert heard(crewbus.default_bus()) == TOLD
+        assert heard(crewbus.default_bus()) == REPORTED
     finally:
         crewbus_litellm.uninstall()
         crewbus.default_bus().close()
 
 
-def test_a_call_nobody_listens_to_is_no_different(fresh):
+def test_a_call_without_listeners_works_as_before(fresh):
     crewbus_litellm.install(fresh)
     assert EARLY().choices[0].message.content == "!"
 
@@ -133,7 +133,7 @@ def test_a_call_nobody_listens_to_is_no_different(fresh):
 def test_the_plugin_serves_a_bus_until_it_is_closed():
     before = state()
     with crewbus.Bus(plugins=[crewbus_litellm.LitellmPlugin], entry_points=False) as bus:
-        assert heard(bus) == TOLD
+        assert heard(bus) == REPORTED
     assert same(before, state())
 
 
@@ -143,16 +143,16 @@ def test_the_entry_point_names_the_plugin():
         pytest.skip("crewbus-litellm is not installed as a distribution")
     assert found.load() is crewbus_litellm.LitellmPlugin
     with crewbus.Bus() as bus:
-        assert heard(bus) == TOLD
+        assert heard(bus) == REPORTED
 
 
-def test_many_buses_may_load_it():
+def test_several_buses_may_load_the_plugin():
     buses = [crewbus.Bus(plugins=[crewbus_litellm.LitellmPlugin], entry_points=False) for _ in range(3)]
     before = state()
-    assert [heard(bus) for bus in buses] == [TOLD] * 3
+    assert [heard(bus) for bus in buses] == [REPORTED] * 3
     buses[0].close()
-    assert same(before, state())  # the others are served still
-    assert [heard(bus) for bus in buses[1:]] == [TOLD] * 2
+    assert same(before, state())  # the others are still served
+    assert [heard(bus) for bus in buses[1:]] == [REPORTED] * 2
     for bus in buses:
         bus.close()
     assert not same(before, state())
@@ -163,7 +163,7 @@ def test_many_buses_may_load_it():
 
 @pytest.fixture
 def pair():
-    """Two buses, both served; the second was installed later."""
+    """Two served buses; the second was installed later."""
     with quiet_bus() as one, quiet_bus() as other:
         crewbus_litellm.install(one)
         crewbus_litellm.install(other)
@@ -190,7 +190,7 @@ def test_a_call_belongs_to_the_bus_of_the_run_in_scope(pair, which):
 def test_a_call_belongs_to_the_bus_of_the_callbacks_in_scope(pair, which):
     heard_by = [on(bus) for bus in pair]
     with pair[1 - which].run():
-        assert heard(pair[which]) == TOLD
+        assert heard(pair[which]) == REPORTED
     assert (heard_by[which], heard_by[1 - which]) == ([None], [])
 
 
@@ -199,4 +199,4 @@ def test_a_call_belongs_to_the_bus_of_the_call_in_scope(pair, which):
     listener = Listener()
     with pair[which].call("agent", callbacks=[listener]):
         EARLY()
-    assert listener.names == [TOLD[0], *TOLD, TOLD[1]]
+    assert listener.names == [REPORTED[0], *REPORTED, REPORTED[1]]

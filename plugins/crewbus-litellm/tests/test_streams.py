@@ -20,8 +20,8 @@ from styles import STYLES, Listener, asked, run_async, text_of
 
 import crewbus
 import crewbus_litellm
-from crewbus_litellm._answer import answer_streamed
-from crewbus_litellm._stream import watch
+from crewbus_litellm.answer import answer_streamed
+from crewbus_litellm.stream import watch
 
 CHATS = [answer for answer in recorded() if answer["api"] == "chat.completions"]
 SOME = [chat for chat in CHATS if chat["tool_call_chunks"]] + [chat for chat in CHATS if chat["text_chunks"]][:6]
@@ -177,7 +177,7 @@ def test_the_user_gets_litellms_own_wrapper(bus, url, asynchronous):
     assert {name for name in dir(stock) if not name.startswith("_")} == {
         name for name in dir(ours) if not name.startswith("_")
     }
-    assert set(vars(ours)) - {"_crewbus_watch"} == set(vars(stock))
+    assert set(vars(ours)) - {"_crewbus_watcher"} == set(vars(stock))
 
 
 def test_the_parts_are_those_of_stock_litellm(bus, server):

@@ -11,7 +11,7 @@ from helpers import quiet_bus
 
 import crewbus
 import crewbus_litellm
-from crewbus_litellm._integration import integration
+from crewbus_litellm.integration import integration
 
 PACKAGE = Path(__file__).parents[1]
 

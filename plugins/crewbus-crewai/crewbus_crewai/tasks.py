@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from crewbus import Attempt
-from crewbus_crewai._context import held, live_run
-from crewbus_crewai._integration import contained, integration
+from crewbus_crewai.context import held, live_run
+from crewbus_crewai.integration import contained, integration
 
 _attempt: Final[ContextVar[Attempt | None]] = ContextVar("crewbus_crewai_attempt", default=None)
 """The attempt that an agent makes here."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from crewbus import Bus, Run
-from crewbus_crewai._context import live_run
-from crewbus_crewai._results import LOST, Result
+from crewbus_crewai.context import live_run
+from crewbus_crewai.results import LOST, Result
 
 Recalled = Callable[[], None] | None
 

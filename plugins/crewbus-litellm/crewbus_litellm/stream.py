@@ -1,4 +1,4 @@
-"""Streams: what litellm returns for ``stream=True``, followed while the user consumes it, wherever that is."""
+"""Streams: what litellm returns for ``stream=True`` is reported while the application consumes it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from functools import cache
 from typing import Any
 
 from crewbus import Cancelled
-from crewbus_litellm._answer import Answer, answer_streamed, is_last, pieces_of
-from crewbus_litellm._integration import contained
-from crewbus_litellm._observation import Observation, at_work
-from crewbus_litellm._undertaker import undertaker
+from crewbus_litellm.answer import Answer, answer_streamed, is_last, pieces_of
+from crewbus_litellm.integration import contained
+from crewbus_litellm.observation import Observation, working_on
+from crewbus_litellm.stream_reaper import reaper
 
-_KEY = "_crewbus_watch"
+_KEY = "_crewbus_watcher"
 
 
 def watch(stream: Any, observation: Observation) -> None:
-    """Tell ``observation`` what comes out of ``stream``, a ``CustomStreamWrapper``, and how it ends.
+    """Report the parts of ``stream``, a ``CustomStreamWrapper``, and its end to ``observation``.
 
-    The stream stays the object that it is, and an instance of its class: it is given a subclass of it, which differs in
-    nothing but that it tells. Patching the class instead would concern all streams there are.
+    The stream object stays the same: its class becomes a subclass that also reports. A proxy would miss the methods
+    that litellm calls on the stream itself; patching the class would affect every stream.
     """
-    vars(stream)[_KEY] = Watch(stream, observation)
+    vars(stream)[_KEY] = StreamWatcher(stream, observation)
     stream.__class__ = _watched_class(type(stream))
 
 
-class Watch:
-    """What is known of a stream that is under way. Holds no reference to it, so that it can be given up."""
+class StreamWatcher:
+    """The state of an open stream. Holds no reference to the stream, which may be abandoned."""
 
     def __init__(self, stream: Any, observation: Observation) -> None:
         self._observation = observation
@@ -35,16 +35,16 @@ class Watch:
         self._complete = False
         self._advancing = False
         self.whole: Any = None
-        """The response that litellm put together from the parts, once it has."""
-        undertaker.expect()
-        self._gone = weakref.finalize(stream, undertaker.bury, self.give_up)
-        self._gone.atexit = False
+        """The response that litellm assembles from the parts at the end."""
+        reaper.stream_opened()
+        self._finalizer = weakref.finalize(stream, reaper.reap, self.abandoned)
+        self._finalizer.atexit = False
 
     def step(self, stream: Any, advance: Callable[[Any], Any]) -> Any:
-        """Return the stream's next part, and tell of it, or of the stream's end."""
+        """Return the stream's next part, and report it or the stream's end."""
         self._advancing = True
         try:
-            with at_work(self._observation):  # the Router may begin another try in here
+            with working_on(self._observation):  # the Router may begin another try here
                 part = advance(stream)
         except StopIteration:
             self._finish(stream)
@@ -54,14 +54,14 @@ class Watch:
             raise
         finally:
             self._advancing = False
-        self._tell(part)
+        self._report(part)
         return part
 
     async def step_async(self, stream: Any, advance: Callable[[Any], Awaitable[Any]]) -> Any:
         """As `step`, for ``async for``."""
         self._advancing = True
         try:
-            with at_work(self._observation):
+            with working_on(self._observation):
                 part = await advance(stream)
         except StopAsyncIteration:
             self._finish(stream)
@@ -71,11 +71,11 @@ class Watch:
             raise
         finally:
             self._advancing = False
-        self._tell(part)
+        self._report(part)
         return part
 
     def close(self, stream: Any) -> None:
-        """Tell that the stream is closed; unless litellm does it, which is about to say why."""
+        """Report that the stream was closed, unless litellm closes it while it raises an error of its own."""
         if self._advancing:
             return
         if self._complete:
@@ -83,37 +83,37 @@ class Watch:
         else:
             self._fail(Cancelled("the stream was closed"))
 
-    def give_up(self) -> None:
-        """Tell that the stream is gone: nobody can go on with it. Called by the undertaker."""
+    def abandoned(self) -> None:
+        """Report that the stream was garbage collected. Called by the reaper."""
         if self._complete:
             self._observation.finish(self._answer(None))
         else:
             self._observation.fail(Cancelled("the stream was abandoned"))
 
-    def _tell(self, part: Any) -> None:
+    def _report(self, part: Any) -> None:
         self._parts.append(part)
         try:
             with contained("reading a part of a stream"):
                 for kind, text in pieces_of(part):
                     self._observation.chunk(kind, text)
                 self._complete = self._complete or is_last(part)
-        except BaseException as error:  # the run was cancelled, or could not be recorded
+        except BaseException as error:  # the run was cancelled or cannot be recorded
             self._fail(error)
             raise
 
     def _finish(self, stream: Any) -> None:
-        if self._let_go():
+        if self._ended():
             self._observation.finish(self._answer(stream))
 
     def _fail(self, error: BaseException) -> None:
-        if self._let_go():
+        if self._ended():
             self._observation.fail(error)
 
-    def _let_go(self) -> bool:
-        """Whether the stream was under way until now."""
-        first = self._gone.detach() is not None
+    def _ended(self) -> bool:
+        """Mark the stream as ended; False if it was ended before."""
+        first = self._finalizer.detach() is not None
         if first:
-            undertaker.dismiss()
+            reaper.stream_ended()
         return first
 
     def _answer(self, stream: Any) -> Answer:
@@ -125,30 +125,30 @@ class Watch:
         return Answer()
 
 
-def _watch_of(stream: Any) -> Watch:
-    found: Watch = vars(stream)[_KEY]
+def _watcher_of(stream: Any) -> StreamWatcher:
+    found: StreamWatcher = vars(stream)[_KEY]
     return found
 
 
 def _make_class(cls: Any) -> type:
     def step(stream: Any) -> Any:
-        return _watch_of(stream).step(stream, cls.__next__)
+        return _watcher_of(stream).step(stream, cls.__next__)
 
     async def step_async(stream: Any) -> Any:
-        return await _watch_of(stream).step_async(stream, cls.__anext__)
+        return await _watcher_of(stream).step_async(stream, cls.__anext__)
 
     async def close(stream: Any) -> None:
-        _watch_of(stream).close(stream)
+        _watcher_of(stream).close(stream)
         await cls.aclose(stream)
 
-    # litellm calls these with the response that it has put together, at the end of a stream.
+    # litellm calls these at the end of a stream, with the response that it assembled.
 
     def take_whole(stream: Any, processed_chunk: Any, cache_hit: bool) -> Any:
-        _watch_of(stream).whole = processed_chunk
+        _watcher_of(stream).whole = processed_chunk
         return cls.cache_streaming_response(stream, processed_chunk, cache_hit)
 
     def take_whole_async(stream: Any, processed_chunk: Any, cache_hit: bool) -> Any:
-        _watch_of(stream).whole = processed_chunk
+        _watcher_of(stream).whole = processed_chunk
         return cls.async_cache_streaming_response(stream, processed_chunk, cache_hit)
 
     return type(
@@ -167,9 +167,9 @@ def _make_class(cls: Any) -> type:
     )
 
 
-_kept_class = cache(_make_class)
+_cached_class = cache(_make_class)
 
 
 def _watched_class(cls: type) -> type:
-    # The Router makes a class for each stream, which must not be kept.
-    return _make_class(cls) if "<locals>" in cls.__qualname__ else _kept_class(cls)
+    # The Router defines a class for each stream, which the cache would keep alive.
+    return _make_class(cls) if "<locals>" in cls.__qualname__ else _cached_class(cls)

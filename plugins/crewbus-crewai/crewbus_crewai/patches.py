@@ -25,13 +25,13 @@ from crewai.state.runtime import RuntimeState
 from crewai.tools.base_tool import BaseTool, Tool
 from crewai.tools.structured_tool import CrewStructuredTool
 
-from crewbus_crewai import _callbacks, _calls, _checkpoint, _events, _runs, _state, _streams, _tasks, _tools
-from crewbus_crewai._patch import Lead, Patches
+from crewbus_crewai import callbacks as _callbacks, model_calls as _calls, checkpoints as _checkpoint, events as _events, kickoffs as _runs, runtime_state as _state, streams as _streams, tasks as _tasks, tools as _tools
+from crewbus_crewai.patch_set import Lead, Patches
 
 SQLITE_WITH_JSONB = (3, 45)
 
 
-def place(undo: ExitStack) -> None:
+def apply_patches(undo: ExitStack) -> None:
     """Change crewAI, which must have been imported, and be as it is known."""
     patches = Patches()
     undo.callback(patches.remove)

@@ -14,7 +14,7 @@ from crewai.events.types.llm_events import LLMStreamChunkEvent
 from crewai.types.streaming import StreamChunk
 from crewai.utilities.streaming import StreamingState
 
-from crewbus_crewai._integration import contained
+from crewbus_crewai.integration import contained
 
 PLACES: Final = "places"
 """Where, in what crewAI knows of a stream's task, we keep the places of all its tasks: their numbers, by id."""

@@ -1,4 +1,4 @@
-"""Faults of an integration's own: what goes wrong in telling of a library's work must not break the work."""
+"""Contained errors: a failing integration must not break the library's own work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _log = logging.getLogger("crewbus")
 
 
 class Contained:
-    """A ``with`` that logs an exception raised in it, as ``message``, and goes on; see `Integration.contained`."""
+    """A context manager that logs an exception with ``message`` and suppresses it; see `Integration.contained`."""
 
     __slots__ = ("_message",)
 

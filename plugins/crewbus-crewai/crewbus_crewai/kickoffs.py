@@ -14,10 +14,10 @@ from crewai.state.checkpoint_config import CheckpointConfig
 
 import crewbus
 from crewbus import Bus, Run
-from crewbus_crewai._checkpoint import forget, is_ours
-from crewbus_crewai._context import held
-from crewbus_crewai._integration import contained, integration
-from crewbus_crewai._state import runtime_scope
+from crewbus_crewai.checkpoints import forget, is_ours
+from crewbus_crewai.context import held
+from crewbus_crewai.integration import contained, integration
+from crewbus_crewai.runtime_state import runtime_scope
 
 KIND: Final = "crewai"
 """The tag of a kickoff's run: "crew", "flow" or "agent"."""

@@ -9,8 +9,8 @@ from typing import Any
 from crewai.tools.structured_tool import CrewStructuredTool
 
 import crewbus
-from crewbus_crewai._integration import contained, integration
-from crewbus_crewai._steps import as_step, as_step_async, digest
+from crewbus_crewai.integration import contained, integration
+from crewbus_crewai.steps import as_step, as_step_async, digest
 
 
 def used(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Answers: what litellm's responses and the parts of its streams say, in plain values that can be recorded."""
+"""Answers: litellm's responses and stream parts as plain values that can be recorded."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ Message = dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """What a call gave, and what it took."""
+    """The output of a call, its token usage and its cost."""
 
     output: str | Message | list[str | Message | None] | None = None
-    """The text; where the model calls tools a message, ``{"content": …, "tool_calls": […]}``; with ``n=`` a list."""
+    """The text; a message ``{"content": …, "tool_calls": […]}`` if the model calls tools; a list with ``n=``."""
     usage: dict[str, int] | None = None
-    """Counts by litellm's names; those of nested details as ``prompt_tokens_details.cached_tokens``."""
+    """Counts under litellm's names; nested ones are flattened, as in ``prompt_tokens_details.cached_tokens``."""
     cost: float | None = None
-    """In US dollars, as litellm has it."""
+    """In US dollars, as litellm computes it."""
 
 
 def answer_of(response: Any) -> Answer:
-    """The answer in a response of litellm's; an empty one where it is of no known kind."""
+    """The answer in a litellm response; empty for an unknown kind of response."""
     hidden = getattr(response, "_hidden_params", None)
     cost = hidden.get("response_cost") if isinstance(hidden, Mapping) else None
     return Answer(_output(response), _usage(getattr(response, "usage", None)), cost)
 
 
 def answer_streamed(parts: Sequence[Any], whole: Any = None, cost_of: Callable[..., Any] | None = None) -> Answer:
-    """The answer that a stream gave in ``parts``.
+    """The answer that a stream produced in ``parts``.
 
-    ``whole``: the same as litellm put it together, if it did; it knows the usage even where the provider does not say
-    it. ``cost_of(result=response)``: how litellm counts the cost.
+    ``whole`` is the response that litellm assembled from them, if it did: it has the usage even if the provider reports
+    none. ``cost_of(result=response)`` is litellm's function that computes the cost.
     """
     output = _output(whole) if whole is not None else _assembled(parts)
-    told = whole if whole is not None else _with_usage(parts)
-    usage = _usage(getattr(told, "usage", None))
-    return Answer(output, usage, cost_of(result=told) if cost_of is not None and usage is not None else None)
+    response = whole if whole is not None else _with_usage(parts)
+    usage = _usage(getattr(response, "usage", None))
+    return Answer(output, usage, cost_of(result=response) if cost_of is not None and usage is not None else None)
 
 
 def is_last(part: Any) -> bool:
-    """Whether a part says why the model stopped: what follows is the usage at most."""
+    """Whether a part has the finish reason; at most the usage follows it."""
     return any(getattr(choice, "finish_reason", None) for choice in getattr(part, "choices", None) or ())
 
 
 def pieces_of(part: Any) -> Iterator[tuple[str, str]]:
-    """What a part of a stream brings, as pairs of kind and text: "text", "reasoning", "tool_call"."""
+    """The chunks in a stream part, as pairs of kind ("text", "reasoning", "tool_call") and text."""
     for delta in _deltas(part):
         yield from _piece("reasoning", getattr(delta, "reasoning_content", None))
         yield from _piece("text", getattr(delta, "content", None))
@@ -59,31 +59,31 @@ def _piece(kind: str, text: Any) -> Iterator[tuple[str, str]]:
 
 
 def _deltas(part: Any) -> Iterator[Any]:
-    """What a part adds to the first choice; where a request asks for several, their texts would run into each other."""
+    """The deltas of the first choice; with ``n=``, the texts of several choices would run together."""
     for choice in getattr(part, "choices", None) or ():
         delta = getattr(choice, "delta", None)
         if delta is not None and not getattr(choice, "index", 0):
             yield delta
 
 
-# Whole responses
+# Complete responses
 
 
 def _output(response: Any) -> str | Message | list[str | Message | None] | None:
     choices = getattr(response, "choices", None) or ()
-    outputs = [_said(choice.message) for choice in choices if getattr(choice, "message", None) is not None]
+    outputs = [_message(choice.message) for choice in choices if getattr(choice, "message", None) is not None]
     return outputs[0] if len(outputs) == 1 else outputs or None
 
 
-def _said(message: Any) -> str | Message | None:
+def _message(message: Any) -> str | Message | None:
     content: str | None = getattr(message, "content", None)
-    calls = [_add_to_call(_no_call(), call) for call in getattr(message, "tool_calls", None) or ()]
+    calls = [_add_to_call(_empty_call(), call) for call in getattr(message, "tool_calls", None) or ()]
     return {"content": content, "tool_calls": calls} if calls else content
 
 
 def _usage(usage: Any) -> dict[str, int] | None:
     counts = dict(_counts(usage.model_dump())) if hasattr(usage, "model_dump") else {}
-    return counts if any(counts.values()) else None  # litellm writes zeros where the provider said nothing
+    return counts if any(counts.values()) else None  # litellm writes zeros if the provider reported none
 
 
 def _counts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -94,7 +94,7 @@ def _counts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, value
 
 
-# What has to be put together
+# Assembling stream parts
 
 
 def _assembled(parts: Sequence[Any]) -> str | Message:
@@ -102,11 +102,11 @@ def _assembled(parts: Sequence[Any]) -> str | Message:
     calls: dict[int, Message] = {}
     for delta in (delta for part in parts for delta in _deltas(part)):
         for call in getattr(delta, "tool_calls", None) or ():
-            _add_to_call(calls.setdefault(call.index, _no_call()), call)
+            _add_to_call(calls.setdefault(call.index, _empty_call()), call)
     return {"content": text or None, "tool_calls": list(calls.values())} if calls else text
 
 
-def _no_call() -> Message:
+def _empty_call() -> Message:
     return {"id": None, "type": None, "function": {"name": None, "arguments": ""}}
 
 
@@ -120,7 +120,7 @@ def _add_to_call(call: Message, piece: Any) -> Message:
 
 
 def _with_usage(parts: Sequence[Any]) -> Any:
-    """A response that has the usage which the last of the parts to tell it has; None where none does."""
+    """A response with the last usage that the parts report; None if they report none."""
     from litellm import ModelResponse
 
     for part in reversed(parts):

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from crewai.llms.base_llm import BaseLLM
 
-from crewbus_crewai._context import held
-from crewbus_crewai._integration import contained
-from crewbus_crewai._patch import Patches
+from crewbus_crewai.context import held
+from crewbus_crewai.integration import contained
+from crewbus_crewai.patch_set import Patches
 
 LISTS: Final = (
     "dynamic_input_callbacks",

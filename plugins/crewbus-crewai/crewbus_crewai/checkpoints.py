@@ -22,9 +22,9 @@ from crewai.state.provider.json_provider import JsonProvider
 
 import crewbus
 from crewbus import Envelope, RecordingError, Run, RunNotFoundError
-from crewbus_crewai._context import held, live_run
-from crewbus_crewai._delta import applied, difference
-from crewbus_crewai._integration import integration
+from crewbus_crewai.context import held, live_run
+from crewbus_crewai.delta import applied, difference
+from crewbus_crewai.integration import integration
 
 SCHEME: Final = "crewbus:"
 _at_once: Final[ContextVar[bool]] = ContextVar("crewbus_crewai_at_once", default=False)

@@ -15,7 +15,7 @@ from crewai.state import checkpoint_listener
 from crewai.state.event_record import EventNode, EventRecord
 from crewai.state.runtime import RuntimeState
 
-from crewbus_crewai._checkpoint import is_ours
+from crewbus_crewai.checkpoints import is_ours
 
 _by_the_way: Final[ContextVar[RuntimeState | None]] = ContextVar("crewbus_crewai_state", default=None)
 """The state that crewAI made here because an entity was made or emitted something, outside any kickoff."""

@@ -1,0 +1,8 @@
+"""The integration object that the other modules report through."""
+
+from typing import Final
+
+from crewbus.integration import Integration
+
+integration: Final = Integration("litellm", module="litellm", requires="litellm>=1.106,<1.110", by="crewbus-litellm")
+contained: Final = integration.contained

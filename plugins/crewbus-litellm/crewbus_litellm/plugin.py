@@ -1,0 +1,38 @@
+"""The plugin, and installation without it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from crewbus import Bus
+from crewbus.integration import IntegrationPlugin
+from crewbus_litellm.integration import integration
+
+
+@integration.when_imported
+def _patch(undo: ExitStack) -> None:
+    from crewbus_litellm.patches import apply_patches  # imports litellm
+
+    apply_patches(undo)
+
+
+def install(bus: Bus | None = None) -> None:
+    """Report every litellm call to ``bus``, by default the process's default bus. Idempotent.
+
+    If several buses are served, a call is reported to the bus of the call, the callbacks or the run in scope; outside
+    any of them, to the bus of the latest ``install()``. litellm is not imported: it is patched once the application
+    imports it. Raises `crewbus.PluginError` if the installed version of litellm is not supported.
+    """
+    integration.install(bus)
+
+
+def uninstall(bus: Bus | None = None) -> None:
+    """Stop reporting to ``bus``, by default to every bus; after the last one litellm is restored.
+
+    Streams that are still open are reported until they end.
+    """
+    integration.uninstall(bus)
+
+
+class LitellmPlugin(IntegrationPlugin, of=integration):
+    """The plugin of the entry point ``litellm``: serves each bus that loads it, until that bus closes."""
