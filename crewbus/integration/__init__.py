@@ -1,4 +1,4 @@
-"""For plugins that integrate a library: the library is patched once it is imported, while at least one bus is served."""
+"""For plugins that integrate a library: it is patched once it is imported, while at least one bus is served."""
 
 try:
     from crewbus.integration.integration import Integration, IntegrationPlugin

@@ -25,7 +25,15 @@ from crewai.state.runtime import RuntimeState
 from crewai.tools.base_tool import BaseTool, Tool
 from crewai.tools.structured_tool import CrewStructuredTool
 
-from crewbus_crewai import callbacks as _callbacks, model_calls as _calls, checkpoints as _checkpoint, events as _events, kickoffs as _runs, runtime_state as _state, streams as _streams, tasks as _tasks, tools as _tools
+from crewbus_crewai import callbacks as _callbacks
+from crewbus_crewai import checkpoints as _checkpoint
+from crewbus_crewai import events as _events
+from crewbus_crewai import kickoffs as _runs
+from crewbus_crewai import model_calls as _calls
+from crewbus_crewai import runtime_state as _state
+from crewbus_crewai import streams as _streams
+from crewbus_crewai import tasks as _tasks
+from crewbus_crewai import tools as _tools
 from crewbus_crewai.patch_set import Lead, Patches
 
 SQLITE_WITH_JSONB = (3, 45)

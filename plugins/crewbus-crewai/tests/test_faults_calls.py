@@ -190,7 +190,7 @@ def test_blocked_handlers_starve_crewais_but_not_the_buss(bus):
 
 
 def test_a_handler_that_comes_while_others_are_looked_at_gets_the_state_it_asks_for(bus, monkeypatch):
-    seen, look = [], _state._takes_state
+    seen, look = [], runtime_state._takes_state
 
     def hear(source, event):
         pass
@@ -208,7 +208,7 @@ def test_a_handler_that_comes_while_others_are_looked_at_gets_the_state_it_asks_
         @start()
         def begin(self):
             crewai_event_bus.register_handler(Other, hear)
-            monkeypatch.setattr(_state, "_takes_state", look_and_register)
+            monkeypatch.setattr(runtime_state, "_takes_state", look_and_register)
             for number in range(2):
                 crewai_event_bus.emit(None, Numbered(number=number)).result(TIMEOUT)
 
