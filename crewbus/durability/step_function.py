@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from crewbus._util.callables import is_async, is_text, name_of
 from crewbus.exceptions import StepError
-from crewbus.serialization.fingerprint import outline
+from crewbus.serialization.fingerprint import canonical
 
 Key = str | Callable[..., str]
 """A step's key: text, or a function that is called with the step's arguments and returns it."""
@@ -76,7 +76,7 @@ class Declared:
         plain, opaque = {}, []
         for name, value in named.items():
             try:
-                plain[name] = outline(value)
+                plain[name] = canonical(value)
             except Exception:  # what is handed in may not like to be looked into
                 plain[name] = kind = type(value).__qualname__
                 opaque.append(f"{name!r} ({kind})")

@@ -1,1 +1,1 @@
-"""Events and values as JSON, and back."""
+"""Serialization: events and values to JSON and back, and fingerprints of arguments."""

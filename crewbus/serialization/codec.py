@@ -1,4 +1,4 @@
-"""Writing events as JSON and reading them back, with cattrs. Types come from the registry, never from the data."""
+"""Encode events and values as JSON and decode them, with cattrs. Types come from the registry, never from the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crewbus.events import UnknownEvent, event_type_of, find_event_type
 from crewbus.events.entities import entities, find_type, type_of_value
 from crewbus.events.registry import EventType
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
-from crewbus.serialization.round_trip import fields_of, flaw, is_exact, is_same
+from crewbus.serialization.round_trip import fields_of, is_exact, is_same, unpreserved
 
 if TYPE_CHECKING:
     import cattrs
@@ -21,10 +21,10 @@ Encode = Callable[[Any], bytes]
 
 
 def _dumper() -> Callable[[Any], str]:
-    """Compact JSON of what it is given, as `json.dumps` has it.
+    """Make a function like `json.dumps` that writes compact JSON.
 
-    `json.JSONEncoder` makes its C encoder anew at each call, which for a small event is half of the time. One without
-    markers may serve all threads; what contains itself ends in a RecursionError then.
+    `json.JSONEncoder` creates its C encoder at each call, which takes half of the time for a small event. An encoder
+    without markers can be shared by all threads; a value that contains itself then raises RecursionError.
     """
     encoder = json.JSONEncoder(separators=(",", ":"))
     make: Any = getattr(json.encoder, "c_make_encoder", None)  # CPython's
@@ -40,9 +40,9 @@ _scan: Final = _reader.scan_once
 
 
 def _load(data: bytes) -> Any:
-    """What JSON in UTF-8 holds, as `json.loads` has it, which takes twice as long for a small event.
+    """Decode JSON in UTF-8 like `json.loads`, in half the time for a small event.
 
-    That guesses at the encoding and looks for white space, which is not where events are written as `_dump` does it.
+    `json.loads` detects the encoding and skips white space, of which `_dump` writes none.
     """
     text = data.decode()
     with suppress(StopIteration):
@@ -53,20 +53,22 @@ def _load(data: bytes) -> Any:
 
 
 BY_ANNOTATION: Final = "->"
-"""In the place of a type's name: a value that is read by the return annotation of its step's function."""
+"""In place of a type's name: the value is decoded by the return annotation of its step function."""
 
 
 class Written(NamedTuple):
-    """A value as JSON can hold it, and by what it is read."""
+    """An encoded value, and what decodes it."""
 
     data: Any
+    """A JSON value."""
     type: str | None
-    """The name of a registered type, `BY_ANNOTATION`, or None: it is plain JSON."""
+    """The name of a registered type; `BY_ANNOTATION`; or None for a value that is plain JSON."""
     version: int
+    """The version of the registered type, or 0."""
 
 
 class Codec:
-    """Encodes and decodes events and values; one per bus, since plugins may configure its converter."""
+    """Encodes and decodes events and values. Each bus has its own, since plugins may configure the converter."""
 
     def __init__(self, configure: Callable[[cattrs.Converter], object] | None = None) -> None:
         from cattrs.preconf.json import make_converter  # loaded at first use: most buses never record
@@ -77,10 +79,10 @@ class Codec:
         self._encoders: dict[EventType, Encode] = {}
 
     def encode(self, event: Any) -> tuple[str, int, bytes]:
-        """Event type name, version and JSON of ``event``.
+        """Encode ``event``: the name and version of its type, and its JSON in UTF-8.
 
-        Raises `UnregisteredEventError`, and `UnserializableError` naming the type and field that would
-        not come back as it was.
+        Raises `UnregisteredEventError`, and `UnserializableError` with the type and the field that would not decode
+        to an equal value.
         """
         if type(event) is UnknownEvent:
             return event.name, event.version, self._untouched(event)
@@ -106,30 +108,30 @@ class Codec:
             raise UnserializableError(f"{event.name}: field 'data' can't be written: {error}") from error
 
     def decode(self, name: str, version: int, data: bytes) -> Any:
-        """The event that `encode` was given; `UnknownEvent` for a type that is not registered, or is newer here.
+        """Decode what `encode` returned; an `UnknownEvent` if the type is not registered, or only in an older version.
 
-        Raises `DecodeError` where the bytes are not that type's.
+        Raises `DecodeError` if the bytes are not a valid event of the type.
         """
         registered = find_event_type(name)
         try:
             if registered is None or registered.version < version:
                 return UnknownEvent(name, version, data.decode())
             return self._structure(registered, version, _load(data))
-        except Exception as error:  # hostile bytes meet whatever a structure hook raises
+        except Exception as error:  # structure hooks may raise anything on hostile bytes
             raise DecodeError(f"{name} version {version}: {_first_line(error)}") from error
 
-    # Values: the results of steps, the states of entities
+    # Values: step results and the states of entities
 
     def write(self, value: Any, annotation: Any, what: str) -> Written:
-        """``value`` as JSON can hold it; raises `UnserializableError`, naming ``what`` and the place in it, otherwise.
+        """Encode a value: by its registered type, else as plain JSON, else by ``annotation`` (``Any``: none).
 
-        It is read by its type where that is registered, as plain JSON where that gives back the same, or else by
-        ``annotation`` (``Any``: there is none).
+        Raises `UnserializableError`, with ``what`` and the place in the value, if it would not decode to an equal
+        value.
         """
         registered = type_of_value(type(value))
         if registered is not None:
             return Written(json.loads(self._encode(registered, value)), registered.name, registered.version)
-        fault = flaw(value, "result")
+        fault = unpreserved(value, "result")
         if fault is None:
             return Written(value, None, 0)
         if annotation is not Any:
@@ -137,20 +139,20 @@ class Codec:
                 data = json.loads(self._write(value, annotation))
                 if is_same(self._converter.structure(data, annotation), value):
                     return Written(data, BY_ANNOTATION, 0)
-            except Exception as error:  # cattrs meets whatever was annotated
-                fault += f"; by the annotation {annotation!r} it can't be read back either ({_first_line(error)})"
+            except Exception as error:  # cattrs may raise anything for an annotation
+                fault += f"; nor can it be decoded by the annotation {annotation!r} ({_first_line(error)})"
         raise UnserializableError(
-            f"{what}: {fault}: return what JSON can hold, annotate what is returned, or register its type with "
+            f"{what}: {fault}: return a JSON value, annotate the return type, or register the type with "
             "crewbus.register_entity()"
         )
 
     def write_entity(self, entity: Any) -> Written:
-        """The state of ``entity``; raises `UnregisteredEventError` and `UnserializableError`."""
+        """Encode the state of ``entity``; raises `UnregisteredEventError` and `UnserializableError`."""
         registered = entities.of(type(entity))
         return Written(json.loads(self._encode(registered, entity)), registered.name, registered.version)
 
     def read(self, written: Written, annotation: Any) -> Any:
-        """The value that was written; raises `DecodeError`, also for a type that is not registered or newer here."""
+        """Decode what `write` returned; raises `DecodeError`, also for an unregistered type or a newer version."""
         data, name, version = written
         try:
             if name is None:
@@ -194,8 +196,8 @@ class Codec:
             for field, _ in fields:
                 if not is_same(getattr(again, field), getattr(event, field)):
                     raise UnserializableError(
-                        f"{registered.name}: field {field!r} would come back as {getattr(again, field)!r}, "
-                        f"not {getattr(event, field)!r}: give it a precise type, or use what JSON can hold"
+                        f"{registered.name}: field {field!r} would be read back as {getattr(again, field)!r}, "
+                        f"not {getattr(event, field)!r}: give the field a precise type, or use JSON values"
                     )
             return data
 
@@ -219,7 +221,7 @@ class Codec:
     def _culprit(
         registered: EventType, event: Any, attempt: Callable[[Any, Any], object]
     ) -> tuple[str, Exception] | None:
-        """The first field with which ``attempt(value, annotation)`` fails, and how; None if there is none."""
+        """The first field for which ``attempt(value, annotation)`` raises, and its exception; or None."""
         for field, annotation in fields_of(registered.cls):
             try:
                 attempt(getattr(event, field), annotation)

@@ -1,4 +1,4 @@
-"""Outlines: values as JSON, the same in every process, to tell one from another. Nothing is read back from them."""
+"""Fingerprints: arguments in a canonical form that is the same in every process, to tell one call from another."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _TEXTUAL: Final = (dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, p
 
 
 class OpaqueError(TypeError):
-    """A value can't be looked into."""
+    """A value has no canonical form."""
 
 
-def outline(value: Any) -> Any:
-    """``value`` as JSON can hold it; raises `OpaqueError` where it, or what it holds, can't be looked into."""
+def canonical(value: Any) -> Any:
+    """The canonical form of ``value``, a JSON value; raises `OpaqueError` if it, or a value in it, has none."""
     if type(value) is int and value.bit_length() > LONGEST_INT:
         return ["int", hex(value)]
     if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, list | tuple):
-        return [outline(inner) for inner in value]
+        return [canonical(inner) for inner in value]
     if isinstance(value, dict):
-        return _sorted([outline(key), outline(inner)] for key, inner in value.items())
+        return _sorted([canonical(key), canonical(inner)] for key, inner in value.items())
     if isinstance(value, set | frozenset):
-        return _sorted(outline(inner) for inner in value)
+        return _sorted(canonical(inner) for inner in value)
     return [_label(type(value)), _inside(value)]
 
 
 def _label(cls: type) -> str:
-    # Without the module, which is another one where the same file is run and where it is imported.
+    # Without the module: a file that is run has another module name than when it is imported.
     registered = type_of_value(cls)
     return registered.name if registered is not None else cls.__qualname__
 
@@ -54,8 +54,8 @@ def _inside(value: Any) -> Any:
     if isinstance(value, _TEXTUAL):
         return str(value)
     if hasattr(type(value), "__attrs_attrs__") or hasattr(type(value), "__dataclass_fields__"):
-        return {name: outline(getattr(value, name, None)) for name, _ in fields_of(type(value))}
+        return {name: canonical(getattr(value, name, None)) for name, _ in fields_of(type(value))}
     registered = type_of_value(type(value))
     if registered is not None and registered.unstructure is not None:
-        return outline(registered.unstructure(value))
+        return canonical(registered.unstructure(value))
     raise OpaqueError(qualified(type(value)))

@@ -1,4 +1,4 @@
-"""Fidelity: whether what is written as JSON comes back as it was, by its type or by the value itself."""
+"""Round trips: whether a value that is encoded as JSON decodes to an equal value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crewbus.exceptions import UnserializableError
 
 
 def fields_of(cls: type) -> list[tuple[str, Any]]:
-    """Name and resolved type of each field of an attrs class or dataclass; raises `UnserializableError` for others."""
+    """The name and resolved type of each field of a declared class; raises `UnserializableError` for others."""
     try:
         hints = typing.get_type_hints(cls)
     except Exception as error:
@@ -38,14 +38,14 @@ _SCALARS: Final = frozenset({int, float, str, bool, bytes, dt.datetime, dt.date,
 
 
 def is_exact(annotation: Any, seen: set[Any], top: bool = False) -> bool:
-    """Whether whatever is of that type comes back as it was, so that no value needs to be looked at."""
+    """Whether every value of that type survives the round trip, so that no value has to be checked."""
     if annotation in _SCALARS:
         return True
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return all(type(member.value) in (int, str) for member in annotation)
     if isinstance(annotation, type) and is_declared(annotation):
         if annotation.__subclasses__() and not top:
-            return False  # a value may be of one of those, with fields of its own
+            return False  # a value may be of a subclass with more fields
         if annotation in seen and not top:
             return True
         seen.add(annotation)
@@ -64,18 +64,18 @@ def is_exact(annotation: Any, seen: set[Any], top: bool = False) -> bool:
 
 
 def is_declared(cls: type) -> bool:
-    """Whether its fields are declared: an attrs class or a dataclass."""
+    """Whether a class is an attrs class or a dataclass."""
     return attrs.has(cls) or hasattr(cls, "__dataclass_fields__")
 
 
 def _unwritten(cls: type) -> bool:
-    """Whether a field is not given to ``__init__``, and so is neither written nor read."""
+    """Whether a field is not a parameter of ``__init__``, and so is neither encoded nor decoded."""
     fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
     return not all(field.init for field in fields)
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Equal and of the same type, all the way down; NaN is what NaN is."""
+    """Whether two values are equal and of the same types at every depth; NaN equals NaN."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -90,31 +90,32 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 LONGEST_INT: Final = 14_000
-"""How many bits an integer may have: Python reads no more than 4,300 digits (`sys.get_int_max_str_digits`)."""
+"""The bits an integer may have: Python parses at most 4,300 digits (`sys.get_int_max_str_digits`)."""
 _DEEPEST: Final = 200
-"""How deep a value may nest before it is taken to contain itself; JSON parsers give up at about a thousand."""
+"""The levels a value may nest; JSON parsers fail at about a thousand."""
 
 
-def flaw(value: Any, at: str, depth: int = 0) -> str | None:
-    """What of ``value``, which stands at ``at``, JSON would not give back as it was; None where there is nothing."""
+def unpreserved(value: Any, at: str, depth: int = 0) -> str | None:
+    """Describe the first part of ``value``, named ``at``, that JSON would not preserve; None if there is none."""
     if depth > _DEEPEST:
         return f"{at} nests deeper than {_DEEPEST} levels, or contains itself"
     if type(value) is dict:
         for key, inner in value.items():
             if type(key) is not str:
-                return f"{at} has the key {key!r}, and JSON knows only strings as keys"
-            if found := flaw(key, f"a key of {at}") or flaw(inner, f"{at}[{key!r}]", depth + 1):
+                return f"{at} has the key {key!r}, and JSON keys are strings"
+            if found := unpreserved(key, f"a key of {at}") or unpreserved(inner, f"{at}[{key!r}]", depth + 1):
                 return found
         return None
     if type(value) is list:
-        return next(filter(None, (flaw(inner, f"{at}[{i}]", depth + 1) for i, inner in enumerate(value))), None)
+        inner_faults = (unpreserved(inner, f"{at}[{i}]", depth + 1) for i, inner in enumerate(value))
+        return next(filter(None, inner_faults), None)
     if type(value) is str:
-        return None if value.isascii() or _is_writable(value) else f"{at} holds a lone surrogate, which is no text"
+        return None if value.isascii() or _is_writable(value) else f"{at} holds a lone surrogate, which is not text"
     if type(value) is int and value.bit_length() > LONGEST_INT:
-        return f"{at} is an integer of more than {LONGEST_INT} bits, which JSON readers refuse"
+        return f"{at} is an integer of more than {LONGEST_INT} bits, which JSON parsers reject"
     if value is None or type(value) in (bool, int, float):
         return None
-    return f"{at} is a {type(value).__qualname__}, which JSON does not give back"
+    return f"{at} is a {type(value).__qualname__}, which JSON does not preserve"
 
 
 def _is_writable(text: str) -> bool:
