@@ -42,7 +42,7 @@ def said(disk):
 
 
 @pytest.mark.parametrize("taken", range(1, 6))
-def test_who_comes_back_gets_each_frame_once(disk, taken):
+def test_a_consumer_that_returns_gets_each_frame_once(disk, taken):
     said(disk)
     with disk.bus() as bus:
         with bus.subscribe("run", after="start") as stream:
@@ -53,7 +53,7 @@ def test_who_comes_back_gets_each_frame_once(disk, taken):
 
 
 @pytest.mark.parametrize("taken", range(1, 6))
-def test_an_async_consumer_that_comes_back_gets_each_frame_once(disk, taken):
+def test_an_async_consumer_that_returns_gets_each_frame_once(disk, taken):
     async def main(bus, cursor, count):
         seen = []
         async with bus.subscribe("run", after=cursor) as stream:
@@ -71,7 +71,7 @@ def test_an_async_consumer_that_comes_back_gets_each_frame_once(disk, taken):
     assert seen + rest == [*WORDS, RunFinished()]
 
 
-def test_coming_back_after_each_frame(disk):
+def test_returning_after_each_frame(disk):
     said(disk)
     cursor, seen = "start", []
     while not seen or not isinstance(seen[-1], RunFinished):
@@ -92,7 +92,7 @@ def test_a_cursor_is_where_the_consumer_stands_not_what_was_read_ahead(disk):
         assert followed(bus, after=first) == [*WORDS[1:], RunFinished()]
 
 
-def test_a_loop_goes_on_where_another_was_left(disk):
+def test_a_second_loop_continues_where_the_first_stopped(disk):
     said(disk)
     with disk.bus() as bus, bus.subscribe("run", after="start") as stream:
         for envelope in stream:
@@ -102,7 +102,7 @@ def test_a_loop_goes_on_where_another_was_left(disk):
         assert stream.text() == "abcd"
 
 
-def test_text_is_all_that_was_not_taken_back(disk):
+def test_text_is_all_that_was_not_retracted(disk):
     def failing(run):
         run.chunk("lost")
         raise ValueError("again")
@@ -125,7 +125,7 @@ def test_of_many_frames_none_is_lost_between_two_reads(disk):
         assert text_of(bus, "run") == "".join(f"{number}." for number in range(1000))
 
 
-def test_who_has_seen_the_end_gets_nothing_more(disk):
+def test_a_cursor_at_the_end_yields_nothing_more(disk):
     said(disk)
     with disk.bus() as bus:
         with bus.subscribe("run", after="start") as stream:
@@ -160,7 +160,7 @@ def test_a_run_that_is_not_recorded_can_not_be_followed(bus):
 
 
 @pytest.mark.parametrize("beyond", ["50.0", "7.0", "999999999999999999.0"])
-def test_what_is_beyond_the_record_is_taken_back_first(disk, beyond):
+def test_what_is_beyond_the_record_is_retracted_first(disk, beyond):
     with disk.bus() as bus, bus.run(id="run") as run:
         say(run, "a b")
         disk.crash()
@@ -174,7 +174,7 @@ def test_what_is_beyond_the_record_is_taken_back_first(disk, beyond):
 
 
 @pytest.mark.parametrize("kind", ["subscribed", "owned"])
-def test_the_cursor_of_a_live_stream_goes_on_in_the_record(disk, kind):
+def test_the_cursor_of_a_live_stream_continues_in_the_record(disk, kind):
     with disk.bus() as bus:
         if kind == "owned":
             stream = bus.stream(lambda: say(crewbus.current_run(), "a b c d"), options=crewbus.StreamOptions(id="run"))
@@ -248,7 +248,7 @@ def test_leaving_early_leaves_nothing_behind(disk):
         gc.collect()
 
 
-def test_closing_wakes_who_waits(bus):
+def test_closing_wakes_the_waiting_consumer(bus):
     with bus.run(id="run"):
         stream = bus.subscribe("run", after="start")
         waiting = in_thread(list, stream)
@@ -274,7 +274,7 @@ def test_a_stream_is_consumed_in_one_way(bus):
 # Runs that end otherwise, and go on
 
 
-def test_a_run_that_failed_ends_with_that_until_it_is_resumed(disk):
+def test_a_failed_run_ends_its_stream_until_it_is_resumed(disk):
     with disk.bus() as bus:
         with pytest.raises(ValueError, match="oh no"):
             with bus.run(id="run") as run:
@@ -329,7 +329,7 @@ def test_a_follower_stays_while_a_failed_run_is_resumed(disk):
         ]
 
 
-def test_a_run_that_is_resumed_while_it_is_looked_at_is_not_interrupted():
+def test_a_run_that_is_resumed_while_it_is_read_is_not_interrupted():
     class Resumes(crewbus.MemoryStore):
         """Has the run be resumed between two looks."""
 
@@ -385,7 +385,7 @@ def test_a_nested_run_is_followed_by_itself(disk):
         assert len(followed(bus)) == 7
 
 
-def test_a_nested_run_that_finished_ends_so_though_its_root_was_resumed(disk):
+def test_a_finished_nested_run_stays_finished_when_its_root_is_resumed(disk):
     def play(bus, run):
         with bus.run("inner", id="inner") as inner:
             inner.chunk("a")

@@ -87,7 +87,7 @@ def test_promise_08_a_pool_sees_the_context_of_each_submit(scene):
         assert list(pool.map(look, ["a", "b"])) == [("acme", "here")] * 2
 
 
-def test_promise_08_a_pools_base_context_lends_its_run_to_no_foreign_work(scene):
+def test_promise_08_foreign_work_in_a_pool_sees_no_run(scene):
     """Work that comes to the pool's threads by the stock method finds nobody's run."""
     with crewbus.ThreadPoolExecutor(1) as pool:
         assert pool.submit(look).result(TIMEOUT) == ("acme", "here")
@@ -147,7 +147,7 @@ def test_promise_08_bound_objects_with_an_async_call(scene):
     assert contextvars.Context().run(asyncio.run, bound()) == ("acme", "inner")
 
 
-def test_promise_08_nested_hand_overs(scene):
+def test_promise_08_threads_pools_and_bound_functions_nest(scene):
     """A thread that starts a pool that starts a thread: the run goes all the way."""
 
     def deepest():
@@ -222,7 +222,7 @@ def test_promise_08_run_in_executor_with_a_pool_of_ours(scene):
     asyncio.run(main())
 
 
-def test_promise_08_generators_belong_to_whoever_iterates(scene):
+def test_promise_08_generators_run_in_the_context_of_their_consumer(scene):
     """A run or call that a generator enters is in scope between its steps only as Python has it: until it is left."""
 
     def steps():

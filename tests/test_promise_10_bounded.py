@@ -61,7 +61,7 @@ def test_promise_10_block_with_many_emitters():
         assert most < 128 + 64
 
 
-def test_promise_10_drop_says_how_many():
+def test_promise_10_drop_counts_the_dropped_frames():
     with quiet_bus() as bus, bus.run() as run:
         stream = bus.subscribe(run.id, bound=BOUND)
         chunks(20)
@@ -73,7 +73,7 @@ def test_promise_10_drop_says_how_many():
         assert frames[BOUND].seq == 20
 
 
-def test_promise_10_drop_goes_on_when_there_is_room_again():
+def test_promise_10_drop_takes_frames_again_when_there_is_room():
     with quiet_bus() as bus, bus.run() as run:
         stream = bus.subscribe(run.id, bound=4)
         told, texts = 0, 0
@@ -118,7 +118,7 @@ def test_promise_10_retractions_alone_fail_a_dropping_stream_at_twice_its_bound(
 
 @pytest.mark.parametrize("bound", [1, 2, 3, 16])
 @pytest.mark.parametrize("reads", [0, 1, 3])
-def test_promise_10_a_dropping_stream_bears_any_number_of_failed_attempts(bound, reads):
+def test_promise_10_a_dropping_stream_survives_any_number_of_failed_attempts(bound, reads):
     """What it has not shown is taken back where it waits; of what it never showed, nothing needs to be said."""
     with quiet_bus() as bus, bus.run() as run:
         stream = bus.subscribe(run.id, bound=bound)
@@ -143,7 +143,7 @@ def test_promise_10_a_dropping_stream_bears_any_number_of_failed_attempts(bound,
                 assert any(event.covers(frame.seq, frame.parent) for event in taken)
 
 
-def test_promise_10_coalesce_puts_adjacent_text_together():
+def test_promise_10_coalesce_merges_adjacent_text():
     with quiet_bus() as bus, bus.run() as run:
         stream = bus.subscribe(run.id, slow="coalesce", bound=BOUND)
         for i in range(1000):
@@ -175,7 +175,7 @@ def test_promise_10_coalesce_keeps_runs_sources_and_attempts_apart():
         assert len(list(stream)) == 6
 
 
-def test_promise_10_coalesce_is_bounded_when_nothing_fits_together():
+def test_promise_10_coalesce_is_bounded_when_nothing_can_be_merged():
     """Alternating kinds can't be put together: then the emitter waits."""
     emitted = []
 
@@ -255,7 +255,7 @@ def test_promise_10_drain_is_where_an_async_producer_waits():
     assert most <= BOUND + 1
 
 
-def test_promise_10_drain_is_freed_when_the_consumer_leaves():
+def test_promise_10_drain_returns_when_the_consumer_leaves():
     async def produce(bus):
         while True:
             bus.chunk("x")
@@ -366,7 +366,7 @@ def test_promise_10_two_streams_of_one_run_one_slow_one_quick():
         assert type(frames[-1].event) is RunFinished
 
 
-def test_promise_10_handlers_are_not_held_by_a_full_stream():
+def test_promise_10_handlers_do_not_wait_for_a_full_stream():
     """A blocked emitter has delivered its event to the handlers before it waits."""
     handled = threading.Semaphore(0)
     with quiet_bus() as bus, bus.run() as run:
@@ -414,7 +414,7 @@ def test_promise_10_producers_in_threads_wake_a_loop_once_per_batch():
 
 
 @pytest.mark.parametrize(("bound", "slow"), [(0, "block"), (8, "wait")])
-def test_promise_10_wrong_options_are_refused(bound, slow):
+def test_promise_10_invalid_options_are_rejected(bound, slow):
     with quiet_bus() as bus, pytest.raises(crewbus.ConsumptionError):
         bus.subscribe("run", bound=bound, slow=slow)
 

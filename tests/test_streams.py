@@ -127,7 +127,7 @@ def test_reasoning_and_tool_calls_are_frames_but_not_text(bus):
         assert stream.text() == "answer"
 
 
-def test_retracted_text_is_out_of_the_text(bus):
+def test_retracted_text_is_not_in_the_text(bus):
     def retries():
         run = crewbus.current_run()
         crewbus.chunk("kept ")
@@ -143,7 +143,7 @@ def test_retracted_text_is_out_of_the_text(bus):
         assert kinds(stream) == [Chunk, Chunk, Chunk, Retracted, Chunk, RunFinished]
 
 
-def test_second_loop_goes_on_where_the_first_was_left(bus):
+def test_a_second_loop_continues_where_the_first_stopped(bus):
     with bus.stream(agent, "a", "b", "c") as stream:
         for frame in stream:
             assert frame.event.text == "a"
@@ -161,7 +161,7 @@ def test_failure_ends_the_iteration_and_is_raised_when_leaving(bus):
         assert frames[-1].event == RunFailed("builtins.LookupError", "no such topic")
 
 
-def test_failure_is_raised_once_by_whoever_asks(bus):
+def test_a_failure_is_raised_by_result_or_at_the_end_of_the_with_block(bus):
     with bus.stream(failing, "a") as stream:
         with pytest.raises(LookupError):
             stream.result()
@@ -195,7 +195,7 @@ def test_a_base_exception_of_the_work_cancels_its_run(bus, error):
             stream.result()
 
 
-def test_what_cannot_be_streamed_is_refused(bus):
+def test_what_cannot_be_streamed_is_rejected(bus):
     def generates():
         yield "a"
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_streamed_is_refused(bus):
         bus.stream("agent")
 
 
-def test_id_in_use_is_told_when_the_stream_is_entered(bus):
+def test_an_id_in_use_is_an_error_when_the_stream_is_entered(bus):
     with bus.run(id="taken"):
         stream = bus.stream(agent, options=StreamOptions(id="taken"))
         with pytest.raises(crewbus.RunIdInUseError, match="taken"):
@@ -257,7 +257,7 @@ def test_async_for_outside_a_loop_says_so(bus):
         stream.__aiter__()
 
 
-def test_two_consumers_of_one_stream_are_told(bus):
+def test_a_second_consumer_of_one_stream_is_an_error(bus):
     """Both would wait, and only one be woken."""
     with bus.run() as run:
         stream = bus.subscribe(run.id)
@@ -308,7 +308,7 @@ def test_result_on_a_loop_without_iterating(bus):
     asyncio.run(main())
 
 
-def test_result_in_time_or_not(bus):
+def test_result_with_a_timeout(bus):
     go = threading.Event()
     with bus.stream(go.wait, TIMEOUT) as stream:
         with pytest.raises(crewbus.ResultTimeoutError, match="it goes on"):
@@ -471,7 +471,7 @@ def test_work_that_ignores_its_cancellation_is_named_and_silenced(bus):
     assert seen == []
 
 
-def test_so_are_the_runs_that_it_nests(bus):
+def test_runs_nested_in_work_that_ignores_its_cancellation_are_ended_too(bus):
     go, emitted, ends = threading.Event(), [], []
     bus.on(crewbus.RunEnded, lambda envelope: ends.append((envelope.run_id, envelope.event)))
 
@@ -561,7 +561,7 @@ def test_waiting_for_the_start_in_a_thread_and_in_a_task(bus):
     assert in_loop.result(TIMEOUT) == "a"
 
 
-def test_a_run_that_never_starts_is_given_up(bus):
+def test_watching_a_run_that_never_starts_times_out(bus):
     with pytest.raises(RunNotFoundError, match="no run never started"):
         list(bus.subscribe("never", timeout=0.01))
 
@@ -584,7 +584,7 @@ def test_leaving_a_watch_cancels_nothing(bus):
         assert run.tree.sinks == 0
 
 
-def test_a_watch_dropped_is_let_go_at_the_next_chunk(bus):
+def test_a_dropped_watcher_is_detached_at_the_next_chunk(bus):
     with bus.run() as run:
         bus.subscribe(run.id)
         gc.collect()
@@ -593,7 +593,7 @@ def test_a_watch_dropped_is_let_go_at_the_next_chunk(bus):
         assert run.tree.sinks == 0
 
 
-def test_many_watchers_join_in_the_middle(bus):
+def test_many_watchers_attach_to_a_live_run(bus):
     with bus.run() as run:
         streams = []
         for i in range(10):
@@ -650,7 +650,7 @@ def test_async_work_of_a_sync_consumer_has_a_loop_of_its_own(bus):
         assert stream.result() is not threading.current_thread()
 
 
-def test_a_consumer_that_closes_the_bus_is_not_stuck(bus):
+def test_a_consumer_may_close_the_bus(bus):
     started, ended = threading.Event(), threading.Event()
     with bus.stream(until_cancelled, started, ended, options=StreamOptions(bound=4)) as stream:
         next(iter(stream))

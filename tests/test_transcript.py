@@ -46,7 +46,7 @@ def expected(envelopes):
 
 @pytest.mark.usefixtures("folded")
 @given(st.lists(st.one_of(chunks, retractions), max_size=60))
-def test_what_was_taken_back_is_not_in_the_text(events):
+def test_retracted_text_is_not_in_the_text(events):
     envelopes = list(told(events))
     found = transcript.Transcript()
     for envelope in envelopes:
@@ -54,7 +54,7 @@ def test_what_was_taken_back_is_not_in_the_text(events):
     assert found.text() == expected(envelopes)
 
 
-def test_a_retraction_reaches_far_back():
+def test_a_retraction_of_text_that_was_joined():
     """Beyond what is kept apart."""
     with crewbus.Bus(entry_points=False) as bus, bus.run() as run, bus.subscribe(run.id, bound=10_000) as stream:
         for number in range(3000):
