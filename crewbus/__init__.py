@@ -23,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointSaved",
     "Chunk",
+    "Commands",
     "ConsumptionError",
     "CorruptRecordError",
     "CrewbusError",
@@ -190,6 +191,7 @@ if TYPE_CHECKING:
         UnscopedWarning,
         UnserializableError,
     )
+    from crewbus.plugins.commands import Commands
     from crewbus.plugins.failure import Failure
     from crewbus.plugins.manager import PluginManager
     from crewbus.plugins.markers import hookimpl, hookspec
@@ -221,6 +223,7 @@ _HOMES = {
     "scopes.current": "current_call current_run",
     "bus.default": "call chunk current_bus default_bus drain emit run",
     "records.diff": "Divergence",
+    "plugins.commands": "Commands",
     "plugins.failure": "Failure",
     "records.checkpoint": "Checkpoint",
     "records.info": "RunInfo",

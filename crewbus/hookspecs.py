@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from crewbus.plugins.markers import hookspec
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterable
 
     import cattrs
 
     from crewbus.bus.bus import Bus
     from crewbus.events import Envelope
+    from crewbus.plugins.commands import Commands
     from crewbus.scopes.call import Call
     from crewbus.scopes.callbacks import Callbacks
     from crewbus.scopes.run import Run
@@ -150,12 +150,10 @@ def crewbus_converter(bus: Bus, converter: cattrs.Converter) -> None:
 
 
 @hookspec
-def crewbus_cli_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add commands to ``crewbus``: add a parser to ``commands``, with ``set_defaults(main=function)``.
+def crewbus_cli_commands(commands: Commands) -> None:
+    """Add commands to the command line ``crewbus``, by calling ``commands.add``. See `crewbus.Commands`.
 
-    ``main(args, bus)`` gets the parsed arguments and the bus, and returns the exit code; a `CrewbusError` that it
-    raises ends the command with its text and the exit code 2. Options called ``-p`` and ``--require`` are crewbus's
-    own.
+    Called when the arguments name a command that is not built in, or ask for help.
     """
 
 

@@ -20,7 +20,7 @@ default_role = "py:obj"
 nitpicky = True
 # What others document, also by its short name; type variables and private aliases, which the docstrings explain.
 OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|types|typing"
-SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence|_SubParsersAction"
+SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence"
 PRIVATE = "[A-Z]|Contained|Durability|Function|Key|Oversized|Slow|Structure|Unstructure|Upgrades"
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\.(\w+\.)*)?({PRIVATE})")]
 

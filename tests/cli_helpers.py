@@ -20,20 +20,22 @@ from crewbus.cli import main
 
 
 class Cli:
-    """Calls the command in this process, in a folder of its own."""
+    """Calls the command in this process, in a folder of its own; on the default bus unless another is given."""
 
-    bus: crewbus.Bus
+    bus: crewbus.Bus | None = None
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self._capsys = capsys
-        self._monkeypatch = monkeypatch
         self.out = self.err = ""
 
     def use(self, bus: crewbus.Bus) -> None:
-        """Have the command run on ``bus`` from now on, in the place of the default one."""
+        """Run the command on ``bus`` from now on."""
         self.bus = bus
-        self._monkeypatch.setattr("crewbus.cli.default_bus", lambda: bus)
+
+    def open_bus(self) -> crewbus.Bus | None:
+        """The bus that the next command runs on; None for the default bus."""
+        return self.bus
 
     def write(self, name: str, text: str) -> str:
         """Write a file; returns its name."""
@@ -42,7 +44,7 @@ class Cli:
 
     def __call__(self, *argv: str) -> int:
         """The exit code; what was written is in ``out`` and ``err``."""
-        code = main(argv)
+        code = main(argv, bus=self.open_bus())
         self.out, self.err = self._capsys.readouterr()
         return code
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crewbus.cli.input import Lines, parse_arguments, read
+from crewbus.cli.input import InputLines, parse_arguments, read_lines
 from crewbus.exceptions import InputError
 
 JSON = st.recursive(
@@ -29,7 +29,11 @@ NOT_UTF8 = [
 
 
 def lines(data: bytes, **given_: Any) -> list[tuple[tuple[Any, ...], dict[str, Any], int]]:
-    return [(call.args, call.kwargs, call.place.line) for call in Lines("in", data, given_) if call.place is not None]
+    return [
+        (found.args, found.kwargs, found.location.line)
+        for found in InputLines("in", data, given_)
+        if found.location is not None
+    ]
 
 
 def refusal(data: bytes) -> str:
@@ -80,8 +84,8 @@ def test_what_is_not_utf8_is_refused_with_its_line(bad: bytes, before: int, afte
         (b"1 2", "not JSON: Extra data at column 3"),
         (b"NaN", "NaN is not JSON"),
         (b"[-Infinity]", "-Infinity is not JSON"),
-        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' is there 2 times"),
-        (b'[{"a": 1, "a": 1}]', "the key 'a' is there 2 times"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' occurs 2 times"),
+        (b'[{"a": 1, "a": 1}]', "the key 'a' occurs 2 times"),
         (b"[" * 200_000, "nested too deeply"),
         (b"9" * 5_000, "Exceeds the limit"),
         (b"\x0b", "not JSON"),
@@ -108,7 +112,7 @@ def test_lines_end_at_newlines_alone_and_a_byte_order_mark_is_no_part_of_them() 
 
 
 def test_lines_can_be_read_again() -> None:
-    twice = Lines("in", b"1\n2", {})
+    twice = InputLines("in", b"1\n2", {})
     assert list(twice) == list(twice)
 
 
@@ -128,11 +132,11 @@ def test_an_arg_is_json_or_else_a_string(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("pairs", "why"),
     [
-        (["topic"], "--arg 'topic': give it as NAME=VALUE"),
-        (["=1"], "--arg '=1': give it as NAME=VALUE"),
-        (["a b=1"], "--arg 'a b=1': give it as NAME=VALUE"),
+        (["topic"], "--arg 'topic' is not NAME=VALUE"),
+        (["=1"], "--arg '=1' is not NAME=VALUE"),
+        (["a b=1"], "--arg 'a b=1' is not NAME=VALUE"),
         (["a=1", "a=2"], "--arg a is given twice"),
-        (['a={"k": 1, "k": 2}'], "--arg a: the key 'k' is there 2 times"),
+        (['a={"k": 1, "k": 2}'], "--arg a: the key 'k' occurs 2 times"),
     ],
 )
 def test_a_bad_arg_is_refused(pairs: list[str], why: str) -> None:
@@ -145,5 +149,5 @@ def test_a_bad_arg_is_refused(pairs: list[str], why: str) -> None:
 def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     path = str(tmp_path / name)
     with pytest.raises(InputError) as caught:
-        read(path, {})
+        read_lines(path, {})
     assert str(caught.value).startswith(f"{path}: ")

@@ -122,7 +122,7 @@ def test_work_that_does_not_end_within_the_grace_is_left_behind(folder: Path) ->
         out, err = child.communicate()
     assert child.returncode == 130
     assert json.loads(out)["cancelled"] == 5
-    assert "5 runs still going after 0.3 s; left behind" in err
+    assert "5 runs still running after 0.3 s; abandoned" in err
     assert "Warning" not in err
 
 

@@ -255,17 +255,17 @@ def test_a_run_that_the_command_did_not_begin_is_said_to_be(place: Place) -> Non
     subprocess.run([sys.executable, "own.py"], cwd=place.folder, env=place.env, timeout=TIMEOUT, check=False)
     done = place("resume", "latest")
     assert done.returncode == 2
-    assert "was not begun by 'crewbus run'" in done.stderr
+    assert "was not started by 'crewbus run'" in done.stderr
     assert "bus.resume(" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        ([], "say which: RUN, or --all"),
-        (["latest", "--all"], "say which: RUN, or --all"),
-        (["--all", "--at", "x"], "--at and --force are for one RUN"),
-        (["latest"], "nothing is recorded in "),
+        ([], "give either RUN or --all"),
+        (["latest", "--all"], "give either RUN or --all"),
+        (["--all", "--at", "x"], "--at and --force need RUN, not --all"),
+        (["latest"], "No runs in "),
     ],
 )
 def test_resume_says_what_it_wants(place: Place, argv: list[str], why: str) -> None:

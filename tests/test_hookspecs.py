@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import re
@@ -139,8 +138,7 @@ def test_each_hook_is_called_with_what_it_asks_for():
             with bus.call("gpt", callbacks=[ignore]):
                 pass
         bus.flush(TIMEOUT)
-    commands = argparse.ArgumentParser().add_subparsers()
-    bus.plugins.hook.crewbus_cli_commands(commands=commands)
+    bus.plugins.hook.crewbus_cli_commands(commands=crewbus.cli.CommandLine())
     kinds = {
         "bus": crewbus.Bus,
         "run": crewbus.Run,
@@ -150,7 +148,7 @@ def test_each_hook_is_called_with_what_it_asks_for():
         "callback": type(ignore),
         "url": str,
         "converter": cattrs.Converter,
-        "commands": argparse._SubParsersAction,
+        "commands": crewbus.cli.CommandLine,
         "failure": crewbus.Failure,
         "timeout": (float, type(None)),
     }
@@ -179,9 +177,11 @@ def test_a_plugin_adds_a_command(capsys):
     class Commands:
         @crewbus.hookimpl
         def crewbus_cli_commands(self, commands):
-            parser = commands.add_parser("greet", help="greet somebody")
+            commands.add("greet", self.greet, help="greet somebody", configure=self.add_arguments)
+
+        @staticmethod
+        def add_arguments(parser):
             parser.add_argument("whom")
-            parser.set_defaults(main=self.greet)
 
         @staticmethod
         def greet(args, bus):

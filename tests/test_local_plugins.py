@@ -46,9 +46,10 @@ from crewbus import MemoryStore
 
 @crewbus.hookimpl
 def crewbus_cli_commands(commands):
-    parser = commands.add_parser("greet", help="say hello")
+    commands.add("greet", greet, help="say hello", configure=add_arguments)
+
+def add_arguments(parser):
     parser.add_argument("whom")
-    parser.set_defaults(main=greet)
 
 @crewbus.hookimpl
 def crewbus_open_store(url):
@@ -358,7 +359,7 @@ def test_a_module_s_version_is_shown(here):
 @pytest.fixture
 def cli(folder, capsys, monkeypatch):
     """The command on the default bus, in a directory from which Python doesn't import."""
-    return Cli(folder, capsys, monkeypatch)
+    return Cli(folder, capsys)
 
 
 def shown(cli: Cli, *argv: str) -> dict[str, dict[str, str]]:
@@ -446,7 +447,7 @@ def test_p_no_leaves_out_installed_local_and_built_in_ones(cli, here, monkeypatc
     monkeypatch.setenv("CREWBUS_BLOCK", "memory_store")
     infos = shown(cli, "-p", "no:acme", "-p", "no:mine", "-p", "no:run_scope", "-p", "no:nobody")
     for name in ("acme", "mine", "run_scope", "nobody"):
-        assert (infos[name]["status"], infos[name]["reason"]) == ("blocked", f"left out by -p no:{name}")
+        assert (infos[name]["status"], infos[name]["reason"]) == ("blocked", f"blocked by -p no:{name}")
     assert infos["acme"]["distribution"] == "acme-dist"
     assert infos["memory_store"]["reason"] == "blocked by CREWBUS_BLOCK", "they come on top of it"
     assert "acme_module" not in sys.modules
@@ -485,19 +486,20 @@ def test_wrong_usage(cli, argv):
 def test_a_plugin_s_option_of_such_a_name_is_pointed_out_since_it_is_never_given(cli, folder):
     (folder / "port.py").write_text(COMMAND.replace('"whom"', '"-p", "--port", dest="whom", help="the port"'))
     assert cli("-p", "port", "greet", "--port", "80") == 5
-    assert "'crewbus greet' has a -p or --require of its own, which it never gets" in cli.err
+    assert "'crewbus greet' has an option -p or --require of its own, which it never receives" in cli.err
     assert cli("-p", "port", "greet", "--help") == 0
     assert "the port" in cli.out
     assert cli("-p", "greeting", "greet", "world") == 5
     assert cli.err == ""
 
 
-@pytest.mark.parametrize("instead", ["", "1 / 0"], ids=["forgets", "fails before that"])
-def test_a_plugin_s_command_that_calls_nothing_is_told_so(cli, folder, instead):
-    (folder / "forgets.py").write_text(COMMAND.replace("parser.set_defaults(main=greet)", instead))
-    with logged():
-        assert cli("-p", "forgets", "greet", "world") == 2
-    assert cli.err.endswith("the plugin that brings this command does not say what it calls: set_defaults(main=...)\n")
+def test_a_command_that_cannot_be_configured_is_not_added(cli, folder):
+    (folder / "fails.py").write_text(COMMAND.replace('"whom")', '"whom")\n    1 / 0'))
+    with logged() as messages:
+        assert cli("-p", "fails", "greet", "world") == 2
+    assert "invalid choice: 'greet'" in cli.err
+    assert "ZeroDivisionError" in messages[0]
+    assert "plugin fails " in messages[0]
 
 
 def test_in_a_process_of_its_own(folder):

@@ -19,9 +19,8 @@ from cli_helpers import Cli
 import crewbus
 import crewbus.cli
 from crewbus import hookspecs
-from crewbus.cli.commands import new_plugin
 from crewbus.cli.scaffold import distribution as scaffold
-from crewbus.cli.scaffold import new_folder
+from crewbus.cli.scaffold import new_folder, options
 
 LONG = 120.0
 """Seconds that a process of its own may take; it takes a few."""
@@ -41,7 +40,7 @@ def cli(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     with crewbus.Bus(entry_points=False) as bus:
-        command = Cli(tmp_path, capsys, monkeypatch)
+        command = Cli(tmp_path, capsys)
         command.use(bus)
         yield command
 
@@ -53,8 +52,8 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 def generate(folder: Path, name: str, *hooks: str) -> Path:
     """Write a distribution, and return its directory."""
-    distribution = new_plugin.Distribution(name, hooks, "Ada Lovelace", name)
-    new_folder.write(folder / distribution.project, distribution.files())
+    distribution = scaffold.Distribution(name, hooks, "Ada Lovelace", name)
+    new_folder.write_folder(folder / distribution.project, distribution.files())
     return folder / distribution.project
 
 
@@ -137,18 +136,18 @@ def test_whose_it_is(cli, monkeypatch):
         r"^Copyright \(c\) \d{4} Ada Lovelace$", (cli.folder / "crewbus-acme" / "LICENSE").read_text(), re.MULTILINE
     )
     assert cli("new-plugin", "other", "--author", "Ada\nversion = 2") == 2
-    assert "in one line" in cli.err
+    assert "on one line" in cli.err
 
 
 def test_git_is_asked_whose_it_is_and_then_the_system(cli, monkeypatch):
     config = cli.folder / "config"
     config.write_text("[user]\n\tname = Grace Hopper\n", "utf-8")
     monkeypatch.setenv("LOGNAME", "hopper")
-    assert new_plugin.default_author() == "hopper"
+    assert options.default_author() == "hopper"
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    assert new_plugin.default_author() in ("Grace Hopper", "hopper")  # where there is no git
+    assert options.default_author() in ("Grace Hopper", "hopper")  # where there is no git
     monkeypatch.setenv("PATH", "")
-    assert new_plugin.default_author() == "hopper"
+    assert options.default_author() == "hopper"
 
 
 def test_what_is_said_in_several_files_is_the_same(tmp_path):
@@ -181,18 +180,18 @@ def test_what_is_said_in_several_files_is_the_same(tmp_path):
     ],
 )
 def test_a_name_is_normalised_as_that_of_a_package(given, name):
-    assert new_plugin.plugin_name(given) == name
+    assert options.plugin_name(given) == name
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("", "can't be a plugin's name"),
-        ("crewbus", "can't be a plugin's name"),
-        ("crewbus-", "can't be a plugin's name"),
-        ("3d", "beginning with a letter"),
-        ("-acme", "can't be a plugin's name"),
-        ("acme_", "can't be a plugin's name"),
+        ("", "is not a valid plugin name"),
+        ("crewbus", "is not a valid plugin name"),
+        ("crewbus-", "is not a valid plugin name"),
+        ("3d", "starting with a letter"),
+        ("-acme", "is not a valid plugin name"),
+        ("acme_", "is not a valid plugin name"),
         ("ac me", "such as 'slow-alarm'"),
         ("a/b", "such as 'slow-alarm'"),
         ("überwachung", "ASCII"),
@@ -211,9 +210,9 @@ def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(cli, given, why
 
 def test_the_plugins_that_are_published_here_are_known():
     published = (SOURCE / "plugins").glob("crewbus-*")
-    assert {path.name.removeprefix("crewbus-") for path in published} == new_plugin.OURS
+    assert {path.name.removeprefix("crewbus-") for path in published} == options.PUBLISHED
     with crewbus.Bus(entry_points=False) as bus:
-        assert {info.name for info in bus.plugins.infos()} == new_plugin.BUILT_IN
+        assert {info.name for info in bus.plugins.infos()} == options.BUILT_IN
 
 
 def test_a_command_of_ours_is_not_added_again(cli):
@@ -225,7 +224,7 @@ def test_a_command_of_ours_is_not_added_again(cli):
 
 def test_a_scheme_that_is_taken_matters_to_a_store_only(cli):
     assert cli("new-plugin", "memory", "--hooks", "open_store") == 2
-    assert "memory: URLs" in cli.err
+    assert "memory: URLs already open" in cli.err
     assert cli("new-plugin", "memory") == 0
 
 
@@ -233,7 +232,7 @@ def test_no_name_makes_a_setting_of_what_crewbus_reads_itself():
     ours = re.findall(r"`CREWBUS_(\w+)`", (SOURCE / "docs" / "reference" / "environment.md").read_text("utf-8"))
     assert {"BLOCK", "STORE"} <= set(ours)
     for name in map(str.lower, ours):
-        files = new_plugin.Distribution(name, ("configure",), "Ada Lovelace", "acme").files()
+        files = scaffold.Distribution(name, ("configure",), "Ada Lovelace", "acme").files()
         assert f'"CREWBUS_{name.upper()}"' not in files[f"crewbus_{name}/_plugin.py"]
 
 
@@ -277,11 +276,11 @@ def test_what_is_implemented_where_little_is_said(cli, options, hooks):
     [
         (["--hooks", "emit,recrod"], "no hook 'recrod': did you mean record?"),
         (["--hooks", "emmit,recrod"], "'emmit': did you mean emit?; there is no hook 'recrod'"),
-        (["--hooks", "xyzzy"], f"choose of {', '.join(KINDS)}"),
-        (["--hooks", ","], "--hooks names none"),
-        (["--store", "my store"], "scheme of a URL"),
-        (["--store", "memory"], "memory: URLs"),
-        (["--store", "sqlite:"], "sqlite: URLs"),
+        (["--hooks", "xyzzy"], f"choose from {', '.join(KINDS)}"),
+        (["--hooks", ","], "--hooks is empty"),
+        (["--store", "my store"], "not a valid URL scheme"),
+        (["--store", "memory"], "memory: URLs already open"),
+        (["--store", "sqlite:"], "sqlite: URLs already open"),
         (["--directory", "nowhere"], "there is no directory nowhere"),
     ],
 )
@@ -371,7 +370,7 @@ def test_every_template_is_used():
 
 def test_every_hook_has_a_template_and_every_template_a_hook():
     assert sorted(entry.name for entry in (TEMPLATES / "hooks").iterdir()) == sorted(f"{kind}.tmpl" for kind in KINDS)
-    assert list(new_plugin.KINDS) == KINDS
+    assert list(options.KINDS) == KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -465,8 +464,8 @@ def test_each_of_them_fails_without_its_hook(tmp_path):
 def test_style_and_formatting_are_clean(several, tmp_path):
     """Also where a name is as short or as long as it may be."""
     folders = [*several, *(generate(tmp_path, name, *KINDS) for name in ("x", LONGEST, f"test{LONGEST[4:]}"))]
-    for options in (["check"], ["format", "--check"]):
-        done = run("-m", "ruff", *options, "--no-cache", *map(str, folders), cwd=tmp_path, path=[])
+    for arguments in (["check"], ["format", "--check"]):
+        done = run("-m", "ruff", *arguments, "--no-cache", *map(str, folders), cwd=tmp_path, path=[])
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -252,8 +252,9 @@ def test_the_table_has_the_variables_that_are_read_and_no_other():
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The command and its commands, by name."""
-    whole, commands = cli._parser()
-    return {"": whole, **commands.choices}
+    command_line = cli.CommandLine()
+    cli.add_built_in_commands(command_line)
+    return {"": command_line.parser, **command_line.commands}
 
 
 def told_of(parser: argparse.ArgumentParser, whole: argparse.ArgumentParser) -> str:
@@ -309,8 +310,7 @@ def printed(monkeypatch, capsys, tmp_path):
         return made
 
     def call(*argv: str) -> str:
-        monkeypatch.setattr("crewbus.cli.default_bus", bus)
-        cli.main(argv)
+        cli.main(argv, bus=bus())
         return capsys.readouterr().out
 
     monkeypatch.chdir(tmp_path)

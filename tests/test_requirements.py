@@ -193,7 +193,7 @@ def test_built_in_ones_are_of_crewbus_s_version_unless_they_are_replaced():
 def test_require_is_repeatable_and_stands_where_it_likes(acme, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     monkeypatch.setenv("CREWBUS_BLOCK", "broken")
-    cli = Cli(tmp_path, capsys, monkeypatch)
+    cli = Cli(tmp_path, capsys)
     assert cli("--require", "acme>=1", "plugins", "--require=run_scope") == 0
     assert cli("--require", "acme>=1", "plugins", "--require", "acme>=2") == 2
     assert "crewbus: error: plugin 'acme' (acme-dist 1.5) is required (acme>=2), and is of version 1.5" in cli.err

@@ -1,4 +1,4 @@
-"""Telling of an exception: on one line, and where in somebody's own code it came from."""
+"""Descriptions of exceptions: on one line, with the place in the user's code where they were raised."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ from typing import Final
 
 from crewbus.exceptions import text_of
 
-_FOLDERS: Final = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-_CREWBUS: Final = f"{Path(__file__).parent.parent}{os.sep}"
-_LIBRARIES: Final = ("<", _CREWBUS, *(f"{folder}{os.sep}" for folder in _FOLDERS))
+_LIBRARY_FOLDERS: Final = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
+_CREWBUS_FOLDER: Final = f"{Path(__file__).parent.parent}{os.sep}"
+_LIBRARY_PREFIXES: Final = ("<", _CREWBUS_FOLDER, *(f"{folder}{os.sep}" for folder in _LIBRARY_FOLDERS))
 
 
-def one_line(text: str, most: int = 300) -> str:
-    """``text`` on one line of at most ``most`` characters, with nothing in it that a terminal would obey."""
-    flat = harmless(" ".join(text.split()))
-    return flat if len(flat) <= most else f"{flat[: most - 3]}..."
+def one_line(text: str, max_length: int = 300) -> str:
+    """``text`` on one line of at most ``max_length`` characters, with control characters escaped."""
+    flat = escape_control(" ".join(text.split()))
+    return flat if len(flat) <= max_length else f"{flat[: max_length - 3]}..."
 
 
-def harmless(text: str) -> str:
-    """``text`` with nothing in it that a terminal would obey, but for the ends of lines."""
+def escape_control(text: str) -> str:
+    """``text`` with control characters escaped, except newlines: a terminal would interpret them."""
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-def core_of(error: BaseException) -> BaseException:
-    """What a task group's error is about, where that is one error."""
+def unwrap_group(error: BaseException) -> BaseException:
+    """The only error in an exception group, or ``error`` itself."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
-def type_of(error: BaseException) -> str:
-    """The error's type by the name one would import; a builtin's by its own name."""
+def type_name(error: BaseException) -> str:
+    """The error's type as ``module.Class``, or ``Class`` if it is built in."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def where(error: BaseException) -> str | None:
-    """``file:line`` of the innermost frame outside of libraries, or of the innermost at all; None if it has none."""
+def raised_at(error: BaseException) -> str | None:
+    """``file:line`` of the innermost frame outside libraries, else of the innermost frame; None without frames."""
     if isinstance(error, SyntaxError) and error.filename is not None:
-        return f"{_shorten(error.filename)}:{error.lineno}"
+        return f"{_relative(error.filename)}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    own = [frame for frame in frames if not frame.filename.startswith(_LIBRARY_PREFIXES)]
     for frame in reversed(own or frames):
-        return f"{_shorten(frame.filename)}:{frame.lineno}"
+        return f"{_relative(frame.filename)}:{frame.lineno}"
     return None
 
 
 def describe(error: BaseException) -> str:
-    """The error's type and text on one line, and where it came from."""
+    """The error's type, message and place, on one line."""
     text = one_line(text_of(error))
-    place = where(error)
-    return f"{type_of(error)}{f': {text}' if text else ''}{f' ({place})' if place else ''}"
+    place = raised_at(error)
+    return f"{type_name(error)}{f': {text}' if text else ''}{f' ({place})' if place else ''}"
 
 
-def story(error: BaseException) -> str:
-    """The error's traceback, from the first frame that is not of crewbus."""
+def format_traceback(error: BaseException) -> str:
+    """The error's traceback without the leading frames of crewbus."""
     trace = first = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_CREWBUS):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_CREWBUS_FOLDER):
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(error), error, trace or first)).rstrip()
 
 
-def _shorten(filename: str) -> str:
+def _relative(filename: str) -> str:
     path = Path(filename)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename

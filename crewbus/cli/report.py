@@ -1,90 +1,94 @@
-"""How the runs are shown: text as it arrives, a line of progress, a status, a table."""
+"""What is shown of the runs: their text as it arrives, a progress line, a status line, a table."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from crewbus.cli.errors import one_line
-from crewbus.cli.summary import Fault, Tally
-from crewbus.cli.terminal import Channel, columns
+from crewbus.cli.formatting import format_count
+from crewbus.cli.summary import FailureGroup, RunSummary
+from crewbus.cli.terminal import OutputStream, format_table
 from crewbus.events import Chunk, Envelope, Retracted
 
-_BAR: Final = 20
-_PLACES: Final = 8  # how many inputs the table names for each fault
-_COLOURS: Final = {"runs": ("bold",), "ok": ("green",), "failed": ("red", "bold"), "cancelled": ("yellow",)}
+_BAR_WIDTH: Final = 20
+_MAX_LOCATIONS: Final = 8
+_STYLES: Final = {"runs": ("bold",), "ok": ("green",), "failed": ("red", "bold"), "cancelled": ("yellow",)}
 
 
-class Typist:
-    """Writes a run's text as it arrives; what can't be taken back is said to be retracted."""
+class TextPrinter:
+    """Prints a run's text as it arrives. Retracted text stays, followed by a line that says so."""
 
-    def __init__(self, out: Channel) -> None:
+    def __init__(self, out: OutputStream) -> None:
         self._out = out
-        self._wrote = False
+        self._printed = False
 
-    def show(self, envelope: Envelope) -> None:
-        """Write the text of a chunk, or that text was retracted."""
+    def print(self, envelope: Envelope) -> None:
+        """Print the text of a chunk, or that text was retracted."""
         event = envelope.event
         if isinstance(event, Chunk) and event.kind == "text" and event.text:
             self._out.write(event.text)
-            self._wrote = True
-        elif isinstance(event, Retracted) and self._wrote:
-            between = "\n" if self._out.line_open else ""
-            self._out.write(f"{between}{self._out.paint('[retracted]', 'dim')}\n")
+            self._printed = True
+        elif isinstance(event, Retracted) and self._printed:
+            newline = "\n" if self._out.in_line else ""
+            self._out.write(f"{newline}{self._out.styled('[retracted]', 'dim')}\n")
 
 
-def progress(tally: Tally, live: int) -> str:
-    """One line: how far it is."""
-    filled = _BAR * tally.runs // max(1, tally.planned)
-    parts = [f"[{'#' * filled}{'.' * (_BAR - filled)}] {tally.runs}/{tally.planned}", f"{tally.ok} ok"]
-    troubles = ((tally.failed, "failed"), (tally.cancelled, "cancelled"))
-    parts += [f"{count} {word}" for count, word in troubles if count]
-    parts += [f"{live} running", f"{tally.chunks} chunks", f"{tally.seconds:.1f} s"]
+def progress_line(summary: RunSummary, running: int) -> str:
+    """How many runs have ended, and how."""
+    filled = _BAR_WIDTH * summary.runs // max(1, summary.planned)
+    parts = [f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {summary.runs}/{summary.planned}", f"{summary.ok} ok"]
+    parts += [f"{count} {state}" for count, state in _unsuccessful(summary) if count]
+    parts += [f"{running} running", f"{summary.chunks} chunks", f"{summary.seconds:.1f} s"]
     return "  ".join(parts)
 
 
-def status(tally: Tally, name: str, err: Channel, reason: str) -> str:
-    """One line on a single run: how it ended."""
-    counted = f"{tally.chunks} chunk{'' if tally.chunks == 1 else 's'} in {tally.seconds:.2f} s"
-    if tally.ok:
-        return f"{name} {err.paint('finished', 'green')}: {counted}"
-    verb = err.paint("failed", "red", "bold") if tally.failed else err.paint("cancelled", "yellow")
-    return f"{name} {verb} after {counted}: {next(map(_text, tally.faults.values()), reason)}"
+def _unsuccessful(summary: RunSummary) -> tuple[tuple[int, str], ...]:
+    return (summary.failed, "failed"), (summary.cancelled, "cancelled")
 
 
-def table(tally: Tally, out: Channel) -> str:
-    """The counts, and what each failure was."""
+def status_line(summary: RunSummary, name: str, err: OutputStream, reason: str) -> str:
+    """How the only run ended; ``reason`` says why the command cancelled it."""
+    amount = f"{format_count(summary.chunks, 'chunk')} in {summary.seconds:.2f} s"
+    if summary.ok:
+        return f"{name} {err.styled('finished', 'green')}: {amount}"
+    verb = err.styled("failed", "red", "bold") if summary.failed else err.styled("cancelled", "yellow")
+    return f"{name} {verb} after {amount}: {next(map(_describe, summary.failures.values()), reason)}"
+
+
+def summary_table(summary: RunSummary, out: OutputStream) -> str:
+    """The counts, and the different failures."""
     counts = {
-        "runs": tally.runs,
-        "ok": tally.ok,
-        "failed": tally.failed,
-        "cancelled": tally.cancelled,
-        **({"not started": tally.not_started} if tally.not_started else {}),
-        "chunks": tally.chunks,
-        "seconds": f"{tally.seconds:.2f}",
+        "runs": summary.runs,
+        "ok": summary.ok,
+        "failed": summary.failed,
+        "cancelled": summary.cancelled,
+        **({"not started": summary.not_started} if summary.not_started else {}),
+        "chunks": summary.chunks,
+        "seconds": f"{summary.seconds:.2f}",
     }
-    text = columns(out, [[*counts], [str(count) for count in counts.values()]], _style, right=True)
-    faults = sorted(tally.faults.values(), key=lambda fault: -fault.runs)
-    text += "".join(_paragraph(fault, out) for fault in faults)
-    return text + (f"\nand {tally.unnamed} more, each failed in another way\n" if tally.unnamed else "")
+    text = format_table(out, [[*counts], [str(count) for count in counts.values()]], _style, right=True)
+    failures = sorted(summary.failures.values(), key=lambda failure: -failure.runs)
+    text += "".join(_paragraph(failure, out) for failure in failures)
+    return text + (f"\nand {summary.omitted} more, each failed differently\n" if summary.omitted else "")
 
 
 def _style(heading: str, cell: str) -> tuple[str, ...]:
-    return _COLOURS.get(heading, ()) if cell != "0" else ()
+    return _STYLES.get(heading, ()) if cell != "0" else ()
 
 
-def _paragraph(fault: Fault, out: Channel) -> str:
-    verb = out.paint(fault.state, "red" if fault.state == "failed" else "yellow")
-    times = "1 run" if fault.runs == 1 else f"{fault.runs} runs"
-    return f"\n{times} {verb}: {_text(fault)}\n  {out.paint(_places(fault), 'dim')}\n"
+def _paragraph(failure: FailureGroup, out: OutputStream) -> str:
+    verb = out.styled(failure.state, "red" if failure.state == "failed" else "yellow")
+    runs = format_count(failure.runs, "run")
+    return f"\n{runs} {verb}: {_describe(failure)}\n  {out.styled(_locations(failure), 'dim')}\n"
 
 
-def _text(fault: Fault) -> str:
-    text = ": ".join(part for part in (fault.error, one_line(fault.message)) if part)
-    return f"{text} ({fault.at})" if fault.at else text
+def _describe(failure: FailureGroup) -> str:
+    text = ": ".join(part for part in (failure.error, one_line(failure.message)) if part)
+    return f"{text} ({failure.at})" if failure.at else text
 
 
-def _places(fault: Fault) -> str:
-    runs = fault.seen[:_PLACES]
-    lines = sorted((place.line, place.file) for _, place in runs if place is not None)
+def _locations(failure: FailureGroup) -> str:
+    runs = failure.seen[:_MAX_LOCATIONS]
+    lines = sorted((location.line, location.file) for _, location in runs if location is not None)
     text = f"{lines[0][1]}:{', '.join(str(line) for line, _ in lines)}" if lines else f"run {runs[0][0]}"
-    return f"{text} and {fault.runs - len(runs)} more" if fault.runs > len(runs) else text
+    return f"{text} and {failure.runs - len(runs)} more" if failure.runs > len(runs) else text

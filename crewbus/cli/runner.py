@@ -1,4 +1,4 @@
-"""The runs of one command: so many at once in one event loop, counted and shown."""
+"""Runs targets concurrently in one event loop, counts the outcomes and shows them."""
 
 from __future__ import annotations
 
@@ -11,130 +11,145 @@ from typing import Any, Final
 import attrs
 
 from crewbus import Bus, OwnedStream, StreamOptions
-from crewbus.cli.errors import story
-from crewbus.cli.input import Call
-from crewbus.cli.report import Typist, progress, status, table
-from crewbus.cli.signals import Interrupts
-from crewbus.cli.summary import Tally
+from crewbus.cli.errors import format_traceback
+from crewbus.cli.formatting import format_count
+from crewbus.cli.input import Arguments
+from crewbus.cli.report import TextPrinter, progress_line, status_line, summary_table
+from crewbus.cli.signals import SignalHandler
+from crewbus.cli.summary import RunSummary
 from crewbus.cli.target import Target
 from crewbus.cli.terminal import Terminal
-from crewbus.cli.warning_notes import Warned
+from crewbus.cli.warning_notes import OverdueRuns
 from crewbus.events import Chunk, Dropped, Envelope
 from crewbus.exceptions import RunCancelledError
 
 GRACE: Final = 5.0
-"""How many seconds interrupted runs have to end."""
-_TICK: Final = 0.1
+"""How many seconds cancelled runs have to end."""
+_PROGRESS_INTERVAL: Final = 0.1
 _FLUSH_TIMEOUT: Final = 10.0
-_BOUND: Final = 1 << 16  # frames that may wait of a single run, of whose text nothing may be lost
+_CLOSE_TIMEOUT: Final = 0.5  # what has not ended by then is abandoned
+_SINGLE_RUN_BOUND: Final = 1 << 16
 
 
 @attrs.frozen
-class Manner:
-    """How runs are carried out and shown."""
+class RunnerOptions:
+    """How runs are executed and shown."""
 
     name: str
-    """What a single run is called."""
+    """The name of a single run in its status line."""
     concurrency: int = 10
     as_json: bool = False
     with_tracebacks: bool = False
 
 
 @attrs.frozen
-class Job:
-    """One run: what it calls; of one that is resumed also which."""
+class PlannedRun:
+    """A run to be started, or a recorded run to be resumed."""
 
     target: Target
-    call: Call
+    arguments: Arguments
     tags: Mapping[str, str] | None = None
     resume: str | None = None
-    """The id of the recorded run that goes on."""
+    """The id of the recorded run."""
     at: str | None = None
-    """The checkpoint from which it does."""
+    """The checkpoint to resume from."""
 
 
-def carry_out(bus: Bus, jobs: Iterator[Job], planned: int, terminal: Terminal, manner: Manner, warned: Warned) -> int:
-    """Carry out so many ``jobs`` in a loop of their own, and close the bus; returns the exit code."""
-    session = Session(bus, jobs, planned, terminal, manner)
-    with Interrupts() as interrupts, asyncio.Runner() as runner:
-        runner.run(session.conduct(interrupts, warned))
-    return interrupts.code or int(session.tally.ok < planned)
+def run_all(
+    bus: Bus,
+    planned: Iterator[PlannedRun],
+    count: int,
+    terminal: Terminal,
+    options: RunnerOptions,
+    overdue: OverdueRuns,
+) -> int:
+    """Execute ``count`` planned runs, close the bus, and return the exit code."""
+    runner = Runner(bus, planned, count, terminal, options)
+    with SignalHandler() as signals, asyncio.Runner() as loop_runner:
+        loop_runner.run(runner.run(signals, overdue))
+    return signals.exit_code or int(runner.summary.ok < count)
 
 
-class Session:
-    """Carries out ``jobs`` and keeps the tally."""
+class Runner:
+    """Executes planned runs and summarises how they ended."""
 
-    def __init__(self, bus: Bus, jobs: Iterator[Job], planned: int, terminal: Terminal, manner: Manner) -> None:
-        self.tally = Tally(planned)
+    def __init__(
+        self, bus: Bus, planned: Iterator[PlannedRun], count: int, terminal: Terminal, options: RunnerOptions
+    ) -> None:
+        self.summary = RunSummary(count)
         self._bus = bus
-        self._jobs = jobs
+        self._planned = planned
         self._terminal = terminal
-        self._manner = manner
-        self._typist = Typist(terminal.out) if planned == 1 and not manner.as_json else None
-        # Where many run nobody reads the chunks: they are only counted, those that were dropped too.
-        self._options = (
-            StreamOptions(bound=_BOUND, grace=GRACE) if self._typist else StreamOptions(slow="drop", grace=GRACE)
+        self._options = options
+        self._printer = TextPrinter(terminal.out) if count == 1 and not options.as_json else None
+        # The text of a single run is printed in full. Otherwise chunks are only counted, dropped ones included.
+        self._stream_options = (
+            StreamOptions(bound=_SINGLE_RUN_BOUND, grace=GRACE)
+            if self._printer
+            else StreamOptions(slow="drop", grace=GRACE)
         )
-        self._live: set[OwnedStream[Any]] = set()
+        self._streams: set[OwnedStream[Any]] = set()
         self._workers: list[asyncio.Task[None]] = []
-        self._reason = ""
-        self._unread: BrokenPipeError | None = None
+        self._cancel_reason = ""
+        self._broken_pipe: BrokenPipeError | None = None
 
-    async def conduct(self, interrupts: Interrupts, warned: Warned) -> None:
-        """Carry them all out, say how it went, and close the bus on the loop that owes its handlers."""
+    async def run(self, signals: SignalHandler, overdue: OverdueRuns) -> None:
+        """Execute all runs, show the outcome, and close the bus, whose handlers run on this loop."""
         loop = asyncio.get_running_loop()
-        interrupts.listen(lambda: loop.call_soon_threadsafe(self._interrupt, interrupts.word))
+        signals.on_first_signal(lambda: loop.call_soon_threadsafe(self._interrupt, signals.reason))
         try:
-            await self._all()
-            interrupts.listen(lambda: None)
-            if warned.overdue:
-                self._terminal.warn(f"{_runs(warned.overdue)} still going after {GRACE:g} s; left behind")
-            self._conclude()
+            await self._execute_all()
+            signals.on_first_signal(None)
+            if overdue.count:
+                runs = format_count(overdue.count, "run")
+                self._terminal.warn(f"{runs} still running after {GRACE:g} s; abandoned")
+            self._show_outcome()
         finally:
-            await self._close()
+            await self._close_bus()
 
-    async def _all(self) -> None:
+    async def _execute_all(self) -> None:
         ticker = asyncio.create_task(self._tick())
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._manner.concurrency, self.tally.planned)):
+                for _ in range(min(self._options.concurrency, self.summary.planned)):
                     self._workers.append(group.create_task(self._work()))
         finally:
             ticker.cancel()
-            self.tally.stop()
-            self._terminal.erase()
+            self.summary.stop_clock()
+            self._terminal.clear_progress()
 
     async def _tick(self) -> None:
-        # Runs in any case: a signal that hits another thread is noticed when the loop next wakes.
-        shown = self._typist is None and self._terminal.err.obeys
+        # Also without a progress line: a signal handled in another thread is noticed when the loop next wakes.
+        shows_progress = self._printer is None and self._terminal.err.supports_escapes
         while True:
-            if shown:
-                self._terminal.draw(progress(self.tally, len(self._live)))
-            await asyncio.sleep(_TICK)
+            if shows_progress:
+                self._terminal.show_progress(progress_line(self.summary, len(self._streams)))
+            await asyncio.sleep(_PROGRESS_INTERVAL)
 
-    async def _close(self) -> None:
+    async def _close_bus(self) -> None:
         try:
             await self._bus.aflush(_FLUSH_TIMEOUT)
         finally:
-            await self._bus.aclose(0.5)  # what has not ended by now was left behind
+            await self._bus.aclose(_CLOSE_TIMEOUT)
 
     # Runs
 
     async def _work(self) -> None:
-        for job in self._jobs:
-            await self._perform(self._stream(job), job)
+        for planned in self._planned:
+            await self._execute(self._start(planned), planned)
 
-    def _stream(self, job: Job) -> OwnedStream[Any]:
-        if job.resume is not None:
-            options = attrs.evolve(self._options, resume=job.resume, at=job.at)
+    def _start(self, planned: PlannedRun) -> OwnedStream[Any]:
+        if planned.resume is not None:
+            options = attrs.evolve(self._stream_options, resume=planned.resume, at=planned.at)
         else:
-            options = attrs.evolve(self._options, name=job.target.name, tags=job.tags)
-        # By way of partial, since the arguments' names are the target's affair, not those of bus.stream().
-        return self._bus.stream(partial(job.target.function, *job.call.args, **job.call.kwargs), options=options)
+            options = attrs.evolve(self._stream_options, name=planned.target.name, tags=planned.tags)
+        # partial() keeps the target's argument names apart from those of bus.stream().
+        function = partial(planned.target.function, *planned.arguments.args, **planned.arguments.kwargs)
+        return self._bus.stream(function, options=options)
 
-    async def _perform(self, stream: OwnedStream[Any], job: Job) -> None:
+    async def _execute(self, stream: OwnedStream[Any], planned: PlannedRun) -> None:
         error: BaseException | None = None
-        self._live.add(stream)
+        self._streams.add(stream)
         try:
             async with stream:
                 async for envelope in stream:
@@ -143,64 +158,63 @@ class Session:
         except Exception as raised:
             error = raised
         finally:
-            self._live.discard(stream)
-            self._settle(stream, error, job)
+            self._streams.discard(stream)
+            self._count_outcome(stream, error, planned)
 
     def _take(self, envelope: Envelope) -> None:
         if isinstance(envelope.event, Chunk):
-            self.tally.chunks += 1
+            self.summary.chunks += 1
         elif isinstance(envelope.event, Dropped):
-            self.tally.chunks += envelope.event.count
-        if self._typist is not None and self._unread is None:
+            self.summary.chunks += envelope.event.count
+        if self._printer is not None and self._broken_pipe is None:
             try:
-                self._typist.show(envelope)
+                self._printer.print(envelope)
             except BrokenPipeError as error:
-                self._unread = error
-                self._stop("nobody reads its output")
+                self._broken_pipe = error
+                self._cancel_all("the output pipe was closed")
 
-    def _settle(self, stream: OwnedStream[Any], error: BaseException | None, job: Job) -> None:
-        run = stream.run
+    def _count_outcome(self, stream: OwnedStream[Any], error: BaseException | None, planned: PlannedRun) -> None:
+        run, location = stream.run, planned.arguments.location
         if error is None and run.state == "failed":
             error = _failure_of(stream)
         if error is None and run.state == "finished":
-            self.tally.ok += 1
+            self.summary.ok += 1
         elif error is not None and not (run.state == "cancelled" and isinstance(error, RunCancelledError)):
-            place = job.call.place
-            if self.tally.fail(error, run.id, place) and self._manner.with_tracebacks:
-                self._terminal.note(f"{place or 'in ' + job.target.name}: {story(error)}")
-        elif self._reason:
-            self.tally.cancelled += 1
+            if self.summary.add_failed(error, run.id, location) and self._options.with_tracebacks:
+                self._terminal.note(f"{location or 'in ' + planned.target.name}: {format_traceback(error)}")
+        elif self._cancel_reason:
+            self.summary.cancelled += 1
         else:
-            self.tally.cancel(run.cancel_reason or _cause(error), run.id, job.call.place)
+            self.summary.add_cancelled(run.cancel_reason or _cancel_cause(error), run.id, location)
 
     # The end
 
-    def _interrupt(self, word: str) -> None:
-        runs = _runs(len(self._live))
-        self._terminal.note(f"{word}: cancelling {runs}, {GRACE:g} s at most; the next signal stops at once")
-        self._stop(word)
+    def _interrupt(self, reason: str) -> None:
+        runs = format_count(len(self._streams), "run")
+        self._terminal.note(f"{reason}: cancelling {runs}, for at most {GRACE:g} s; the next signal stops at once")
+        self._cancel_all(reason)
 
-    def _stop(self, reason: str) -> None:
-        self._reason = self._reason or reason
-        for stream in self._live:
+    def _cancel_all(self, reason: str) -> None:
+        self._cancel_reason = self._cancel_reason or reason
+        for stream in self._streams:
             stream.run.cancel(reason)
         for worker in self._workers:
             worker.cancel()
 
-    def _conclude(self) -> None:
+    def _show_outcome(self) -> None:
         terminal = self._terminal
-        if self._unread is not None:
-            raise self._unread
-        if self._manner.as_json:
-            terminal.out.write(json.dumps(self.tally.as_json()) + "\n")
-        elif self._typist is not None:
-            terminal.note(status(self.tally, self._manner.name, terminal.err, self._reason))
+        if self._broken_pipe is not None:
+            raise self._broken_pipe
+        if self._options.as_json:
+            terminal.out.write(json.dumps(self.summary.as_json()) + "\n")
+        elif self._printer is not None:
+            terminal.note(status_line(self.summary, self._options.name, terminal.err, self._cancel_reason))
         else:
-            terminal.out.write(table(self.tally, terminal.out))
+            terminal.out.write(summary_table(self.summary, terminal.out))
 
 
 def _failure_of(stream: OwnedStream[Any]) -> BaseException | None:
-    """What a run failed with whose consumer was cancelled before it asked."""
+    """The error of a failed run whose consumer was cancelled before it asked for the result."""
     try:
         stream.result()
     except Exception as error:
@@ -208,10 +222,6 @@ def _failure_of(stream: OwnedStream[Any]) -> BaseException | None:
     return None
 
 
-def _cause(error: BaseException | None) -> BaseException | str:
-    """What cancelled a run that nobody had asked to end."""
+def _cancel_cause(error: BaseException | None) -> BaseException | str:
+    """The exception that cancelled a run which nothing asked to end."""
     return (error.__cause__ if error is not None else None) or "cancelled"
-
-
-def _runs(number: int) -> str:
-    return "1 run" if number == 1 else f"{number} runs"

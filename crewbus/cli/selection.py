@@ -1,11 +1,11 @@
-"""``-p`` and ``--require``: which plugins the command's bus loads, and which it needs."""
+"""``-p`` and ``--require``: the plugins that the command's bus loads, and those that it requires."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,49 +13,48 @@ import attrs
 
 from crewbus.plugins.discovery import PLUGINS, blocked_by_environment, names_in
 
-_OUT: Final = "no:"
+_BLOCK_PREFIX: Final = "no:"
 
 
 @attrs.frozen
-class PluginOptions:
-    """What the command line says of plugins."""
+class PluginSelection:
+    """The plugins that the command line names."""
 
-    named: tuple[str, ...] = ()
-    """Those to load."""
-    left_out: tuple[str, ...] = ()
-    """Those to leave out."""
+    loaded: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
 
     @property
-    def arguments(self) -> Mapping[str, Any]:
-        """What they are as arguments of `crewbus.Bus`; what is named is required too."""
-        wanted = {
-            "plugins": self.named,
+    def bus_options(self) -> Mapping[str, Any]:
+        """The arguments of `crewbus.Bus`. A plugin that ``-p`` loads is required as well."""
+        options = {
+            "plugins": self.loaded,
             "blocked": {
-                **blocked_by_environment(self.named),
-                **{name: f"left out by -p {_OUT}{name}" for name in self.left_out},
+                **blocked_by_environment(self.loaded),
+                **{name: f"blocked by -p {_BLOCK_PREFIX}{name}" for name in self.blocked},
             },
-            "requires": (*self.named, *self.required),
+            "requires": (*self.loaded, *self.required),
         }
-        return {name: value for name, value in wanted.items() if value}
+        return {name: value for name, value in options.items() if value}
 
     def make_importable(self) -> None:
-        """Have modules in the current directory be found, where any are to be loaded as plugins."""
-        if (self.named or names_in(PLUGINS)) and sys.path[:1] != [os.fspath(Path.cwd())]:
+        """Make modules of the current directory importable, if any plugin is loaded by name."""
+        if (self.loaded or names_in(PLUGINS)) and sys.path[:1] != [os.fspath(Path.cwd())]:
             sys.path.insert(0, os.fspath(Path.cwd()))
 
 
 def add_plugin_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options to a parser."""
+    """Add ``-p`` and ``--require`` to a parser."""
     group = parser.add_argument_group("plugins")
     group.add_argument(
         "-p",
         metavar="NAME",
         dest="crewbus_plugins",
         action="append",
-        type=_name,
+        type=_plugin_name,
         default=argparse.SUPPRESS,
-        help="load this plugin, an installed one or a module; no:NAME leaves it out, a built-in one too (repeatable)",
+        help="load a plugin, by its name if it is installed, or else by its module; no:NAME blocks a plugin, "
+        "built-in ones included (repeatable)",
     )
     group.add_argument(
         "--require",
@@ -63,43 +62,29 @@ def add_plugin_options(parser: argparse.ArgumentParser) -> None:
         dest="crewbus_required",
         action="append",
         default=argparse.SUPPRESS,
-        help="fail at once unless it is loaded, in a version as in 'sqlite>=0.1' (repeatable)",
+        help="fail unless the plugin is loaded, in a version if one is given: 'sqlite>=0.1' (repeatable)",
     )
 
 
-def add_to_all(parsers: Iterable[argparse.ArgumentParser]) -> list[str]:
-    """Add the options to each command's parser; returns what to say of those that have an option of such a name."""
-    conflicts = []
-    for parser in dict.fromkeys(parsers):
-        try:
-            add_plugin_options(parser)
-        except argparse.ArgumentError:
-            conflicts.append(
-                f"'{parser.prog}' has a -p or --require of its own, which it never gets: both are crewbus's own, "
-                "wherever they stand; the plugin should call its option otherwise"
-            )
-    return conflicts
+def split_plugin_options(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[PluginSelection, list[str]]:
+    """Separate these options, which may stand anywhere, from the other arguments.
 
-
-def split(argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[PluginOptions, list[str]]:
-    """The options, wherever they stand, and what is left; a plugin may bring the very command that is called.
-
-    What is wrong with them is an error of ``parser``.
+    They are parsed before the command is known, since a plugin may add the command. ``parser`` reports errors.
     """
     splitter = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     splitter.error = parser.error  # type: ignore[method-assign]
     add_plugin_options(splitter)
-    found, rest = splitter.parse_known_args(argv)
+    options, rest = splitter.parse_known_args(argv)
     wanted: dict[str, bool] = {}
-    for given in getattr(found, "crewbus_plugins", ()):  # of two that contradict each other the last holds
-        wanted[given.removeprefix(_OUT)] = not given.startswith(_OUT)
-    named = tuple(name for name, wants in wanted.items() if wants)
-    left_out = tuple(name for name, wants in wanted.items() if not wants)
-    return PluginOptions(named, left_out, tuple(getattr(found, "crewbus_required", ()))), rest
+    for text in getattr(options, "crewbus_plugins", ()):  # the last one wins
+        wanted[text.removeprefix(_BLOCK_PREFIX)] = not text.startswith(_BLOCK_PREFIX)
+    loaded = tuple(name for name, load in wanted.items() if load)
+    blocked = tuple(name for name, load in wanted.items() if not load)
+    return PluginSelection(loaded, blocked, tuple(getattr(options, "crewbus_required", ()))), rest
 
 
-def _name(text: str) -> str:
-    name = text.removeprefix(_OUT)
+def _plugin_name(text: str) -> str:
+    name = text.removeprefix(_BLOCK_PREFIX)
     if not name or not name.isprintable() or set(name) & set(" ,;<>=!~"):
         raise argparse.ArgumentTypeError(f"NAME is a plugin's name, module or module:attribute; got {text!r}")
     return text

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks for an orderly end, the second ends the process at once."""
+"""SIGINT and SIGTERM: the first one cancels the runs, the second one ends the process."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ from typing import Any, Final, Self
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupts:
-    """A context manager within which the signals are ours. One that is ignored stays ignored."""
+class SignalHandler:
+    """A context manager that handles both signals. A signal that is ignored stays ignored."""
 
     def __init__(self) -> None:
-        self.code = 0
-        """The exit code that the first signal calls for; 0 before."""
-        self._ask: Callable[[], object] = lambda: None
-        self._usual: dict[int, Any] = {}
+        self.exit_code = 0
+        """The exit code after the first signal, 0 before it."""
+        self._callback: Callable[[], object] | None = None
+        self._previous: dict[int, Any] = {}
 
-    def listen(self, ask: Callable[[], object]) -> None:
-        """Call ``ask`` at the first signal, between any two instructions of the main thread."""
-        self._ask = ask
+    def on_first_signal(self, callback: Callable[[], object] | None) -> None:
+        """Call ``callback`` at the first signal, in the main thread, between any two instructions."""
+        self._callback = callback
 
     @property
-    def word(self) -> str:
-        """What the first signal did."""
-        return "terminated" if self.code == 128 + signal.SIGTERM else "interrupted"
+    def reason(self) -> str:
+        """``interrupted`` or ``terminated``."""
+        return "terminated" if self.exit_code == 128 + signal.SIGTERM else "interrupted"
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.code:
+        if self.exit_code:
             with suppress(OSError):
-                # Not by way of sys.stderr, in the middle of whose write the signal may have come.
+                # sys.stderr is not reentrant, and the signal may have interrupted a write to it.
                 os.write(2, b"\ncrewbus: stopped at once\n")
             os._exit(128 + number)
-        self.code = 128 + number
-        self._ask()
+        self.exit_code = 128 + number
+        if self._callback is not None:
+            self._callback()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._usual[number] = signal.signal(number, self._handle)
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.code:
+        if self.exit_code:
             return  # the process is about to exit, and the second signal must not wait for its threads
-        for number, usual in self._usual.items():
-            signal.signal(number, usual)
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)

@@ -1,4 +1,4 @@
-"""The count of a command's runs, and what became of those that did not end well."""
+"""The summary of a command's runs: counts, and the different failures."""
 
 from __future__ import annotations
 
@@ -7,59 +7,59 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus.cli.errors import core_of, one_line, type_of, where
-from crewbus.cli.input import Place
+from crewbus.cli.errors import one_line, raised_at, type_name, unwrap_group
+from crewbus.cli.input import Location
 from crewbus.exceptions import text_of
 
-MOST: Final = 20
-"""How many different faults are kept, and for each how many of its runs are named."""
-_MESSAGE: Final = 2000  # characters of a fault's text
+MAX_FAILURES: Final = 20
+"""How many different failures are kept, and how many runs of each."""
+_MAX_MESSAGE: Final = 2000
 
 
 @attrs.define
-class Fault:
-    """One way in which runs failed or were cancelled: the same type, text and place."""
+class FailureGroup:
+    """The runs that failed or were cancelled with the same type, message and place."""
 
     state: str
     """"failed" or "cancelled"."""
     error: str | None
-    """The type's qualified name; None where a run was cancelled by a word."""
+    """The exception's type; None if a reason was given instead of an exception."""
     message: str
     at: str | None
     """``file:line`` where it was raised."""
     runs: int = 0
-    seen: list[tuple[str, Place | None]] = attrs.field(factory=list)
-    """Run id, and place of its input if it had one, of the first runs that ended so."""
+    seen: list[tuple[str, Location | None]] = attrs.field(factory=list)
+    """The id and the input line of the first runs in the group."""
 
     @classmethod
-    def of(cls, state: str, what: BaseException | str) -> Fault:
-        """A fault that an exception, or a word, tells of."""
-        if isinstance(what, str):
-            return cls(state, None, one_line(what, _MESSAGE), None)
-        core = core_of(what)
-        return cls(state, type_of(core), one_line(text_of(core), _MESSAGE), where(core))
+    def from_cause(cls, state: str, cause: BaseException | str) -> FailureGroup:
+        """A group without runs."""
+        if isinstance(cause, str):
+            return cls(state, None, one_line(cause, _MAX_MESSAGE), None)
+        error = unwrap_group(cause)
+        return cls(state, type_name(error), one_line(text_of(error), _MAX_MESSAGE), raised_at(error))
 
     @property
     def key(self) -> tuple[str | None, ...]:
-        """What faults have in common that are counted as one."""
+        """What the failures of a group have in common."""
         return self.state, self.error, self.message, self.at
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
-        seen = [{"run_id": run_id, "input": str(place) if place else None} for run_id, place in self.seen]
+        """All fields."""
+        seen = [{"run_id": run_id, "input": str(location) if location else None} for run_id, location in self.seen]
         return {**attrs.asdict(self, recurse=False), "seen": seen}
 
 
-class Tally:
-    """Counts: the runs that have ended are ``ok + failed + cancelled``. Nothing of a run that ended well is kept."""
+class RunSummary:
+    """Counts runs as they end. Of a run that finished nothing is kept."""
 
     def __init__(self, planned: int) -> None:
         self.planned = planned
         self.ok = self.failed = self.cancelled = self.chunks = 0
-        self.faults: dict[tuple[str | None, ...], Fault] = {}
-        self.unnamed = 0
-        """Runs whose fault is not among `faults`, since there were too many different ones."""
-        self._began = time.perf_counter()
+        self.failures: dict[tuple[str | None, ...], FailureGroup] = {}
+        self.omitted = 0
+        """Runs whose failure is not in `failures`, which is full."""
+        self._started = time.perf_counter()
         self._ended: float | None = None
 
     @property
@@ -69,40 +69,40 @@ class Tally:
 
     @property
     def not_started(self) -> int:
-        """How many runs of those planned have not ended: none, unless the command was interrupted."""
+        """How many planned runs have not ended. Once all work has stopped, these were never started."""
         return self.planned - self.runs
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken so far."""
-        return (self._ended or time.perf_counter()) - self._began
+        """The time from the start until the clock was stopped, or until now."""
+        return (self._ended or time.perf_counter()) - self._started
 
-    def stop(self) -> None:
+    def stop_clock(self) -> None:
         """Stop the clock."""
         self._ended = time.perf_counter()
 
-    def fail(self, error: BaseException, run_id: str, place: Place | None) -> bool:
-        """Count a run that failed with ``error``; returns whether it is the first to fail so."""
+    def add_failed(self, error: BaseException, run_id: str, location: Location | None) -> bool:
+        """Count a run that failed with ``error``. Returns whether this failure is new."""
         self.failed += 1
-        return self._note(Fault.of("failed", error), run_id, place)
+        return self._add_failure(FailureGroup.from_cause("failed", error), run_id, location)
 
-    def cancel(self, cause: BaseException | str, run_id: str, place: Place | None) -> None:
-        """Count a run that was cancelled, not by the command."""
+    def add_cancelled(self, cause: BaseException | str, run_id: str, location: Location | None) -> None:
+        """Count a run that was cancelled by something other than the command."""
         self.cancelled += 1
-        self._note(Fault.of("cancelled", cause), run_id, place)
+        self._add_failure(FailureGroup.from_cause("cancelled", cause), run_id, location)
 
-    def _note(self, fault: Fault, run_id: str, place: Place | None) -> bool:
-        if fault.key not in self.faults and len(self.faults) == MOST:
-            self.unnamed += 1
+    def _add_failure(self, failure: FailureGroup, run_id: str, location: Location | None) -> bool:
+        if failure.key not in self.failures and len(self.failures) == MAX_FAILURES:
+            self.omitted += 1
             return False
-        known = self.faults.setdefault(fault.key, fault)
-        known.runs += 1
-        if len(known.seen) < MOST:
-            known.seen.append((run_id, place))
-        return known.runs == 1
+        group = self.failures.setdefault(failure.key, failure)
+        group.runs += 1
+        if len(group.seen) < MAX_FAILURES:
+            group.seen.append((run_id, location))
+        return group.runs == 1
 
     def as_json(self) -> dict[str, Any]:
-        """The summary; what there is to say of faults and of runs not started only where there were any."""
+        """The counts. Failures and runs that were not started are included only if there were any."""
         summary: dict[str, Any] = {
             "runs": self.runs,
             "ok": self.ok,
@@ -113,8 +113,8 @@ class Tally:
         }
         if self.not_started:
             summary["not_started"] = self.not_started
-        if self.faults:
-            summary["failures"] = [fault.as_json() for fault in self.faults.values()]
-        if self.unnamed:
-            summary["more_failures"] = self.unnamed
+        if self.failures:
+            summary["failures"] = [failure.as_json() for failure in self.failures.values()]
+        if self.omitted:
+            summary["more_failures"] = self.omitted
         return summary

@@ -1,4 +1,4 @@
-"""Warnings of crewbus, as notes of the command."""
+"""Warnings of crewbus, shown as notes of the command."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import CrewbusWarning, GraceWarning
 
 
-class Warned:
-    """What is not said but counted."""
+class OverdueRuns:
+    """Counts the runs that were still running when their grace period ended."""
 
-    overdue = 0
-    """How many runs had not ended when their grace was over."""
+    count = 0
 
 
 @contextmanager
-def plain_warnings(terminal: Terminal) -> Iterator[Warned]:
-    """Show the warnings of crewbus as notes, without file and line, and count those of overdue runs."""
-    usual, warned = warnings.showwarning, Warned()
+def warnings_as_notes(terminal: Terminal) -> Iterator[OverdueRuns]:
+    """Show warnings of crewbus as notes, without file and line. A `GraceWarning` is only counted."""
+    showwarning, overdue = warnings.showwarning, OverdueRuns()
 
     def show(
         message: Warning | str,
@@ -32,15 +31,15 @@ def plain_warnings(terminal: Terminal) -> Iterator[Warned]:
         line: str | None = None,
     ) -> None:
         if issubclass(category, GraceWarning):
-            warned.overdue += 1
+            overdue.count += 1
         elif issubclass(category, CrewbusWarning):
             terminal.warn(str(message))
         else:
-            terminal.erase()
-            usual(message, category, filename, lineno, file, line)
+            terminal.clear_progress()
+            showwarning(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
     try:
-        yield warned
+        yield overdue
     finally:
-        warnings.showwarning = usual
+        warnings.showwarning = showwarning

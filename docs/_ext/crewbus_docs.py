@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
-from crewbus.cli import _parser
+from crewbus.cli import CommandLine, add_built_in_commands
 
 PLACES = (
     "crewbus",
@@ -46,8 +46,10 @@ class CrewbusCommand(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """The nodes that stand for it."""
-        whole, commands = _parser()
-        parser = commands.choices[self.arguments[0]] if self.arguments else whole
+        command_line = CommandLine()
+        add_built_in_commands(command_line)
+        whole = command_line.parser
+        parser = command_line.commands[self.arguments[0]] if self.arguments else whole
         parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=80)
         return self.parse_text_to_nodes("\n".join(command_reference(parser, whole)))
 

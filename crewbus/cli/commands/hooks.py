@@ -1,4 +1,4 @@
-"""``crewbus hooks``: what each hook is for, and who implements it, in the order of calls."""
+"""``crewbus hooks``: list the hooks and the plugins that implement them."""
 
 from __future__ import annotations
 
@@ -8,40 +8,51 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import pluggy
 
 from crewbus import Bus, hookspecs
 from crewbus._util.suggest import did_you_mean
-from crewbus.cli.errors import harmless, one_line
-from crewbus.cli.terminal import Channel, columns
+from crewbus.cli.errors import escape_control, one_line
+from crewbus.cli.formatting import paragraph
+from crewbus.cli.record_arguments import add_json_argument
+from crewbus.cli.terminal import OutputStream, format_table
 from crewbus.exceptions import InputError
 from crewbus.plugins.discovery import Origin
 from crewbus.plugins.isolation import CONTAINED
 
+if TYPE_CHECKING:
+    from crewbus.plugins.commands import Commands
+
 _PREFIX: Final = "crewbus_"
 _INDENT: Final = "    "
+_NOT_IMPLEMENTED: Final = "not implemented"
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    commands.add(
         "hooks",
-        help="list the hooks, and which plugins implement them, in the order in which they are called",
-        description="List the hooks, and which plugins implement them, in the order in which they are called; "
-        "of one hook, all that there is to know.",
-        allow_abbrev=False,
+        main,
+        help="list the hooks, and the plugins that implement them, in the order of calls",
+        description=paragraph(
+            "List the hooks, and the plugins that implement them, in the order in which these are called.",
+            "Of a single hook, show the whole documentation.",
+        ),
+        configure=_configure,
     )
-    parser.add_argument("hook", metavar="HOOK", nargs="?", help="a hook's name, with crewbus_ or without")
-    parser.add_argument("--json", action="store_true", help="print one JSON array, and nothing else")
-    parser.set_defaults(main=main)
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("hook", metavar="HOOK", nargs="?", help="the name of a hook, with or without crewbus_")
+    add_json_argument(parser, "one JSON array")
 
 
 @attrs.frozen
 class Implementation:
-    """One plugin's part in a hook."""
+    """A plugin's implementation of a hook."""
 
     plugin: str
     distribution: str | None
@@ -51,28 +62,28 @@ class Implementation:
 
     @property
     def origin(self) -> str:
-        """Name and version of the distribution, where one brings it."""
+        """The distribution's name and version, or an empty string."""
         return str(Origin(self.distribution, self.version))
 
 
 @attrs.frozen
 class HookInfo:
-    """A hook, and who takes part in it."""
+    """A hook and its implementations."""
 
     name: str
     arguments: tuple[str, ...]
     firstresult: bool
     doc: str
-    """What its hookspec says: of a list of hooks, the first line."""
+    """The documentation of its hookspec; only the first line if all hooks are listed."""
     implementations: tuple[str, ...]
-    """The plugins' names, in the order in which they are called."""
+    """The plugins' names, in the order of calls."""
     details: tuple[Implementation, ...]
-    """More about each of them."""
+    """The same, with details."""
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """List the hooks of ``bus``, or show one."""
-    out = Channel(sys.stdout)
+    out = OutputStream(sys.stdout)
     infos = list(hook_infos(bus))
     if args.hook is not None:
         infos = [_find(args.hook, infos)]
@@ -86,28 +97,28 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
 
 
 def hook_infos(bus: Bus) -> Iterator[HookInfo]:
-    """The hooks of ``bus``: its own in the order of ``hookspecs.py``, then those that plugins brought."""
+    """The hooks of ``bus``: crewbus's own in the order of ``hookspecs.py``, then those of plugins."""
     callers = {name: caller for name, caller in vars(bus.plugins.hook).items() if not name.startswith("_")}
     own = [name for name in vars(hookspecs) if name in callers]
     origins = {info.name: (info.distribution, info.version) for info in bus.plugins.infos() if info.status == "loaded"}
     for name in dict.fromkeys((*own, *callers)):
-        if callers[name].has_spec() or callers[name].get_hookimpls():  # others were left by a plugin that is gone
+        if callers[name].has_spec() or callers[name].get_hookimpls():  # the others belonged to unregistered plugins
             yield _hook_info(callers[name], origins)
 
 
 def _hook_info(caller: pluggy.HookCaller, origins: dict[str, tuple[str | None, str | None]]) -> HookInfo:
     spec = caller.spec
-    called = [
+    implementations = tuple(
         Implementation(impl.plugin_name, *origins.get(impl.plugin_name, (None, None)), tuple(_manner(impl)))
         for impl in reversed(caller.get_hookimpls())
-    ]
+    )
     return HookInfo(
         caller.name,
         (*spec.argnames, *spec.kwargnames) if spec is not None else (),
         bool(spec is not None and spec.opts.get("firstresult")),
         (inspect.getdoc(spec.function) if spec is not None else None) or "",
-        tuple(impl.plugin for impl in called),
-        tuple(called),
+        tuple(implementation.plugin for implementation in implementations),
+        implementations,
     )
 
 
@@ -118,38 +129,48 @@ def _manner(impl: pluggy.HookImpl) -> Iterator[str]:
 
 
 def _find(name: str, infos: list[HookInfo]) -> HookInfo:
-    """The hook of that name; raises `InputError` that says which may be meant."""
+    """The hook with this name, with or without the prefix. Raises `InputError` with a suggestion."""
     by_name = {info.name: info for info in infos}
-    whole = name if name in by_name or name.startswith(_PREFIX) else f"{_PREFIX}{name}"
-    if whole not in by_name:
-        raise InputError(f"there is no hook {whole!r}{did_you_mean(whole, by_name)}")
-    return by_name[whole]
+    full_name = name if name in by_name or name.startswith(_PREFIX) else f"{_PREFIX}{name}"
+    if full_name not in by_name:
+        raise InputError(f"there is no hook {full_name!r}{did_you_mean(full_name, by_name)}")
+    return by_name[full_name]
 
 
-def _heading(info: HookInfo, out: Channel) -> str:
-    firstresult = out.paint("  firstresult", "yellow") if info.firstresult else ""
-    return f"{out.paint(info.name, 'bold')}({', '.join(info.arguments)}){firstresult}"
+def _heading(info: HookInfo, out: OutputStream) -> str:
+    firstresult = out.styled("  firstresult", "yellow") if info.firstresult else ""
+    return f"{out.styled(info.name, 'bold')}({', '.join(info.arguments)}){firstresult}"
 
 
-def _paragraph(info: HookInfo, out: Channel) -> str:
-    names = [_named(impl) for impl in info.details]
-    who = f"implemented by {', '.join(names)}" if names else out.paint("implemented by nobody", "dim")
-    return f"\n{_INDENT}".join(line for line in (_heading(info, out), info.doc, who) if line) + "\n"
+def _paragraph(info: HookInfo, out: OutputStream) -> str:
+    names = [_describe(implementation) for implementation in info.details]
+    implemented = f"implemented by {', '.join(names)}" if names else out.styled(_NOT_IMPLEMENTED, "dim")
+    return f"\n{_INDENT}".join(line for line in (_heading(info, out), info.doc, implemented) if line) + "\n"
 
 
-def _named(impl: Implementation) -> str:
-    more = ", ".join(part for part in (impl.origin, *impl.manner) if part)
-    return one_line(f"{impl.plugin} ({more})" if more else impl.plugin)
+def _describe(implementation: Implementation) -> str:
+    details = ", ".join(part for part in (implementation.origin, *implementation.manner) if part)
+    return one_line(f"{implementation.plugin} ({details})" if details else implementation.plugin)
 
 
-def _page(info: HookInfo, out: Channel) -> str:
-    rules = [
-        "The first answer other than None is the hook's result; the others are not called." if info.firstresult else "",
-        "An exception is contained, and reported by the plugin's name." if info.name in CONTAINED else "",
-    ]
-    told = [info.doc or "No hookspec is known of it.", "\n".join(rule for rule in rules if rule)]
+def _page(info: HookInfo, out: OutputStream) -> str:
+    sections = [escape_control(section) for section in (info.doc or "It has no hookspec.", _rules(info)) if section]
+    text = textwrap.indent("\n\n".join(sections), _INDENT)
+    return f"{_heading(info, out)}\n{text}\n\n{textwrap.indent(_implementation_table(info, out), _INDENT)}"
+
+
+def _rules(info: HookInfo) -> str:
+    rules = []
+    if info.firstresult:
+        rules.append("The first result other than None is the result of the hook; no further plugin is called.")
+    if info.name in CONTAINED:
+        rules.append("An exception is contained, and reported with the plugin's name.")
+    return "\n".join(rules)
+
+
+def _implementation_table(info: HookInfo, out: OutputStream) -> str:
+    if not info.details:
+        return f"{_NOT_IMPLEMENTED}\n"
     rows = [["plugin", "distribution", ""]]
     rows += [[one_line(impl.plugin), one_line(impl.origin) or "-", ", ".join(impl.manner)] for impl in info.details]
-    who = columns(out, rows, lambda *_: ()) if info.details else "implemented by nobody\n"
-    text = "\n\n".join(harmless(part) for part in told if part)
-    return f"{_heading(info, out)}\n{textwrap.indent(text, _INDENT)}\n\n{textwrap.indent(who, _INDENT)}"
+    return format_table(out, rows, lambda *_: ())

@@ -1,59 +1,62 @@
-"""``crewbus prune``: forget old records."""
+"""``crewbus prune``: delete the records of old runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from crewbus import Bus
-from crewbus.cli.commands.runs import table
-from crewbus.cli.formatting import age, count
-from crewbus.cli.record_options import add_command, store_of
+from crewbus.cli.formatting import examples, format_count, non_negative_int, paragraph, parse_age
+from crewbus.cli.record_arguments import add_json_argument, add_store_argument, open_store
+from crewbus.cli.run_table import run_table
 from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 
-_EXAMPLES = """
-    crewbus prune --keep 100 --dry-run
-    crewbus prune --older-than 30d
-"""
+if TYPE_CHECKING:
+    from crewbus.plugins.commands import Commands
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
+    commands.add(
         "prune",
-        "forget the records of old runs, and name them",
-        "Runs that are alive stay, and those that a fork which stays needs.",
-        _EXAMPLES,
+        main,
+        help="delete the records of old runs, and list them",
+        description=paragraph(
+            "Delete the records of old runs, and list them.",
+            "Runs that are running are kept, and so are those that a remaining fork needs.",
+        ),
+        epilog=examples("crewbus prune --keep 100 --dry-run", "crewbus prune --older-than 30d"),
+        configure=_configure,
     )
-    parser.add_argument("--keep", metavar="N", type=_number, help="how many of the newest stay")
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_store_argument(parser)
+    parser.add_argument("--keep", metavar="N", type=non_negative_int, help="keep the N newest runs")
     parser.add_argument(
-        "--older-than", metavar="AGE", type=age, help="only those whose last event is older: 30d, 12h, 45m, 10s, 2w"
+        "--older-than",
+        metavar="AGE",
+        type=parse_age,
+        help="delete only runs whose last event is older: 30d, 12h, 45m, 10s, 2w",
     )
-    parser.add_argument("--dry-run", action="store_true", help="name them, and forget none")
-    parser.add_argument("--json", action="store_true", help="print one JSON array of ids, and nothing else")
-    parser.set_defaults(main=main)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a number, not {text!r}")
-    return int(text)
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, and delete none")
+    add_json_argument(parser, "one JSON array of ids")
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """Prune the store."""
     if args.keep is None and args.older_than is None:
-        raise InputError("say which records stay: --keep N, --older-than AGE, or both")
-    store_of(args, bus)
-    known = bus.recorded_runs()
-    gone = bus.prune(keep=args.keep, older_than=args.older_than, dry_run=args.dry_run)
+        raise InputError("say which runs to delete: --keep N, --older-than AGE, or both")
+    open_store(args, bus)
+    infos = bus.recorded_runs()
+    deleted = bus.prune(keep=args.keep, older_than=args.older_than, dry_run=args.dry_run)
     terminal = Terminal()
     if args.json:
-        terminal.out.write(json.dumps(gone) + "\n")
+        terminal.out.write(json.dumps(deleted) + "\n")
         return 0
-    if gone:
-        terminal.out.write(table([info for info in known if info.id in gone], terminal.out))
-    terminal.note(f"{count(len(gone), 'record')} {'would be' if args.dry_run else 'were'} forgotten")
+    if deleted:
+        terminal.out.write(run_table([info for info in infos if info.id in deleted], terminal.out))
+    terminal.note(f"{format_count(len(deleted), 'run')} {'would be' if args.dry_run else 'were'} deleted")
     return 0

@@ -1,49 +1,55 @@
-"""``crewbus replay``: tell observers again what a run did."""
+"""``crewbus replay``: deliver the events of a recorded run to plugins again."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from crewbus import Bus
-from crewbus.cli.formatting import count
-from crewbus.cli.record_options import add_command, add_run, run_of, store_of
-from crewbus.cli.target import load
+from crewbus.cli.formatting import examples, format_count, paragraph
+from crewbus.cli.record_arguments import add_run_argument, add_store_argument, find_run, open_store
+from crewbus.cli.target import load_object
 from crewbus.cli.terminal import Terminal
 
-_EXAMPLES = """
-    crewbus replay latest
-    crewbus replay 0192f3 --plugin audit.py:Audit
-"""
+if TYPE_CHECKING:
+    from crewbus.plugins.commands import Commands
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
+    commands.add(
         "replay",
-        "tell the plugins again what a run did: its recorded events, in order",
-        "They are marked as replayed; nothing is executed or recorded. It fills metrics and exporters from a record.",
-        _EXAMPLES,
+        main,
+        help="deliver the recorded events of a run to the plugins again, in order",
+        description=paragraph(
+            "Deliver the recorded events of a run to the plugins again, in order and marked as replayed.",
+            "Nothing is executed or recorded. Metrics and exporters can be filled from a record in this way.",
+        ),
+        epilog=examples("crewbus replay latest", "crewbus replay 0192f3 --plugin audit.py:Audit"),
+        configure=_configure,
     )
-    add_run(parser)
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_store_argument(parser)
+    add_run_argument(parser)
     parser.add_argument(
         "--plugin",
         metavar="PLUGIN",
         action="append",
         default=[],
-        help="another one that is told: module, module:object, path.py or path.py:object (repeatable)",
+        help="deliver to this plugin too: module, module:object, path.py or path.py:object (repeatable)",
     )
-    parser.set_defaults(main=main)
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """Replay the run."""
     terminal = Terminal()
-    run_id = run_of(args.run, store_of(args, bus))
+    run_id = find_run(args.run, open_store(args, bus))
     for text in args.plugin:
-        plugin = load(text)
+        plugin = load_object(text)
         bus.plugins.register(plugin() if isinstance(plugin, type) else plugin, text)
-    told = bus.replay(run_id)
+    events = bus.replay(run_id)
     bus.flush()
-    terminal.note(f"replayed {count(told, 'event')} of run {run_id}")
+    terminal.note(f"replayed {format_count(events, 'event')} of run {run_id}")
     return 0

@@ -6,86 +6,105 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus
-from crewbus.cli.formatting import positive
-from crewbus.cli.input import Call, parse_arguments, read
-from crewbus.cli.runner import Job, Manner, carry_out
-from crewbus.cli.target import Target, resolve
+from crewbus.cli.formatting import paragraph, positive_int
+from crewbus.cli.input import Arguments, parse_arguments, read_lines
+from crewbus.cli.runner import PlannedRun, RunnerOptions, run_all
+from crewbus.cli.target import Target, load_target
 from crewbus.cli.terminal import Terminal
-from crewbus.cli.warning_notes import plain_warnings
+from crewbus.cli.warning_notes import warnings_as_notes
 
-TARGET: Final = "crewbus.target"
-ARGUMENTS: Final = "crewbus.arguments"
-DIRECTORY: Final = "crewbus.directory"
-"""The tags by which a recorded run is resumed: TARGET as given, its arguments as JSON, the working directory."""
+if TYPE_CHECKING:
+    from crewbus.plugins.commands import Commands
+
+TARGET_TAG: Final = "crewbus.target"
+ARGUMENTS_TAG: Final = "crewbus.arguments"
+DIRECTORY_TAG: Final = "crewbus.directory"
+"""The tags that ``crewbus resume`` reads: TARGET as given, the arguments as JSON, the working directory."""
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    commands.add(
         "run",
-        help="call an agent, once or for each line of a file, and stream what it says",
-        description="Call TARGET, sync or async, in a run of its own: once, or for each line of --input. "
-        "One run's text goes to standard output as it arrives; many end with a table.",
-        allow_abbrev=False,
+        main,
+        help="call an agent, once or for each line of a file, and stream its text",
+        description=paragraph(
+            "Call TARGET, which may be sync or async, in a run of its own: once, or for each line of --input.",
+            "The text of a single run is streamed to standard output; several runs end with a summary table.",
+        ),
+        configure=_configure,
     )
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("target", metavar="TARGET", help="module:callable or path.py:callable")
     option(
         "--input",
         metavar="FILE.jsonl",
-        help="one run for each line: a JSON object gives arguments by name, any other value one by position; "
-        "- is standard input",
+        help="start a run for each line: a JSON object holds arguments by name, any other value is the positional "
+        "argument; - is standard input",
     )
     option(
         "--arg",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="an argument of every run, as JSON or else as a string; those of a line go before it (repeatable)",
+        help="an argument of each run, as JSON or else as a string; --input overrides it (repeatable)",
     )
-    option("--concurrency", metavar="N", type=positive, default=10, help="runs at once (default: %(default)s)")
-    option("--record", action="store_true", help="arm recording")
-    option("--store", metavar="URL", help="arm recording, to this store")
-    option("--traceback", action="store_true", help="show the traceback of each different failure")
-    option("--json", action="store_true", help="print one JSON object at the end, and nothing else")
-    parser.set_defaults(main=main)
+    option("--concurrency", metavar="N", type=positive_int, default=10, help="runs at a time (default: %(default)s)")
+    option("--record", action="store_true", help="record the runs")
+    option("--store", metavar="URL", help="record the runs in this store")
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--traceback`` and ``--json``."""
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of each different failure")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
-    """Check all that can be checked, then run; returns the exit code."""
+    """Check all arguments, then run."""
     terminal = Terminal()
-    # What the target prints would be in the way of the one object.
-    aside = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
-    with aside, plain_warnings(terminal) as warned:
-        tags = {TARGET: args.target, DIRECTORY: str(Path.cwd())}
-        given = parse_arguments(args.arg)
-        target = resolve(args.target)
-        calls = read(args.input, given) if args.input is not None else [Call((), given)]
-        planned = _check(target, calls)
+    with printing_to_stderr(args.json), warnings_as_notes(terminal) as overdue:
+        tags = {TARGET_TAG: args.target, DIRECTORY_TAG: str(Path.cwd())}
+        defaults = parse_arguments(args.arg)
+        target = load_target(args.target)
+        lines = read_lines(args.input, defaults) if args.input is not None else [Arguments((), defaults)]
+        count = _check(target, lines)
         if args.record or args.store is not None:
             bus.enable_recording(args.store)
-        jobs = (Job(target, call, _tags(call, tags if bus.recording else None)) for call in calls)
-        manner = Manner(target.name, args.concurrency, args.json, args.traceback)
-        return carry_out(bus, jobs, planned, terminal, manner, warned)
+        resume_tags = tags if bus.recording else None
+        planned = (PlannedRun(target, arguments, _tags(arguments, resume_tags)) for arguments in lines)
+        options = RunnerOptions(target.name, args.concurrency, args.json, args.traceback)
+        return run_all(bus, planned, count, terminal, options, overdue)
 
 
-def _tags(call: Call, resumable: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Where a run's input comes from; of one that is recorded also by what it is resumed."""
-    tags = {"input": str(call.place)} if call.place else {}
-    if resumable is not None:
-        tags |= {**resumable, ARGUMENTS: json.dumps({"args": call.args, "kwargs": call.kwargs})}
+@contextlib.contextmanager
+def printing_to_stderr(redirect: bool) -> Iterator[None]:
+    """Redirect what the target prints, so that standard output holds only the JSON object."""
+    with contextlib.redirect_stdout(sys.stderr) if redirect else contextlib.nullcontext():
+        yield
+
+
+def _tags(arguments: Arguments, resume_tags: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The line of input, and for a recorded run what ``crewbus resume`` needs."""
+    tags = {"input": str(arguments.location)} if arguments.location else {}
+    if resume_tags is not None:
+        tags |= {**resume_tags, ARGUMENTS_TAG: json.dumps({"args": arguments.args, "kwargs": arguments.kwargs})}
     return tags
 
 
-def _check(target: Target, calls: Iterable[Call]) -> int:
-    """How many calls there are, each of which the target takes."""
-    planned = 0
-    for call in calls:
-        target.check(call)
-        planned += 1
-    return planned
+def _check(target: Target, lines: Iterable[Arguments]) -> int:
+    """Check that the target accepts each run's arguments, and return how many runs there are."""
+    count = 0
+    for arguments in lines:
+        target.check(arguments)
+        count += 1
+    return count

@@ -1,89 +1,98 @@
-"""``crewbus show``: one record as a tree, with times and a bar for each thing that went on in it."""
+"""``crewbus show``: show the tree of a recorded run, with times and bars."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from crewbus import Bus, RunInfo
-from crewbus.cli.commands.runs import as_json, duration
 from crewbus.cli.errors import one_line
-from crewbus.cli.formatting import count, moment, took
-from crewbus.cli.record_options import STATE_STYLES, add_command, add_run, run_of, store_of
-from crewbus.cli.terminal import Channel, Terminal, columns
-from crewbus.cli.timeline import Node, Timeline
+from crewbus.cli.formatting import examples, format_count, format_duration, format_time, paragraph
+from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, find_run, open_store
+from crewbus.cli.run_table import STATE_STYLES, run_as_json, run_duration
+from crewbus.cli.terminal import OutputStream, Terminal, format_table
+from crewbus.cli.timeline import Entry, Timeline
 from crewbus.records.export import Branch
 
-_BAR: Final = 24
-_DEEPEST: Final = 24  # levels that are indented
+if TYPE_CHECKING:
+    from crewbus.plugins.commands import Commands
 
-_EXAMPLES = """
-    crewbus show latest
-    crewbus show 0192f3 --json | jq '.tree[] | select(.state == "failed")'
-"""
+_BAR_WIDTH: Final = 24
+_MAX_INDENT: Final = 24  # levels
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
+    commands.add(
         "show",
-        "show a run: its steps, calls and checkpoints, how they ended and how long they took",
-        "Each bar says where in the run's time a thing lay, pauses until it was resumed left out. What is void was "
-        "taken back by resuming from a checkpoint before it.",
-        _EXAMPLES,
+        main,
+        help="show a run: its steps, calls and checkpoints, their states and durations",
+        description=paragraph(
+            "Show a run: its steps, calls and checkpoints, their states and durations.",
+            "A bar shows when something happened within the run, without the pauses before it was resumed.",
+            "What is void was discarded when the run was resumed from an earlier checkpoint.",
+        ),
+        epilog=examples(
+            "crewbus show latest",
+            "crewbus show 0192f3 --json | jq '.tree[] | select(.state == \"failed\")'",
+        ),
+        configure=_configure,
     )
-    add_run(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
-    parser.set_defaults(main=main)
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    add_store_argument(parser)
+    add_run_argument(parser)
+    add_json_argument(parser, "one JSON object")
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """Show the run."""
-    store = store_of(args, bus)
-    run_id = run_of(args.run, store)
+    store = open_store(args, bus)
+    run_id = find_run(args.run, store)
     root = bus.recorded_run(store.root_of(run_id) or run_id)
     top = Timeline.of(bus, root.id).run(run_id)
     info = root
     if top is not None and run_id != root.id:
-        info = _info_of(top, root, sum(1 for _ in Branch(store, run_id).read()))
+        info = _nested_info(top, root, sum(1 for _ in Branch(store, run_id).read()))
     rows = list(top.walk()) if top is not None else []
     out = Terminal().out
     if args.json:
-        tree = [_node_as_json(depth, node, info) for depth, node in rows]
-        out.write(json.dumps({**as_json(info), "tree": tree}, indent=2) + "\n")
+        tree = [_entry_as_json(depth, entry, info) for depth, entry in rows]
+        out.write(json.dumps({**run_as_json(info), "tree": tree}, indent=2) + "\n")
     else:
         out.write(_header(info, top, out) + ("\n" + _tree(rows, info, out) if rows else ""))
     return 0
 
 
-def _info_of(node: Node, root: RunInfo, events: int) -> RunInfo:
-    """What is known of a nested run."""
-    state = _state(node, root)
-    ended = None if state == "running" else node.at + node.seconds
-    return RunInfo(node.run_id, node.name, {}, state, node.at, ended, events, error=node.error or None)
+def _nested_info(entry: Entry, root: RunInfo, events: int) -> RunInfo:
+    """The info of a nested run."""
+    state = _state(entry, root)
+    ended = None if state == "running" else entry.at + entry.seconds
+    return RunInfo(entry.node.run_id, entry.name, {}, state, entry.at, ended, events, error=entry.error or None)
 
 
-def _state(node: Node, info: RunInfo) -> str:
-    """The state of a node in words: what is open goes on with the run, or was interrupted with it."""
-    if node.void:
+def _state(entry: Entry, info: RunInfo) -> str:
+    """The state to show: what is open is running or interrupted as its run is."""
+    if entry.void:
         return "void"
-    return info.state if node.state == "open" and info.state in ("running", "interrupted") else node.state
+    return info.state if entry.state == "open" and info.state in ("running", "interrupted") else entry.state
 
 
-# For people
+# As text
 
 
-def _header(info: RunInfo, top: Node | None, out: Channel) -> str:
-    state = out.paint(info.state, *STATE_STYLES.get(info.state, ()))
+def _header(info: RunInfo, top: Entry | None, out: OutputStream) -> str:
+    name = out.styled(one_line(info.name or "run"), "bold")
+    state = out.styled(info.state, *STATE_STYLES.get(info.state, ()))
     lines = [
-        f"{out.paint(one_line(info.name or 'run'), 'bold')} {state}{_after(info, top)}, {count(info.events, 'event')}",
+        f"{name} {state}{_duration(info, top)}, {format_count(info.events, 'event')}",
         f"  run      {one_line(info.id)}",
-        f"  started  {moment(info.started)}",
+        f"  started  {format_time(info.started)}",
     ]
     if info.error:
-        lines.append(f"  error    {out.paint(one_line(info.error), 'red')}")
+        lines.append(f"  error    {out.styled(one_line(info.error), 'red')}")
     if info.holder:
         lines.append(f"  held by  {one_line(info.holder)}")
     if info.parent is not None:
@@ -92,32 +101,33 @@ def _header(info: RunInfo, top: Node | None, out: Channel) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _after(info: RunInfo, top: Node | None) -> str:
-    """How long it took, with and without the pauses until it was resumed."""
+def _duration(info: RunInfo, top: Entry | None) -> str:
+    """The duration, with and without the pauses before the run was resumed."""
     if info.ended is None:
         return ""
-    whole = duration(info)
-    paused = top is not None and whole - top.seconds >= 0.01
-    return f" after {took(top.seconds)}, {took(whole)} with pauses" if top and paused else f" after {took(whole)}"
+    whole = run_duration(info)
+    if top is not None and whole - top.seconds >= 0.01:
+        return f" after {format_duration(top.seconds)}, {format_duration(whole)} with pauses"
+    return f" after {format_duration(whole)}"
 
 
-def _tree(rows: list[tuple[int, Node]], info: RunInfo, out: Channel) -> str:
+def _tree(rows: list[tuple[int, Entry]], info: RunInfo, out: OutputStream) -> str:
     top = rows[0][1]
-    cells = [["what", "state", "from", "took", "", "said"], *(_row(depth, node, top, info) for depth, node in rows)]
-    return columns(out, cells, _style)
+    headings = ["what", "state", "start", "duration", "", "details"]
+    return format_table(out, [headings, *(_row(depth, entry, top, info) for depth, entry in rows)], _style)
 
 
-def _row(depth: int, node: Node, top: Node, info: RunInfo) -> list[str]:
-    """A node in words, with the times that it has under ``top``."""
-    began, whole = max(0.0, node.began - top.began), max(top.seconds, 1e-9)
-    lasts = node.kind != "checkpoint"
+def _row(depth: int, entry: Entry, top: Entry, info: RunInfo) -> list[str]:
+    """The cells of an entry, with times relative to ``top``."""
+    start, whole = max(0.0, entry.start - top.start), max(top.seconds, 1e-9)
+    kind, has_duration = entry.node.kind, entry.node.kind != "checkpoint"
     return [
-        "  " * min(depth, _DEEPEST) + one_line(f"{node.kind} {node.name or '-'}", 60),
-        _state(node, info) + (f" (attempt {node.attempt})" if node.attempt > 1 else ""),
-        took(began),
-        took(node.seconds) if lasts else "",
-        _bar(began / whole, (began + node.seconds) / whole, "#" if lasts else "|"),
-        _said(node),
+        "  " * min(depth, _MAX_INDENT) + one_line(f"{kind} {entry.name or '-'}", 60),
+        _state(entry, info) + (f" (attempt {entry.attempt})" if entry.attempt > 1 else ""),
+        format_duration(start),
+        format_duration(entry.seconds) if has_duration else "",
+        _bar(start / whole, (start + entry.seconds) / whole, "#" if has_duration else "|"),
+        _details(entry),
     ]
 
 
@@ -126,45 +136,46 @@ def _style(heading: str, cell: str) -> tuple[str, ...]:
 
 
 def _bar(start: float, end: float, mark: str) -> str:
-    """Where in the whole, from 0 to 1, something began and ended."""
-    first = min(_BAR - 1, int(start * _BAR))
-    last = min(_BAR, max(first + 1, round(end * _BAR)))
-    return ("." * first + mark * (last - first)).ljust(_BAR, ".")
+    """A bar from ``start`` to ``end``, both from 0 to 1."""
+    first = min(_BAR_WIDTH - 1, int(start * _BAR_WIDTH))
+    last = min(_BAR_WIDTH, max(first + 1, round(end * _BAR_WIDTH)))
+    return ("." * first + mark * (last - first)).ljust(_BAR_WIDTH, ".")
 
 
-def _said(node: Node) -> str:
-    parts = []
-    if node.said.chunks:
-        parts.append(f"{count(node.said.chunks, 'chunk')}, {count(node.said.characters, 'character')}")
-    if node.said.retracted:
-        parts.append(f"{count(node.said.retracted, 'chunk')} retracted")
-    if node.events:
-        parts.append(count(node.events, "other event"))
-    if node.edited:
-        parts.append("its result was given by the fork")
-    return "; ".join([*parts, *([node.error] if node.error else [])])
+def _details(entry: Entry) -> str:
+    text, parts = entry.text, []
+    if text.chunks:
+        parts.append(f"{format_count(text.chunks, 'chunk')}, {format_count(text.characters, 'character')}")
+    if text.retracted:
+        parts.append(f"{format_count(text.retracted, 'chunk')} retracted")
+    if entry.events:
+        parts.append(format_count(entry.events, "other event"))
+    if entry.edited:
+        parts.append("result replaced by the fork")
+    return "; ".join([*parts, *([entry.error] if entry.error else [])])
 
 
-# For programs
+# As JSON
 
 
-def _node_as_json(depth: int, node: Node, info: RunInfo) -> dict[str, Any]:
+def _entry_as_json(depth: int, entry: Entry, info: RunInfo) -> dict[str, Any]:
+    node = entry.node
     return {
         "kind": node.kind,
-        "name": node.name,
+        "name": entry.name,
         "seq": node.seq,
         "parent": node.parent.seq if node.parent is not None else None,
         "depth": depth,
         "run_id": node.run_id,
-        "state": _state(node, info),
-        "attempt": node.attempt,
-        "edited": node.edited,
-        "at": node.at,
-        "began": round(node.began, 6),
-        "seconds": round(node.seconds, 6),
-        "chunks": node.said.chunks,
-        "characters": node.said.characters,
-        "retracted": node.said.retracted,
-        "events": node.events,
-        "error": node.error or None,
+        "state": _state(entry, info),
+        "attempt": entry.attempt,
+        "edited": entry.edited,
+        "at": entry.at,
+        "began": round(entry.start, 6),
+        "seconds": round(entry.seconds, 6),
+        "chunks": entry.text.chunks,
+        "characters": entry.text.characters,
+        "retracted": entry.text.retracted,
+        "events": entry.events,
+        "error": entry.error or None,
     }

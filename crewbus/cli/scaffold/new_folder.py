@@ -1,4 +1,4 @@
-"""A new directory: all of its files are written, or none."""
+"""Writes a new directory completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 from crewbus.exceptions import InputError
 
 
-def write(folder: Path, files: Mapping[str, str]) -> None:
-    """Write ``files``, texts by their paths, into the new directory ``folder``: all of them, or none.
+def write_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Write ``files``, texts by path, into the new directory ``folder``.
 
-    Raises `InputError` if anything is in the way, naming all of it, or if they can't be written.
+    Raises `InputError` if ``folder`` is occupied or cannot be written; nothing is written then.
     """
     if not folder.parent.is_dir():
-        raise InputError(f"there is no directory {folder.parent}: make it first, or name another one with --directory")
-    if in_the_way := _occupied_by(folder):
+        raise InputError(f"there is no directory {folder.parent}: create it, or name another one with --directory")
+    if occupied := _occupied_by(folder):
         raise InputError(
-            f"{folder} {in_the_way} already, and nothing is overwritten: "
-            "move it away, or choose another NAME or --directory"
+            f"{folder} {occupied}, and nothing is overwritten: move it away, or choose another NAME or --directory"
         )
     draft = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}")
     try:
@@ -29,16 +28,16 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
             (draft / name).write_text(text, "utf-8", newline="\n")
         draft.rename(folder)
     except OSError as error:
-        raise InputError(f"{folder} can't be written, and nothing of it was: {error}") from error
+        raise InputError(f"{folder} cannot be written, and nothing of it was: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def _occupied_by(folder: Path) -> str:
-    """What is where ``folder`` is to be, in words; an empty directory is nothing."""
+    """What is at ``folder``, as the end of a sentence; an empty directory does not count."""
     if folder.is_symlink():
-        return "is a link"
+        return "is a link already"
     if not folder.is_dir():
-        return "is a file" if folder.exists() else ""
+        return "is a file already" if folder.exists() else ""
     entries = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
-    return f"holds {', '.join(entries)}" if entries else ""
+    return f"holds {', '.join(entries)} already" if entries else ""

@@ -1,0 +1,67 @@
+"""Recorded events as lines of text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from crewbus.cli.errors import one_line
+from crewbus.cli.formatting import format_time
+from crewbus.cli.terminal import OutputStream
+from crewbus.stores import StoredEvent
+
+_MAX_PATH: Final = 48
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
+_OPENING: Final = frozenset(f"crewbus.{name}Started" for name in ("Run", "Step", "Call", "Attempt"))
+
+
+class EventLines:
+    """Formats the events of a record, each with the names of the scopes around it."""
+
+    def __init__(self, out: OutputStream) -> None:
+        self._out = out
+        self._paths: dict[int, str] = {}
+
+    def format(self, stored: StoredEvent) -> str:
+        """One event: number, time, scopes, type, fields."""
+        path = self._path(stored)
+        number = str(stored.seq) if stored.seq >= 0 else "-"
+        start = self._out.styled(f"{number:>6}  {format_time(stored.at, with_date=False)}", "dim")
+        name = self._out.styled(short_type_name(stored), "bold")
+        return f"{start}  {one_line(path)}  {name}  {format_fields(stored.data)}".rstrip() + "\n"
+
+    def _path(self, stored: StoredEvent) -> str:
+        """The names of the scopes around the event, outermost first."""
+        number = (stored.parent or "").rpartition(":")[2]
+        outer = self._paths.get(int(number), "") if number.isdecimal() and len(number) < 20 else ""
+        data = _decode(stored.data) if stored.name in _OPENING else None
+        if not isinstance(data, dict):
+            return outer or "-"
+        kind = stored.name.removeprefix("crewbus.").removesuffix("Started").lower()
+        name = str(data.get("name") or f"{kind} {data.get('number', '')}".strip())
+        path = f"{outer}/{name}" if outer else name
+        self._paths[stored.seq] = path if len(path) <= _MAX_PATH else f"...{path[3 - _MAX_PATH :]}"
+        return self._paths[stored.seq]
+
+
+def short_type_name(stored: StoredEvent) -> str:
+    """The name of an event's type, without the prefix of crewbus's own types."""
+    return one_line(stored.name.removeprefix("crewbus."))
+
+
+def format_fields(encoded: bytes) -> str:
+    """The fields of an encoded event, on one line."""
+    data = _decode(encoded)
+    if not isinstance(data, dict):
+        return one_line(str(data))
+    if "text" in data:  # a chunk, or a similar event
+        data = {**({"kind": data["kind"]} if data.get("kind", "text") != "text" else {}), "text": data["text"]}
+    fields = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in data.items() if value not in _EMPTY]
+    return one_line("  ".join(fields))
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return repr(data)
