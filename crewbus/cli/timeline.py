@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Self
@@ -26,6 +26,7 @@ from crewbus.events import (
     StepFailed,
     StepStarted,
 )
+from crewbus.records.retractions import DiscardedRanges
 from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree
 from crewbus.stores import LANDMARKS, StoredEvent
 
@@ -116,7 +117,10 @@ class Timeline:
         self._open: dict[int, Entry] = {}
         self._attempts: Counter[str] = Counter()
         self._edited_steps = 0  # how many of the next steps have results that a fork replaced
-        self._void = _void_ranges(landmarks, decode)
+        self._discarded = DiscardedRanges()
+        for stored in landmarks:
+            if stored.name == "crewbus.RunResumed" and isinstance(event := decode(stored).event, RunResumed):
+                self._discarded.add(event, stored.seq)
         self._clock = _Clock()
         for stored in events:
             self._apply(stored)
@@ -174,7 +178,7 @@ class Timeline:
 
     def _add(self, node: Node[Entry], event: Any, stored: StoredEvent, time: float) -> None:
         name = str(event.number) if isinstance(event, AttemptStarted) else event.name or ""
-        entry = node.value = Entry(node, name, stored.at, time, self._is_void(stored.seq), end=time)
+        entry = node.value = Entry(node, name, stored.at, time, stored.seq in self._discarded, end=time)
         if node.kind == "checkpoint":
             entry.state = "saved"
         else:
@@ -191,7 +195,7 @@ class Timeline:
             entry.attempt = self._attempts[event.identity]
 
     def _close(self, entry: Entry, event: Any, stored: StoredEvent, time: float) -> None:
-        if entry.node.seq in self._open and (entry.void or not self._is_void(stored.seq)):
+        if entry.node.seq in self._open and (entry.void or stored.seq not in self._discarded):
             entry.end = time
             entry.state, entry.error = _outcome(event)
             del self._open[entry.node.seq]
@@ -230,10 +234,6 @@ class Timeline:
             if node.kind == "attempt" and entry.state == "open" and node.parent is not None:
                 entry.state = _entry(node.parent).state
 
-    def _is_void(self, seq: int) -> bool:
-        at = bisect_right(self._void, seq, key=lambda numbers: numbers.start) - 1
-        return at >= 0 and seq in self._void[at]
-
 
 class _Clock:
     """Converts times to seconds since the first one, without the pauses before a run was resumed."""
@@ -260,20 +260,6 @@ class _Clock:
 def _entry(node: Node[Entry]) -> Entry:
     assert node.value is not None  # set as soon as the tree has added the node
     return node.value
-
-
-def _void_ranges(landmarks: Iterable[StoredEvent], decode: Callable[[StoredEvent], Envelope]) -> list[range]:
-    """The ranges of numbers that are void, disjoint and in order."""
-    ranges: list[range] = []
-    for stored in landmarks:
-        event = decode(stored).event if stored.name == "crewbus.RunResumed" else None
-        if isinstance(event, RunResumed):
-            start = event.at + 1
-            while ranges and ranges[-1].stop >= start:
-                start = min(start, ranges.pop().start)
-            if start < stored.seq:
-                ranges.append(range(start, stored.seq))
-    return ranges
 
 
 def _outcome(event: Any) -> tuple[str, str]:

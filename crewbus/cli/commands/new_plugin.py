@@ -21,8 +21,7 @@ _BUILT_IN_COMMANDS: Final = frozenset(
     module.name.replace("_", "-") for module in pkgutil.iter_modules([str(Path(__file__).parent)])
 )
 _HOOKS: Final = (
-    "hooks (see 'crewbus hooks'):\n"
-    f"{textwrap.fill(', '.join(KINDS), 78, initial_indent='  ', subsequent_indent='  ')}"
+    f"hooks (see 'crewbus hooks'):\n{textwrap.fill(', '.join(KINDS), 78, initial_indent='  ', subsequent_indent='  ')}"
 )
 
 
