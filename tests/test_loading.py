@@ -80,12 +80,12 @@ def test_the_environment_blocks_by_name_before_import(three, monkeypatch, value)
 
 
 @pytest.mark.parametrize("value", ["", " , "])
-def test_an_empty_variable_is_as_none(three, monkeypatch, value):
+def test_an_empty_variable_blocks_nothing(three, monkeypatch, value):
     monkeypatch.setenv("CREWBUS_BLOCK", value)
     assert sorted(loaded()) == ["blue", "green", "red"]
 
 
-def test_the_environment_blocks_built_in_ones_too(monkeypatch):
+def test_the_environment_blocks_default_plugins_too(monkeypatch):
     monkeypatch.setenv("CREWBUS_BLOCK", "checkpoint_recorder")
     with crewbus.Bus(entry_points=False) as bus, pytest.raises(crewbus.RecordingError, match="blocked"):
         bus.enable_recording()
@@ -133,7 +133,7 @@ def test_an_installed_plugin_that_was_not_loaded_may_join_later(three):
         assert [info.status for info in bus.plugins.infos() if info.name == "red"] == ["loaded"]
 
 
-def test_a_plugin_that_takes_long_to_import_is_named(three, monkeypatch):
+def test_a_slow_import_is_reported_by_name(three, monkeypatch):
     monkeypatch.setattr(_loading, "SLOW_IMPORT", -1.0)
     with pytest.warns(PluginWarning) as told:
         assert sorted(loaded()) == ["blue", "green", "red"]
@@ -142,7 +142,7 @@ def test_a_plugin_that_takes_long_to_import_is_named(three, monkeypatch):
     assert "CREWBUS_BLOCK=" in str(told[0].message)
 
 
-def test_one_that_is_quick_is_not(three):
+def test_a_quick_import_is_not_reported(three):
     assert len(loaded()) == 3  # warnings are errors here
 
 
@@ -158,7 +158,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_others_are_loaded(instal
 
 
 @pytest.mark.parametrize("metadata", [None, "", "Metadata-Version: 2.1\n", "\xff\xfe"])
-def test_a_plugin_whose_distribution_says_nothing_is_loaded_without_one(install, tmp_path, metadata):
+def test_a_plugin_whose_distribution_has_no_metadata_is_loaded_without_one(install, tmp_path, metadata):
     install("red")
     path = tmp_path / "red_dist-1.5.dist-info" / "METADATA"
     path.unlink() if metadata is None else path.write_text(metadata, encoding="latin-1")
@@ -166,7 +166,7 @@ def test_a_plugin_whose_distribution_says_nothing_is_loaded_without_one(install,
 
 
 @pytest.mark.parametrize("target", ["red_module:nobody", "nobody_module", "red-module", "red_module:a b", ""])
-def test_an_entry_point_that_leads_nowhere_is_named(install, target):
+def test_an_entry_point_without_a_target_is_reported_by_name(install, target):
     install("red", target=target or " ")
     install("green")
     with pytest.warns(PluginWarning, match=r"plugin 'red' \(red-dist 1.5\) was skipped: "):
@@ -174,7 +174,7 @@ def test_an_entry_point_that_leads_nowhere_is_named(install, target):
 
 
 @pytest.mark.parametrize("text", ["[crewbus]\ngreen\n", "\xff\xfe"])
-def test_entry_points_that_can_not_be_read_are_one_distribution_s_fault(install, tmp_path, text):
+def test_malformed_entry_points_affect_only_their_distribution(install, tmp_path, text):
     install("red")
     install("green")
     (tmp_path / "green_dist-1.5.dist-info" / "entry_points.txt").write_text(text, encoding="latin-1")
@@ -197,7 +197,7 @@ def test_two_distributions_that_name_one_plugin(install, tmp_path):
     )
 
 
-def test_the_command_shows_what_was_left_out(three, monkeypatch, capsys):
+def test_the_command_lists_blocked_plugins(three, monkeypatch, capsys):
     monkeypatch.setenv("CREWBUS_BLOCK", "red,memory_store")
     monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     assert cli.main(["plugins", "--json"]) == 0

@@ -141,12 +141,12 @@ def reasons(**options):
         ("", []),
     ],
 )
-def test_the_environment_names_modules_by_which_the_plugins_are_called(here, monkeypatch, value, names):
+def test_a_module_from_the_environment_is_a_plugin_of_that_name(here, monkeypatch, value, names):
     monkeypatch.setenv("CREWBUS_PLUGINS", value)
     assert loaded() == names
 
 
-def test_they_take_part_as_any_plugin_does(here, monkeypatch):
+def test_their_hookimpls_are_called(here, monkeypatch):
     monkeypatch.setenv("CREWBUS_PLUGINS", "mine,pkg.mod:Counter")
     with crewbus.Bus() as bus, bus.run():
         pass
@@ -160,7 +160,7 @@ def test_a_bus_without_entry_points_loads_none(here, monkeypatch):
     assert "mine" not in sys.modules
 
 
-def test_they_are_blocked_by_the_name_that_they_were_given(here, monkeypatch):
+def test_they_are_blocked_by_the_name_in_the_environment(here, monkeypatch):
     monkeypatch.setenv("CREWBUS_PLUGINS", "mine,pkg.mod:Counter")
     monkeypatch.setenv("CREWBUS_BLOCK", "pkg.mod:Counter")
     assert loaded() == ["mine"]
@@ -168,13 +168,13 @@ def test_they_are_blocked_by_the_name_that_they_were_given(here, monkeypatch):
     assert reasons()["pkg.mod:Counter"] == "blocked by CREWBUS_BLOCK"
 
 
-def test_the_name_of_an_installed_one_means_that(here, monkeypatch):
+def test_the_name_of_an_installed_plugin_means_that_plugin(here, monkeypatch):
     install(here, "acme", MODULE)
     monkeypatch.setenv("CREWBUS_PLUGINS", "acme")
     assert loaded() == ["acme"]
 
 
-def test_one_that_makes_a_bus_while_it_is_imported_is_told_so(here, monkeypatch):
+def test_a_module_that_makes_a_bus_while_it_is_imported_is_skipped(here, monkeypatch):
     """It would be registered before its hookimpls are there."""
     (here / "eager.py").write_text(f"import crewbus\nmade = crewbus.Bus()\n{MODULE}")
     monkeypatch.setenv("CREWBUS_PLUGINS", "eager")
@@ -298,7 +298,7 @@ def test_the_reason_names_the_variable(faulty, monkeypatch):
         loaded()
 
 
-def test_one_that_takes_long_to_import_is_named(here, monkeypatch):
+def test_a_slow_import_is_reported_by_name(here, monkeypatch):
     monkeypatch.setattr(_loading, "SLOW_IMPORT", -1.0)
     with pytest.warns(PluginWarning) as caught:
         assert loaded(plugins=["mine"], entry_points=False) == ["mine"]
@@ -333,14 +333,14 @@ def test_an_installed_one_that_is_named_keeps_its_distribution(here):
     assert (info.distribution, info.version) == ("acme-dist", "1.5")
 
 
-def test_a_name_that_fails_is_as_any_plugin_that_is_given(faulty):
+def test_a_named_plugin_that_fails_to_load_is_skipped_or_refused_when_strict(faulty):
     with pytest.warns(PluginWarning, match="plugin 'fails' was skipped: LookupError: no licence"):
         assert loaded(plugins=["fails", "mine"], entry_points=False) == ["mine"]
     with pytest.raises(PluginError, match="plugin 'fails' failed to load: LookupError: no licence"):
         loaded(plugins=["fails"], entry_points=False, strict=True)
 
 
-def test_a_misspelt_name_is_told_which_is_near(here):
+def test_a_misspelt_name_gets_a_suggestion(here):
     install(here, "acme", MODULE)
     with pytest.raises(PluginError, match=r"no installed plugin has this name.*did you mean acme\?"):
         loaded(plugins=["akme"], strict=True)
@@ -405,13 +405,13 @@ def test_the_target_gets_the_same_default_bus(cli):
     assert "Chunk" in sys.modules["mine"].heard
 
 
-def test_afterwards_the_default_bus_is_made_as_ever(cli):
+def test_the_next_default_bus_is_made_without_the_plugins_of_the_command(cli):
     assert cli("run", "agent:say", "-p", "mine") == 0
     with crewbus.default_bus() as bus:
         assert not bus.plugins.has_plugin("mine")
 
 
-def test_a_default_bus_that_is_there_already_is_not_changed_behind_its_back(cli):
+def test_p_is_an_error_if_the_default_bus_exists_already(cli):
     with crewbus.default_bus():
         assert cli("plugins", "-p", "mine") == 2
         assert "the default bus is there already" in cli.err
@@ -454,7 +454,7 @@ def test_p_no_leaves_out_installed_local_and_built_in_ones(cli, here, monkeypatc
     assert "mine" not in sys.modules
 
 
-def test_of_two_that_contradict_each_other_the_last_holds(cli):
+def test_the_last_of_two_contradicting_options_counts(cli):
     assert shown(cli, "-p", "no:mine", "-p", "mine")["mine"]["status"] == "loaded"
     assert shown(cli, "-p", "mine", "-p", "no:mine")["mine"]["status"] == "blocked"
 

@@ -12,6 +12,7 @@ import attrs
 import pluggy
 import pytest
 from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
+from lifecycle_helpers import script
 from plugin_helpers import Observer, Watcher, logged, plugin
 
 import crewbus
@@ -722,6 +723,74 @@ def test_monitors_end_in_any_order(bus, order):
         assert {number for number in range(3) if seen[number]} == active
         assert all(calls.count("after crewbus_emit") <= 1 for calls in seen)
         assert bus.plugins.watched is bool(active)
+
+
+ENDLESS_OBSERVERS = """
+import crewbus
+
+@crewbus.event
+class Again:
+    pass
+
+names = set()
+
+class Watcher:
+    @crewbus.hookimpl
+    def crewbus_plugin_error(self, failure):
+        names.add(failure.name)
+
+class Endless:
+    @crewbus.hookimpl
+    def crewbus_emit(self, bus):
+        bus.emit(Again())
+
+given = [Watcher, ("one", Endless()), ("two", Endless())]
+with crewbus.Bus(given, entry_points=False, unscoped="ignore") as bus:
+    bus.plugins.add_hookcall_monitoring(lambda *_: None, lambda *_: None)
+    assert bus.emit(Again()) is not None
+    print(*sorted(names))
+"""
+
+
+def test_two_observers_that_emit_endlessly_end_while_calls_are_monitored():
+    """Where one observer reaches the recursion limit, the other must not recurse again: that takes 2 ** depth calls."""
+    done = script(ENDLESS_OBSERVERS)
+    assert done.stdout.split() == ["one", "two"], done.stderr[-2000:]
+
+
+# Default plugins
+
+
+def test_a_blocked_or_replaced_default_plugin_is_not_imported():
+    done = script("""
+        import sys
+        import crewbus
+
+        class Mine:
+            pass
+
+        with crewbus.Bus([("callback_isolation", Mine)], entry_points=False, blocked=["checkpoint_recorder"]):
+            print(*sorted(name for name in sys.modules if name.startswith("crewbus.builtin.")))
+    """)
+    assert done.stdout.split() == ["crewbus.builtin.memory_store", "crewbus.builtin.run_scope"], done.stderr[-2000:]
+
+
+def test_an_added_plugin_is_configured_when_it_joins(bus):
+    calls = []
+    member = plugin(crewbus_configure=lambda bus: calls.append(bus))
+    assert bus.plugins.add(member, "acme") == "acme"
+    assert calls == []
+    bus.plugins.join("acme", member)
+    assert calls == [bus]
+
+
+def test_an_added_plugin_that_can_not_join_is_unregistered(bus):
+    before = state(bus)
+    member = plugin(crewbus_configure=lambda bus: 1 / 0)
+    bus.plugins.add(member, "acme")
+    with pytest.raises(PluginError, match="could not be configured: ZeroDivisionError"):
+        bus.plugins.join("acme", member)
+    assert state(bus) == before
 
 
 # A constructor that fails

@@ -48,7 +48,7 @@ def test_a_requirement_allows_the_versions_that_pip_allows_pre_releases_included
         "acme>=1!", "acme>>1",
     ],
 )  # fmt: skip
-def test_a_malformed_requirement_is_an_error_that_shows_how_one_looks(text):
+def test_a_malformed_requirement_is_an_error_with_examples(text):
     with pytest.raises(PluginError, match=r"written as 'sqlite', 'sqlite>=0\.1' or 'sqlite>=0\.1,<2'.* got ") as caught:
         quiet_bus_with(text)
     assert repr(text) in str(caught.value)
@@ -96,7 +96,7 @@ def crewbus_close():
 
 
 @pytest.mark.parametrize("text", ["acme", "acme>=1", "acme ~=1.2", "acme==1.5,!=1.4", "acme == 1.5.*"])
-def test_what_is_met_is_passed_over(acme, text):
+def test_a_met_requirement_loads_the_plugin(acme, text):
     assert "acme" in quiet_bus_with(text, plugins=["acme"])
     with crewbus.Bus(requires=text, blocked=["broken"]) as bus:
         assert bus.plugins.has_plugin("acme")
@@ -116,7 +116,7 @@ def test_what_is_met_is_passed_over(acme, text):
         ("run_scope<0.0.1", {}, r"'run_scope' is required \(run_scope<0.0.1\), and is of version \d"),
     ],
 )
-def test_what_is_not_met_fails_by_name(acme, text, options, says):
+def test_an_unmet_requirement_fails_by_name(acme, text, options, says):
     with pytest.raises(PluginError, match=says):
         quiet_bus_with(text, **{"entry_points": True, "blocked": ["broken"], **options})
     assert not hasattr(sys.modules.get("acme_module"), "opened") or sys.modules["acme_module"].opened == []
@@ -128,14 +128,14 @@ def test_a_plugin_that_the_environment_blocks_is_reported_so(acme, monkeypatch):
         quiet_bus_with("acme", entry_points=True)
 
 
-def test_a_broken_one_is_told_with_the_reason(acme):
+def test_a_required_plugin_that_is_broken_is_reported_with_the_reason(acme):
     with pytest.warns(PluginWarning, match="'broken'"):
         with pytest.raises(PluginError, match=r"'broken' \(broken-dist 1.5\) is required, and is broken: .*no licence"):
             quiet_bus_with("acme", "broken", plugins=["acme", "broken"])
     assert sys.modules["acme_module"].opened == [], "the others have not begun to serve"
 
 
-def test_one_that_refuses_to_serve_is_told_and_those_that_serve_are_closed(acme):
+def test_a_required_plugin_that_can_not_be_configured_is_reported_and_the_others_are_closed(acme):
     refuses = plugin(crewbus_configure=lambda bus: 1 / 0)
     with pytest.warns(PluginWarning, match="'refuses'"):
         with pytest.raises(PluginError, match=r"'refuses' is required, and is broken: .*ZeroDivisionError"):
@@ -167,20 +167,20 @@ class Versionless:
     """Its module has no version."""
 
 
-def test_one_without_a_version_may_be_required_in_any():
+def test_a_plugin_without_a_version_meets_only_a_requirement_without_one():
     assert "Versionless" in quiet_bus_with("Versionless", plugins=[Versionless])
     with pytest.raises(PluginError, match="is of no known version: no distribution brings it, and its module has no"):
         quiet_bus_with("Versionless>=0", plugins=[Versionless])
 
 
-def test_a_version_that_is_none():
+def test_an_invalid_version():
     module = types.ModuleType("acme_plugin")
     module.__version__ = "unknown"
     with pytest.raises(PluginError, match="is of version 'unknown', which PEP 440 does not allow"):
         quiet_bus_with("acme_plugin>=3", plugins=[module])
 
 
-def test_built_in_ones_are_of_crewbus_s_version_unless_they_are_replaced():
+def test_default_plugins_have_the_version_of_crewbus_unless_they_are_replaced():
     version = crewbus.__version__
     assert quiet_bus_with(f"run_scope=={version}", f"memory_store>={version}", f"checkpoint_recorder~={version}")
     with pytest.raises(PluginError, match="of no known version"):
@@ -190,7 +190,7 @@ def test_built_in_ones_are_of_crewbus_s_version_unless_they_are_replaced():
 # The command
 
 
-def test_require_is_repeatable_and_stands_where_it_likes(acme, tmp_path, capsys, monkeypatch):
+def test_require_is_repeatable_and_may_stand_anywhere(acme, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(crewbus.bus.default._default, "bus", None)
     monkeypatch.setenv("CREWBUS_BLOCK", "broken")
     cli = Cli(tmp_path, capsys)

@@ -171,7 +171,7 @@ class PluginManager(pluggy.PluginManager):
 
     def _guard(self, plugin: Any) -> None:
         for caller in self.get_hookcallers(plugin) or ():
-            if caller.name not in CONTAINED | DEFERRED:
+            if caller.name not in CONTAINED and caller.name not in DEFERRED:
                 continue
             for impl in caller.get_hookimpls():
                 if impl.plugin is plugin and not (impl.wrapper or impl.hookwrapper):
