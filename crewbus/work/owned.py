@@ -54,6 +54,11 @@ class OwnedTask:
     ``on_end`` replaces the outcome. ``on_cancel`` is called with the reason before the asyncio task is cancelled.
     """
 
+    __slots__ = (
+        "__weakref__", "_call", "_is_async", "_is_cancelled", "_listeners", "_live", "_lock", "_on_cancel", "_on_end",
+        "_on_start", "_over", "_task", "_thread", "loop", "name", "outcome",
+    )  # fmt: skip
+
     def __init__(
         self,
         function: Callable[..., Any],
