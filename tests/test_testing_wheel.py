@@ -10,8 +10,9 @@ import pytest
 from wheels import CORE, Environment, build_wheel, can_build, pip, run
 
 ROOT = Path(__file__).parents[1]
-NEEDED = (*CORE, "pytest", "iniconfig", "pygments", "pytest-xdist", "execnet")
-"""What crewbus and pytest need."""
+EXTRA = ("hypothesis", "sortedcontainers", "objgraph", "sybil")
+NEEDED = (*CORE, *EXTRA, "pytest", "iniconfig", "pygments", "pytest-xdist", "execnet")
+"""What crewbus, its extra for tests and pytest-xdist need."""
 PYTEST = ("-m", "pytest", "-n", "2", "-p", "no:cacheprovider")
 
 pytestmark = [
