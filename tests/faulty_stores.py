@@ -36,7 +36,7 @@ class Filtered(MemoryStore):
 # Logs
 
 
-@noticed_by("events_come_back_as_they_were_given_in_order", "what_is_written_meanwhile_is_read_in_order")
+@noticed_by("events_come_back_unchanged_in_order", "a_growing_log_is_read_in_order")
 class Backwards(MemoryStore):
     def read(self, root_id, after=-1):
         return iter(list(super().read(root_id, after))[::-1])
@@ -56,7 +56,7 @@ class ClosesGaps(MemoryStore):
         super().append(root_id, epoch, event._replace(seq=min(event.seq, last + 1)))
 
 
-@noticed_by("a_log_that_was_never_opened_takes_nothing")
+@noticed_by("a_log_that_was_never_begun_takes_nothing")
 class OpensByItself(MemoryStore):
     def append(self, root_id, epoch, event):
         if root_id not in self._logs:
@@ -64,7 +64,7 @@ class OpensByItself(MemoryStore):
         super().append(root_id, epoch, event)
 
 
-@noticed_by("an_epoch_that_nobody_was_given_is_refused", "who_was_taken_over_from_is_fenced", "any_calls_in_any_order")
+@noticed_by("an_unknown_epoch_is_refused", "a_former_holder_is_fenced", "any_calls_in_any_order")
 class MindsNoEpoch(MemoryStore):
     def append(self, root_id, epoch, event):
         super().append(root_id, self._logs[root_id].epoch if root_id in self._logs else epoch, event)
@@ -77,26 +77,26 @@ class SealsNothing(MemoryStore):
         self._logs[root_id].open = True
 
 
-@noticed_by("an_old_epoch_can_not_seal")
+@noticed_by("an_old_epoch_can_not_finish")
 class SealsForAnybody(MemoryStore):
     def finish(self, root_id, epoch):
         super().finish(root_id, self.info(root_id).epoch)
 
 
-@noticed_by("what_is_not_open_can_not_be_sealed")
+@noticed_by("a_missing_log_can_not_be_finished")
 class SealsInSilence(MemoryStore):
     def finish(self, root_id, epoch):
         if root_id in self._logs:
             super().finish(root_id, epoch)
 
 
-@noticed_by("a_run_is_begun_once", "of_two_who_begin_a_log_one_goes_on")
+@noticed_by("a_run_is_begun_once", "of_two_beginning_a_log_one_succeeds")
 class BeginsAgain(MemoryStore):
     def begin(self, root_id):
         return self._logs[root_id].epoch if root_id in self._logs else super().begin(root_id)
 
 
-@noticed_by("the_id_of_a_nested_run_is_taken_too", "in_whose_log_a_run_is")
+@noticed_by("the_id_of_a_nested_run_is_in_use_too", "root_of_names_the_log_of_a_run")
 class KnowsRootsOnly(MemoryStore):
     def append(self, root_id, epoch, event):
         super().append(root_id, epoch, event)
@@ -110,7 +110,7 @@ class SortsRoots(MemoryStore):
         return sorted(super().roots())
 
 
-@noticed_by("reading_begins_after_a_number", "each_part_of_a_fork_is_found")
+@noticed_by("reading_begins_after_a_number", "all_parts_of_a_fork_are_read")
 class ReadsOneMore(MemoryStore):
     def read(self, root_id, after=-1):
         return super().read(root_id, after - 1)
@@ -128,26 +128,26 @@ class TakesTheNext(MemoryStore):
         return next(self.read(root_id, seq - 1))
 
 
-@noticed_by("landmarks_are_the_types_that_are_named_so")
+@noticed_by("landmarks_are_the_landmark_events")
 class FindsTooMuch(MemoryStore):
     def landmarks(self, root_id, after=-1):
         return self.read(root_id, after)
 
 
-@noticed_by("what_is_not_there_can_not_be_read_or_taken")
+@noticed_by("a_missing_log_can_not_be_used")
 class ReadsNothing(MemoryStore):
     def read(self, root_id, after=-1):
         return super().read(root_id, after) if root_id in self._logs else iter(())
 
 
-@noticed_by("how_a_log_stands_through_its_life")
+@noticed_by("info_follows_the_life_of_a_log")
 class StaysSealed(MemoryStore):
     def info(self, root_id):
         info = super().info(root_id)
         return info._replace(sealed=info.sealed or info.epoch > 1)
 
 
-@noticed_by("what_was_dropped_is_gone_and_its_ids_are_free")
+@noticed_by("a_dropped_log_is_gone_and_its_ids_are_free")
 class KeepsIds(MemoryStore):
     def drop(self, root_id):
         kept = dict(self._roots)
@@ -155,7 +155,7 @@ class KeepsIds(MemoryStore):
         self._roots = {run: root for run, root in kept.items() if run != root_id}
 
 
-@noticed_by("a_log_that_is_alive_is_not_dropped")
+@noticed_by("a_live_log_is_not_dropped")
 class DropsTheLiving(MemoryStore):
     def drop(self, root_id):
         self.revoke(root_id)
@@ -174,24 +174,24 @@ class WritesAtTheEnd(JsonlStore):
 
 FAULTS += [
     ("test_flush_returns_when_all_is_written", WritesAtTheEnd),
-    ("test_what_was_closed_can_be_opened_again", WritesAtTheEnd),
+    ("test_a_closed_store_can_be_opened_again", WritesAtTheEnd),
 ]
 
 
-@noticed_by("who_asks_is_told_once_when_it_is_written")
+@noticed_by("when_written_notifies_once")
 class TellsTwice(MemoryStore):
     def when_written(self, root_id, notify):
         super().when_written(root_id, notify)
         super().when_written(root_id, notify)
 
 
-@noticed_by("closing_lets_go")
+@noticed_by("closing_releases_held_logs")
 class StaysOpen(MemoryStore):
     def close(self):
         pass
 
 
-@noticed_by("what_was_closed_can_be_opened_again")
+@noticed_by("a_closed_store_can_be_opened_again")
 class HoldsOn(JsonlStore):
     def _release_all(self):
         pass
@@ -224,7 +224,7 @@ class StripsIds(MemoryStore):
         return super().begin(root_id.strip() or "none")
 
 
-@noticed_by("what_is_no_text_is_refused_or_comes_back")
+@noticed_by("invalid_text_is_refused_or_comes_back")
 class ReplacesWhatIsNoText(Filtered):
     def changed(self, event):
         texts = {
@@ -235,7 +235,7 @@ class ReplacesWhatIsNoText(Filtered):
         return event._replace(**texts)
 
 
-@noticed_by("an_id_that_is_no_text_is_refused_or_kept")
+@noticed_by("an_invalid_id_is_refused_or_kept")
 class BeginsWithWhatIsNoText(MemoryStore):
     def begin(self, root_id):
         return super().begin(root_id.encode(errors="replace").decode())
@@ -262,14 +262,14 @@ class CountsToSixteenBits(MemoryStore):
 # Leases
 
 
-@noticed_by("a_log_that_is_held_is_not_taken", "of_two_who_take_a_log_one_goes_on")
+@noticed_by("a_held_log_can_not_be_acquired", "of_two_acquiring_a_log_one_succeeds")
 class TakesWhatIsHeld(MemoryStore):
     def acquire(self, root_id):
         self.revoke(root_id)
         return super().acquire(root_id)
 
 
-@noticed_by("a_log_that_is_let_go_of_can_be_taken_at_once")
+@noticed_by("a_released_log_can_be_acquired_at_once")
 class KeepsTheEpoch(MemoryStore):
     def acquire(self, root_id):
         epoch = super().acquire(root_id)
@@ -277,14 +277,14 @@ class KeepsTheEpoch(MemoryStore):
         return self._logs[root_id].epoch
 
 
-@noticed_by("who_was_fenced_is_not_told_that_it_is_written")
+@noticed_by("a_fenced_holder_is_notified_with_the_error")
 class FencesInSilence(MemoryStore):
     def append(self, root_id, epoch, event):
         with contextlib.suppress(FencedError):
             super().append(root_id, epoch, event)
 
 
-@noticed_by("a_log_that_was_lost_harms_no_other")
+@noticed_by("a_lost_log_does_not_affect_others")
 class FailsWithOne(MemoryStore):
     failed = False
 
@@ -298,13 +298,13 @@ class FailsWithOne(MemoryStore):
             raise
 
 
-@noticed_by("what_was_released_is_not_written_any_more")
+@noticed_by("a_released_log_takes_nothing")
 class WritesOn(MemoryStore):
     def release(self, root_id, epoch):
         self.revoke(root_id)
 
 
-@noticed_by("who_was_fenced_has_nothing_to_release")
+@noticed_by("release_by_a_fenced_holder_is_ignored")
 class ReleasesForAnybody(MemoryStore):
     def release(self, root_id, epoch):
         super().release(root_id, self.info(root_id).epoch)
@@ -313,19 +313,19 @@ class ReleasesForAnybody(MemoryStore):
 # Forks
 
 
-@noticed_by("a_fork_shares_what_came_before_it")
+@noticed_by("a_fork_shares_the_events_before_it")
 class ForksWholeLogs(MemoryStore):
     def fork(self, root_id, at, fork_id, events=()):
         super().fork(root_id, self._logs[root_id].last, fork_id, events)
 
 
-@noticed_by("a_fork_begins_with_events_of_its_own")
+@noticed_by("a_fork_may_begin_with_events_of_its_own")
 class ForksBare(MemoryStore):
     def fork(self, root_id, at, fork_id, events=()):
         super().fork(root_id, at, fork_id)
 
 
-@noticed_by("a_fork_that_begins_elsewhere_is_not_made")
+@noticed_by("a_fork_whose_events_leave_a_gap_is_refused")
 class ForksByHalves(MemoryStore):
     def fork(self, root_id, at, fork_id, events=()):
         super().fork(root_id, at, fork_id)
@@ -335,19 +335,19 @@ class ForksByHalves(MemoryStore):
         self.release(fork_id, epoch)
 
 
-@noticed_by("the_marks_of_a_fork")
+@noticed_by("marks_of_a_fork_include_the_shared_ones")
 class MarksOfItsOwn(MemoryStore):
     def marks(self, root_id):
         return reversed(self._log(root_id).marks)
 
 
-@noticed_by("marks_are_the_types_that_are_named_so_last_first")
+@noticed_by("marks_come_last_first")
 class MarksFirstFirst(MemoryStore):
     def marks(self, root_id):
         return reversed(list(super().marks(root_id)))
 
 
-@noticed_by("a_fork_and_its_parent_go_on_apart")
+@noticed_by("a_fork_and_its_parent_grow_independently")
 class SharesEverything(MemoryStore):
     def fork(self, root_id, at, fork_id, events=()):
         super().fork(root_id, at, fork_id, events)
@@ -355,7 +355,7 @@ class SharesEverything(MemoryStore):
         self._logs[fork_id].start = 0
 
 
-@noticed_by("a_fork_of_a_log_that_is_being_written")
+@noticed_by("a_log_in_progress_can_be_forked")
 class ForksTheFinished(MemoryStore):
     def fork(self, root_id, at, fork_id, events=()):
         if not self.info(root_id).sealed:
@@ -363,7 +363,7 @@ class ForksTheFinished(MemoryStore):
         super().fork(root_id, at, fork_id, events)
 
 
-@noticed_by("a_fork_ignores_again_what_it_shares")
+@noticed_by("a_fork_ignores_repeated_shared_events")
 class WritesAgainWhatIsShared(MemoryStore):
     def append(self, root_id, epoch, event):
         log = self._logs.get(root_id)
@@ -378,7 +378,7 @@ class OneGeneration(MemoryStore):
         return (event for log, stop in parts for event in log.events if after < event.seq < stop)
 
 
-@noticed_by("a_fork_point_may_lie_in_what_is_shared")
+@noticed_by("a_fork_point_may_lie_in_the_shared_part")
 class ForgetsTheNearestPoint(MemoryStore):
     def read(self, root_id, after=-1):
         logs = [log for log, _ in self._log(root_id).lineage()]
@@ -391,13 +391,13 @@ class ForgetsTheNearestPoint(MemoryStore):
 noticed_by("forks_can_be_forked")(OneGeneration)
 
 
-@noticed_by("there_is_no_fork_of_what_is_not_there")
+@noticed_by("forking_at_a_missing_event_is_refused")
 class ForksAtTheNearest(MemoryStore):
     def fork(self, root_id, at, fork_id, events=()):
         super().fork(root_id, min(at, self.info(root_id).last), fork_id, events)
 
 
-@noticed_by("a_fork_needs_an_id_of_its_own")
+@noticed_by("a_fork_needs_an_unused_id")
 class ForksOntoNestedRuns(MemoryStore):
     def fork(self, root_id, at, fork_id, events=()):
         if fork_id not in self._logs:
@@ -405,13 +405,13 @@ class ForksOntoNestedRuns(MemoryStore):
         super().fork(root_id, at, fork_id, events)
 
 
-@noticed_by("the_forks_of_a_log_oldest_first")
+@noticed_by("forks_are_listed_oldest_first")
 class SortsForks(MemoryStore):
     def forks(self, root_id):
         return sorted(super().forks(root_id))
 
 
-@noticed_by("a_log_that_a_fork_needs_is_not_dropped")
+@noticed_by("a_log_with_forks_is_not_dropped")
 class DropsAncestors(MemoryStore):
     def drop(self, root_id):
         for fork in self.forks(root_id):
@@ -442,14 +442,14 @@ class IsForOneThread(MemoryStore):
         super().append(root_id, epoch, event)
 
 
-@noticed_by("reading_sees_what_was_given_before")
+@noticed_by("reading_sees_earlier_writes")
 class LagsBehind(MemoryStore):
     def info(self, root_id):
         info = super().info(root_id)
         return info._replace(last=info.last - 1)
 
 
-@noticed_by("a_reader_may_stop_half_way")
+@noticed_by("a_reader_may_stop_halfway")
 class ReadersLock(MemoryStore):
     reading = 0
 
@@ -467,13 +467,13 @@ class ReadersLock(MemoryStore):
 # Processes
 
 
-@noticed_by("a_forked_child_writes_nothing_of_its_parent")
+@noticed_by("a_forked_child_does_not_write_its_parents_logs")
 class HoldsWhatTheParentHeld(MemoryStore):
     def after_fork(self):
         self._lock = threading.RLock()
 
 
-@noticed_by("a_forked_child_records_anew")
+@noticed_by("a_forked_child_records_its_own_runs")
 class ClosesInTheChild(MemoryStore):
     def after_fork(self):
         self._lock = threading.RLock()
@@ -485,7 +485,7 @@ class ClosesInTheChild(MemoryStore):
 
 FAULTS += [
     ("test_a_crash_between_any_two_writes", WritesAtTheEnd),
-    ("test_what_was_said_to_be_written_is_there", WritesAtTheEnd),
+    ("test_confirmed_writes_survive_a_crash", WritesAtTheEnd),
 ]
 
 
@@ -504,13 +504,13 @@ class LosesTheLandmarksOfOthers(JsonlStore):
         return (event for event in super().landmarks(root_id, after) if root_id in mine)
 
 
-@noticed_by("who_is_dead_holds_nothing")
+@noticed_by("a_killed_process_holds_nothing")
 class MournsForEver(JsonlStore):
     def _info(self, root_id):
         return self._memory.info(root_id)
 
 
-@noticed_by("another_process_is_kept_out_and_then_fenced")
+@noticed_by("a_log_is_taken_over_from_another_process")
 class KnowsOnlyItself(JsonlStore):
     def _info(self, root_id):
         info = super()._info(root_id)

@@ -1,4 +1,4 @@
-"""What the tests of a store's contract share: how a store is opened, written to and waited for."""
+"""What the tests of the contract share: how to open a store, write to it and wait for it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from crewbus.stores import Store
 from crewbus.testing.store.model import write
 
 PATIENCE: Final = 60.0
-"""Seconds after which a wait means that something hangs."""
+"""Seconds after which a wait has failed."""
 
 
 class StoreCase:
-    """What a subclass of the contract says of its store."""
+    """How a subclass of the contract describes its store."""
 
     survives: ClassVar[bool] = False
-    """Whether what was flushed survives the process, so that whoever opens the store again finds it."""
+    """Whether flushed data outlive the process, and are found when the store is opened again."""
     path: Path
-    """A directory of the test's own, empty at first."""
+    """A directory for the test, empty at first."""
 
     def open(self) -> Store:
-        """Open the store under test: with the same data each time in one test, where it survives its process."""
+        """Open the store under test. If its data survive, each call in one test opens the same data."""
         raise NotImplementedError(f"{type(self).__name__}.open() must return the store under test")
 
     def opener(self) -> str:
-        """Python source that does in another process what `open` does here, and binds ``store`` to it."""
+        """Python source that opens the store in another process, as `open` does here, and binds it to ``store``."""
         raise NotImplementedError(f"{type(self).__name__}.opener() must return source, since its store survives")
 
     @pytest.fixture(autouse=True)
@@ -42,66 +42,66 @@ class StoreCase:
         self.close_all()
 
     def new(self) -> Store:
-        """A store that is closed after the test."""
+        """Open a store that is closed after the test."""
         store = self.open()
         self.__dict__.setdefault("_opened", []).append(store)
         return store
 
     def pair(self) -> tuple[Store, Store]:
-        """Two who share their data: two stores where it survives, else twice the same."""
+        """Two stores with the same data; if data don't survive, the same store twice."""
         first = self.new()
         return first, self.new() if self.survives else first
 
-    def needs_survival(self) -> None:
+    def skip_unless_survives(self) -> None:
         """Skip the test unless data survive the process."""
         if not self.survives:
-            pytest.skip("what this store keeps does not survive its process")
+            pytest.skip("the data of this store do not survive its process")
 
     def close_all(self) -> None:
-        """Close what `new` has opened."""
+        """Close the stores that `new` opened."""
         for store in self.__dict__.pop("_opened", []):
-            with contextlib.suppress(CrewbusError):  # of a test that had writes refused
+            with contextlib.suppress(CrewbusError):  # from a test whose writes were refused
                 store.close()
 
 
-def begun(store: Store, root_id: str = "a", count: int = 3) -> int:
+def begin_log(store: Store, root_id: str = "a", count: int = 3) -> int:
     """Begin a log of ``count`` events, and return its epoch."""
     epoch = store.begin(root_id)
     write(store, root_id, epoch, 0, count)
     return epoch
 
 
-def sealed(store: Store, root_id: str = "a", count: int = 3) -> None:
+def write_finished_log(store: Store, root_id: str = "a", count: int = 3) -> None:
     """Write a finished log of ``count`` events."""
-    store.finish(root_id, begun(store, root_id, count))
+    store.finish(root_id, begin_log(store, root_id, count))
 
 
-def write_through(store: Store, root_id: str, epoch: int, start: int, count: int = 1) -> None:
+def write_and_flush(store: Store, root_id: str, epoch: int, start: int, count: int = 1) -> None:
     """Append and flush; raises what either raises."""
     write(store, root_id, epoch, start, count)
     store.flush(PATIENCE)
 
 
-def write_and_hear(store: Store, root_id: str, epoch: int, start: int, count: int = 1) -> None:
-    """Append and wait until told that it is written; raises what went wrong."""
-    told = queue.SimpleQueue[BaseException | None]()
+def write_and_wait(store: Store, root_id: str, epoch: int, start: int, count: int = 1) -> None:
+    """Append and wait until `when_written` notifies; raises the error that it passes."""
+    notified = queue.SimpleQueue[BaseException | None]()
     write(store, root_id, epoch, start, count)
-    store.when_written(root_id, told.put)
-    error = heard(told)
+    store.when_written(root_id, notified.put)
+    error = wait_for_notification(notified)
     if error is not None:
         raise error
 
 
-def heard(told: queue.SimpleQueue[BaseException | None]) -> BaseException | None:
-    """With what `Store.when_written` has called ``told.put``."""
+def wait_for_notification(notified: queue.SimpleQueue[BaseException | None]) -> BaseException | None:
+    """The argument with which `Store.when_written` called ``notified.put``."""
     try:
-        return told.get(timeout=PATIENCE)
+        return notified.get(timeout=PATIENCE)
     except queue.Empty:
-        raise AssertionError("nobody told that it is written, or why not") from None
+        raise AssertionError("when_written() did not call its function") from None
 
 
-def together(*calls: Callable[[], Any]) -> list[Any]:
-    """What each call returns, or the exception that it raises, when threads make them at the same moment."""
+def call_concurrently(*calls: Callable[[], Any]) -> list[Any]:
+    """Make the calls in threads at the same time; returns what each returned, or the exception that it raised."""
     barrier, outcomes = threading.Barrier(len(calls)), dict[int, Any]()
 
     def make(index: int) -> None:

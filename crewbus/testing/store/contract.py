@@ -11,7 +11,7 @@ PARTS: Final = frozenset(
     f"crewbus.testing.store.{part}"
     for part in ("case", "crash", "data", "forks", "leases", "logs", "model", "process", "sequences", "threads")
 )
-# Else a test that fails would not say what it has found. What is imported already stays as it is.
+# Otherwise a failed assertion shows no values. Modules that are already imported stay as they are.
 pytest.register_assert_rewrite(*PARTS - sys.modules.keys())
 
 from crewbus.testing.store.data import DataContract  # noqa: E402
@@ -26,7 +26,7 @@ from crewbus.testing.store.threads import ThreadContract  # noqa: E402
 class StoreContract(
     LogContract, DataContract, LeaseContract, ForkContract, ThreadContract, SequenceContract, ProcessContract
 ):
-    """Holds a store to every sentence of `crewbus.stores`. Subclass it in a test module, and say how to open yours::
+    """Tests a store against the contract in `crewbus.stores`. Subclass it in a test module, and open your store::
 
         class TestMyStore(StoreContract):
             survives = True
@@ -37,7 +37,7 @@ class StoreContract(
             def opener(self) -> str:
                 return f"from my_store import MyStore; store = MyStore({str(self.path / 'records')!r})"
 
-    ``self.path`` is an empty directory of each test's own. ``survives`` says whether data outlive the process: then
-    `open`, called again in a test, opens the same data, and `opener` gives Python source by which another process
-    does. What was opened is closed after the test.
+    ``self.path`` is an empty directory for each test. ``survives`` says whether data outlive the process: then `open`,
+    called again in a test, opens the same data, and `opener` returns Python source that opens them in another process.
+    The test closes what it opened.
     """

@@ -1,4 +1,4 @@
-"""What the processes do that a store's contract kills: imports no pytest, so that they start fast."""
+"""What processes do that the contract of a store kills. It imports no pytest, so that they start fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crewbus.exceptions import RecordingError
 from crewbus.stores import Store
 from crewbus.testing.store.model import write
 
-__all__ = ["STEPS", "die", "hear", "hold", "perform"]
+__all__ = ["STEPS", "hold_until_line", "kill_self", "perform_steps", "write_and_confirm"]
 
 Step = Callable[[Store], object]
 
@@ -36,48 +36,48 @@ STEPS: Final[tuple[Step, ...]] = (
     lambda store: store.drop("b"),
     lambda store: store.finish("a", 2),
 )
-"""One of each kind of write, twice where the second meets another state."""
+"""Each kind of write, twice if it can meet different states."""
 
 
-def perform(store: Store, acknowledged: int) -> None:
-    """Do so many steps, flush after each and say so; begin the next and be killed."""
+def perform_steps(store: Store, acknowledged: int) -> None:
+    """Do so many steps, and print the number of each once it is flushed; start the next, and kill the process."""
     for number, step in enumerate(STEPS[:acknowledged]):
         step(store)
         store.flush()
-        _say(f"{number}\n")
+        _print(f"{number}\n")
     for step in STEPS[acknowledged : acknowledged + 1]:
         step(store)
-    die()
+    kill_self()
 
 
-def hear(store: Store) -> None:
-    """Write fifty events, and say when they are told to be written."""
-    told = queue.SimpleQueue[BaseException | None]()
+def write_and_confirm(store: Store) -> None:
+    """Write fifty events, and print when the store has confirmed them."""
+    outcome = queue.SimpleQueue[BaseException | None]()
     write(store, "a", store.begin("a"), 0, 50)
-    store.when_written("a", told.put)
-    _say("heard" if told.get() is None else "failed")
+    store.when_written("a", outcome.put)
+    _print("confirmed" if outcome.get() is None else "failed")
 
 
-def hold(store: Store) -> None:
-    """Hold a log, say so, wait for a line, write on and say how that ended."""
+def hold_until_line(store: Store) -> None:
+    """Hold a log until a line arrives on stdin; then write to it, and print the outcome."""
     epoch = store.begin("a")
     write(store, "a", epoch, 0, 3)
     store.flush()
-    _say("held\n")
+    _print("held\n")
     sys.stdin.readline()
     try:
         write(store, "a", epoch, 3)
         store.flush()
-        _say("written\n")
+        _print("written\n")
     except RecordingError as error:
-        _say(f"{type(error).__name__}\n")
+        _print(f"{type(error).__name__}\n")
 
 
-def die() -> None:
-    """Be killed, at once."""
+def kill_self() -> None:
+    """Kill this process at once."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The contract of a store: whatever bytes, strings and numbers it is given come back as they were."""
+"""The contract of a store: any bytes, strings and numbers come back unchanged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MANY: Final = 100_000
 
 
 class DataContract(StoreCase):
-    """What holds of each event."""
+    """What a store does with the data of an event."""
 
     def _round_trip(self, *events: StoredEvent) -> None:
         store = self.new()
@@ -49,12 +49,12 @@ class DataContract(StoreCase):
 
     @pytest.mark.parametrize("kind", BYTES)
     def test_bytes_come_back(self, kind: str) -> None:
-        """``data`` is bytes, whatever they are; nothing in them is interpreted."""
+        """``data`` is any bytes, and the store does not interpret them."""
         self._round_trip(stored(0, data=BYTES[kind]), stored(1))
 
     @pytest.mark.parametrize("kind", STRINGS)
     def test_strings_come_back(self, kind: str) -> None:
-        """Names, sources and the ids of parents are strings, whatever stands in them."""
+        """Names, sources and the ids of parents are any strings."""
         text = STRINGS[kind]
         self._round_trip(
             stored(0)._replace(source=text, parent=text),
@@ -65,7 +65,7 @@ class DataContract(StoreCase):
 
     @pytest.mark.parametrize("kind", STRINGS)
     def test_ids_are_any_strings(self, kind: str) -> None:
-        """So is the id of a run."""
+        """The id of a run is any string."""
         store, run_id = self.new(), STRINGS[kind]
         epoch = store.begin(run_id)
         store.append(run_id, epoch, stored(0, run_id))
@@ -76,8 +76,8 @@ class DataContract(StoreCase):
         assert list(store.read(f"fork {run_id}")) == [stored(0, run_id)]
 
     @pytest.mark.parametrize("field", ["run_id", "parent", "source", "name"])
-    def test_what_is_no_text_is_refused_or_comes_back(self, field: str) -> None:
-        """A lone surrogate is no Unicode text: refused by `append`, and the log is as it was; or else kept."""
+    def test_invalid_text_is_refused_or_comes_back(self, field: str) -> None:
+        """A lone surrogate is not Unicode text: `append` refuses it and changes nothing, or the store keeps it."""
         store, odd = self.new(), StoredEvent(**{**stored(0)._asdict(), field: "\ud800"})
         epoch, kept = store.begin("a"), [odd, stored(1)]
         try:
@@ -88,8 +88,8 @@ class DataContract(StoreCase):
         store.flush(PATIENCE)
         assert list(store.read("a")) == kept
 
-    def test_an_id_that_is_no_text_is_refused_or_kept(self) -> None:
-        """A run of an id that can't be kept is refused by `begin`, and none comes about."""
+    def test_an_invalid_id_is_refused_or_kept(self) -> None:
+        """`begin` refuses an id that the store can't keep, and creates no log; or the store keeps it."""
         store, kept = self.new(), ["\ud800"]
         try:
             store.begin("\ud800")
@@ -107,7 +107,7 @@ class DataContract(StoreCase):
         self._round_trip(*events)
 
     def test_many_events_in_one_log(self) -> None:
-        """A log may be long: all of it comes back, and what is asked for by itself does."""
+        """A log may be long: all of it can be read, and any single event."""
         store = self.new()
         epoch = store.begin("a")
         for seq in range(MANY):

@@ -1,4 +1,4 @@
-"""The contract of a store: one at a time writes a log."""
+"""The contract of a store: a log has one writer at a time."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from crewbus.stores import Store
 from crewbus.testing.store.case import (
     PATIENCE,
     StoreCase,
-    begun,
-    sealed,
-    together,
-    write_and_hear,
-    write_through,
+    begin_log,
+    call_concurrently,
+    write_and_flush,
+    write_and_wait,
+    write_finished_log,
 )
-from crewbus.testing.store.model import album, picture
+from crewbus.testing.store.model import all_logs, log_state
 
 RACES = 40
 
 
-def _begin(store: Store, root_id: str) -> int:
+def _begin_and_write(store: Store, root_id: str) -> int:
     epoch = store.begin(root_id)
-    write_and_hear(store, root_id, epoch, 0, 2)
+    write_and_wait(store, root_id, epoch, 0, 2)
     return epoch
 
 
 class LeaseContract(StoreCase):
-    """What holds of who writes."""
+    """What a store does about holders."""
 
-    def test_a_log_that_is_held_is_not_taken(self) -> None:
-        """`acquire` raises `RunHeldError` while the log is alive, by whatever store it is held, and names who."""
+    def test_a_held_log_can_not_be_acquired(self) -> None:
+        """`acquire` raises `RunHeldError` while any store holds the log; the error names the holder."""
         first, second = self.pair()
-        epoch = begun(first)
+        epoch = begin_log(first)
         first.flush(PATIENCE)
         for store in (first, second):
             info = store.info("a")
@@ -44,12 +44,12 @@ class LeaseContract(StoreCase):
                 store.acquire("a")
             assert info.holder in str(refused.value)
         assert first.info("a").epoch == epoch
-        write_through(first, "a", epoch, 3)
+        write_and_flush(first, "a", epoch, 3)
 
-    def test_a_log_that_is_let_go_of_can_be_taken_at_once(self) -> None:
-        """After `finish`, `release` and `revoke` whoever comes first takes it; each time the epoch rises by one."""
+    def test_a_released_log_can_be_acquired_at_once(self) -> None:
+        """After `finish`, `release` and `revoke` a log can be acquired; each time the epoch rises by one."""
         first, second = self.pair()
-        epoch = begun(first)
+        epoch = begin_log(first)
         assert epoch == 1
         for turn, way in enumerate(["finish", "release", "revoke", "finish"], start=1):
             if way == "revoke":
@@ -61,92 +61,93 @@ class LeaseContract(StoreCase):
             epoch = second.acquire("a")
             assert epoch == turn + 1
             assert second.info("a")[1:4] == (epoch, turn + 1, False)
-            write_through(second, "a", epoch, turn + 2)
+            write_and_flush(second, "a", epoch, turn + 2)
             first, second = second, first
         assert [event.seq for event in first.read("a")] == list(range(7))
 
-    def test_who_was_taken_over_from_is_fenced(self) -> None:
-        """Who has an older epoch gets `FencedError`, at the latest from `flush`, and nothing of theirs is kept."""
+    def test_a_former_holder_is_fenced(self) -> None:
+        """Writes with an older epoch raise `FencedError`, at the latest in `flush`, and are not kept."""
         first, second = self.pair()
-        old = begun(first)
+        old = begin_log(first)
         first.flush(PATIENCE)
         second.revoke("a")
         epoch = second.acquire("a")
         with pytest.raises(FencedError):
-            write_through(first, "a", old, 3, 5)
+            write_and_flush(first, "a", old, 3, 5)
         assert [event.seq for event in second.read("a")] == [0, 1, 2]
-        write_through(second, "a", epoch, 3)
+        write_and_flush(second, "a", epoch, 3)
         with pytest.raises(FencedError):
-            write_through(first, "a", old, 3)
-        assert picture(second, "a")[:3] == (epoch, False, True)
+            write_and_flush(first, "a", old, 3)
+        assert log_state(second, "a")[:3] == (epoch, False, True)
         assert [event.seq for event in second.read("a")] == [0, 1, 2, 3]
 
-    def test_who_was_fenced_is_not_told_that_it_is_written(self) -> None:
-        """`when_written` tells what went wrong."""
+    def test_a_fenced_holder_is_notified_with_the_error(self) -> None:
+        """`when_written` passes the error to its function."""
         first, second = self.pair()
-        old = begun(first)
+        old = begin_log(first)
         first.flush(PATIENCE)
         second.revoke("a")
         second.acquire("a")
         with pytest.raises(FencedError):
-            write_and_hear(first, "a", old, 3)
+            write_and_wait(first, "a", old, 3)
 
-    def test_a_log_that_was_lost_harms_no_other(self) -> None:
-        """What is refused of one log leaves the others as they are; `flush` tells it once."""
+    def test_a_lost_log_does_not_affect_others(self) -> None:
+        """Refused writes of one log leave the others as they are; `flush` raises for them once."""
         first, second = self.pair()
-        old, other = begun(first), begun(first, "b")
+        old, other = begin_log(first), begin_log(first, "b")
         first.flush(PATIENCE)
         second.revoke("a")
         second.acquire("a")
         with pytest.raises(FencedError):
-            write_through(first, "a", old, 3)
-        write_through(first, "b", other, 3, 10)
-        write_and_hear(first, "b", other, 13)
+            write_and_flush(first, "a", old, 3)
+        write_and_flush(first, "b", other, 3, 10)
+        write_and_wait(first, "b", other, 13)
         assert second.info("b").last == 13
 
-    def test_what_was_released_is_not_written_any_more(self) -> None:
-        """`release` lets go of a log without sealing it."""
+    def test_a_released_log_takes_nothing(self) -> None:
+        """`release` gives up a log without sealing it; later appends are refused."""
         store = self.new()
-        epoch = begun(store)
+        epoch = begin_log(store)
         store.release("a", epoch)
-        before = album(store)
+        before = all_logs(store)
         assert not before["a"].sealed
         with pytest.raises(RecordingError):
-            write_through(store, "a", epoch, 3)
-        assert album(store) == before
+            write_and_flush(store, "a", epoch, 3)
+        assert all_logs(store) == before
 
-    def test_who_was_fenced_has_nothing_to_release(self) -> None:
-        """`release` does nothing for who is fenced: the log stays with who took it."""
+    def test_release_by_a_fenced_holder_is_ignored(self) -> None:
+        """`release` with an old epoch is ignored: the log stays with its new holder."""
         first, second = self.pair()
-        old = begun(first)
+        old = begin_log(first)
         first.flush(PATIENCE)
         second.revoke("a")
         epoch = second.acquire("a")
         first.release("a", old)
         assert second.info("a").alive
-        write_through(second, "a", epoch, 3)
+        write_and_flush(second, "a", epoch, 3)
 
-    def test_of_two_who_take_a_log_one_goes_on(self) -> None:
-        """Of two that take the same log exactly one does; the other gets `RunHeldError`."""
+    def test_of_two_acquiring_a_log_one_succeeds(self) -> None:
+        """Of two concurrent `acquire` calls exactly one succeeds; the other raises `RunHeldError`."""
         first, second = self.pair()
-        sealed(first)
+        write_finished_log(first)
         first.flush(PATIENCE)
         for turn in range(RACES):
-            outcomes = together(lambda: first.acquire("a"), lambda: second.acquire("a"))
+            outcomes = call_concurrently(lambda: first.acquire("a"), lambda: second.acquire("a"))
             assert {type(outcome) for outcome in outcomes} == {int, RunHeldError}, outcomes
             winner, epoch = (first, outcomes[0]) if isinstance(outcomes[0], int) else (second, outcomes[1])
             assert epoch == turn + 2
-            write_through(winner, "a", epoch, 3 + turn)
+            write_and_flush(winner, "a", epoch, 3 + turn)
             winner.release("a", epoch)
             winner.flush(PATIENCE)
         assert [event.seq for event in first.read("a")] == list(range(3 + RACES))
 
-    def test_of_two_who_begin_a_log_one_goes_on(self) -> None:
-        """Of two that begin a log of one id exactly one does; the other gets `RunIdInUseError`, at the latest when
-        it flushes."""
+    def test_of_two_beginning_a_log_one_succeeds(self) -> None:
+        """Of two concurrent `begin` calls one succeeds; the other raises `RunIdInUseError`, or its flush does."""
         first, second = self.pair()
         for turn in range(RACES):
-            outcomes = together(partial(_begin, first, str(turn)), partial(_begin, second, str(turn)))
+            outcomes = call_concurrently(
+                partial(_begin_and_write, first, str(turn)), partial(_begin_and_write, second, str(turn))
+            )
             assert {type(outcome) for outcome in outcomes} == {int, RunIdInUseError}, outcomes
             assert [event.seq for event in second.read(str(turn))] == [0, 1]
         assert first.roots() == [str(turn) for turn in range(RACES)]

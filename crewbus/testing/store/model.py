@@ -1,4 +1,4 @@
-"""What the contract of a store says, in the plainest way: lists in a dict. Stores are compared with it."""
+"""The contract of a store as a simple model, lists in a dict, that stores are compared with."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def write(store: Store, root_id: str, epoch: int, start: int, count: int = 1) ->
         store.append(root_id, epoch, stored(seq, run_id, b'{"by":"%s"}' % root_id.encode(), name))
 
 
-class Picture(NamedTuple):
-    """All that can be seen of a log, but who holds it, and until when."""
+class LogState(NamedTuple):
+    """What can be read of a log, except its holder and lease."""
 
     epoch: int
     sealed: bool
@@ -34,18 +34,18 @@ class Picture(NamedTuple):
     events: list[StoredEvent]
 
 
-def picture(store: Store, root_id: str) -> Picture:
-    """What ``store`` shows of a log; its last number must be the one that it tells."""
+def log_state(store: Store, root_id: str) -> LogState:
+    """The state of a log; asserts that `info` agrees with the events."""
     info, events = store.info(root_id), list(store.read(root_id))
     assert info.root_id == root_id
     assert info.last == len(events) - 1
     parent = info.parent, info.parent_at
-    return Picture(info.epoch, info.sealed, info.alive, parent, store.forks(root_id), events)
+    return LogState(info.epoch, info.sealed, info.alive, parent, store.forks(root_id), events)
 
 
-def album(store: Store) -> dict[str, Picture]:
-    """What ``store`` shows of each of its logs, oldest first."""
-    return {root_id: picture(store, root_id) for root_id in store.roots()}
+def all_logs(store: Store) -> dict[str, LogState]:
+    """The state of each log, oldest first."""
+    return {root_id: log_state(store, root_id) for root_id in store.roots()}
 
 
 @attrs.define
@@ -60,7 +60,7 @@ class _Log:
 
 
 class Model(Store):
-    """A store for one thread that copies what a fork shares, and answers as the contract says."""
+    """A store for one thread that copies the events that a fork shares."""
 
     def __init__(self) -> None:
         self.logs: dict[str, _Log] = {}
@@ -94,7 +94,7 @@ class Model(Store):
         return log
 
     def acquire(self, root_id: str) -> int:
-        """Take a log that nobody holds."""
+        """Take a log that has no holder."""
         log = self._log(root_id)
         if log.held:
             raise RunHeldError("held")
@@ -103,12 +103,12 @@ class Model(Store):
         return log.epoch
 
     def release(self, root_id: str, epoch: int) -> None:
-        """Let go of a log, unless fenced."""
+        """Give up a log, unless fenced."""
         log = self._log(root_id)
         log.held = log.held and epoch < log.epoch
 
     def revoke(self, root_id: str) -> None:
-        """Let nobody hold a log."""
+        """Take a log from its holder."""
         self._log(root_id).held = False
 
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
@@ -122,13 +122,13 @@ class Model(Store):
         self.logs[fork_id] = _Log([*log.events[: at + 1], *events], {fork_id}, parent=root_id, parent_at=at)
 
     def drop(self, root_id: str) -> None:
-        """Forget a log that nobody holds or was forked from."""
+        """Delete a log that has neither a holder nor forks."""
         if self._log(root_id).held or self.forks(root_id):
             raise RecordingError("alive, or needed by a fork")
         del self.logs[root_id]
 
     def info(self, root_id: str) -> LogInfo:
-        """How a log stands."""
+        """The state of a log."""
         log = self._log(root_id)
         last = len(log.events) - 1
         return LogInfo(root_id, log.epoch, last, log.sealed, alive=log.held, parent=log.parent, parent_at=log.parent_at)

@@ -18,12 +18,12 @@ import pytest
 
 from crewbus.exceptions import RecordingError, RunHeldError
 from crewbus.stores import LANDMARKS, Store
-from crewbus.testing.store.case import PATIENCE, StoreCase, begun, write_through
+from crewbus.testing.store.case import PATIENCE, StoreCase, begin_log, write_and_flush
 from crewbus.testing.store.crash import STEPS
-from crewbus.testing.store.model import Model, Picture, album, write
+from crewbus.testing.store.model import LogState, Model, all_logs, write
 
 LONGEST_LEASE: float = 120.0
-"""Seconds within which the lease of a process that was killed must have ended."""
+"""Seconds within which the lease of a killed process must have expired."""
 
 FORKS: Final = 5
 
@@ -31,14 +31,14 @@ can_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fo
 can_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
 
 
-def in_child(function: Callable[[], object], meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Call ``function`` in a forked child, and ``meanwhile`` here; raises AssertionError if it fails there."""
+def run_in_child(function: Callable[[], object], meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Call ``function`` in a forked child and ``meanwhile`` here; raises AssertionError if ``function`` fails."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: what a store has to be prepared for
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads; a store must be prepared for them
         pid = os.fork()
     if pid == 0:
-        _be_the_child(function, writing)
+        _run_child(function, writing)
     meanwhile()
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
@@ -47,7 +47,7 @@ def in_child(function: Callable[[], object], meanwhile: Callable[[], object] = l
     assert said == b"done", said.decode() or "the child was killed, or hung"
 
 
-def _be_the_child(function: Callable[[], object], writing: int) -> None:
+def _run_child(function: Callable[[], object], writing: int) -> None:
     said = b"done"
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -61,15 +61,15 @@ def _be_the_child(function: Callable[[], object], writing: int) -> None:
 
 
 @contextlib.contextmanager
-def _writers(store: Store, epochs: dict[str, int]) -> Iterator[Callable[[], None]]:
-    """Write each log in a thread of its own until what this yields is called; begins when all of them do."""
+def _writing(store: Store, epochs: dict[str, int]) -> Iterator[Callable[[], None]]:
+    """Write each log in a thread of its own, once all threads have started, until the yielded function is called."""
     stop, ready = threading.Event(), threading.Barrier(len(epochs) + 1)
 
     def keep_writing(root: str, epoch: int) -> None:
         seq = store.info(root).last + 1
         ready.wait(PATIENCE)
         while not stop.is_set():
-            write_through(store, root, epoch, seq)
+            write_and_flush(store, root, epoch, seq)
             seq += 1
 
     threads = [threading.Thread(target=keep_writing, args=log) for log in epochs.items()]
@@ -84,55 +84,55 @@ def _writers(store: Store, epochs: dict[str, int]) -> Iterator[Callable[[], None
             thread.join(PATIENCE)
 
 
-def _wait_until_dead(store: Store, root_id: str) -> None:
+def _wait_until_released(store: Store, root_id: str) -> None:
     pause = threading.Event()
     for _ in range(int(LONGEST_LEASE * 100)):
         if not store.info(root_id).alive:
             return
         pause.wait(0.01)
-    raise AssertionError(f"{store.info(root_id)} is said to be alive long after its process was killed")
+    raise AssertionError(f"{store.info(root_id)} is still alive, long after its process was killed")
 
 
 class ProcessContract(StoreCase):
-    """What holds of a store when its process forks, or is killed."""
+    """What a store does when its process forks or is killed."""
 
     # Forked children
 
     @can_fork
-    def test_a_forked_child_writes_nothing_of_its_parent(self) -> None:
-        """`after_fork` makes the child hold nothing and write nothing of what the parent had begun."""
+    def test_a_forked_child_does_not_write_its_parents_logs(self) -> None:
+        """After `after_fork` the child holds nothing, and writes to no log that its parent began."""
         store = self.new()
-        epoch = begun(store)
+        epoch = begin_log(store)
         store.flush(PATIENCE)
         write(store, "a", epoch, 3)
 
         def child() -> None:
             store.after_fork()
             with pytest.raises(RecordingError):
-                write_through(store, "a", epoch, 4)
+                write_and_flush(store, "a", epoch, 4)
             store.close()
 
-        in_child(child)
-        write_through(store, "a", epoch, 4)
+        run_in_child(child)
+        write_and_flush(store, "a", epoch, 4)
         assert [event.seq for event in store.read("a")] == list(range(5))
         assert store.info("a").alive
 
     @can_fork
-    def test_a_forked_child_records_anew(self) -> None:
-        """`after_fork` takes new locks: the child records runs of its own, at whatever moment it was forked."""
+    def test_a_forked_child_records_its_own_runs(self) -> None:
+        """`after_fork` takes new locks: the child records its own runs, whatever its parent was doing."""
         store = self.new()
-        epochs = {root: begun(store, root) for root in "abc"}
+        epochs = {root: begin_log(store, root) for root in "abc"}
         store.flush(PATIENCE)
 
         def child(name: str) -> None:
             store.after_fork()
-            write_through(store, name, store.begin(name), 0, 5)
+            write_and_flush(store, name, store.begin(name), 0, 5)
             assert [event.seq for event in store.read(name)] == list(range(5))
             store.close()
 
         for turn in range(FORKS):
-            with _writers(store, epochs) as stop:
-                in_child(partial(child, f"child {turn}"), meanwhile=stop)
+            with _writing(store, epochs) as stop:
+                run_in_child(partial(child, f"child {turn}"), meanwhile=stop)
         children = [f"child {turn}" for turn in range(FORKS)] if self.survives else []
         assert store.roots() == ["a", "b", "c", *children]
         for root in epochs:
@@ -141,9 +141,9 @@ class ProcessContract(StoreCase):
 
     # Processes that are killed
 
-    def _perish(self, source: str) -> str:
-        """What a process said that opens the store, does ``source`` and is killed."""
-        self.needs_survival()
+    def _run_until_killed(self, source: str) -> str:
+        """Open the store in another process and run ``source`` there, which kills it; returns what it printed."""
+        self.skip_unless_survives()
         program = [sys.executable, "-c", f"{self.opener()}\nfrom crewbus.testing.store.crash import *\n{source}"]
         done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -152,38 +152,42 @@ class ProcessContract(StoreCase):
     @can_kill
     @pytest.mark.parametrize("acknowledged", range(len(STEPS) + 1))
     def test_a_crash_between_any_two_writes(self, acknowledged: int) -> None:
-        """What `flush` has returned for is there after ``kill -9``, and what it hasn't is there or not, in order."""
-        said = self._perish(f"perform(store, {acknowledged})")
-        assert said.split() == [str(number) for number in range(acknowledged)]
+        """After ``kill -9``, every flushed write is there; of those not flushed, a prefix."""
+        printed = self._run_until_killed(f"perform_steps(store, {acknowledged})")
+        assert printed.split() == [str(number) for number in range(acknowledged)]
         before, after = Model(), Model()
         for model, done in ((before, acknowledged), (after, acknowledged + 1)):
             for step in STEPS[:done]:
                 step(model)
         store = self.new()
-        found = album(store)
-        _lies_between(found, album(before), album(after))
+        found = all_logs(store)
+        _assert_between(found, all_logs(before), all_logs(after))
         for root, seen in found.items():
-            _goes_on(store, root, seen)
+            _assert_usable(store, root, seen)
 
     @can_kill
-    def test_what_was_said_to_be_written_is_there(self) -> None:
-        """So is what `when_written` has told of."""
-        assert self._perish("hear(store); die()") == "heard"
+    def test_confirmed_writes_survive_a_crash(self) -> None:
+        """Writes that `when_written` has confirmed are there after ``kill -9``."""
+        assert self._run_until_killed("write_and_confirm(store); kill_self()") == "confirmed"
         store = self.new()
         assert [event.seq for event in store.read("a")] == list(range(50))
 
     @can_kill
-    def test_who_is_dead_holds_nothing(self) -> None:
-        """What a killed process held is not alive when its lease has ended, or its death is known."""
-        self._perish("perform(store, 2)")
+    def test_a_killed_process_holds_nothing(self) -> None:
+        """The logs of a killed process are not alive once its lease has expired or its death is known."""
+        self._run_until_killed("perform_steps(store, 2)")
         store = self.new()
-        _wait_until_dead(store, "a")
-        write_through(store, "a", store.acquire("a"), store.info("a").last + 1)
+        _wait_until_released(store, "a")
+        write_and_flush(store, "a", store.acquire("a"), store.info("a").last + 1)
 
-    def test_another_process_is_kept_out_and_then_fenced(self) -> None:
-        """Of two processes that take the same run one goes on; the other is told before it writes."""
-        self.needs_survival()
-        program = [sys.executable, "-c", f"{self.opener()}\nfrom crewbus.testing.store.crash import *\nhold(store)"]
+    def test_a_log_is_taken_over_from_another_process(self) -> None:
+        """Of two processes that take the same run only the last can write; the other is fenced."""
+        self.skip_unless_survives()
+        program = [
+            sys.executable,
+            "-c",
+            f"{self.opener()}\nfrom crewbus.testing.store.crash import *\nhold_until_line(store)",
+        ]
         with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdin is not None
             assert other.stdout is not None
@@ -194,12 +198,12 @@ class ProcessContract(StoreCase):
             store.revoke("a")
             epoch = store.acquire("a")
             assert other.communicate("go on\n", timeout=PATIENCE)[0] == "FencedError\n"
-        write_through(store, "a", epoch, 3)
+        write_and_flush(store, "a", epoch, 3)
         assert [event.seq for event in store.read("a")] == [0, 1, 2, 3]
 
 
-def _lies_between(found: dict[str, Picture], before: dict[str, Picture], after: dict[str, Picture]) -> None:
-    """What was acknowledged is there; of what was not yet, as much as was written, in order."""
+def _assert_between(found: dict[str, LogState], before: dict[str, LogState], after: dict[str, LogState]) -> None:
+    """What was acknowledged is there, and a prefix of what was written after it."""
     assert before.keys() & after.keys() <= found.keys() <= before.keys() | after.keys()
     for root, seen in found.items():
         first, last = before.get(root), after.get(root, before.get(root))
@@ -213,12 +217,12 @@ def _lies_between(found: dict[str, Picture], before: dict[str, Picture], after: 
             assert seen.parent == first.parent
 
 
-def _goes_on(store: Store, root: str, seen: Picture) -> None:
-    """All that belongs to the log is found, and whoever takes it writes on."""
+def _assert_usable(store: Store, root: str, seen: LogState) -> None:
+    """All of the log is found, and its next holder can write to it."""
     assert list(store.landmarks(root)) == [event for event in seen.events if event.name in LANDMARKS]
     assert all(store.root_of(event.run_id) for event in seen.events)
     store.revoke(root)
     epoch = store.acquire(root)
     assert epoch == seen.epoch + 1
-    write_through(store, root, epoch, len(seen.events), 3)
+    write_and_flush(store, root, epoch, len(seen.events), 3)
     assert [event.seq for event in store.read(root)] == list(range(len(seen.events) + 3))

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from crewbus.stores import LANDMARKS, Store
 from crewbus.testing.store.case import PATIENCE, StoreCase
-from crewbus.testing.store.model import Model, album, write
+from crewbus.testing.store.model import Model, all_logs, write
 
 NAMES: Final = "abc"
 SETTINGS: Final = settings(
@@ -93,7 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def shows_the_same(self) -> None:
         """The store shows the logs, runs and landmarks that the model has."""
-        expected, found = album(self.model), album(self.store)
+        expected, found = all_logs(self.model), all_logs(self.store)
         assert list(found) == list(expected)
         assert found == expected
         for root in NAMES:
@@ -138,10 +138,10 @@ def _outcome(store: Store, call: Callable[[Store], object]) -> object:
 
 
 class SequenceContract(StoreCase):
-    """What holds of calls in any order."""
+    """What a store does with calls in any order."""
 
     def test_any_calls_in_any_order(self) -> None:
-        """Each call returns or raises what the model does, and leaves every log as the model has it."""
+        """Each call returns or raises what the model does, and leaves the logs as the model has them."""
         folder, numbers = self.path, itertools.count()
 
         def machine() -> StoreMachine:

@@ -1,4 +1,4 @@
-"""The contract of a store: any number of threads write and read."""
+"""The contract of a store: any number of threads may write and read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import threading
 from functools import partial
 
 from crewbus.stores import Store
-from crewbus.testing.store.case import PATIENCE, StoreCase, begun, together
+from crewbus.testing.store.case import PATIENCE, StoreCase, begin_log, call_concurrently
 from crewbus.testing.store.model import stored, write
 
 THREADS = 8
 
 
-def _live(store: Store, root_id: str, events: int) -> None:
-    """Write a log, finish it, take it again and go on."""
+def _write_twice(store: Store, root_id: str, events: int) -> None:
+    """Write a log and finish it, acquire it again and write more."""
     write(store, root_id, epoch := store.begin(root_id), 0, events)
     store.finish(root_id, epoch)
     write(store, root_id, epoch := store.acquire(root_id), events, events)
@@ -21,7 +21,7 @@ def _live(store: Store, root_id: str, events: int) -> None:
 
 
 class ThreadContract(StoreCase):
-    """What holds of threads that share a store."""
+    """What a store does when threads share it."""
 
     def test_many_threads_write_many_logs(self) -> None:
         """Logs are written from any number of threads, and don't mix."""
@@ -29,11 +29,11 @@ class ThreadContract(StoreCase):
 
         def work(number: int) -> None:
             for turn in range(4):
-                _live(store, f"{number}/{turn}", 10)
+                _write_twice(store, f"{number}/{turn}", 10)
                 if turn % 2:
                     store.drop(f"{number}/{turn}")
 
-        assert together(*(partial(work, number) for number in range(THREADS))) == [None] * THREADS
+        assert call_concurrently(*(partial(work, number) for number in range(THREADS))) == [None] * THREADS
         store.flush(PATIENCE)
         assert sorted(store.roots()) == sorted(f"{number}/{turn}" for number in range(THREADS) for turn in (0, 2))
         for root in store.roots():
@@ -41,10 +41,10 @@ class ThreadContract(StoreCase):
             assert [event.seq for event in events] == list(range(20))
             assert {event.data for event in events} == {b'{"by":"%s"}' % root.encode()}
 
-    def test_what_is_written_meanwhile_is_read_in_order(self) -> None:
-        """Who reads a log while it grows sees it from its beginning, without gaps."""
+    def test_a_growing_log_is_read_in_order(self) -> None:
+        """Reading a log while it grows gives its events from the beginning, without gaps."""
         store, other = self.pair()
-        epoch, done = begun(store), threading.Event()
+        epoch, done = begin_log(store), threading.Event()
         store.flush(PATIENCE)
 
         def append() -> None:
@@ -63,13 +63,13 @@ class ThreadContract(StoreCase):
                 looks += 1
             return looks
 
-        outcomes = together(append, look, look)
+        outcomes = call_concurrently(append, look, look)
         assert outcomes[0] is None
         assert all(isinstance(outcome, int) for outcome in outcomes[1:]), outcomes
         assert [event.seq for event in other.read("a")] == list(range(503))
 
-    def test_reading_sees_what_was_given_before(self) -> None:
-        """What a method reads it sees as it was after all that this store was given before."""
+    def test_reading_sees_earlier_writes(self) -> None:
+        """Reads observe every write made earlier through this store."""
         store = self.new()
         epoch = store.begin("a")
         for seq in range(50):
@@ -78,10 +78,10 @@ class ThreadContract(StoreCase):
             assert store.root_of(f"run {seq}") == "a"
             assert store.event("a", seq).seq == seq
 
-    def test_a_reader_may_stop_half_way(self) -> None:
-        """A reader that stands still, or leaves, is in nobody's way."""
+    def test_a_reader_may_stop_halfway(self) -> None:
+        """A reader that pauses or stops does not block writers."""
         store = self.new()
-        epoch = begun(store, "a", 50)
+        epoch = begin_log(store, "a", 50)
         readers = [store.read("a") for _ in range(20)]
         for reader in readers:
             assert next(reader).seq == 0
