@@ -1,13 +1,14 @@
-"""Every hook of crewbus: when it is called, in which order, what an exception does, who implements it.
+"""Every hook of crewbus: when it is called, in which order, what an exception does, and who should implement it.
 
-Implement those you need, with those of the arguments you need, and mark each with `crewbus.hookimpl`.
+Implement the hooks that you need, with the arguments that you need, and mark each function with `crewbus.hookimpl`.
 Unless a hook says otherwise:
 
-- all implementations are called, the last registered first; ``tryfirst``, ``trylast`` and wrappers as in pluggy;
-- one that raises is reported through `crewbus_plugin_error` with its plugin's name, distribution and version; its
-  siblings still run, and whoever caused the call notices nothing;
-- a BaseException that is no Exception goes on to the caller once the siblings have run;
-- what a wrapper raises ends the call as in pluggy, and is then reported likewise.
+- All implementations are called, the last registered one first. ``tryfirst``, ``trylast`` and wrappers work as in
+  pluggy.
+- An exception is contained: it is reported through `crewbus_plugin_error` with the plugin's name, distribution and
+  version, the other implementations still run, and the caller is not affected.
+- A BaseException that is not an Exception reaches the caller after the other implementations have run.
+- An exception of a wrapper ends the call, as in pluggy, and is then reported.
 
 Implementations are plain functions: an ``async def`` is refused at registration.
 """
@@ -32,16 +33,16 @@ if TYPE_CHECKING:
     from crewbus.stores import Store
 
 
-# The four that the core is about
+# The four core hooks
 
 
 @hookspec
 def crewbus_emit(bus: Bus, run: Run | None, envelope: Envelope) -> None:
-    """Observe an event, once it is stamped with its run and number. For exporters, metrics, consoles.
+    """Observe an event after it has its run and number. For exporters, metrics, consoles.
 
-    Called in the emitter's thread and context, outside every lock, before the handlers; ``run`` is None
-    for what is emitted outside any run. An observer may emit: what it emits is delivered first. A lock of your
-    own must be re-entrant: a finaliser may emit while your thread is inside.
+    Called in the emitter's thread and context, outside every lock, before the handlers. ``run`` is None for an event
+    that is emitted outside any run. An observer may emit; those events are delivered first. A lock of the plugin must
+    be re-entrant, because a finaliser may emit while the thread holds it.
     """
 
 
@@ -49,10 +50,10 @@ def crewbus_emit(bus: Bus, run: Run | None, envelope: Envelope) -> None:
 def crewbus_record(bus: Bus, run: Run, envelope: Envelope) -> None:
     """Record an event of a run whose recording is armed; never called otherwise. For recorders.
 
-    Called under the root run's lock, in the order of the numbers, before any stream or handler sees the event;
-    it must not block and must not emit. What it needs of the event it must take before it returns.
-    An exception is not contained: it reaches the emitter, the event goes no further, and its number is
-    given to the next one unless another recorder had already taken it.
+    Called under the root run's lock, in the order of the numbers, before any stream or handler gets the event.
+    It must not block and must not emit. The event may change after it returns, so it must copy or encode what it
+    needs. An exception is not contained: it reaches the emitter, the event is not delivered, and the next event gets
+    its number, unless another recorder had already recorded it.
     """
 
 
@@ -69,27 +70,27 @@ def crewbus_stream_chunk(bus: Bus, run: Run, envelope: Envelope) -> None:
 def crewbus_callback_register(
     bus: Bus, scope: Call | Callbacks, callback: Callable[[Envelope], Any]
 ) -> Callable[[Envelope], Any] | None:
-    """Take a callback that is given to a call or scope. For isolation; a plugin may wrap, veto or add.
+    """Wrap, veto or add a callback when it is registered for a call or scope. For isolation.
 
-    Called for each callback in the context of whoever gives it: when a `crewbus.Call` starts that was given it, or
-    when the ``with`` of `crewbus.Callbacks` is entered; ``scope`` is that call, or those callbacks. The first result
-    other than None is called in its place; where there is none, the callback itself. To wrap it, be a hook wrapper,
-    so that what the others made of it is kept: ``return wrap((yield))``. ``scope.add(other)`` adds one of your own.
-    An async callback may be wrapped in a plain function, if that returns what the callback returns: it is awaited.
-    An exception is a veto: it reaches whoever gave the callback, and the call does not start. The built-in plugin
-    ``callback_isolation`` answers last, with the callback bound to the context in which it was given.
+    Called for each callback in the context of the code that passes it: when its `crewbus.Call` starts, or when the
+    ``with`` of its `crewbus.Callbacks` is entered; ``scope`` is that call, or those callbacks. The bus calls the first
+    result other than None instead of the callback; if every result is None, it calls the callback itself. To wrap the
+    callback, write a hook wrapper, which keeps what other plugins did: ``return wrap((yield))``. ``scope.add(other)``
+    adds a callback. A plain function may wrap an async callback if it returns what the callback returns, which is
+    awaited. An exception is a veto: it reaches the code that passed the callback, and the call does not start. The
+    built-in plugin ``callback_isolation`` is called last, and returns the callback bound to its context.
     """
 
 
-# Around them
+# Further hooks
 
 
 @hookspec
 def crewbus_configure(bus: Bus) -> None:
-    """Begin to serve a bus: called once for each plugin, when the bus is complete or the plugin joins it later.
+    """Set up the plugin for a bus: called once for each plugin, when the bus is complete or the plugin joins it later.
 
-    An exception is a refusal: the plugin is unregistered, the handlers that it has subscribed are taken off, and it is
-    skipped or refused as one that can't be loaded. The default bus is not there yet while it is made: use ``bus``.
+    An exception is a refusal: the plugin and the handlers that it has subscribed are removed, and it is skipped or
+    refused as a plugin that can't be loaded. The default bus does not exist yet while it is being made: use ``bus``.
     """
 
 
@@ -111,33 +112,33 @@ def crewbus_run_start(bus: Bus, run: Run) -> None:
 def crewbus_run_finish(bus: Bus, run: Run) -> None:
     """Clean up after a run: called when its terminal event has been delivered.
 
-    An observer may be told of the run's events later still, by a thread that was held up between numbering and telling.
+    An observer may still get an event of the run later, from a thread that had numbered the event and not delivered it.
     """
 
 
 @hookspec
 def crewbus_redact(bus: Bus, run: Run | None, event: Any) -> Any:
-    """Replace an event by what may be seen of it, ahead of every sink: recorder, streams, observers, handlers.
+    """Redact an event before any recorder, stream, observer or handler gets it.
 
-    Return the event to go on with (a copy: the emitter's own object is not yours to change), or None to leave it.
-    The implementations are a chain: each gets what the one before it returned. An exception is not
+    Return a changed copy of the event (do not change the emitter's object), or None to leave it as it is.
+    The implementations are a chain: each gets what the previous one returned. An exception is not
     contained, and nothing is emitted: the emitter gets a `RedactionError` that names the plugin.
     """
 
 
 @hookspec(firstresult=True)
 def crewbus_open_store(bus: Bus, url: str) -> Store | None:
-    """Open the store that ``url`` names (``scheme:…``), or return None where the scheme is not yours.
+    """Open the store that ``url`` names (``scheme:…``), or return None if the plugin does not know the scheme.
 
-    An exception reaches whoever armed recording.
+    An exception reaches the code that enables recording.
     """
 
 
 @hookspec
 def crewbus_event_types(bus: Bus) -> Iterable[type] | None:
-    """Name event classes that this plugin brings; the bus registers those that are not yet registered.
+    """Return the plugin's event classes; the bus registers those that are not registered yet.
 
-    Called once for each plugin, just before `crewbus_configure`; an exception is a refusal, as there.
+    Called once for each plugin, just before `crewbus_configure`. An exception is a refusal, as it is there.
     """
 
 
@@ -145,7 +146,7 @@ def crewbus_event_types(bus: Bus) -> Iterable[type] | None:
 def crewbus_converter(bus: Bus, converter: cattrs.Converter) -> None:
     """Add hooks to the cattrs converter that writes and reads this bus's events, before it is first used.
 
-    An exception reaches whoever records or reads first.
+    An exception reaches the code that records or reads first.
     """
 
 
@@ -159,19 +160,19 @@ def crewbus_cli_commands(commands: Commands) -> None:
 
 @hookspec
 def crewbus_plugin_error(bus: Bus, failure: Any) -> None:
-    """Learn of a fault that was contained: a `crewbus.Failure` of an observer, handler or callback.
+    """Called when an observer, handler or callback raised and the bus contained the exception.
 
-    Called where it happened. It is logged to the logger ``crewbus`` in any case; an exception here is
-    only logged.
+    ``failure`` is a `crewbus.Failure`. Called in the thread where it happened, after it was logged to the logger
+    ``crewbus``. An exception of the implementation is only logged.
     """
 
 
 @hookspec
 def crewbus_flush(bus: Bus, timeout: float | None) -> None:
-    """Write out what you hold back, within ``timeout`` seconds (None: as long as it takes).
+    """Write everything that the plugin has buffered, within ``timeout`` seconds (None: no limit).
 
-    Called by `Bus.flush`, `Bus.aflush` and `Bus.close`, when the handlers are done. An exception is not
-    contained: it reaches whoever flushes, after the siblings ran.
+    Called by `Bus.flush`, `Bus.aflush` and `Bus.close`, when the handlers are done. An exception is not contained: it
+    reaches the caller after the other implementations have run.
     """
 
 
@@ -185,8 +186,8 @@ def crewbus_fork(bus: Bus) -> None:
 
 @hookspec
 def crewbus_close(bus: Bus) -> None:
-    """Release what you hold: called when the bus is closed and everything flushed, or when you are unregistered.
+    """Release the plugin's resources: called when the bus is closed, after it was flushed, or the plugin unregistered.
 
-    A thread of your own must be a daemon: at the interpreter's exit a bus that nobody closed is closed once no other
-    thread is left.
+    A thread of the plugin must be a daemon: at the interpreter's exit an open bus is closed only after all other
+    threads have ended.
     """

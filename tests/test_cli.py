@@ -572,9 +572,7 @@ def test_hooks_lists_each_with_who_implements_it_in_the_order_of_calls(cli: Cli)
         ["wrapper", "tryfirst"], ["wrapper"], ["tryfirst"], [], [], ["trylast"]
     ]  # fmt: skip
     assert (emit["arguments"], emit["firstresult"]) == (["bus", "run", "envelope"], False)
-    assert (
-        emit["doc"] == "Observe an event, once it is stamped with its run and number. For exporters, metrics, consoles."
-    )
+    assert emit["doc"] == "Observe an event after it has its run and number. For exporters, metrics, consoles."
     assert infos["crewbus_open_store"]["firstresult"] is True
     assert next(iter(infos)) == "crewbus_emit", "in the order of hookspecs.py"
 
