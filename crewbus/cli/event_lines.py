@@ -8,6 +8,8 @@ from typing import Any, Final
 from crewbus.cli.errors import one_line
 from crewbus.cli.formatting import format_time
 from crewbus.cli.terminal import OutputStream
+from crewbus.records.record import recorded_type
+from crewbus.records.tree import RecordTree
 from crewbus.stores import StoredEvent
 
 _MAX_PATH: Final = 48
@@ -20,7 +22,7 @@ class EventLines:
 
     def __init__(self, out: OutputStream) -> None:
         self._out = out
-        self._paths: dict[int, str] = {}
+        self._tree = RecordTree[str]()
 
     def format(self, stored: StoredEvent) -> str:
         """One event: number, time, scopes, type, fields."""
@@ -32,16 +34,16 @@ class EventLines:
 
     def _path(self, stored: StoredEvent) -> str:
         """The names of the scopes around the event, outermost first."""
-        number = (stored.parent or "").rpartition(":")[2]
-        outer = self._paths.get(int(number), "") if number.isdecimal() and len(number) < 20 else ""
-        data = _decode(stored.data) if stored.name in _OPENING else None
-        if not isinstance(data, dict):
+        around = self._tree.find(stored.parent)
+        outer = around.value if around is not None and around.value else ""
+        node = self._tree.apply(recorded_type(stored), stored) if stored.name in _OPENING else None
+        data = _decode(stored.data) if node is not None else None
+        if node is None or not isinstance(data, dict):
             return outer or "-"
-        kind = stored.name.removeprefix("crewbus.").removesuffix("Started").lower()
-        name = str(data.get("name") or f"{kind} {data.get('number', '')}".strip())
+        name = str(data.get("name") or f"{node.kind} {data.get('number', '')}".strip())
         path = f"{outer}/{name}" if outer else name
-        self._paths[stored.seq] = path if len(path) <= _MAX_PATH else f"...{path[3 - _MAX_PATH :]}"
-        return self._paths[stored.seq]
+        node.value = path if len(path) <= _MAX_PATH else f"...{path[3 - _MAX_PATH :]}"
+        return node.value
 
 
 def short_type_name(stored: StoredEvent) -> str:
