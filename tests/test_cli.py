@@ -130,20 +130,20 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (["agents:options", "--arg", "options=a", "--arg", "fn=b", "--arg", "self=c", "--arg", "func=d"], "a b c d"),
     ],
 )
-def test_one_run_writes_its_text_and_then_its_status(cli: Cli, argv: list[str], text: str) -> None:
+def test_a_single_run_prints_its_text_and_its_status(cli: Cli, argv: list[str], text: str) -> None:
     assert cli("run", *argv) == 0
     assert cli.out == text
     name = argv[0].rpartition(":")[2]
     assert cli.err.startswith(f"{name} finished: ")
 
 
-def test_one_line_of_input_is_one_run(cli: Cli) -> None:
+def test_a_single_line_of_input_is_a_single_run(cli: Cli) -> None:
     cli.write("one.jsonl", '\n{"topic": "x", "times": 3}\n\n')
     assert cli("run", "agents:sync", "--input", "one.jsonl", "--arg", "times=1") == 0
     assert cli.out == "x0 x1 x2 "
 
 
-def test_a_run_that_fails_says_how_and_where(cli: Cli) -> None:
+def test_a_failed_run_shows_its_error_and_where_it_was_raised(cli: Cli) -> None:
     assert cli("run", "agents.py:picky", "--arg", "number=1") == 1
     assert cli.out == "partial"
     line = 1 + AGENTS.splitlines().index('            raise ValueError("odd\\n\\x1b[31mnumber")')
@@ -151,14 +151,14 @@ def test_a_run_that_fails_says_how_and_where(cli: Cli) -> None:
     assert cli.err.endswith(f": ValueError: odd \\x1b[31mnumber (agents.py:{line})\n")
 
 
-def test_the_one_error_of_a_task_group_is_named_itself(cli: Cli) -> None:
+def test_the_only_error_of_a_task_group_is_shown_itself(cli: Cli) -> None:
     assert cli("run", "agents.py:team", "--json") == 1
     (fault,) = cli.summary["failures"]
     assert fault["error"] == "AttributeError"
     assert "missing" in fault["message"]
 
 
-def test_the_traceback_begins_in_the_target(cli: Cli) -> None:
+def test_the_traceback_starts_in_the_target(cli: Cli) -> None:
     assert cli("run", "agents.py:unlike", "--arg", "number=1", "--traceback") == 1
     assert cli.err.startswith("in unlike: Traceback (most recent call last):\n")
     assert cli.err.count("  File ") == 1
@@ -166,7 +166,7 @@ def test_the_traceback_begins_in_the_target(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("target", "why"), [("leaves", "SystemExit: 3"), ("cancels", "enough")])
-def test_a_run_that_is_cancelled_is_no_success(cli: Cli, target: str, why: str) -> None:
+def test_a_cancelled_run_is_exit_code_1(cli: Cli, target: str, why: str) -> None:
     assert cli("run", f"agents.py:{target}") == 1
     assert f"{target} cancelled after 0 chunks in " in cli.err
     assert why in cli.err
@@ -191,7 +191,7 @@ def test_a_run_is_named_and_tagged_and_recorded_when_asked(cli: Cli) -> None:
 # Many runs
 
 
-def test_many_runs_end_with_a_table_of_what_became_of_them(cli: Cli) -> None:
+def test_several_runs_end_with_a_summary_table(cli: Cli) -> None:
     cli.write("in.jsonl", "\n".join(map(str, range(30))))
     assert cli("run", "agents.py:picky", "--input", "in.jsonl") == 1
     head, counts, blank, what, where = cli.out.splitlines()
@@ -204,7 +204,7 @@ def test_many_runs_end_with_a_table_of_what_became_of_them(cli: Cli) -> None:
     assert cli.err == "", "no progress where it is no terminal"
 
 
-def test_a_table_names_twenty_faults_and_counts_the_others(cli: Cli) -> None:
+def test_the_table_lists_twenty_failures_and_counts_the_others(cli: Cli) -> None:
     cli.write("in.jsonl", "\n".join(map(str, range(33))))
     assert cli("run", "agents.py:unlike", "--input", "in.jsonl") == 1
     assert cli.out.count("1 run failed: KeyError: ") == 20
@@ -217,7 +217,7 @@ def test_json_is_one_object_and_nothing_else(cli: Cli) -> None:
     assert cli.err == "printed\n", "what the target prints is not in the way"
 
 
-def test_json_tells_of_failures_too(cli: Cli) -> None:
+def test_json_includes_failures(cli: Cli) -> None:
     cli.write("in.jsonl", "1\n2\n")
     assert cli("run", "agents:picky", "--input", "in.jsonl", "--json") == 1
     summary = cli.summary
@@ -226,7 +226,7 @@ def test_json_tells_of_failures_too(cli: Cli) -> None:
     assert (fault["error"], fault["runs"], fault["seen"][0]["input"]) == ("ValueError", 1, "in.jsonl:1")
 
 
-def test_an_input_without_lines_is_no_runs(cli: Cli) -> None:
+def test_input_without_lines_starts_no_runs(cli: Cli) -> None:
     cli.write("none.jsonl", "\n \n")
     assert cli("run", "agents:talk", "--input", "none.jsonl", "--json") == 0
     assert cli.summary["runs"] == 0
@@ -240,7 +240,7 @@ def test_standard_input_is_read_for_a_dash(cli: Cli, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_as_many_run_at_once_as_asked_for(cli: Cli, kind: str) -> None:
+def test_concurrency_limits_how_many_runs_execute_at_a_time(cli: Cli, kind: str) -> None:
     barrier = {"sync": "threading.Barrier(3, timeout=20)", "async": "asyncio.Barrier(3)"}[kind]
     word, wait = {"sync": ("", ""), "async": ("async ", "await ")}[kind]
     cli.write(
@@ -264,14 +264,14 @@ def test_as_many_run_at_once_as_asked_for(cli: Cli, kind: str) -> None:
     assert sys.modules[f"crowd_{kind}"].most == 3
 
 
-def test_runs_that_stream_more_than_their_buffer_are_counted_to_the_last(cli: Cli) -> None:
+def test_dropped_chunks_are_counted(cli: Cli) -> None:
     cli.write("flood.py", "import crewbus\nasync def agent(number):\n    for _ in range(5000): crewbus.chunk('x')\n")
     cli.write("in.jsonl", "1\n2\n3\n")
     assert cli("run", "flood.py:agent", "--input", "in.jsonl", "--json") == 0
     assert cli.summary["chunks"] == 15000
 
 
-def test_the_text_of_one_run_is_whole_though_it_never_waits(cli: Cli) -> None:
+def test_the_text_of_a_single_run_is_complete_even_if_it_never_awaits(cli: Cli) -> None:
     cli.write("gush.py", "import crewbus\nasync def agent():\n    for i in range(20000): crewbus.chunk(f'{i} ')\n")
     assert cli("run", "gush.py:agent") == 0
     assert cli.out == "".join(f"{i} " for i in range(20000))
@@ -306,7 +306,7 @@ class Screen(io.StringIO):
         return True
 
 
-def test_many_runs_show_their_progress_on_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_runs_show_a_progress_line_on_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys, "stderr", screen := Screen())
@@ -318,7 +318,7 @@ def test_many_runs_show_their_progress_on_a_terminal(cli: Cli, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_colour_is_for_terminals_that_want_it(
+def test_only_terminals_without_no_color_are_coloured(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, no_color: str, coloured: bool
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
@@ -328,7 +328,7 @@ def test_colour_is_for_terminals_that_want_it(
     assert ("\x1b[32mloaded\x1b[0m" in screen.getvalue()) is coloured
 
 
-def test_what_the_encoding_lacks_is_escaped(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
     monkeypatch.setattr(sys, "stdout", narrow)
     assert cli("run", "agents:talk", "--arg", "topic=\u00e4\u2028", "--arg", "times=1") == 0
@@ -365,7 +365,7 @@ def test_what_the_encoding_lacks_is_escaped(cli: Cli, monkeypatch: pytest.Monkey
         ("quits:agent", "quits cannot be imported: SystemExit: 1 (quits.py:1)"),
     ],
 )  # fmt: skip
-def test_a_target_that_is_none_is_said_to_be(cli: Cli, target: str, why: str) -> None:
+def test_an_invalid_target_is_an_error(cli: Cli, target: str, why: str) -> None:
     cli.write("json.py", "")
     cli.write("broken.py", "one = 1\nagent = one / 0\n")
     cli.write("wrong.py", "def agent(:\n")
@@ -378,7 +378,7 @@ def test_a_target_that_is_none_is_said_to_be(cli: Cli, target: str, why: str) ->
     assert "broken" not in sys.modules, "a file that could not be loaded leaves nothing"
 
 
-def test_a_file_finds_its_neighbours_and_its_own_module(cli: Cli) -> None:
+def test_a_file_can_import_its_neighbours_and_its_own_module(cli: Cli) -> None:
     (cli.folder / "inside").mkdir()
     cli.write("inside/neighbour.py", "word = 'hello'")
     cli.write(
@@ -434,12 +434,12 @@ def test_all_input_is_checked_before_the_first_run(cli: Cli, argv: list[str], wh
         ["hooks", "emit", "x"],
     ],
 )
-def test_wrong_usage_is_exit_code_2(cli: Cli, argv: list[str]) -> None:
+def test_invalid_usage_is_exit_code_2(cli: Cli, argv: list[str]) -> None:
     assert cli(*argv) == 2
     assert cli.err.startswith("usage: crewbus")
 
 
-def test_help_tells_the_exit_codes(cli: Cli) -> None:
+def test_the_help_lists_the_exit_codes(cli: Cli) -> None:
     assert cli("--help") == 0
     for code in ("0 ", "1 ", "2 ", "130 ", "143 "):
         assert f"\n  {code}" in cli.out
@@ -453,13 +453,13 @@ def test_recording_without_a_recorder_is_an_error(cli: Cli) -> None:
     assert cli.err.startswith("crewbus: error: nothing would record: ")
 
 
-def test_ctrl_c_before_the_runs_is_no_traceback(cli: Cli) -> None:
+def test_ctrl_c_before_the_runs_shows_no_traceback(cli: Cli) -> None:
     cli.write("late.py", "raise KeyboardInterrupt\n")
     assert cli("run", "late.py:agent") == 130
     assert cli.err == "crewbus: interrupted\n"
 
 
-def test_the_signals_are_given_back(cli: Cli) -> None:
+def test_the_signal_handlers_are_restored(cli: Cli) -> None:
     import signal
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -467,7 +467,7 @@ def test_the_signals_are_given_back(cli: Cli) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_outside_the_main_thread_it_runs_without_signals(cli: Cli) -> None:
+def test_outside_the_main_thread_signals_are_not_handled(cli: Cli) -> None:
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(cli("run", "agents:talk")), daemon=True)
     thread.start()
@@ -502,7 +502,7 @@ def installed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     return cli
 
 
-def test_plugins_lists_what_became_of_each(installed: Cli) -> None:
+def test_plugins_lists_the_status_of_each(installed: Cli) -> None:
     assert installed("plugins") == 0
     rows = {line.split()[0]: line.split(maxsplit=4)[1:] for line in installed.out.splitlines()[1:]}
     assert rows["run_scope"] == ["loaded", "crewbus", crewbus.__version__, "crewbus_current_run, crewbus_stream_chunk"]
@@ -525,7 +525,7 @@ def test_plugins_as_json(installed: Cli) -> None:
     assert infos["acme_good"]["hooks"] == ["crewbus_emit"]
 
 
-def test_other_commands_note_a_broken_plugin_once_and_go_on(installed: Cli) -> None:
+def test_other_commands_warn_of_a_broken_plugin_once(installed: Cli) -> None:
     assert installed("run", "agents:talk") == 0
     note = "crewbus: warning: plugin 'acme_broken' (acme-acme_broken 3.4) was skipped: ImportError: no backend\n"
     assert installed.err.startswith(note)
@@ -559,7 +559,7 @@ class Ordered:
         return around if "wrapper" in name else note
 
 
-def test_hooks_lists_each_with_who_implements_it_in_the_order_of_calls(cli: Cli) -> None:
+def test_hooks_lists_implementations_in_the_order_of_calls(cli: Cli) -> None:
     ordered = Ordered(cli.bus)
     cli.bus.emit(Noted())
     assert cli("hooks", "--json") == 0
@@ -577,7 +577,7 @@ def test_hooks_lists_each_with_who_implements_it_in_the_order_of_calls(cli: Cli)
     assert next(iter(infos)) == "crewbus_emit", "in the order of hookspecs.py"
 
 
-def test_of_a_firstresult_hook_the_first_that_is_listed_answers(cli: Cli) -> None:
+def test_the_first_listed_implementation_of_a_firstresult_hook_gives_the_result(cli: Cli) -> None:
     for name in ("one", "two"):
         cli.bus.plugins.register(plugin(crewbus_open_store=lambda url, name=name: name), name)
     assert cli("hooks", "open_store", "--json") == 0
@@ -600,7 +600,7 @@ def test_every_hook_is_shown_as_its_hookspec_says(cli: Cli, function: Any) -> No
     assert ("  firstresult" in paragraph) is info["firstresult"]
 
 
-def test_hooks_are_shown_with_their_arguments_and_who_implements_them(cli: Cli) -> None:
+def test_hooks_are_shown_with_their_arguments_and_implementations(cli: Cli) -> None:
     Ordered(cli.bus)
     assert cli("hooks") == 0
     assert "crewbus_open_store(bus, url)  firstresult\n    Open the store that " in cli.out
@@ -612,7 +612,7 @@ def test_hooks_are_shown_with_their_arguments_and_who_implements_them(cli: Cli) 
 
 
 @pytest.mark.parametrize("name", ["emit", "crewbus_emit"])
-def test_one_hook_is_shown_with_all_that_is_known_of_it(installed: Cli, name: str) -> None:
+def test_a_single_hook_is_shown_with_its_documentation(installed: Cli, name: str) -> None:
     assert installed("hooks", name) == 0
     first, _, rest = installed.out.partition("\n")
     assert first == "crewbus_emit(bus, run, envelope)"
@@ -624,7 +624,7 @@ def test_one_hook_is_shown_with_all_that_is_known_of_it(installed: Cli, name: st
     assert "acme_good (acme-acme_good 1.2)" in installed.out, "other installed plugins may implement it too"
 
 
-def test_what_a_hook_does_with_answers_and_exceptions_is_said(cli: Cli) -> None:
+def test_a_single_hook_is_shown_with_its_rules_for_results_and_exceptions(cli: Cli) -> None:
     assert cli("hooks", "open_store") == 0
     assert "The first result other than None is the result of the hook" in cli.out
     assert "An exception is contained" not in cli.out
@@ -640,12 +640,12 @@ def test_what_a_hook_does_with_answers_and_exceptions_is_said(cli: Cli) -> None:
         ("pytest_collection", "there is no hook 'crewbus_pytest_collection'"),
     ],
 )
-def test_an_unknown_hook_is_told_with_the_nearest(cli: Cli, name: str, says: str) -> None:
+def test_an_unknown_hook_is_an_error_with_a_suggestion(cli: Cli, name: str, says: str) -> None:
     assert cli("hooks", name) == 2
     assert cli.err.startswith(f"crewbus: error: {says}")
 
 
-def test_hooks_that_a_plugin_brings_are_listed_while_somebody_takes_part(cli: Cli) -> None:
+def test_hooks_of_plugins_are_listed_while_they_have_a_hookspec_or_an_implementation(cli: Cli) -> None:
     class Spec:
         @crewbus.hookspec
         def acme_paid(self, cents: int) -> None:
@@ -689,7 +689,7 @@ class Greeting:
         (["greet", "--fail"], 2, "", "crewbus: error: the disk is full\n"),
     ],
 )
-def test_a_plugin_can_bring_commands(cli: Cli, argv: list[str], code: int, out: str, err: str) -> None:
+def test_a_plugin_can_add_commands(cli: Cli, argv: list[str], code: int, out: str, err: str) -> None:
     cli.bus.plugins.register(Greeting())
     assert cli(*argv) == code
     assert (cli.out, cli.err) == (out, err)
@@ -699,9 +699,46 @@ def test_a_plugin_s_command_is_in_the_help(cli: Cli) -> None:
     cli.bus.plugins.register(Greeting())
     assert cli("--help") == 0
     assert "say hello" in cli.out
+    assert cli("greet", "--help") == 0
+    assert "usage: crewbus greet [-h] [--fail]" in cli.out
+    assert "Say hello." in cli.out, "without a description, the help is shown as a sentence"
 
 
-def test_promise_09_a_plugin_that_fails_to_bring_its_command_is_named_and_the_others_still_do(cli: Cli) -> None:
+def test_a_command_has_a_description_an_epilog_and_exit_code_0_by_default(cli: Cli) -> None:
+    def add(commands: crewbus.Commands) -> None:
+        commands.add("count", count, help="count", description="Count\n  something.", epilog="Not more.")
+
+    def count(args: argparse.Namespace, bus: crewbus.Bus) -> None:
+        print("counted")  # noqa: T201
+
+    cli.bus.plugins.register(plugin(crewbus_cli_commands=add))
+    assert cli("count", "--help") == 0
+    assert "\nCount\n  something.\n" in cli.out
+    assert cli.out.endswith("Not more.\n")
+    assert cli("count") == 0
+    assert cli.out == "counted\n"
+
+
+def test_a_command_may_have_an_argument_of_any_name(cli: Cli) -> None:
+    def add(commands: crewbus.Commands) -> None:
+        commands.add("play", lambda args, bus: len(args.main), help="play", configure=configure)
+
+    def configure(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("main")
+
+    cli.bus.plugins.register(plugin(crewbus_cli_commands=add))
+    assert cli("play", "four") == 4
+
+
+@pytest.mark.parametrize("argv", [["-p", "mine", "plugins"], ["plugins", "--require", "metrics"]])
+def test_the_plugins_of_a_given_bus_cannot_be_selected(cli: Cli, argv: list[str]) -> None:
+    assert cli(*argv) == 2
+    assert "-p and --require select the plugins of the default bus" in cli.err
+
+
+def test_promise_09_a_plugin_that_fails_to_add_its_command_is_reported_and_the_others_are_added(
+    cli: Cli,
+) -> None:
     def again(commands: Any) -> None:
         commands.add("run", print, help="a name that is taken")
 
@@ -713,7 +750,7 @@ def test_promise_09_a_plugin_that_fails_to_bring_its_command_is_named_and_the_ot
     assert "clumsy" in messages[0]
 
 
-def test_the_command_is_installed_under_its_name() -> None:
+def test_the_console_script_is_crewbus_cli_main() -> None:
     from importlib.metadata import entry_points
 
     (entry,) = entry_points(group="console_scripts", name="crewbus")

@@ -46,7 +46,7 @@ def refusal(data: bytes) -> str:
     st.binary(max_size=200)
     | st.text(alphabet='[]{}":,0123456789.eE-\n\r\t \\unulltrefas\ufeff', max_size=60).map(str.encode)
 )
-def test_whatever_the_bytes_are_they_are_calls_or_an_error_that_names_the_line(data: bytes) -> None:
+def test_any_bytes_give_arguments_or_an_error_that_names_the_line(data: bytes) -> None:
     written = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     try:
         found = lines(data)
@@ -62,7 +62,7 @@ def test_whatever_the_bytes_are_they_are_calls_or_an_error_that_names_the_line(d
 
 
 @given(st.lists(JSON), st.sampled_from(["\n", "\r\n", "\n\n", " \n\t\n"]), st.booleans())
-def test_what_json_can_hold_arrives_as_it_was(values: list[Any], newline: str, ascii_: bool) -> None:
+def test_json_values_are_unchanged(values: list[Any], newline: str, ascii_: bool) -> None:
     text = newline.join(json.dumps(value, ensure_ascii=ascii_) for value in values)
     found = lines(text.encode("utf-8", "surrogatepass"))
     assert [
@@ -71,7 +71,7 @@ def test_what_json_can_hold_arrives_as_it_was(values: list[Any], newline: str, a
 
 
 @given(st.sampled_from(NOT_UTF8), st.integers(0, 5), st.integers(0, 5))
-def test_what_is_not_utf8_is_refused_with_its_line(bad: bytes, before: int, after: int) -> None:
+def test_bytes_that_are_not_utf8_are_an_error_that_names_the_line(bad: bytes, before: int, after: int) -> None:
     message = refusal(b"\n".join([b"1"] * before + [bad] + [b"2"] * after))
     assert message.startswith(f"in:{before + 1}: not UTF-8: byte 0x")
 
@@ -92,11 +92,11 @@ def test_what_is_not_utf8_is_refused_with_its_line(bad: bytes, before: int, afte
         (b"\x00", "not JSON"),
     ],
 )
-def test_a_bad_line_is_refused_with_its_number_and_the_reason(line: bytes, why: str) -> None:
+def test_an_invalid_line_is_an_error_that_names_the_line_and_the_reason(line: bytes, why: str) -> None:
     assert refusal(b'"fine"\n\n' + line + b"\n1").startswith(f"in:3: {why}")
 
 
-def test_an_object_gives_names_over_those_given_and_all_else_a_position() -> None:
+def test_an_object_overrides_defaults_and_any_other_value_is_positional() -> None:
     found = lines(b'{"a": 1}\n[1, 2]\nnull\n{}', a=0, b=0)
     assert found == [
         ((), {"a": 1, "b": 0}, 1),
@@ -106,7 +106,7 @@ def test_an_object_gives_names_over_those_given_and_all_else_a_position() -> Non
     ]
 
 
-def test_lines_end_at_newlines_alone_and_a_byte_order_mark_is_no_part_of_them() -> None:
+def test_only_newlines_end_lines_and_a_byte_order_mark_is_skipped() -> None:
     text = '\ufeff"a\u2028b\u0085c"\r\n2'
     assert lines(text.encode()) == [(("a\u2028b\u0085c",), {}, 1), ((2,), {}, 2)]
 
@@ -139,14 +139,14 @@ def test_an_arg_is_json_or_else_a_string(text: str, value: Any) -> None:
         (['a={"k": 1, "k": 2}'], "--arg a: the key 'k' occurs 2 times"),
     ],
 )
-def test_a_bad_arg_is_refused(pairs: list[str], why: str) -> None:
+def test_an_invalid_arg_is_an_error(pairs: list[str], why: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_arguments(pairs)
     assert str(caught.value) == why
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", ".", "null\0byte"])
-def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error_that_names_it(name: str, tmp_path: Path) -> None:
     path = str(tmp_path / name)
     with pytest.raises(InputError) as caught:
         read_lines(path, {})

@@ -69,7 +69,7 @@ def begun(child: subprocess.Popen[str], times: int = 1) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_a_signal_cancels_a_run_and_says_where_it_stood(folder: Path, number: int, code: int, word: str) -> None:
+def test_a_signal_cancels_a_run_and_shows_its_status(folder: Path, number: int, code: int, word: str) -> None:
     with process(folder, "run", "agents:forever", "--arg", "topic=3") as child:
         begun(child)
         child.send_signal(number)
@@ -84,7 +84,7 @@ def test_a_signal_cancels_a_run_and_says_where_it_stood(folder: Path, number: in
 
 @posix
 @pytest.mark.parametrize("as_json", [False, True])
-def test_ctrl_c_on_many_runs_ends_with_the_table_of_where_they_stood(folder: Path, as_json: bool) -> None:
+def test_ctrl_c_cancels_several_runs_and_shows_their_summary(folder: Path, as_json: bool) -> None:
     options = ["--json"] if as_json else []
     argv = ["run", "agents:forever", "--input", "five.jsonl", "--concurrency", "2", *options]
     with process(folder, *argv) as child:
@@ -115,7 +115,7 @@ def test_ctrl_c_on_many_runs_ends_with_the_table_of_where_they_stood(folder: Pat
 
 
 @posix
-def test_work_that_does_not_end_within_the_grace_is_left_behind(folder: Path) -> None:
+def test_work_that_outlasts_the_grace_period_is_abandoned(folder: Path) -> None:
     with process(folder, "run", "agents:deaf", "--input", "five.jsonl", "--json") as child:
         begun(child, 5)
         child.send_signal(signal.SIGINT)
@@ -127,7 +127,7 @@ def test_work_that_does_not_end_within_the_grace_is_left_behind(folder: Path) ->
 
 
 @posix
-def test_a_second_ctrl_c_stops_at_once_even_where_the_loop_is_blocked(folder: Path) -> None:
+def test_a_second_ctrl_c_stops_at_once_even_if_the_loop_is_blocked(folder: Path) -> None:
     with process(folder, "run", "agents:spin") as child:
         begun(child)
         child.send_signal(signal.SIGINT)
@@ -160,7 +160,7 @@ def test_a_signal_that_is_ignored_stays_ignored(folder: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("target", ["agents:chatter", "agents.py:chatter"])
-def test_a_reader_that_leaves_ends_the_run_quietly(folder: Path, target: str) -> None:
+def test_a_closed_output_pipe_cancels_the_run_without_a_message(folder: Path, target: str) -> None:
     with process(folder, "run", target) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "a line\n"
@@ -172,7 +172,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(folder: Path, target: str) ->
 
 @posix
 @pytest.mark.parametrize("argv", [["hooks"], ["plugins", "--json"], ["run", "agents:say", "--input", "five.jsonl"]])
-def test_output_that_nobody_reads_is_no_noise(folder: Path, argv: list[str]) -> None:
+def test_a_closed_output_pipe_is_exit_code_1_without_a_message(folder: Path, argv: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     with process(folder, *argv, stdout=write) as child:
@@ -221,7 +221,7 @@ def test_on_a_terminal_there_is_colour_and_the_status_has_a_line_of_its_own(fold
     assert written.startswith("hello\r\nsay \x1b[32mfinished\x1b[0m: 1 chunk in ")
 
 
-def test_a_target_s_handlers_on_the_default_bus_are_called_and_waited_for(folder: Path) -> None:
+def test_async_handlers_on_the_default_bus_are_awaited(folder: Path) -> None:
     (folder / "hearing.py").write_text(
         "import asyncio, crewbus\n"
         "@crewbus.default_bus().on(crewbus.RunFinished)\n"

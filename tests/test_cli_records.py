@@ -118,7 +118,7 @@ def test_runs_are_listed_newest_first(cli: Records) -> None:
     assert rows[1][-1] == str(cli.store.info(first).last + 1)
 
 
-def test_runs_as_json_hold_all_that_is_known(cli: Records) -> None:
+def test_runs_as_json_have_all_fields(cli: Records) -> None:
     run_id = cli.record(research, tags={"topic": "sky"})
     assert cli("runs", "--json") == 0
     (info,) = json.loads(cli.out)
@@ -126,7 +126,7 @@ def test_runs_as_json_hold_all_that_is_known(cli: Records) -> None:
     assert info["started"] <= info["ended"]
 
 
-def test_runs_can_be_limited_and_chosen_by_state(cli: Records) -> None:
+def test_runs_can_be_limited_and_filtered_by_state(cli: Records) -> None:
     ids = [cli.record(lambda bus: None) for _ in range(3)]
     gone = cli.interrupted()
     assert cli("runs", "--limit", "2") == 0
@@ -137,7 +137,7 @@ def test_runs_can_be_limited_and_chosen_by_state(cli: Records) -> None:
     assert (cli.out, cli.err) == ("", "no recorded run is failed\n")
 
 
-def test_where_nothing_is_recorded_runs_says_so_and_what_to_do(cli: Records) -> None:
+def test_runs_suggests_what_to_do_if_nothing_is_recorded(cli: Records) -> None:
     assert cli("runs") == 0
     assert cli.out == ""
     assert "No runs in memory" in cli.err
@@ -161,7 +161,7 @@ def test_store_names_another_store(cli: Records) -> None:
 # RUN
 
 
-def test_a_run_may_be_named_by_its_beginning_or_as_the_latest(cli: Records) -> None:
+def test_run_is_an_id_a_unique_prefix_or_latest(cli: Records) -> None:
     cli.record(research, id="aa1")
     cli.record(research, id="aa2")
     cli.record(research, id="b")
@@ -180,7 +180,7 @@ def test_a_run_may_be_named_by_its_beginning_or_as_the_latest(cli: Records) -> N
         ("", "no run '' in "),
     ],
 )
-def test_a_run_that_is_none_is_said_to_be(cli: Records, text: str, why: str) -> None:
+def test_an_unknown_run_is_an_error_with_suggestions(cli: Records, text: str, why: str) -> None:
     cli.record(research, id="aa1-long")
     cli.record(research, id="aa2-long")
     assert cli("show", text) == 2
@@ -188,7 +188,7 @@ def test_a_run_that_is_none_is_said_to_be(cli: Records, text: str, why: str) -> 
     assert cli.out == ""
 
 
-def test_where_nothing_is_recorded_latest_is_an_error(cli: Records) -> None:
+def test_latest_is_an_error_if_nothing_is_recorded(cli: Records) -> None:
     assert cli("show", "latest") == 2
     assert "No runs in " in cli.err
 
@@ -243,13 +243,13 @@ def test_a_nested_run_is_shown_by_itself(cli: Records) -> None:
     assert {json.loads(line)["run_id"] for line in cli.out.splitlines()} == {inner[0]}
 
 
-def test_what_is_open_in_an_interrupted_run_was_interrupted(cli: Records) -> None:
+def test_open_scopes_of_an_interrupted_run_are_shown_as_interrupted(cli: Records) -> None:
     run_id = cli.interrupted("news", "a")
     assert cli("show", run_id, "--json") == 0
     assert [node["state"] for node in cli.summary["tree"]] == ["interrupted"]
 
 
-def test_hostile_texts_reach_no_terminal(cli: Records) -> None:
+def test_control_characters_are_escaped(cli: Records) -> None:
     def work(bus: crewbus.Bus) -> None:
         bus.chunk(HOSTILE)
         with bus.call(HOSTILE):
@@ -283,7 +283,7 @@ def tree(*events: StoredEvent) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_a_step_that_is_tried_again_is_counted_and_the_pause_is_left_out() -> None:
+def test_attempts_at_a_step_are_counted_and_pauses_are_left_out() -> None:
     found = tree(
         stored(0, "RunStarted", 100.0, None, name="r"),
         stored(1, "StepStarted", 101.0, name="write", identity="w"),
@@ -301,7 +301,7 @@ def test_a_step_that_is_tried_again_is_counted_and_the_pause_is_left_out() -> No
     ]
 
 
-def test_what_came_after_the_checkpoint_a_run_was_resumed_from_is_void() -> None:
+def test_what_came_after_the_checkpoint_of_a_resume_is_void() -> None:
     found = tree(
         stored(0, "RunStarted", 0.0, None, name="r"),
         stored(1, "CheckpointSaved", 1.0, name="c"),
@@ -320,7 +320,7 @@ def test_what_came_after_the_checkpoint_a_run_was_resumed_from_is_void() -> None
 
 
 @pytest.mark.parametrize("at", [float("nan"), float("inf"), -1e300, 1e300])
-def test_times_that_are_none_are_shown_all_the_same(cli: Records, at: float) -> None:
+def test_a_record_with_invalid_times_is_shown(cli: Records, at: float) -> None:
     epoch = cli.store.begin("r")
     cli.store.append("r", epoch, stored(0, "RunStarted", at, None, name="r"))
     cli.store.append("r", epoch, stored(1, "CheckpointSaved", at, name="c"))
@@ -412,7 +412,7 @@ def test_tail_follows_a_run_to_its_end(cli: Records, monkeypatch: pytest.MonkeyP
     assert out.getvalue().endswith("live  RunFinished\n")
 
 
-def test_following_ends_where_nobody_goes_on_with_the_run(cli: Records) -> None:
+def test_following_ends_when_no_process_executes_the_run(cli: Records) -> None:
     run_id = cli.interrupted("news", "a")
     assert cli("tail", run_id, "--follow", "--json") == 0
     names = [json.loads(line)["name"] for line in cli.out.splitlines()]
@@ -422,7 +422,7 @@ def test_following_ends_where_nobody_goes_on_with_the_run(cli: Records) -> None:
 # export
 
 
-def test_an_export_reads_back_as_it_was_recorded(cli: Records) -> None:
+def test_an_export_is_read_back_unchanged(cli: Records) -> None:
     run_id = cli.record(research, tags={"topic": "sky"})
     assert cli("export", run_id, "--jsonl", "-o", "out.jsonl") == 0
     assert f"wrote {cli.store.info(run_id).last + 1} events of run {run_id} to out.jsonl" in cli.err
@@ -440,7 +440,7 @@ def test_an_export_of_a_nested_run_is_its_part_of_the_record(cli: Records) -> No
     assert [event.run_id for event in Branch(cli.store, inner).read()] == [inner] * 7
 
 
-def test_a_file_that_can_t_be_written_is_an_error(cli: Records) -> None:
+def test_an_unwritable_file_is_an_error(cli: Records) -> None:
     run_id = cli.record(research)
     assert cli("export", run_id, "-o", "missing/out.jsonl") == 2
     assert "missing/out.jsonl: No such file or directory" in cli.err
@@ -466,14 +466,14 @@ def exported(cli: Records) -> Path:
         (lambda lines: [lines[0], "[" * 100_000, *lines[2:]], "out.jsonl:2: not JSON"),
     ],
 )
-def test_what_is_no_export_is_refused_by_line(exported: Path, change: Any, why: str) -> None:
+def test_an_invalid_export_is_an_error_that_names_the_line(exported: Path, change: Any, why: str) -> None:
     exported.write_text("\n".join(change(exported.read_text().splitlines())) + "\n")
     with pytest.raises(crewbus.RecordingError) as caught:
         read_export(exported)
     assert why in str(caught.value)
 
 
-def test_an_export_of_a_newer_release_is_refused(exported: Path) -> None:
+def test_an_export_of_a_newer_release_is_an_error(exported: Path) -> None:
     exported.write_text(exported.read_text().replace('{"crewbus":1,', '{"crewbus":2,', 1))
     with pytest.raises(crewbus.RecordingError, match="version 2; this release of crewbus reads 1"):
         read_export(exported)
@@ -489,7 +489,7 @@ def test_promise_12_a_mutilated_export_gives_an_error_or_its_events(exported: Pa
             continue
 
 
-def test_what_is_recorded_meanwhile_is_not_in_an_export(cli: Records) -> None:
+def test_events_recorded_during_an_export_are_not_in_it(cli: Records) -> None:
     class Growing(io.StringIO):
         def write(self, text: str) -> int:
             bus.chunk("more")
@@ -559,7 +559,7 @@ def test_an_export_of_a_fork_names_no_other_run(cli: Records) -> None:
         ("nobody=1", "nobody"),
     ],
 )
-def test_an_edit_that_can_t_be_made_is_an_error(cli: Records, edit: str, why: str) -> None:
+def test_an_invalid_edit_is_an_error(cli: Records, edit: str, why: str) -> None:
     cli.record(stepwise)
     assert cli("fork", "latest", "--edit", edit) == 2
     assert why in cli.err
@@ -572,7 +572,7 @@ def test_a_step_is_edited_once(cli: Records) -> None:
     assert "--edit research is given twice" in cli.err
 
 
-def test_diff_tells_where_two_runs_part(cli: Records) -> None:
+def test_diff_shows_the_first_difference(cli: Records) -> None:
     def other(bus: crewbus.Bus) -> None:
         run = crewbus.current_run()
         assert run is not None
@@ -592,7 +592,7 @@ def test_diff_tells_where_two_runs_part(cli: Records) -> None:
     assert isinstance(json.loads(cli.out), dict)
 
 
-def test_replay_tells_the_plugins_again(cli: Records) -> None:
+def test_replay_delivers_events_to_the_plugins_again(cli: Records) -> None:
     run_id = cli.record(research)
     cli.write(
         "audit.py",
@@ -614,7 +614,7 @@ def test_replay_tells_the_plugins_again(cli: Records) -> None:
     assert "did you mean Audit" in cli.err
 
 
-def test_prune_names_what_goes(cli: Records) -> None:
+def test_prune_deletes_and_lists_old_runs(cli: Records) -> None:
     ids = [cli.record(stepwise) for _ in range(3)]
     assert cli("prune", "--keep", "1", "--dry-run") == 0
     assert {row[0] for row in cli.lines[1:]} == {*ids[:2]}
@@ -635,7 +635,7 @@ def test_prune_names_what_goes(cli: Records) -> None:
         (["--keep", "-1"], "an integer of at least 0 is required; got '-1'"),
     ],
 )
-def test_prune_wants_to_know_what_stays(cli: Records, argv: list[str], why: str) -> None:
+def test_invalid_options_of_prune_are_errors(cli: Records, argv: list[str], why: str) -> None:
     assert cli("prune", *argv) == 2
     assert why in cli.err
 
@@ -679,7 +679,7 @@ BEGUN = {"crewbus.target": "agents:agent", "crewbus.arguments": '{"args": [], "k
         ),
     ],
 )
-def test_a_run_that_can_t_be_called_again_is_not_resumed(cli: Records, tags: dict[str, str], why: str) -> None:
+def test_a_run_whose_target_cannot_be_called_is_not_resumed(cli: Records, tags: dict[str, str], why: str) -> None:
     cli.write("agents.py", "def agent(): ...")
     with pytest.raises(ZeroDivisionError):
         cli.record(lambda bus: 1 // 0, id="r", tags=tags)
@@ -690,7 +690,7 @@ def test_a_run_that_can_t_be_called_again_is_not_resumed(cli: Records, tags: dic
     sys.modules.pop("agents", None)
 
 
-def test_what_can_t_be_resumed_with_all_is_warned_of(cli: Records) -> None:
+def test_all_warns_of_runs_that_cannot_be_resumed(cli: Records) -> None:
     run_id = cli.interrupted()
     assert cli("resume", "--all") == 0
     assert cli.err.startswith(f"crewbus: warning: run {run_id} was not started by 'crewbus run'")

@@ -146,7 +146,7 @@ def test_promise_05_a_killed_run_is_resumed_and_no_finished_step_runs_again(
     assert "agent finished" in done.stderr
 
 
-def test_a_killed_run_is_said_to_be_interrupted_and_its_resumed_step_to_be_another_attempt(place: Place) -> None:
+def test_a_killed_run_is_shown_as_interrupted_and_its_resumed_step_as_a_further_attempt(place: Place) -> None:
     place.killed("agents:agent", die="in 1")
     (info,) = place.json("runs", "--state", "interrupted")
     assert [(node["name"], node["state"]) for node in place.json("show", info["id"])["tree"]] == [
@@ -164,7 +164,9 @@ def test_a_killed_run_is_said_to_be_interrupted_and_its_resumed_step_to_be_anoth
     assert "with pauses" in shown
 
 
-def test_a_run_is_resumed_in_its_own_directory(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_is_resumed_in_the_directory_where_it_was_started(
+    place: Place, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     place.killed("agents.py:agent", "--arg", "steps=2", die="after 0")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     url = f"sqlite:///{place.folder / 'crewbus.db'}"
@@ -175,7 +177,7 @@ def test_a_run_is_resumed_in_its_own_directory(place: Place, tmp_path_factory: p
     assert not (elsewhere / "crewbus.db").exists()
 
 
-def test_all_that_were_interrupted_are_resumed(place: Place) -> None:
+def test_all_resumes_every_interrupted_run(place: Place) -> None:
     (place.folder / "in.jsonl").write_text("1\n2\n3\n4\n")
     place.killed("agents:many", "--input", "in.jsonl", "--concurrency", "2", die="after 3")
     open_runs = len(place.json("runs", "--state", "interrupted"))
@@ -187,7 +189,7 @@ def test_all_that_were_interrupted_are_resumed(place: Place) -> None:
     assert place.json("resume", "--all")["runs"] == 0
 
 
-def test_a_run_that_failed_is_resumed_too_and_one_that_finished_is_not(place: Place) -> None:
+def test_a_failed_run_is_resumed_and_a_finished_one_is_not(place: Place) -> None:
     assert place("run", "agents:fails", FAIL="1").returncode == 1
     assert place("resume", "latest").returncode == 0
     assert place.made == ["1"]
@@ -197,7 +199,7 @@ def test_a_run_that_failed_is_resumed_too_and_one_that_finished_is_not(place: Pl
     assert "Traceback" not in again.stderr
 
 
-def test_a_run_that_is_alive_elsewhere_is_left_alone_unless_forced(place: Place) -> None:
+def test_a_running_run_is_only_resumed_with_force(place: Place) -> None:
     with process(place.folder, "run", "agents:waits", env=place.env) as child:
         assert child.stderr is not None
         while (line := child.stderr.readline()) != "begun\n":
@@ -215,7 +217,7 @@ def test_a_run_that_is_alive_elsewhere_is_left_alone_unless_forced(place: Place)
         assert place.made == ["1"]
 
 
-def test_a_run_that_was_interrupted_from_the_keyboard_is_resumed(place: Place) -> None:
+def test_a_run_cancelled_by_ctrl_c_is_resumed(place: Place) -> None:
     with process(place.folder, "run", "agents:pauses", env=place.env) as child:
         assert child.stderr is not None
         assert child.stderr.readline() == "begun\n"
@@ -244,7 +246,7 @@ def test_following_a_run_that_is_killed_ends(place: Place) -> None:
     assert json.loads(last)["name"] == "crewbus.RunInterrupted"
 
 
-def test_a_run_that_the_command_did_not_begin_is_said_to_be(place: Place) -> None:
+def test_a_run_that_another_program_started_is_not_resumed(place: Place) -> None:
     (place.folder / "own.py").write_text(
         "import crewbus, os, signal\n"
         "bus = crewbus.default_bus()\n"
@@ -268,7 +270,7 @@ def test_a_run_that_the_command_did_not_begin_is_said_to_be(place: Place) -> Non
         (["latest"], "No runs in "),
     ],
 )
-def test_resume_says_what_it_wants(place: Place, argv: list[str], why: str) -> None:
+def test_invalid_options_of_resume_are_errors(place: Place, argv: list[str], why: str) -> None:
     done = place("resume", *argv)
     assert done.returncode == 2
     assert f"crewbus: error: {why}" in done.stderr

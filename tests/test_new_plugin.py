@@ -83,7 +83,7 @@ def run_pytest(*arguments: str, cwd: Path, path: list[Path]) -> subprocess.Compl
 # What is written
 
 
-def test_it_writes_a_distribution_and_says_what_is_next(cli):
+def test_it_writes_a_distribution_and_shows_the_next_steps(cli):
     assert cli("new-plugin", "acme") == 0
     written = {path for path, data in contents(cli.folder).items() if data is not None}
     assert written == {
@@ -114,14 +114,14 @@ def test_it_writes_a_distribution_and_says_what_is_next(cli):
     ]
 
 
-def test_it_is_written_where_one_says(cli):
+def test_directory_is_the_parent_directory(cli):
     (cli.folder / "plugins").mkdir()
     assert cli("new-plugin", "acme", "--directory", "plugins") == 0
     assert [path.name for path in cli.folder.iterdir()] == ["plugins"]
     assert (cli.folder / "plugins" / "crewbus-acme" / "setup.cfg").exists()
 
 
-def test_files_are_as_readable_as_others_that_one_makes(cli):
+def test_files_have_the_usual_permissions(cli):
     (cli.folder / "other").mkdir()
     (cli.folder / "other" / "file").touch()
     assert cli("new-plugin", "acme") == 0
@@ -129,7 +129,7 @@ def test_files_are_as_readable_as_others_that_one_makes(cli):
         assert (cli.folder / made).stat().st_mode == (cli.folder / other).stat().st_mode
 
 
-def test_whose_it_is(cli, monkeypatch):
+def test_author_is_in_the_metadata_and_the_licence(cli, monkeypatch):
     assert cli("new-plugin", "acme", "--author", "Ada Lovelace") == 0
     assert "author = Ada Lovelace\n" in (cli.folder / "crewbus-acme" / "setup.cfg").read_text("utf-8")
     assert re.search(
@@ -139,7 +139,7 @@ def test_whose_it_is(cli, monkeypatch):
     assert "on one line" in cli.err
 
 
-def test_git_is_asked_whose_it_is_and_then_the_system(cli, monkeypatch):
+def test_the_default_author_is_gits_user_or_else_the_login_name(cli, monkeypatch):
     config = cli.folder / "config"
     config.write_text("[user]\n\tname = Grace Hopper\n", "utf-8")
     monkeypatch.setenv("LOGNAME", "hopper")
@@ -150,7 +150,7 @@ def test_git_is_asked_whose_it_is_and_then_the_system(cli, monkeypatch):
     assert options.default_author() == "hopper"
 
 
-def test_what_is_said_in_several_files_is_the_same(tmp_path):
+def test_files_agree_on_python_versions_and_the_version_line(tmp_path):
     """The Pythons in setup.cfg, tox.ini and the workflow; the line with the version, which the workflow looks for."""
     folder = generate(tmp_path, "acme", "emit")
     classified, ours = (re.findall(r"Python :: (3\.\d+)", (at / "setup.cfg").read_text()) for at in (folder, SOURCE))
@@ -202,7 +202,7 @@ def test_a_name_is_normalised_as_that_of_a_package(given, name):
         ("memory_store", "'my-memory-store'"),
     ],
 )
-def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(cli, given, why):
+def test_an_invalid_name_is_rejected_and_nothing_is_written(cli, given, why):
     assert cli("new-plugin", "--", given) == 2
     assert why in cli.err
     assert contents(cli.folder) == {}
@@ -215,20 +215,20 @@ def test_the_plugins_that_are_published_here_are_known():
         assert {info.name for info in bus.plugins.infos()} == options.BUILT_IN
 
 
-def test_a_command_of_ours_is_not_added_again(cli):
+def test_a_command_cannot_have_the_name_of_a_built_in_one(cli):
     assert cli("new-plugin", "runs", "--hooks", "cli_commands") == 2
     assert "has a command 'runs'" in cli.err
     assert contents(cli.folder) == {}
     assert cli("new-plugin", "runs") == 0
 
 
-def test_a_scheme_that_is_taken_matters_to_a_store_only(cli):
+def test_a_built_in_scheme_is_rejected_for_a_store_only(cli):
     assert cli("new-plugin", "memory", "--hooks", "open_store") == 2
     assert "memory: URLs already open" in cli.err
     assert cli("new-plugin", "memory") == 0
 
 
-def test_no_name_makes_a_setting_of_what_crewbus_reads_itself():
+def test_no_setting_has_the_name_of_a_variable_of_crewbus():
     ours = re.findall(r"`CREWBUS_(\w+)`", (SOURCE / "docs" / "reference" / "environment.md").read_text("utf-8"))
     assert {"BLOCK", "STORE"} <= set(ours)
     for name in map(str.lower, ours):
@@ -236,7 +236,7 @@ def test_no_name_makes_a_setting_of_what_crewbus_reads_itself():
         assert f'"CREWBUS_{name.upper()}"' not in files[f"crewbus_{name}/_plugin.py"]
 
 
-def test_a_store_that_locks_its_file_says_on_which_systems_it_runs(tmp_path):
+def test_a_plugin_with_a_store_requires_posix(tmp_path):
     for hook, system in (("open_store", "POSIX"), ("emit", "OS Independent")):
         metadata = (generate(tmp_path, hook.replace("_", "-"), hook) / "setup.cfg").read_text("utf-8")
         assert re.findall(r"Operating System :: (.*)", metadata) == [system]
@@ -245,7 +245,7 @@ def test_a_store_that_locks_its_file_says_on_which_systems_it_runs(tmp_path):
 # Hooks
 
 
-def test_the_hooks_that_are_asked_for_are_implemented(cli):
+def test_the_hooks_that_are_named_are_implemented(cli):
     assert cli("new-plugin", "acme", "--hooks", "record, crewbus_emit,plugin-error") == 0
     source = (cli.folder / "crewbus-acme/crewbus_acme/_plugin.py").read_text("utf-8")
     assert re.findall(r"def (crewbus_\w+)", source) == ["crewbus_emit", "crewbus_record", "crewbus_plugin_error"]
@@ -263,7 +263,7 @@ def test_the_hooks_that_are_asked_for_are_implemented(cli):
         (["--hooks", "open_store"], {"open_store"}),
     ],
 )
-def test_what_is_implemented_where_little_is_said(cli, options, hooks):
+def test_which_hooks_the_options_select(cli, options, hooks):
     assert cli("new-plugin", "acme", *options) == 0
     folder = cli.folder / "crewbus-acme"
     source = (folder / "crewbus_acme/_plugin.py").read_text("utf-8")
@@ -284,7 +284,7 @@ def test_what_is_implemented_where_little_is_said(cli, options, hooks):
         (["--directory", "nowhere"], "there is no directory nowhere"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_is_written(cli, options, why):
+def test_invalid_options_are_rejected_and_nothing_is_written(cli, options, why):
     assert cli("new-plugin", "acme", *options) == 2
     assert why in cli.err
     assert contents(cli.folder) == {}
@@ -293,7 +293,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(cli, options, why):
 # What is in the way
 
 
-def test_all_that_is_in_the_way_is_named_and_nothing_changes(cli):
+def test_existing_files_are_listed_and_not_changed(cli):
     folder = cli.folder / "crewbus-acme"
     (folder / "tests").mkdir(parents=True)
     (folder / "README.md").write_text("mine")
@@ -307,7 +307,7 @@ def test_all_that_is_in_the_way_is_named_and_nothing_changes(cli):
 @pytest.mark.parametrize(
     ("make", "what"), [(Path.touch, "is a file"), (lambda path: path.symlink_to("nowhere"), "is a link")]
 )
-def test_a_file_or_link_in_the_way_stays(cli, make: Callable[[Path], None], what):
+def test_an_existing_file_or_link_is_kept(cli, make: Callable[[Path], None], what):
     make(cli.folder / "crewbus-acme")
     assert cli("new-plugin", "acme") == 2
     assert f"crewbus-acme {what} already" in cli.err
@@ -336,7 +336,7 @@ class Full:
 
 
 @pytest.mark.parametrize("left", [0, 5])
-def test_a_failure_half_way_leaves_nothing(cli, monkeypatch, left):
+def test_a_failed_write_leaves_nothing(cli, monkeypatch, left):
     Full(monkeypatch, left, OSError(28, "No space left on device"))
     assert cli("new-plugin", "acme") == 2
     assert "nothing of it was" in cli.err
@@ -344,13 +344,13 @@ def test_a_failure_half_way_leaves_nothing(cli, monkeypatch, left):
     assert contents(cli.folder) == {}
 
 
-def test_an_interrupt_half_way_leaves_nothing(cli, monkeypatch):
+def test_an_interrupted_write_leaves_nothing(cli, monkeypatch):
     Full(monkeypatch, 5, KeyboardInterrupt())
     assert cli("new-plugin", "acme") == 130
     assert contents(cli.folder) == {}
 
 
-def test_who_comes_first_meanwhile_stays(cli, monkeypatch):
+def test_files_that_another_process_writes_meanwhile_are_kept(cli, monkeypatch):
     """It is looked at before anything is written; somebody else is quicker."""
     monkeypatch.setattr(new_folder, "_occupied_by", lambda folder: "")
     (cli.folder / "crewbus-acme").mkdir()
@@ -364,7 +364,7 @@ def test_who_comes_first_meanwhile_stays(cli, monkeypatch):
 
 
 def test_every_template_is_used():
-    used = {f"{name}.tmpl" for name in (scaffold._FILES | scaffold._STORE_FILES).values()}
+    used = {f"{name}.tmpl" for name in (scaffold.FILES | scaffold.STORE_FILES).values()}
     assert {entry.name for entry in (TEMPLATES / "project").iterdir()} == used
 
 
@@ -443,12 +443,12 @@ def test_a_package_that_is_added_later_is_in_the_wheel_too(tmp_path):
     assert files == {str(Path("crewbus_acme", name)) for name in names}
 
 
-def test_its_tests_pass_whichever_hooks_it_has(several):
+def test_its_own_tests_pass_with_any_hooks(several):
     done = in_one_process(several, "plugin", "docs")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_of_them_fails_without_its_hook(tmp_path):
+def test_its_own_tests_fail_without_the_hook(tmp_path):
     """So what a hookimpl does is shown by a test."""
     projects = [generate(tmp_path, name, *hooks) for name, hooks in ALONE.items()]
     for project in projects:

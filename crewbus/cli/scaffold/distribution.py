@@ -12,7 +12,7 @@ import attrs
 import crewbus
 from crewbus.cli.scaffold.fragments import Fragment, collect, merge_imports, render
 
-_FILES: Final = {
+FILES: Final = {
     ".github/dependabot.yml": "dependabot.yml",
     ".github/workflows/test.yml": "workflow.yml",
     ".gitignore": "gitignore",
@@ -29,7 +29,8 @@ _FILES: Final = {
     "tox.ini": "tox.ini",
 }
 """The files of every distribution, and their templates."""
-_STORE_FILES: Final = {"$module/_store.py": "store.py", "tests/test_store.py": "test_store.py"}
+STORE_FILES: Final = {"$module/_store.py": "store.py", "tests/test_store.py": "test_store.py"}
+"""The additional files of a plugin with a store."""
 
 
 @attrs.frozen
@@ -55,7 +56,7 @@ class Distribution:
         fragments = [Fragment.of(kind, values) for kind in self.hooks]
         values |= _metadata(fragments) | _exports(fragments, values)
         code = {"plugin.py": _plugin(fragments, values), "test_plugin.py": _tests(fragments, values)}
-        templates = _FILES | (_STORE_FILES if "open_store" in self.hooks else {})
+        templates = FILES | (STORE_FILES if "open_store" in self.hooks else {})
         texts = {
             path.replace("$module", values["module"]): render(f"project/{name}", values | code.get(name, {}))
             for path, name in templates.items()
