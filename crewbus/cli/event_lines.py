@@ -8,13 +8,13 @@ from typing import Any, Final
 from crewbus.cli.errors import one_line
 from crewbus.cli.formatting import format_time
 from crewbus.cli.terminal import OutputStream
-from crewbus.records.record import recorded_type
-from crewbus.records.tree import RecordTree
+from crewbus.events import CheckpointSaved, event_type_of
+from crewbus.records.tree import OPENERS, RecordTree
 from crewbus.stores import StoredEvent
 
 _MAX_PATH: Final = 48
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
-_OPENING: Final = frozenset(f"crewbus.{name}Started" for name in ("Run", "Step", "Call", "Attempt"))
+_OPENERS: Final = {event_type_of(cls).name: cls for cls in OPENERS if cls is not CheckpointSaved}
 
 
 class EventLines:
@@ -36,7 +36,8 @@ class EventLines:
         """The names of the scopes around the event, outermost first."""
         around = self._tree.find(stored.parent)
         outer = around.value if around is not None and around.value else ""
-        node = self._tree.apply(recorded_type(stored), stored) if stored.name in _OPENING else None
+        opener = _OPENERS.get(stored.name)
+        node = self._tree.apply(opener, stored) if opener is not None else None
         data = _decode(stored.data) if node is not None else None
         if node is None or not isinstance(data, dict):
             return outer or "-"

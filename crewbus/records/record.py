@@ -23,12 +23,6 @@ from crewbus.stores import Store, StoredEvent
 __all__ = ["Record"]
 
 
-def recorded_type(stored: StoredEvent) -> type:
-    """Return the class of an encoded event; `UnknownEvent` if it is not registered, or is newer than that."""
-    registered = find_event_type(stored.name)
-    return UnknownEvent if registered is None or registered.version < stored.version else registered.cls
-
-
 class Landmark:
     """A landmark as recorded. Its event is decoded when it is first used.
 
@@ -41,7 +35,8 @@ class Landmark:
         self.run_id = stored.run_id
         self.seq = stored.seq
         self.parent = stored.parent
-        self.kind = recorded_type(stored)
+        registered = find_event_type(stored.name)
+        self.kind: type = UnknownEvent if registered is None or registered.version < stored.version else registered.cls
         """The type of its event."""
         self._stored = stored
         self._decode = decode
