@@ -1,4 +1,4 @@
-"""The contract of a store: what keeps it passes, and each of its tests finds a store that doesn't."""
+"""The contract of a store: good stores pass, and each of its tests notices a faulty store."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def test_a_sequence_that_fails_is_shrunk_to_the_calls_that_matter(tmp_path):
     assert made == ["state.begin(root='a')", "state.release(back=0, root='a')"]
 
 
-def test_each_test_of_the_contract_notices_something():
+def test_each_test_of_the_contract_notices_a_fault():
     tests = {name for name, _ in inspect.getmembers(StoreContract, inspect.isfunction) if name.startswith("test_")}
     assert {test for test, _ in FAULTS} == tests
 
 
-def test_each_part_of_the_contract_says_what_it_has_found():
+def test_assertions_of_the_contract_are_rewritten():
     parts = {path.stem for path in Path(contract.__file__).parent.glob("*.py")} - {"__init__", "contract"}
     assert {f"crewbus.testing.store.{part}" for part in parts} == contract.PARTS
 
 
 @pytest.mark.parametrize("method", ["open", "opener"])
-def test_who_does_not_say_how_to_open_a_store_is_told(method):
+def test_a_contract_without_a_store_is_an_error(method):
     with pytest.raises(NotImplementedError, match=rf"StoreContract\.{method}\(\) must return"):
         getattr(StoreContract(), method)()

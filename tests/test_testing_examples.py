@@ -1,4 +1,4 @@
-"""Examples of Markdown pages: found, run on their own, and compared with what stands below them."""
+"""Examples of Markdown pages: found, run separately, and compared with the output below them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_page_has_its_examples_in_order(page):
     second.check()
 
 
-def test_of_several_pages(page):
+def test_examples_of_several_pages(page):
     pages = page(GOOD, "a.md"), page(GOOD, "b.md")
     assert list(map(str, examples(*pages))) == ["a.md-1", "a.md-2", "b.md-1", "b.md-2"]
 
@@ -80,11 +80,11 @@ def test_of_several_pages(page):
     ],
     ids=range(8),
 )
-def test_what_is_no_example(page, text):
+def test_other_blocks_are_not_examples(page, text):
     assert examples(page(text)) == []
 
 
-def test_output_is_what_stands_right_below(page):
+def test_the_output_is_the_text_block_directly_below(page):
     text = "$$$python\n$$$\n\nWhich is not:\n\n$$$text\nof another\n$$$\n"
     assert only(page(text)).output == ""
     text = "$$$python\n$$$\n\n\n$$$text\nits own\n$$$\n"
@@ -107,7 +107,7 @@ def test_indentation_that_all_lines_share_is_ignored(page):
     only(page("$$$python\nprint('  a\\n   b')\n$$$\n\n$$$text\n  a\n   b\n$$$\n")).check()
 
 
-def test_a_page_that_is_not_there(tmp_path):
+def test_a_missing_page_is_an_error(tmp_path):
     with pytest.raises(crewbus.InputError, match=r"nowhere\.md"):
         examples(tmp_path / "nowhere.md")
 
@@ -134,7 +134,7 @@ def test_every_difference_counts(page, code, output):
         only(page(f"$$$python\n{code}\n$$$\n{below}")).check()
 
 
-def test_what_differs_each_time_is_left_out(page):
+def test_normalise_removes_what_differs_between_runs(page):
     example = only(page("$$$python\nprint(id(object()))\n$$$\n\n$$$text\n140\n$$$\n"))
     example.check(lambda text: "an id" if text.strip().isdigit() else text)
 
@@ -148,8 +148,8 @@ def test_an_error_shows_its_line_in_the_page(page):
     assert raised.value.__notes__ == [f"in example 1 of {path}, which begins at line 4"]
 
 
-def test_an_example_is_on_its_own(page, monkeypatch):
-    """It sees nothing of this process's, and leaves nothing."""
+def test_an_example_runs_separately(page, monkeypatch):
+    """It sees nothing of this process's state, and leaves nothing."""
     monkeypatch.setenv("EXAMPLE", "kept")
     monkeypatch.setitem(sys.modules, "example", "kept")
     before = Path.cwd(), sys.path[:], dict(os.environ), set(sys.modules)
@@ -195,7 +195,7 @@ def test_an_example_is_on_its_own(page, monkeypatch):
     assert sys.modules["example"] == "kept"
 
 
-def test_an_example_that_fails_leaves_nothing_either(page):
+def test_a_failing_example_leaves_nothing(page):
     before = Path.cwd(), sys.path[:], dict(os.environ), set(sys.modules)
     path = page("$$$python\nimport os\nos.environ['ADDED'] = '1'\nraise SystemExit(3)\n$$$\n")
     with pytest.raises(SystemExit):
@@ -203,7 +203,7 @@ def test_an_example_that_fails_leaves_nothing_either(page):
     assert (Path.cwd(), sys.path, dict(os.environ), set(sys.modules)) == before
 
 
-def test_the_default_bus_is_the_examples_own_and_closed(page):
+def test_an_example_has_its_own_default_bus_which_is_closed(page):
     ours = crewbus.default_bus()
     seen = []
     crewbus._seen = seen

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import crewbus.testing
+from crewbus.events import event_types, forget_event
 
 # Loaded here: pytester forgets what is first loaded in a test that it runs.
 from crewbus.testing import CapturedEvents, LeakCheck, RunRecorder, examples  # noqa: F401
@@ -50,7 +51,10 @@ def run(pytester):
         pytester.makepyfile(test_acme=BEGIN + textwrap.dedent(code))
         return pytester.runpytest_inprocess(*options)
 
-    return run
+    yield run
+    for event_type in event_types():  # the same names are registered by the examples of pages
+        if event_type.cls.__module__ == "test_acme":
+            forget_event(event_type.cls)
 
 
 def test_the_bus_has_the_builtin_plugins_alone_and_is_closed(run, monkeypatch):
@@ -137,7 +141,7 @@ def test_the_marker_loads_what_is_installed(run):
     """).assert_outcomes(passed=3)
 
 
-def test_wrong_arguments_of_the_marker_are_told_with_the_name_of_the_test(run):
+def test_wrong_arguments_of_the_marker_are_reported_with_the_tests_name(run):
     result = run("""
         @pytest.mark.crewbus(plugin=[Acme])
         def test_misspelt(bus):
@@ -163,7 +167,7 @@ def test_the_marker_is_described(pytester):
     pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines("@pytest.mark.crewbus(*): *crewbus.Bus*")
 
 
-def test_a_bus_that_the_test_has_closed_is_no_trouble(run):
+def test_the_test_may_close_the_bus_itself(run):
     run("""
         def test_it(bus):
             bus.close()
@@ -176,10 +180,10 @@ def test_the_plugin_can_be_switched_off(run):
     result.stdout.fnmatch_lines("*fixture 'bus' not found*")
 
 
-# What is captured
+# captured_events
 
 
-def test_captured_events_are_there_in_the_order_of_their_arrival(run):
+def test_captured_events_are_in_order_of_arrival(run):
     run("""
         def test_it(bus, captured_events):
             with bus.run() as run:
@@ -203,19 +207,19 @@ def test_captured_events_are_there_in_the_order_of_their_arrival(run):
 
 def test_waiting_for_events(run):
     run("""
-        def test_those_that_come(bus, captured_events):
+        def test_later_events(bus, captured_events):
             with bus.run():
                 for item in ("anvil", "rope"):
                     bus.submit(bus.emit, Sold(item))
                 assert sorted(sold.item for sold in captured_events.wait(Sold, 2)) == ["anvil", "rope"]
 
-        def test_those_that_have_come(bus, captured_events):
+        def test_earlier_events(bus, captured_events):
             with bus.run():
                 bus.emit(Sold("anvil"))
             assert captured_events.wait(Sold, timeout=0) == [Sold("anvil")]
             assert captured_events.wait(crewbus.RunEnded, timeout=0) == [crewbus.RunFinished()]
 
-        def test_what_came_instead_is_told(bus, captured_events):
+        def test_the_error_names_the_captured_events(bus, captured_events):
             with bus.run():
                 bus.emit(Sold("anvil"))
             captured_events.clear()
@@ -224,15 +228,15 @@ def test_waiting_for_events(run):
             with pytest.raises(AssertionError) as raised:
                 captured_events.wait(Sold, 2, timeout=0.01)
             assert str(raised.value) == (
-                "waited 0.01 s for 2 x acme.Sold, and 1 came; "
-                "observed were: 1 x crewbus.RunStarted, 1 x acme.Sold, 1 x crewbus.RunFinished"
+                "waited 0.01 s for 2 x acme.Sold and got 1; "
+                "observed: 1 x crewbus.RunStarted, 1 x acme.Sold, 1 x crewbus.RunFinished"
             )
 
-        def test_nothing_at_all(captured_events):
-            with pytest.raises(AssertionError, match="observed were: nothing"):
+        def test_nothing_captured(captured_events):
+            with pytest.raises(AssertionError, match="observed: nothing"):
                 captured_events.wait(Sold, timeout=0)
 
-        def test_an_event_class_is_asked_for(captured_events):
+        def test_anything_but_an_event_class_is_refused(captured_events):
             with pytest.raises(crewbus.EventTypeError, match=r"wait\\(\\) takes an event class; got 'Sold'"):
                 captured_events.wait("Sold")
             with pytest.raises(crewbus.EventTypeError, match=r"of\\(\\) takes event classes; got 'Sold'"):
@@ -250,7 +254,7 @@ def test_waiting_for_events_on_a_loop(run):
                     emitted = bus.submit(bus.emit, Sold("anvil"))
                     assert await captured_events.wait_async(Sold) == [Sold("anvil")]
                     assert captured_events.wait(Sold) == [Sold("anvil")]  # it is there: nothing blocks
-                with pytest.raises(AssertionError, match="for 2 x acme.Sold, and 1 came"):
+                with pytest.raises(AssertionError, match="for 2 x acme.Sold and got 1"):
                     await captured_events.wait_async(Sold, 2, timeout=0.01)
 
             asyncio.run(main())
@@ -275,7 +279,7 @@ NOTES = """
 """
 
 
-def test_a_run_is_recorded_and_goes_on(run):
+def test_a_run_is_recorded_and_resumed(run):
     run(
         NOTES
         + """
@@ -294,14 +298,14 @@ def test_a_run_is_recorded_and_goes_on(run):
             assert calls == ["tides"]
             assert isinstance(again.events[-1], crewbus.RunFinished)
 
-        def test_a_run_that_has_finished_goes_on_as_if_it_had_been_killed(recorded_run):
+        def test_a_finished_run_is_resumed_as_if_it_had_been_killed(recorded_run):
             calls.clear()
             done = recorded_run(report, "tides")
             assert done.resume(report, "tides").result == "TIDES"
             assert calls == ["tides"]
             assert done.resume(report, "moon").error.__class__ is crewbus.ReplayMismatch
 
-        def test_what_it_is_called(recorded_run):
+        def test_its_repr(recorded_run):
             assert recorded_run(report, "tides").events[0].name.endswith("report")
     """
     ).assert_outcomes(passed=3)
@@ -342,7 +346,7 @@ def test_async_functions_are_recorded(run):
     """).assert_outcomes(passed=2)
 
 
-def test_an_error_that_nobody_asks_for_is_raised(run):
+def test_an_error_that_the_test_does_not_read_is_raised(run):
     result = run("""
         def fail():
             assert 1 == 2, "of the function"
@@ -354,7 +358,7 @@ def test_an_error_that_nobody_asks_for_is_raised(run):
     result.stdout.fnmatch_lines("*of the function*")
 
 
-def test_what_keeps_a_run_from_being_recorded_is_the_callers(run):
+def test_an_error_of_the_recording_itself_is_raised_to_the_caller(run):
     run("""
         def test_it(bus, recorded_run):
             with bus.run(), pytest.raises(crewbus.RecordingError, match="not recorded"):
@@ -444,7 +448,7 @@ def test_async_tests_with_pytest_asyncio(run_on_loop):
 
 
 @pytest.mark.slow
-def test_a_task_is_looked_for_and_handlers_are_waited_for_while_the_loop_is_open(run_on_loop):
+def test_tasks_and_handlers_are_checked_while_the_loop_is_open(run_on_loop):
     result = run_on_loop("""
         heard = []
 
@@ -470,7 +474,7 @@ def test_a_task_is_looked_for_and_handlers_are_waited_for_while_the_loop_is_open
 # What is written of it
 
 
-def test_the_how_to_does_what_it_says(run, pytester):
+def test_the_how_to_guide_works(run, pytester):
     page = Path(__file__).parents[1] / "docs" / "howto" / "test-a-plugin.md"
     blocks = [example.code for example in examples(page)]
     emitted, recorded, leaky = (
@@ -494,7 +498,7 @@ def test_every_public_name_is_documented(name):
                 assert isinstance(member, types.MemberDescriptorType) or member.__doc__, f"{name}.{attribute}"
 
 
-def test_the_public_names_are_those_that_there_are():
+def test_the_public_names_exist():
     assert sorted(crewbus.testing.__all__) == crewbus.testing.__all__
     assert set(crewbus.testing.__all__) == set(crewbus.testing._HOME)
     with pytest.raises(AttributeError, match="no attribute 'Examples'"):
@@ -508,10 +512,10 @@ def test_a_library_that_is_not_installed_is_named_with_the_extra_that_installs_i
     assert done.stderr.endswith("crewbus.testing.examples needs sybil: install crewbus[testing]\n")
 
 
-# What it costs those who do not use it
+# The cost when it is not used
 
 
-def test_where_no_test_uses_a_fixture_nothing_is_loaded(tmp_path):
+def test_nothing_is_loaded_unless_a_test_uses_a_fixture(tmp_path):
     (tmp_path / "test_other.py").write_text("def test_it(): pass\n")
     code = """
         import sys, pytest

@@ -1,4 +1,4 @@
-"""The fixture `no_leaks`: what a test leaves behind fails it, by name; what it does not, passes."""
+"""The fixture `no_leaks`: it fails a test that leaves something behind, and names it."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ LEAKS = {
             "  envelope r1:1 of Chunk is still there, held by *.KEPT[0]",
             "  envelope r1:2 of Chunk is still there, held by *.KEPT[1]",
             "  envelope r1:3 of Chunk is still there, held by *.KEPT[2]",
-            "  so are 2 x Envelope",
+            "  and 2 x Envelope more",
         ],
     ),
     "a run, by a plugin": (
@@ -618,7 +618,7 @@ def clean(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CLEAN)
-def test_what_is_no_leak_passes(clean, case):
+def test_other_objects_are_not_leaks(clean, case):
     assert clean[case].text == ""
     assert set(clean[case].states) == {"passed"}
 
@@ -653,7 +653,7 @@ FAILED = {
 }
 
 
-def test_a_test_that_did_not_pass_says_enough(tmp_path):
+def test_a_test_that_did_not_pass_is_not_checked(tmp_path):
     outcomes = run_all(tmp_path, FAILED)
     assert {name: outcome.states for name, outcome in outcomes.items()} == {
         "failed": ["failure"],

@@ -138,7 +138,7 @@ def test_a_third_partys_tests_pass_in_parallel(python, third_party):
     assert not re.search(r"failed|error", printed.splitlines()[-1])
 
 
-def test_a_leaky_plugin_and_a_store_that_forgets_are_told(python, third_party):
+def test_a_leaky_plugin_and_a_faulty_store_fail(python, third_party):
     leaky = PLUGIN.replace("self.sold.pop(run, None)", "pass").replace(
         "class Shelf(crewbus.MemoryStore):\n    pass",
         "class Shelf(crewbus.MemoryStore):\n"

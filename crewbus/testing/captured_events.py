@@ -1,4 +1,4 @@
-"""What is observed on a bus, kept for a test to look at and to wait for."""
+"""The events observed on a bus, for a test to inspect and to wait for."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from crewbus._util.loops import call_on, running_loop
 E = TypeVar("E")
 
 PATIENCE: Final = 10.0
-"""Seconds after which what a test waits for will not come."""
+"""Seconds that a test waits for events by default."""
 _SHOWN: Final = 20  # events in a repr
 
 
 class CapturedEvents(Sequence[Envelope]):
-    """The envelopes that were observed on ``bus`` since this was made, in the order of their arrival.
+    """The envelopes observed on ``bus`` since this object was made, in order of arrival.
 
-    An observer as any other: a plugin, which the bus lets go with `close`. It may be read from any thread.
+    It observes through a plugin, which `close` unregisters. It may be read from any thread.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -44,17 +44,17 @@ class CapturedEvents(Sequence[Envelope]):
             listener()
 
     def close(self) -> None:
-        """Observe nothing more, and let go of what was observed."""
+        """Stop observing, and drop the captured envelopes."""
         self._bus.plugins.unregister(self._tap)
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was observed so far."""
+        """Drop the envelopes captured so far."""
         with self._changed:
             self._envelopes.clear()
             self._counts.clear()
 
-    # What there is
+    # Captured so far
 
     def __len__(self) -> int:
         return len(self._envelopes)
@@ -77,7 +77,7 @@ class CapturedEvents(Sequence[Envelope]):
 
     @property
     def names(self) -> list[str]:
-        """The names under which the types of the events are registered."""
+        """The registered names of the events' types."""
         return [_name_of(type(event)) for event in self.events]
 
     def of(self, *types: type[E]) -> list[E]:
@@ -86,13 +86,13 @@ class CapturedEvents(Sequence[Envelope]):
             _check(cls, "of() takes event classes")
         return [event for event in self.events if isinstance(event, types)]
 
-    # What is to come
+    # Waiting
 
     def wait(self, cls: type[E], count: int = 1, timeout: float = PATIENCE) -> list[E]:
-        """Block until ``count`` events of ``cls`` are there, and return all that are; those that had come count.
+        """Block until ``count`` events of ``cls`` were captured, earlier ones included, and return all of them.
 
-        Raises AssertionError, which says what came instead, after ``timeout`` seconds; `ConsumptionError` where it
-        would block a running event loop: ``await captured_events.wait_async(...)`` there.
+        Raises AssertionError, which names the events that were captured, after ``timeout`` seconds; `ConsumptionError`
+        if it would block a running event loop: use ``await captured_events.wait_async(...)`` there.
         """
         _check(cls, "wait() takes an event class")
         with self._changed:
@@ -106,7 +106,7 @@ class CapturedEvents(Sequence[Envelope]):
         return self.of(cls)
 
     async def wait_async(self, cls: type[E], count: int = 1, timeout: float = PATIENCE) -> list[E]:
-        """As `wait`, without blocking the loop."""
+        """Like `wait`, without blocking the event loop."""
         import asyncio
 
         _check(cls, "wait() takes an event class")
@@ -134,13 +134,11 @@ class CapturedEvents(Sequence[Envelope]):
         with self._changed:
             observed = ", ".join(f"{count} x {_name_of(kind)}" for kind, count in self._counts.items()) or "nothing"
             came = self._count(cls)
-        return AssertionError(
-            f"waited {timeout} s for {count} x {_name_of(cls)}, and {came} came; observed were: {observed}"
-        )
+        return AssertionError(f"waited {timeout} s for {count} x {_name_of(cls)} and got {came}; observed: {observed}")
 
 
 class _Tap:
-    """The plugin: gives each envelope away."""
+    """The plugin: passes each envelope to a function."""
 
     def __init__(self, take: Callable[[Envelope], None]) -> None:
         self._take = take
@@ -156,7 +154,7 @@ def _check(cls: object, what: str) -> None:
 
 
 def _name_of(cls: type) -> str:
-    """The name of an event type; of a base that is none itself, the class's own."""
+    """The registered name of an event type, or the qualified name of a base class that is not registered."""
     try:
         return event_type_of(cls).name
     except EventTypeError:

@@ -1,7 +1,7 @@
-"""The pytest plugin: fixtures for the tests of plugins and of what is built on a bus.
+"""The pytest plugin: fixtures for the tests of plugins and of applications.
 
-It is imported wherever pytest runs in an environment with crewbus, so it imports nothing but what it is made of: the
-rest of crewbus loads with the first fixture that is used.
+pytest imports it in every environment with crewbus, so it imports as little as possible: the rest of crewbus loads when
+a test first uses a fixture.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ MARKER: Final = "crewbus"
 ENVIRONMENT: Final = ("CREWBUS_PLUGINS", "CREWBUS_BLOCK", "CREWBUS_STORE")
 """The variables that a bus reads."""
 LOOP: Final = "_function_scoped_runner"
-"""The fixture of pytest-asyncio that has the loop of one test."""
+"""The fixture of pytest-asyncio that owns the loop of one test."""
 CHECK: Final = pytest.StashKey["LeakCheck"]()
-"""Where a test keeps what is to look at it."""
+"""Where a test keeps its leak check."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        f"{MARKER}(**arguments): what the fixture 'bus' gives to crewbus.Bus, such as plugins=[...]; entry_points=True "
-        "loads every installed plugin, plugins=['name'] one of them",
+        f"{MARKER}(**arguments): arguments of crewbus.Bus for the fixture 'bus', such as plugins=[...]; "
+        "entry_points=True loads every installed plugin, plugins=['name'] one of them",
     )
 
 
 @pytest.fixture
 def bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[crewbus.Bus]:
-    """A `crewbus.Bus` of the built-in plugins alone, strict, that nothing of the environment reaches.
+    """A strict `crewbus.Bus` with the built-in plugins only, independent of environment variables.
 
     It is closed after the test. ``@pytest.mark.crewbus(plugins=[...], ...)`` gives it other arguments:
     ``entry_points=True`` loads every installed plugin, ``plugins=["acme"]`` only that one.
     """
     if "no_leaks" in request.fixturenames:
-        request.getfixturevalue("no_leaks")  # set up before the bus, it looks once that is closed
+        request.getfixturevalue("no_leaks")  # set up before the bus, so that it checks after the bus is closed
     _keep_loop_open(request)
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
@@ -55,7 +55,7 @@ def bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def captured_events(bus: crewbus.Bus) -> Iterator[CapturedEvents]:
-    """The envelopes that are observed on `bus` during the test: a `crewbus.testing.CapturedEvents`."""
+    """The envelopes observed on `bus` during the test: a `crewbus.testing.CapturedEvents`."""
     captured = testing.CapturedEvents(bus)
     yield captured
     captured.close()
@@ -63,7 +63,7 @@ def captured_events(bus: crewbus.Bus) -> Iterator[CapturedEvents]:
 
 @pytest.fixture
 def recorded_run(bus: crewbus.Bus) -> Iterator[RunRecorder]:
-    """Calls a function in a run that is recorded in memory on `bus`: a `crewbus.testing.RunRecorder`.
+    """Calls a function in a run that `bus` records in memory: a `crewbus.testing.RunRecorder`.
 
     ``done = recorded_run(function, *args)`` is a `crewbus.testing.RecordedRun`.
     """
@@ -76,10 +76,10 @@ def recorded_run(bus: crewbus.Bus) -> Iterator[RunRecorder]:
 def no_leaks(request: pytest.FixtureRequest) -> Iterator[LeakCheck]:
     """Fails the test if it leaves anything behind once it has passed and `bus` is closed.
 
-    That is: threads, asyncio tasks, buses that are open, runs that never ended, registered streams; and runs, streams
-    and envelopes of the test that something still holds, a plugin of its bus for example. ``no_leaks.allow(thing)``
-    excepts a thread, a task, or what an object holds. What fixtures of a wider scope hold is no leak, nor is what they
-    make when they are first used. To look at what your own fixtures leave, ask for it before them.
+    It looks for threads, asyncio tasks, open buses, runs that never ended and registered streams; and for runs, streams
+    and envelopes of the test that something still holds, such as a plugin of its bus. ``no_leaks.allow(thing)`` permits
+    a thread, a task, or whatever an object holds. Objects that fixtures of a wider scope hold or make when they are
+    first used are not leaks. To check your own fixtures too, request `no_leaks` before them.
     """
     _keep_loop_open(request)
     request.node.stash[CHECK] = check = testing.LeakCheck()
@@ -91,19 +91,19 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[LeakCheck]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Have `no_leaks` not look at a test that raised: it failed, as expected or not, or was skipped, and says why."""
+    """Skip the check of `no_leaks` for a test that raised: it failed or was skipped, and its own error says why."""
     if call.excinfo is not None and CHECK in item.stash:
         del item.stash[CHECK]
 
 
 def _keep_loop_open(request: pytest.FixtureRequest) -> None:
-    """Have pytest-asyncio close the loop of a test after the fixture that asks, by setting it up before."""
+    """Have pytest-asyncio close the test's loop after the requesting fixture, by setting the loop up before it."""
     if LOOP in request.fixturenames:
         request.getfixturevalue(LOOP)
 
 
 def _arguments(item: pytest.Item) -> dict[str, Any]:
-    """The arguments of the bus of a test: of its own marker, then of those of its class and module."""
+    """The arguments of a test's bus: from the markers of the test, its class and its module, nearest first."""
     given: dict[str, Any] = {}
     for mark in item.iter_markers(MARKER):
         if mark.args:

@@ -1,4 +1,4 @@
-"""Runs that are recorded in memory, for a test to look at and to go on with as after a crash."""
+"""Runs recorded in memory, for a test to inspect and to resume as after a crash."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class RecordedRun(Generic[T]):
-    """A run that was recorded, and what became of it.
+    """A recorded run and its outcome.
 
-    Whatever the function raised is kept, and raised by `result`. If a test asks neither for that nor for `error`, nor
-    resumes the run, the error is raised when the test has ended: none goes unnoticed.
+    An error of the function is kept, and raised by `result`. If a test neither reads `result` or `error` nor resumes
+    the run, the error is raised when the test ends, so that it is never lost.
     """
 
     def __init__(self, bus: Bus, run_id: str) -> None:
@@ -30,7 +30,7 @@ class RecordedRun(Generic[T]):
         self._bus = bus
         self._result: Any = None
         self._error: BaseException | None = None
-        self._asked = False
+        self._was_read = False
 
     def __repr__(self) -> str:
         outcome = f"returned {self._result!r}" if self._error is None else f"raised {self._error!r}"
@@ -39,20 +39,20 @@ class RecordedRun(Generic[T]):
     @property
     def result(self) -> T:
         """What the function returned; raises what it raised."""
-        self._asked = True
+        self._was_read = True
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[no-any-return]
 
     @property
     def error(self) -> BaseException | None:
-        """What the function raised, an Exception or `Cancelled`; None where it returned."""
-        self._asked = True
+        """What the function raised, an Exception or `Cancelled`; None if it returned."""
+        self._was_read = True
         return self._error
 
     @property
     def record(self) -> Record:
-        """What is recorded of the run."""
+        """The record of the run."""
         return self._bus.record_of(self.run_id)
 
     @property
@@ -72,21 +72,21 @@ class RecordedRun(Generic[T]):
     @overload
     def resume(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> RecordedRun[T]: ...
     def resume(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> RecordedRun[Any]:
-        """Go on with the run as after a crash: call ``function`` in it, and return it with what became of that.
+        """Resume the run as after a crash: call ``function`` in it, and return the run with the new outcome.
 
-        What the steps have recorded is not done again. A run that has finished goes on as if its process had been
-        killed just before its end.
+        Recorded steps are not executed again. A finished run is resumed as if its process had been killed just before
+        its end.
         """
         return RecordedRun[Any](self._bus, self.run_id).perform(self._resumed(), function, args, kwargs)
 
     async def aresume(
         self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> RecordedRun[T]:
-        """As `resume`, of an async function, on the loop that runs here."""
+        """Like `resume`, for an async function, on the running event loop."""
         return await RecordedRun[T](self._bus, self.run_id).perform_async(self._resumed(), function, args, kwargs)
 
     def _resumed(self) -> Run:
-        self._asked = True
+        self._was_read = True
         store = self._bus.store
         if self._bus.records.info(self.run_id).state == "finished":
             events = list(store.read(self.run_id))
@@ -97,7 +97,7 @@ class RecordedRun(Generic[T]):
     def perform(
         self, run: Run, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> RecordedRun[T]:
-        """Call the function in ``run``, and keep what becomes of it."""
+        """Call the function in ``run``, and keep its outcome."""
         if is_async(function):
             if running_loop() is not None:
                 raise ConsumptionError(
@@ -116,7 +116,7 @@ class RecordedRun(Generic[T]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> RecordedRun[T]:
-        """As `perform`, on the loop that runs here; awaits what the function returns if it can be awaited."""
+        """Like `perform`, on the running event loop; awaits the function's return value if it is awaitable."""
         with self._keeping(run):
             async with run:
                 made = function(*args, **kwargs)
@@ -128,13 +128,13 @@ class RecordedRun(Generic[T]):
         try:
             yield
         except (Exception, Cancelled) as error:
-            if run.state == "new":  # it could not start, which is nothing that the function did
+            if run.state == "new":  # the run could not start; the function was not called
                 raise
             self._error = error
 
-    def raise_unasked(self) -> None:
-        """Raise the error that nobody has asked for."""
-        if not self._asked and self._error is not None:
+    def raise_unread(self) -> None:
+        """Raise the error if the test did not read it."""
+        if not self._was_read and self._error is not None:
             raise self._error
 
 
@@ -153,14 +153,14 @@ class RunRecorder:
     @overload
     def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> RecordedRun[T]: ...
     def __call__(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> RecordedRun[Any]:
-        """Call ``function``, sync or async, in a run of its own that is recorded."""
+        """Call ``function``, sync or async, in a recorded run of its own."""
         run = self._run(function)
         return self._kept(run).perform(run, function, args, kwargs)
 
     async def acall(
         self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> RecordedRun[T]:
-        """As calling this, for an async function, on the loop that runs here."""
+        """Like calling this, for an async function, on the running event loop."""
         run = self._run(function)
         return await self._kept(run).perform_async(run, function, args, kwargs)
 
@@ -172,7 +172,7 @@ class RunRecorder:
         return self._made[-1]
 
     def close(self) -> None:
-        """Let go of the runs; raises the error that the first of them raised and nobody has asked for."""
+        """Drop the runs; raises the first error that the test did not read."""
         made, self._made = self._made, []
         for done in made:
-            done.raise_unasked()
+            done.raise_unread()

@@ -1,4 +1,4 @@
-"""Records as fixtures: code is run against what was recorded, and nothing is called a second time."""
+"""Records as fixtures: code runs against a record, and recorded steps are not called again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from crewbus.stores import ENDS
 
 @contextmanager
 def replayed(path: str | Path, run_id: str | None = None, *, bus: Bus | None = None) -> Iterator[Run]:
-    """A recorded run, resumed on ``bus`` (None: one of its own) from a copy in memory: the steps give what they gave.
+    """A recorded run, resumed from a copy in memory: its steps return their recorded results.
 
-    ``path``: what ``crewbus export RUN --jsonl`` wrote, or a store's file or URL, of which ``run_id`` names the run
-    (None: the newest). A step that the record does not have is a `ReplayMismatch`, as in any resumed run; one that was
-    asked for after the last that was recorded is called. Nothing is written to ``path``. Raises `RunNotFoundError`,
-    `InputError`, `CorruptRecordError`.
+    ``path``: a file written by ``crewbus export RUN --jsonl``, or a store's file or URL; ``run_id`` then names the run
+    (None: the newest). ``bus``: where to resume it (None: a bus of its own). A step that is not in the record raises
+    `ReplayMismatch`, as in any resumed run; a step after the last recorded one is called. Nothing is written to
+    ``path``. Raises `RunNotFoundError`, `InputError`, `CorruptRecordError`.
     """
     own = bus if bus is not None else Bus(entry_points=False)
     try:
@@ -35,7 +35,7 @@ def replayed(path: str | Path, run_id: str | None = None, *, bus: Bus | None = N
 
 
 def copy_unfinished(events: list[StoredEvent], root: str, store: Store) -> None:
-    """Have ``store`` hold the run as it was before its end."""
+    """Write the events of a run to ``store``, except its end."""
     if events and events[-1].name in ENDS and events[-1].run_id == root:
         events.pop()
     epoch = store.begin(root)

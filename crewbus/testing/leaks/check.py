@@ -235,7 +235,7 @@ def _few(things: list[Any], what: str, more: Callable[[Any], str]) -> Iterator[s
         yield f"{_name_of(thing)} {what}{more(thing)}"
     rest = Counter(type(thing).__name__ for thing in things[_SHOWN:])
     if rest:
-        yield f"so {'is' if rest.total() == 1 else 'are'} {', '.join(f'{n} x {name}' for name, n in rest.items())}"
+        yield f"and {', '.join(f'{count} x {name}' for name, count in rest.items())} more"
 
 
 def _is_registered(stream: Stream) -> bool:
@@ -257,7 +257,7 @@ def _name_of(thing: Any) -> str:
 
 def _holder_of(holders: Holders, thing: Any) -> str:
     holder = holders.of(thing)
-    return f", held by {holder}" if holder is not None else ", and nobody can be seen who holds it"
+    return f", held by {holder}" if holder is not None else ", and its holder was not found"
 
 
 def _place_in(holders: Holders, plugin: Any, thing: Any) -> str:
