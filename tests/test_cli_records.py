@@ -618,7 +618,7 @@ def test_prune_deletes_and_lists_old_runs(cli: Records) -> None:
     ids = [cli.record(stepwise) for _ in range(3)]
     assert cli("prune", "--keep", "1", "--dry-run") == 0
     assert {row[0] for row in cli.lines[1:]} == {*ids[:2]}
-    assert cli.err == "2 runs would be deleted\n"
+    assert cli.err == "would delete 2 runs\n"
     assert cli.store.roots() == ids
     assert cli("prune", "--keep", "1", "--older-than", "1d", "--json") == 0
     assert json.loads(cli.out) == []

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import crewbus
+from crewbus.cli.formatting import as_sentence, paragraph
 from crewbus.cli.selection import add_plugin_options
 from crewbus.exceptions import PluginError
 
@@ -76,7 +77,7 @@ class CommandLine:
             raise PluginError(f"the command {name!r} exists already")
         parser = argparse.ArgumentParser(
             f"{self.parser.prog} {name}",
-            description=description or f"{help[:1].upper()}{help[1:]}.",
+            description=description or paragraph(as_sentence(help)),
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

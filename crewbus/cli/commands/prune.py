@@ -58,5 +58,5 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
         return 0
     if deleted:
         terminal.out.write(run_table([info for info in infos if info.id in deleted], terminal.out))
-    terminal.note(f"{format_count(len(deleted), 'run')} {'would be' if args.dry_run else 'were'} deleted")
+    terminal.note(f"{'would delete' if args.dry_run else 'deleted'} {format_count(len(deleted), 'run')}")
     return 0
