@@ -1,4 +1,4 @@
-"""What one transaction writes of the logs."""
+"""Batches: what one transaction writes of each log."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import attrs
 
 from crewbus.exceptions import CrewbusError
 from crewbus.stores import StoredEvent
-from crewbus_sqlite import _ids, _logs
+from crewbus_sqlite import _logs, _runs
+from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._events import NONE, EventRow, Latest, encoded, insert
 from crewbus_sqlite._logs import LogRow, Stored
-from crewbus_sqlite._sums import corrupt
 
 Notify = Callable[[BaseException | None], None]
 
 
 @attrs.define(eq=False)
 class Log:
-    """A log that this store writes: what is on disk, and what is to follow."""
+    """A log that this store writes: what is on disk, and what is queued."""
 
     root_id: str
     epoch: int
     id: int | None = None
     """None until it is on disk."""
     taken_to: int = -1
-    """The number of the last event that is no longer queued."""
+    """The number of the last event that a batch took from the queue."""
     before: Latest = NONE
-    """The last events of either kind on disk."""
+    """The last landmark and mark on disk."""
     stored: Stored | None = None
-    """What was left of it in the table of logs: its digest is known to be right."""
+    """Its row in the table of logs, as this store last wrote it."""
     runs: set[str] = attrs.field(factory=set)
     finishing: bool = False
     ticket: int = 0
-    """Of the last thing that is to be written of it."""
+    """The ticket of its last queued write."""
     error: CrewbusError | None = None
-    """Why nothing more is written: another process has it."""
+    """Why it is no longer written: another process took or dropped it."""
     events: list[StoredEvent] = attrs.field(factory=list)
     size: int = 0
-    """What they take in memory, in bytes, about."""
+    """The bytes they take in memory, estimated."""
     new_runs: list[str] = attrs.field(factory=list)
     waiting: list[tuple[int, Notify]] = attrs.field(factory=list)
 
@@ -49,8 +49,8 @@ class Log:
         """The number of the last event that was accepted."""
         return self.events[-1].seq if self.events else self.taken_to
 
-    def taken(self) -> Batch:
-        """What there is to write, which is then no longer queued."""
+    def take_batch(self) -> Batch:
+        """Take everything that is queued."""
         self.taken_to = self.last
         batch = Batch(self, self.events, self.size, self.new_runs, self.finishing)
         self.events, self.size, self.new_runs = [], 0, []
@@ -59,7 +59,7 @@ class Log:
 
 @attrs.define(eq=False)
 class Batch:
-    """What is to be written of a log, and, once it is, what came of it."""
+    """Queued writes of a log, and their outcome."""
 
     log: Log
     events: list[StoredEvent]
@@ -72,19 +72,19 @@ class Batch:
     error: CrewbusError | None = None
 
     @property
-    def goes_on(self) -> bool:
-        """Whether it only adds events to a log that is on disk, of runs that are known to be in it."""
+    def only_adds(self) -> bool:
+        """Whether it only adds events of known runs to a log that is on disk."""
         return self.log.id is not None and not self.new_runs
 
     def put_back(self) -> None:
-        """Queue it again: it was not written."""
+        """Queue it again after a failure."""
         log = self.log
         log.events[:0] = self.events
         log.size += self.size
         log.new_runs[:0] = self.new_runs
 
-    def settled(self) -> None:
-        """Tell the log what came of it."""
+    def report(self) -> None:
+        """Report the outcome to the log."""
         log = self.log
         log.error = self.error
         if self.error is None:
@@ -97,7 +97,7 @@ class Batch:
     def write(self, connection: sqlite3.Connection, token: str) -> None:
         """Write it, inside the caller's transaction, for the holder ``token``.
 
-        If that can't be for reasons of this log it is left as it was: the others in the transaction are not harmed.
+        An error of this log is kept in ``error`` and leaves the log unchanged; the other logs are still written.
         """
         self.error = None
         connection.execute("SAVEPOINT log")
@@ -105,30 +105,32 @@ class Batch:
             row = self.row(connection, _stored(connection, [self.log]), token)
             insert(connection, self.rows(row))
             for run_id in self.new_runs:
-                _ids.claim(connection, run_id, row.id)
-            (self.stored,) = _logs.save(connection, self.following(row))
+                _runs.claim(connection, run_id, row.id)
+            (self.stored,) = _logs.save(connection, self.row_after(row))
         except CrewbusError as error:
             connection.execute("ROLLBACK TO log")
             self.error = error
         connection.execute("RELEASE log")
 
     def row(self, connection: sqlite3.Connection, stored: dict[int, Stored], token: str) -> LogRow:
-        """The log as it stands, of what is `_stored`; a new one is made. Raises why it can't be written to."""
+        """The log's current row, from `_stored`; a new log is created. Raises if it can't be written to."""
         log = self.log
         if log.id is None:
             row = _logs.create(connection, LogRow(0, log.root_id, log.epoch, holder=token))
         else:
             row = _logs.written_by(connection, stored.get(log.id), log.stored, log.root_id, log.epoch)
         if self.events and self.events[0].seq != row.last + 1:
-            raise corrupt(f"run {row.root_id} ends with event {row.last}, and {self.events[0].seq - 1} was written")
+            raise corrupt(
+                f"run {row.root_id} ends with event {row.last}, although event {self.events[0].seq - 1} was written"
+            )
         return row
 
     def rows(self, row: LogRow) -> Iterator[EventRow]:
         """The rows of its events."""
         return encoded(row.id, row.epoch, self.events, self.log.before)
 
-    def following(self, row: LogRow) -> LogRow:
-        """The log as it stands when the events are written."""
+    def row_after(self, row: LogRow) -> LogRow:
+        """The log's row after the events."""
         self.id, self.before = row.id, self.log.before
         for event in self.events:
             self.before = self.before.after(event)
@@ -137,14 +139,14 @@ class Batch:
 
 
 def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:
-    """Write all of them, inside the caller's transaction, for the holder ``token``; those that can't be say why.
+    """Write all batches, inside the caller's transaction, for the holder ``token``; each keeps its own error.
 
-    Those that only go on are written together: of a thousand runs each has but few events in a transaction, and a
-    statement costs more than an event.
+    Batches that only add events are written together: with a thousand runs each has few events in a transaction, and
+    a statement costs more than an event.
     """
-    _write_together(connection, [batch for batch in batches if batch.goes_on], token)
+    _write_together(connection, [batch for batch in batches if batch.only_adds], token)
     for batch in batches:
-        if not batch.goes_on:
+        if not batch.only_adds:
             batch.write(connection, token)
 
 
@@ -158,13 +160,13 @@ def _write_together(connection: sqlite3.Connection, batches: list[Batch], token:
         except CrewbusError as error:
             batch.error = error
     insert(connection, chain.from_iterable(batch.rows(row) for batch, row in ready))
-    saved = _logs.save(connection, *(batch.following(row) for batch, row in ready))
+    saved = _logs.save(connection, *(batch.row_after(row) for batch, row in ready))
     for (batch, _), columns in zip(ready, saved, strict=True):
         batch.stored = columns
 
 
 def _stored(connection: sqlite3.Connection, logs: list[Log]) -> dict[int, Stored]:
-    """What is stored of logs that are on disk, by id: mostly what this store left there, which no other has changed."""
+    """The rows of logs that are on disk, by id: mostly unchanged since this store wrote them."""
     known = [log.stored for log in logs if log.stored is not None]
     if len(known) == len(logs) and _logs.are_there(connection, known):
         return {row[0]: row for row in known}

@@ -1,4 +1,4 @@
-"""The file's two connections: one that writes, one that reads, each for one thread at a time."""
+"""The two connections to the file, one that writes and one that reads, each used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from crewbus.exceptions import CorruptRecordError, RecordingError
 from crewbus_sqlite import _schema
-from crewbus_sqlite._errors import explained
+from crewbus_sqlite._errors import translated
 
 OLDEST: Final = (3, 35, 0)
 SETTINGS: Final = (
@@ -22,15 +22,15 @@ SETTINGS: Final = (
     "PRAGMA cell_size_check = ON",
     "PRAGMA cache_size = -1024",
     "PRAGMA journal_size_limit = 16777216",
-    "PRAGMA wal_autocheckpoint = 4000",  # pages: what a thousand runs write anew in each commit is copied once in a few
+    "PRAGMA wal_autocheckpoint = 4000",  # pages: each commit of a thousand runs rewrites many
 )
 PAUSE: Final = 0.002
-"""Seconds between tries to have a lock."""
+"""Seconds between attempts to get a lock."""
 
-_EXPLAINED: Final = (
+_TRANSLATED: Final = (
     sqlite3.Error,
     CorruptRecordError,
-    MemoryError,  # which, like the two below, sqlite3 raises of damaged files too
+    MemoryError,  # sqlite3 raises this and the two below for damaged files too
     OverflowError,
     UnicodeDecodeError,
 )
@@ -38,7 +38,7 @@ FileId = tuple[int, int]
 
 
 def _refuse_inner(*action: int | str | None) -> int:
-    """Deny what a trigger or a view would do: ours has none, so somebody added it while we had the file open."""
+    """Deny what a trigger or view would do: we create none, so another program added it while the file was open."""
     return sqlite3.SQLITE_OK if action[-1] is None else sqlite3.SQLITE_DENY
 
 
@@ -50,8 +50,8 @@ def _file_id(path: str | Path) -> FileId | None:
     return found.st_dev, found.st_ino
 
 
-class _Link:
-    """A connection, opened when it is first used, for one thread at a time."""
+class _Connection:
+    """A connection that is opened at first use, for one thread at a time."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -65,9 +65,9 @@ class _Link:
 
 
 class Database:
-    """A record's file at ``path``; ``busy``: how many seconds to wait for other processes' locks.
+    """The file at ``path``; ``busy`` is the number of seconds to wait for locks of other processes.
 
-    Nothing is opened before it is used, and nothing created before it is written.
+    Nothing is opened before its first use, and nothing is created before the first write.
     """
 
     def __init__(self, path: Path, busy: float) -> None:
@@ -78,8 +78,8 @@ class Database:
             )
         self.path = path
         self._busy = busy
-        self._writer = _Link()
-        self._reader = _Link()
+        self._writer = _Connection()
+        self._reader = _Connection()
         self._file: FileId | None = None
         self._log_path = f"{path}-wal"
         self._log: FileId | None = None
@@ -87,34 +87,34 @@ class Database:
 
     @property
     def exists(self) -> bool:
-        """Whether the file was found or made here."""
+        """Whether the file has been opened or created here."""
         return self._file is not None
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on disk when its block has ended, and undone where that raises.
+        """A transaction that is on disk when its block ends, and rolled back if the block raises.
 
-        Creates the file if there is none. Raises `RecordingError` where SQLite can't.
+        Creates the file if there is none. Raises `RecordingError` if SQLite fails.
         """
-        with self._writer.lock, self._explaining():
+        with self._writer.lock, self._translating_errors():
             connection = self._writer.connection or self._open_writer()
-            self._require_there()
-            _end(connection)  # what an interrupt left open
-            self._insistently(connection, "BEGIN IMMEDIATE")
+            self._require_in_place()
+            _end(connection)  # an interrupt may have left it open
+            self._execute_locking(connection, "BEGIN IMMEDIATE")
             with _transaction(connection):
                 yield connection
-            self._require_there()
+            self._require_in_place()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A snapshot of what all processes have committed; None where there is no file yet, or an empty one."""
-        with self._reader.lock, self._explaining():
+        """A snapshot of everything committed by all processes; None if there is no file yet, or an empty one."""
+        with self._reader.lock, self._translating_errors():
             connection = self._reader.connection or self._open_reader()
             if connection is None:
                 yield None
                 return
             self._require_same_file()
-            _end(connection)  # what an interrupt left open, or was itself interrupted by a signal handler that reads
+            _end(connection)  # left open by an interrupt, or by the code that a reading signal handler interrupts
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -124,37 +124,37 @@ class Database:
     def close(self) -> None:
         """Close both connections, for good."""
         self._closed = True
-        with self._explaining():
+        with self._translating_errors():
             self._reader.close()
             self._writer.close()
 
     def quiesce(self) -> Callable[[], None]:
-        """Close both connections, and keep all threads from them until the function that is returned is called.
+        """Close both connections, and keep all threads from them until the returned function is called.
 
-        For a fork: SQLite's locks are the process's, and a child that inherits a connection would believe to have them.
+        For a fork: SQLite's locks belong to the process, which a child with a copy of a connection can't know.
         """
-        links = self._writer, self._reader
-        for link in links:
-            link.lock.acquire()
+        connections = self._writer, self._reader
+        for each in connections:
+            each.lock.acquire()
         with suppress(sqlite3.Error):
-            for link in links:
-                link.close()
+            for each in connections:
+                each.close()
 
         def resume() -> None:
-            for link in links:
-                link.lock.release()
+            for each in connections:
+                each.lock.release()
 
         return resume
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
-        except _EXPLAINED as error:
-            raise explained(error, self.path) from error
+        except _TRANSLATED as error:
+            raise translated(error, self.path) from error
 
-    def _require_there(self) -> None:
-        """Raise unless what is written can be found again under the path."""
+    def _require_in_place(self) -> None:
+        """Raise unless readers find the written file and its log under the path."""
         self._require_same_file()
         if self._log != _file_id(self._log_path):
             raise self._gone(self._log_path)
@@ -165,14 +165,13 @@ class Database:
 
     def _gone(self, path: str | Path) -> RecordingError:
         return RecordingError(
-            f"{path} was deleted or replaced while it was open: what is not written by now can't be any more. "
-            f"Start again with another store"
+            f"{path} was deleted or replaced while it was open: pending events are lost. Start again with another store"
         )
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         if self._closed:
             raise closed(self.path)
-        if self._file is not None:  # a file in its place would be given what is in the old one's write-ahead log
+        if self._file is not None:  # SQLite would write the old file's write-ahead log into a new file
             self._require_same_file()
         uri = f"{self.path.as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, timeout=self._busy, isolation_level=None, check_same_thread=False, uri=True)
@@ -187,7 +186,7 @@ class Database:
             if not self._is_ours(connection):
                 connection.close()
                 return None
-        connection.set_authorizer(None)  # it only reads, which fires no trigger; an interrupt in there would be lost
+        connection.set_authorizer(None)  # reading fires no trigger, and the callback would swallow interrupts
         self._file = self._file or _file_id(self.path)
         self._reader.connection = connection
         return connection
@@ -198,8 +197,8 @@ class Database:
             if not self._is_ours(connection):
                 self._create(connection)
             self._use_wal(connection)
-            self._is_ours(connection)  # which makes the write-ahead log, if there is none
-            connection.execute("PRAGMA busy_timeout = 0")  # from now on `_insistently` waits
+            self._is_ours(connection)  # creates the write-ahead log if there is none
+            connection.execute("PRAGMA busy_timeout = 0")  # from now on `_execute_locking` waits
         self._file = self._file or _file_id(self.path)
         self._log = _file_id(self._log_path)
         self._writer.connection = connection
@@ -212,20 +211,20 @@ class Database:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         self._use_wal(connection)
-        self._insistently(connection, "BEGIN IMMEDIATE")
+        self._execute_locking(connection, "BEGIN IMMEDIATE")
         with _transaction(connection):
-            if not _schema.check(connection, self.path):  # another process may have been faster
+            if not _schema.check(connection, self.path):  # another process may have created it
                 _schema.create(connection)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
-        ((mode,),) = self._insistently(connection, "PRAGMA journal_mode = WAL")
+        ((mode,),) = self._execute_locking(connection, "PRAGMA journal_mode = WAL")
         if mode != "wal":
-            raise RecordingError(f"{self.path} can't have a write-ahead log here: choose a path on a local disk")
+            raise RecordingError(f"{self.path} does not support a write-ahead log: choose a path on a local disk")
 
-    def _insistently(self, connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
-        """Execute a statement that needs a lock, as soon as it can be had.
+    def _execute_locking(self, connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
+        """Execute a statement that needs a lock, as soon as the lock is free.
 
-        SQLite itself would look for it ten times a second, and among processes that write all the time never find it.
+        SQLite itself tries ten times a second, and may never succeed among processes that write all the time.
         """
         deadline = time.monotonic() + self._busy
         while True:
@@ -239,7 +238,7 @@ class Database:
 
 @contextmanager
 def _opened(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Close a connection that can't be made ready."""
+    """Close a connection if its preparation fails."""
     try:
         yield connection
     except BaseException:
@@ -248,7 +247,7 @@ def _opened(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def closed(path: Path) -> RecordingError:
-    """The error that says a store is closed."""
+    """The error for a closed store."""
     return RecordingError(f"the store at {path} is closed: open it again")
 
 
@@ -259,7 +258,7 @@ def _set(connection: sqlite3.Connection, *more: str) -> None:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what was begun when the block has ended, or undo it where that raises."""
+    """Commit when the block ends, or roll back if it raises."""
     try:
         yield
         connection.execute("COMMIT")
@@ -269,7 +268,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _end(connection: sqlite3.Connection) -> None:
-    """Undo what was begun, if anything was."""
+    """Roll back, if a transaction is open."""
     with suppress(sqlite3.Error):
         if connection.in_transaction:
             connection.execute("ROLLBACK")

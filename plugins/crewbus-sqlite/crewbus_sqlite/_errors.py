@@ -1,4 +1,4 @@
-"""What SQLite raises, in the words of crewbus."""
+"""Errors of SQLite as errors of crewbus."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from crewbus.exceptions import CorruptRecordError, RecordingError, StoreVersionE
 _REASONS: Final = {
     sqlite3.SQLITE_BUSY: "another process keeps it locked: let that end, or give the store a longer ?busy=SECONDS",
     sqlite3.SQLITE_LOCKED: "another connection keeps it locked: close that, and try again",
-    sqlite3.SQLITE_PROTOCOL: "its locks can't be had: try again, and don't keep it on a network file system",
-    sqlite3.SQLITE_FULL: "the disk is full, or the file as large as it may be: make room, and flush",
+    sqlite3.SQLITE_PROTOCOL: "SQLite can't lock it: try again, and don't keep it on a network file system",
+    sqlite3.SQLITE_FULL: "the disk is full, or the file has its maximum size: make room, and flush",
     sqlite3.SQLITE_CANTOPEN: "it can't be opened: see whether its directory exists, and may be written",
-    sqlite3.SQLITE_READONLY: "it may not be written: give this process the right to, or choose another path",
-    sqlite3.SQLITE_PERM: "its access was denied: give this process the right to, or choose another path",
-    sqlite3.SQLITE_IOERR: "the disk failed: see the system's log",
+    sqlite3.SQLITE_READONLY: "it is read-only: give this process write access, or choose another path",
+    sqlite3.SQLITE_PERM: "access was denied: give this process access, or choose another path",
+    sqlite3.SQLITE_IOERR: "the disk failed: see the system log",
     sqlite3.SQLITE_NOMEM: "memory ran out",
-    sqlite3.SQLITE_AUTH: "this was interrupted, or somebody added a trigger to it: try again",
+    sqlite3.SQLITE_AUTH: "the call was interrupted, or a trigger was added to the file: try again",
     sqlite3.SQLITE_TOOBIG: "an event is larger than SQLite can store",
 }
 
 
-def explained(error: Exception, path: Path) -> RecordingError:
-    """The error of crewbus that says what ``error`` means for the record at ``path``, and what to do."""
+def translated(error: Exception, path: Path) -> RecordingError:
+    """The error of crewbus for an error of SQLite with the file at ``path``: what it means, and what to do."""
     if isinstance(error, CorruptRecordError):
         return CorruptRecordError(f"{path}: {error}")
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     if primary == sqlite3.SQLITE_NOTADB:
-        return StoreVersionError(f"{path} is no SQLite file, or its head is damaged: choose another path")
+        return StoreVersionError(f"{path} is not an SQLite file, or its header is damaged: choose another path")
     if primary in _REASONS:
         return RecordingError(f"{path}: {_REASONS[primary]} ({error})")
     if isinstance(error, sqlite3.ProgrammingError | MemoryError):

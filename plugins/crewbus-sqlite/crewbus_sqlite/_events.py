@@ -12,32 +12,32 @@ from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import RecordingError
 from crewbus.stores import LANDMARKS, MARKS, StoredEvent
-from crewbus_sqlite._pieces import SIZES, marks, pieces
+from crewbus_sqlite._checksums import SIZE, corrupt
+from crewbus_sqlite._placeholders import SIZES, marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
-from crewbus_sqlite._sums import SIZE, corrupt
 
 COLUMNS: Final = "id, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, sum"
 LANDMARK, BEFORE, MARKED = 9, 10, 11
-"""Where in a row stands whether it is a landmark, and the numbers of the landmark and of the mark before it."""
+"""Positions in a row: whether it is a landmark, and the numbers of the landmark and of the mark before it."""
 SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
 _PLAIN: Final = frozenset(
     (str, int, parent, float, source, int, str, int, bytes) for parent, source in product((str, type(None)), repeat=2)
 )
-"""The types of an event's fields as nearly all have them: nothing is to be converted then."""
+"""The types of the fields of nearly all events, which need no conversion."""
 _packed: Final = struct.Struct("<qqdqqqqqqqqq").pack
 
 EventRow = tuple[Any, ...]
 
 
 class Latest(NamedTuple):
-    """The numbers of the last events of two kinds; -1 where there is none."""
+    """The numbers of the last landmark and of the last mark; -1 for none."""
 
     landmark: int = -1
     mark: int = -1
 
     def after(self, event: StoredEvent) -> Latest:
-        """The same after one more event."""
+        """The numbers after one more event."""
         if event.name not in LANDMARKS:
             return self
         return Latest(event.seq, event.seq if event.name in MARKS else self.mark)
@@ -47,9 +47,9 @@ NONE: Final = Latest()
 
 
 def checked(event: StoredEvent) -> StoredEvent:
-    """``event`` in plain types; raises `RecordingError` if it is nothing that SQLite can hold.
+    """``event`` in plain types; raises `RecordingError` if SQLite can't store it.
 
-    What is given to the writer must not fail there: it would be tried again for ever.
+    An event that failed in the writer would be tried again for ever.
     """
     run_id, seq, parent, at, source, attempt, name, version, data = event
     if (
@@ -82,12 +82,12 @@ def checked(event: StoredEvent) -> StoredEvent:
 
 def _text(text: str) -> str:
     if not text.isascii():
-        text.encode()  # raises for half a character
+        text.encode()  # raises for a lone surrogate
     return text if type(text) is str else str.__str__(text)
 
 
 def _time(at: float) -> float:
-    return math.nan if math.isnan(at) else float(at) + 0.0  # SQLite has no negative zero, and NULL for any NaN
+    return math.nan if math.isnan(at) else float(at) + 0.0  # SQLite has no negative zero, and stores NaN as NULL
 
 
 def _integer(number: int) -> int:
@@ -97,7 +97,7 @@ def _integer(number: int) -> int:
 
 
 def encoded(log: int, epoch: int, events: Iterable[StoredEvent], before: Latest) -> Iterator[EventRow]:
-    """The rows of events of a log; ``before``: what is before the first of them."""
+    """The rows of events of a log; ``before`` are the numbers before the first event."""
     base = log << SEQ_BITS
     for event in events:
         run_id, seq, parent, at, source, attempt, name, version, data = event
@@ -116,7 +116,7 @@ def insert(connection: sqlite3.Connection, rows: Iterator[EventRow]) -> None:
 
 
 def decoded(row: EventRow) -> StoredEvent:
-    """The event of a row; raises `CorruptRecordError` if it is not as it was written."""
+    """The event of a row; raises `CorruptRecordError` if the row has changed."""
     key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, found = row
     at = math.nan if at is None else at
     try:
@@ -131,7 +131,7 @@ def decoded(row: EventRow) -> StoredEvent:
 
 
 def latest_of(row: EventRow) -> tuple[Latest, Latest]:
-    """The last events of both kinds before a row's event, and including it."""
+    """The latest numbers before a row's event, and including it."""
     before = Latest(row[BEFORE], row[MARKED])
     if not row[LANDMARK]:
         return before, before

@@ -8,10 +8,10 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
-from crewbus_sqlite import _ids, _meta
-from crewbus_sqlite._pieces import marks, pieces
+from crewbus_sqlite import _meta, _runs
+from crewbus_sqlite._checksums import corrupt, require, sum_of
+from crewbus_sqlite._placeholders import marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
-from crewbus_sqlite._sums import corrupt, require, sum_of
 
 _COLUMNS: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
 _SELECT: Final = f"SELECT {_COLUMNS}, sum FROM logs"
@@ -21,7 +21,7 @@ Stored = tuple[Any, ...]
 
 
 class LogRow(NamedTuple):
-    """How a log stands: see the comments in the table."""
+    """The state of a log: see the comments in the table."""
 
     id: int
     root_id: str
@@ -35,7 +35,7 @@ class LogRow(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Events of a log that are stored together: those of ``log`` numbered from ``first`` to ``last``."""
+    """Events that are stored in one log: those of ``log`` numbered from ``first`` to ``last``."""
 
     log: int
     first: int
@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 def find(connection: sqlite3.Connection | None, root_id: str) -> LogRow:
     """The log of a root run; raises `RunNotFoundError`."""
-    log = _ids.log_of(connection, root_id) if connection is not None and storable(root_id) else None
+    log = _runs.log_of(connection, root_id) if connection is not None and storable(root_id) else None
     row = None if connection is None or log is None else load(connection, log)
     if row is None or row.root_id != root_id:
         raise RunNotFoundError(f"run {root_id} is not recorded in this store")
@@ -52,7 +52,7 @@ def find(connection: sqlite3.Connection | None, root_id: str) -> LogRow:
 
 
 def load(connection: sqlite3.Connection, log: int) -> LogRow:
-    """The log with an id that something refers to; raises `CorruptRecordError` if there is none."""
+    """The log with an id that another row refers to; raises `CorruptRecordError` if there is none."""
     row = _one(connection, log)
     if row is None:
         raise corrupt(f"in the table logs, the row {log} is missing")
@@ -60,7 +60,7 @@ def load(connection: sqlite3.Connection, log: int) -> LogRow:
 
 
 def stored(connection: sqlite3.Connection, logs: Sequence[int]) -> dict[int, Stored]:
-    """Those of these logs that are there, by id, not yet looked at."""
+    """The rows of these logs that exist, by id, not verified yet."""
     found: dict[int, Stored] = {}
     for ids in pieces(logs):
         query = f"{_SELECT} WHERE id IN {marks([ids], len(ids))}"
@@ -69,7 +69,7 @@ def stored(connection: sqlite3.Connection, logs: Sequence[int]) -> dict[int, Sto
 
 
 def are_there(connection: sqlite3.Connection, known: Sequence[Stored]) -> bool:
-    """Whether all of these are in the file: asked for as one row, since other threads run before each that is read."""
+    """Whether all of these rows are in the file. One row is read, since reading each lets other threads run first."""
     found = 0
     for piece in pieces(known):
         query = (
@@ -84,15 +84,15 @@ def are_there(connection: sqlite3.Connection, known: Sequence[Stored]) -> bool:
 def written_by(
     connection: sqlite3.Connection, columns: Stored | None, known: Stored | None, root_id: str, epoch: int
 ) -> LogRow:
-    """The log that is written with an epoch, of what is `stored` of it; ``known``: what the writer left there.
+    """The log to write with an epoch. ``columns`` are its `stored` row; ``known`` is the row as the writer left it.
 
-    Raises `FencedError` if another process took it, or dropped it.
+    Raises `FencedError` if another process took or dropped the log.
     """
     row = None if columns is None else LogRow(*columns[:-1]) if columns == known else _checked(columns)
     if row is None:
-        raise FencedError(f"run {root_id} was dropped by another process: what this one still emits is not written")
+        raise FencedError(f"run {root_id} was dropped by another process: writes of this one are rejected")
     if row.epoch != epoch:
-        raise FencedError(f"run {root_id} was taken over{_by(connection, row)}: what this process emits is not written")
+        raise FencedError(f"run {root_id} was taken over{_by(connection, row)}: writes of this process are rejected")
     return row
 
 
@@ -117,12 +117,12 @@ def forks_of(connection: sqlite3.Connection, parent: LogRow) -> list[LogRow]:
 
 
 def held_by(connection: sqlite3.Connection, token: str) -> list[LogRow]:
-    """The logs that a store holds."""
+    """The logs that a holder holds."""
     return [_checked(row) for row in connection.execute(f"{_SELECT} WHERE holder = ?", (token,)).fetchall()]
 
 
 def parts(connection: sqlite3.Connection, log: LogRow) -> list[Part]:
-    """Where the events of a log are, the oldest first; of a fork those of its ancestors too."""
+    """Where the events of a log are stored, oldest first; for a fork, with those of its ancestors."""
     found, last = [], log.last
     while True:
         if log.last < last:
@@ -137,7 +137,7 @@ def parts(connection: sqlite3.Connection, log: LogRow) -> list[Part]:
 
 
 def parent_of(connection: sqlite3.Connection, log: LogRow) -> LogRow | None:
-    """The log that one was forked from; None where it was not."""
+    """The log that a log was forked from, or None."""
     if log.parent is None:
         return None
     if log.parent >= log.id:
@@ -146,7 +146,7 @@ def parent_of(connection: sqlite3.Connection, log: LogRow) -> LogRow | None:
 
 
 def lineage(connection: sqlite3.Connection, log: LogRow) -> list[LogRow]:
-    """The logs that one descends from by forks, the nearest first."""
+    """The logs that a log descends from by forks, nearest first."""
     found = []
     while (parent := parent_of(connection, log)) is not None:
         found.append(parent)
@@ -155,19 +155,19 @@ def lineage(connection: sqlite3.Connection, log: LogRow) -> list[LogRow]:
 
 
 def create(connection: sqlite3.Connection, log: LogRow) -> LogRow:
-    """Add a log, with the next id; raises `RunIdInUseError` if there is a run of that name."""
+    """Add a log, with the next id; raises `RunIdInUseError` if that run is recorded already."""
     meta = _meta.load(connection)
     log = log._replace(id=meta.next_log)
     _meta.save(connection, meta._replace(logs=meta.logs + 1, next_log=log.id + 1))
-    if _ids.log_of(connection, log.root_id) is not None:
+    if _runs.log_of(connection, log.root_id) is not None:
         raise in_use(log.root_id)
-    _ids.claim(connection, log.root_id, log.id)
+    _runs.claim(connection, log.root_id, log.id)
     save(connection, log)
     return log
 
 
 def save(connection: sqlite3.Connection, *logs: LogRow) -> list[Stored]:
-    """Write rows; returns what is stored of them."""
+    """Write rows, and return them as stored."""
     rows: list[Stored] = [(*log, sum_of("logs", log)) for log in logs]
     for piece in pieces(rows):
         connection.execute(f"INSERT OR REPLACE INTO logs VALUES {marks(piece, 10)}", list(chain(*piece)))
@@ -179,7 +179,7 @@ def delete(connection: sqlite3.Connection, log: LogRow) -> None:
     span = log.id << SEQ_BITS, (log.id + 1) << SEQ_BITS
     runs = connection.execute("SELECT DISTINCT run_id FROM events WHERE id >= ? AND id < ?", span).fetchall()
     for run_id in {log.root_id, *(run_id for (run_id,) in runs)}:
-        _ids.free(connection, run_id, log.id)
+        _runs.free(connection, run_id, log.id)
     connection.execute("DELETE FROM events WHERE id >= ? AND id < ?", span)
     connection.execute("DELETE FROM logs WHERE id = ?", (log.id,))
     meta = _meta.load(connection)
@@ -190,12 +190,12 @@ def delete(connection: sqlite3.Connection, log: LogRow) -> None:
 
 
 def in_use(run_id: str) -> RunIdInUseError:
-    """The error that says a run of that id exists."""
+    """The error for an id that is recorded already."""
     return RunIdInUseError(f"run {run_id} is recorded already: choose another id")
 
 
 def storable(text: str) -> bool:
-    """Whether SQLite can hold a text: lone surrogates it can't."""
+    """Whether SQLite can store a text: it can't store lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,15 +1,15 @@
-"""The table ``meta``: what tells whether rows of the others are missing."""
+"""The table ``meta``: shows whether rows of the other tables are missing."""
 
 from __future__ import annotations
 
 import sqlite3
 from typing import NamedTuple
 
-from crewbus_sqlite._sums import corrupt, require, sum_of
+from crewbus_sqlite._checksums import corrupt, require, sum_of
 
 
 class Meta(NamedTuple):
-    """How many logs there are, the id of the next one, and the least id of a run."""
+    """The number of logs, the id of the next log, and the least id of a run."""
 
     id: int = 1
     logs: int = 0
@@ -18,7 +18,7 @@ class Meta(NamedTuple):
 
 
 def load(connection: sqlite3.Connection) -> Meta:
-    """The one row; raises `CorruptRecordError`."""
+    """Read the only row; raises `CorruptRecordError`."""
     rows = connection.execute("SELECT id, logs, next_log, first_run, sum FROM meta").fetchall()
     if len(rows) != 1:
         raise corrupt(f"the table meta has {len(rows)} rows")
@@ -29,5 +29,5 @@ def load(connection: sqlite3.Connection) -> Meta:
 
 
 def save(connection: sqlite3.Connection, meta: Meta) -> None:
-    """Write the one row."""
+    """Write the only row."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?, ?, ?)", (*meta, sum_of("meta", meta)))

@@ -1,4 +1,4 @@
-"""The plugin ``sqlite``: opens ``sqlite:`` URLs, and has every bus record to such a file unless it is told not to."""
+"""The plugin ``sqlite``: opens ``sqlite:`` URLs, and arms recording for every bus unless ``CREWBUS_RECORD`` is off."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OFF: Final = ("0", "false", "no", "off")
 
 @hookimpl
 def crewbus_configure(bus: Bus) -> None:
-    """Arm recording, if anything records and ``CREWBUS_RECORD`` is not off: to ``CREWBUS_STORE`` or ``crewbus.db``."""
+    """Arm recording to ``CREWBUS_STORE`` or ``crewbus.db``, unless ``CREWBUS_RECORD`` is off or nothing records."""
     records = bus.plugins.hook.crewbus_record.get_hookimpls()
     if records and os.environ.get("CREWBUS_RECORD", "").strip().lower() not in OFF:
         bus.enable_recording(os.environ.get("CREWBUS_STORE") or DEFAULT_URL)
@@ -27,7 +27,7 @@ def crewbus_configure(bus: Bus) -> None:
 
 @hookimpl
 def crewbus_open_store(url: str) -> Store | None:
-    """Open an ``sqlite:`` URL; nothing is created before the first event."""
+    """Open an ``sqlite:`` URL. The first event creates the file."""
     if url.partition(":")[0] != "sqlite":
         return None
     address, _, query = url.partition("?")

@@ -1,4 +1,4 @@
-"""Reading the events of a log, a piece at a time: between pieces no transaction is open, and no thread waits."""
+"""Reads the events of a log in pieces: between pieces no transaction is open, and no other thread waits."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final, NoReturn
 from crewbus.exceptions import RunNotFoundError
 from crewbus.stores import StoredEvent
 from crewbus_sqlite import _logs
+from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._database import Database
 from crewbus_sqlite._events import BEFORE, COLUMNS, EventRow, Latest, decoded, latest_of
 from crewbus_sqlite._logs import LogRow, Part
 from crewbus_sqlite._schema import SEQ_BITS
-from crewbus_sqlite._sums import corrupt
 
 FIRST_PIECE: Final = 16
 PIECE: Final = 256
-"""How many events are read at once, at most; the first time fewer, since a reader may need no more."""
+"""The most events that are read at once. The first piece is smaller, since a reader may need no more."""
 PIECE_BYTES: Final = 1 << 20
-"""What they may hold together before the piece ends."""
+"""The bytes of event data after which a piece ends."""
 
 _RANGE: Final = f"SELECT {COLUMNS} FROM events WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?"
 _LANDMARKS: Final = (
@@ -30,7 +30,7 @@ Found = tuple[EventRow, StoredEvent]
 
 
 class Reader:
-    """Reads the logs of a database, as they were when reading began."""
+    """Reads the logs of a database as they are when reading begins."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,7 +48,7 @@ class Reader:
                 self._missing(root_id, f"event {expected}")
 
     def landmarks(self, root_id: str, after: int) -> Iterator[StoredEvent]:
-        """Those of them that are landmarks. Each names the one before it, so that a missing one is noticed."""
+        """The landmarks among them. Each holds the number of the previous one, which shows that none is missing."""
         for part in self._parts(root_id, after):
             latest = latest_of(self._row(root_id, part, part.first)[0])[0].landmark
             for row, event in self._rows(_LANDMARKS, root_id, part):
@@ -60,7 +60,7 @@ class Reader:
                 self._missing(root_id, f"a landmark after event {latest}")
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
-        """The checkpoints and resumes, the last first: each event names the last of them before it."""
+        """The marks, last first: each event holds the number of the mark before it."""
         with self._database.reading() as connection:
             log = _logs.find(connection, root_id)
             assert connection is not None
@@ -72,7 +72,7 @@ class Reader:
             seq = latest_of(row)[0].mark
 
     def event(self, root_id: str, seq: int) -> StoredEvent:
-        """One event; raises `RunNotFoundError` if the log has none of that number."""
+        """One event; raises `RunNotFoundError` if the log has no such number."""
         for part in self._parts(root_id, seq - 1):
             if part.first == seq:
                 return self._row(root_id, part, seq)[1]
@@ -112,7 +112,7 @@ class Reader:
 
 
 def latest_in(connection: sqlite3.Connection, log: LogRow) -> Latest:
-    """The last events of either kind in a log."""
+    """The numbers of the last landmark and mark in a log."""
     for part in _logs.parts(connection, log)[-1:]:
         key = part.log << SEQ_BITS | part.last
         for row in _piece(connection, _RANGE, (key, key, 1)):

@@ -1,4 +1,4 @@
-"""The file: its tables, and what must hold of it before anything in it is read."""
+"""The file: its tables, and the checks before anything in it is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crewbus_sqlite import _meta
 APPLICATION: Final = 0x43524557  # "CREW", which the command `file` shows too
 VERSION: Final = 1
 SEQ_BITS: Final = 32
-"""An event's id is its log's, shifted by these bits, and its number: a log is one range of ids."""
+"""An event's id is its log's id, shifted by these bits, plus its number: a log is one range of ids."""
 
 TABLES: Final = (
     """\
@@ -90,7 +90,7 @@ def _expected() -> list[tuple[str, str, str, str | None]]:
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables, inside the caller's transaction."""
+    """Create the tables, inside the caller's transaction."""
     for statement in TABLES:
         connection.execute(statement)
     _meta.save(connection, _meta.Meta())
@@ -99,10 +99,10 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def check(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file is ours (False: it is empty), inside the caller's transaction.
+    """Whether the file has our tables (False: it is empty), inside the caller's transaction.
 
-    Raises `StoreVersionError` if it is another's, of a newer release, or not as it was made: nothing that
-    somebody added to it is ever executed.
+    Raises `StoreVersionError` for the file of another program or of a newer release, and if the schema was changed:
+    nothing that was added to it is ever executed.
     """
     ((application,),) = connection.execute("PRAGMA application_id")
     ((version,),) = connection.execute("PRAGMA user_version")
@@ -118,7 +118,7 @@ def check(connection: sqlite3.Connection, path: Path) -> bool:
         )
     if schema != _expected():
         raise StoreVersionError(
-            f"{path} has not the tables that crewbus-sqlite made: something was added, changed or removed. "
+            f"{path} has other tables than crewbus-sqlite creates: something was added, changed or removed. "
             f"Remove what was added, or choose another path"
         )
     return True

@@ -1,4 +1,4 @@
-"""The store."""
+"""The store: what the contract asks, by way of the writer, the reader and the tables."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from weakref import WeakSet
 
 from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError
 from crewbus.stores import LogInfo, Store, StoredEvent
-from crewbus_sqlite import _holder, _ids, _logs
+from crewbus_sqlite import _holders, _logs, _runs
 from crewbus_sqlite._commit import Log, Notify
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked, encoded, insert
-from crewbus_sqlite._holder import Holder, Holders
+from crewbus_sqlite._forks import forks
+from crewbus_sqlite._holders import Holder, Holders
 from crewbus_sqlite._logs import LogRow
 from crewbus_sqlite._reader import Reader, latest_in
 from crewbus_sqlite._writer import Writer
@@ -27,16 +27,16 @@ LEASE: Final = 15.0
 BUSY: Final = 5.0
 BACKLOG: Final = 256 * 1024 * 1024
 LARGEST_BACKLOG: Final = 900 * 1024 * 1024
-"""SQLite stores no event of 1 GB or more."""
+"""SQLite can't store an event of 1 GB or more."""
 
 
 class SQLiteStore(Store):
-    """Records runs in the SQLite file at ``path``, which any number of processes may use at once.
+    """Records runs in the SQLite file at ``path``, which any number of processes may use at the same time.
 
-    The file is created by the first event. ``lease``: for how many seconds a run is held by a process that can't be
-    seen to live; ``busy``: for how many to wait for what other processes have locked; ``backlog``: how many bytes of
-    events may wait to be written. Raises `InputError` for what can't be. A forked child may go on using the store: it
-    holds nothing.
+    The first event creates the file. ``lease`` is the number of seconds for which a run stays held after its holder
+    last renewed the lease, unless this host shows earlier that the holder is dead. ``busy`` is the number of seconds to
+    wait for locks of other processes, and ``backlog`` the bytes of events that may wait to be written. Raises
+    `InputError` if one of them is out of range. A forked child may use the store too: it starts without any run.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class SQLiteStore(Store):
     ) -> None:
         if not (0 < lease < float("inf") and 0 <= busy < float("inf") and 0 < backlog <= LARGEST_BACKLOG):
             raise InputError(
-                f"a store's lease is some seconds, its busy seconds or 0, its backlog 1 to {LARGEST_BACKLOG} bytes; "
-                f"got lease={lease}, busy={busy}, backlog={backlog}"
+                f"lease must be a number of seconds above 0, busy a number of seconds, and backlog 1 to "
+                f"{LARGEST_BACKLOG} bytes; got lease={lease}, busy={busy}, backlog={backlog}"
             )
         self.path: Final = Path(path).absolute()
         self._lease = lease
@@ -56,8 +56,7 @@ class SQLiteStore(Store):
         self._writer = Writer(self._database, self._holders, lease, backlog)
         self._closing = threading.Lock()
         self._closed = False
-        with _forks.lock:
-            _forks.stores.add(self)
+        forks.register(self)
 
     def __repr__(self) -> str:
         return f"<SQLiteStore {str(self.path)!r}>"
@@ -68,7 +67,7 @@ class SQLiteStore(Store):
         self._require_open()
         root_id = _name(root_id)
         with self._database.reading() as connection:
-            if connection is not None and _ids.log_of(connection, root_id) is not None:
+            if connection is not None and _runs.log_of(connection, root_id) is not None:
                 raise _logs.in_use(root_id)
         return self._writer.begin(root_id)
 
@@ -92,39 +91,39 @@ class SQLiteStore(Store):
     # Reading
 
     def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        self._settle(root_id)
+        self._write_out(root_id)
         return self._reader.events(root_id, after)
 
     def landmarks(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        self._settle(root_id)
+        self._write_out(root_id)
         return self._reader.landmarks(root_id, after)
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
-        self._settle(root_id)
+        self._write_out(root_id)
         return self._reader.marks(root_id)
 
     def event(self, root_id: str, seq: int) -> StoredEvent:
-        self._settle(root_id)
+        self._write_out(root_id)
         return self._reader.event(root_id, seq)
 
     def root_of(self, run_id: str) -> str | None:
         self._require_open()
         here = self._writer.root_of(run_id)
         with self._database.reading() as connection:
-            log = _ids.log_of(connection, run_id) if connection is not None and _logs.storable(run_id) else None
+            log = _runs.log_of(connection, run_id) if connection is not None and _logs.storable(run_id) else None
             return here if connection is None or log is None else _logs.load(connection, log).root_id
 
     def roots(self) -> list[str]:
-        self._settle()
+        self._write_out()
         with self._database.reading() as connection:
             return [] if connection is None else [log.root_id for log in _logs.every(connection)]
 
     def info(self, root_id: str) -> LogInfo:
-        self._settle(root_id)
+        self._write_out(root_id)
         with self._database.reading() as connection:
             log = _logs.find(connection, root_id)
             assert connection is not None
-            holder = _holder.load(connection, log.holder)
+            holder = _holders.load(connection, log.holder)
             parent = None if log.parent is None else _logs.load(connection, log.parent).root_id
         return LogInfo(
             log.root_id,
@@ -139,24 +138,24 @@ class SQLiteStore(Store):
         )
 
     def forks(self, root_id: str) -> list[str]:
-        self._settle(root_id)
+        self._write_out(root_id)
         with self._database.reading() as connection:
             log = _logs.find(connection, root_id)
             assert connection is not None
             return [fork.root_id for fork in _logs.forks_of(connection, log)]
 
     def lineage(self, root_id: str) -> list[str]:
-        self._settle(root_id)
+        self._write_out(root_id)
         with self._database.reading() as connection:
             log = _logs.find(connection, root_id)
             assert connection is not None
             return [ancestor.root_id for ancestor in _logs.lineage(connection, log)]
 
-    # Taking over
+    # Leases and forks
 
     def acquire(self, root_id: str) -> int:
         with self._changing(root_id) as (connection, found):
-            self._require_free(connection, found)
+            self._require_not_held(connection, found)
             self._holders.renew(connection)
             log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._holders.own.token)
             _logs.save(connection, log)
@@ -180,11 +179,11 @@ class SQLiteStore(Store):
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         fork_id, own = _name(fork_id), [checked(event) for event in events]
         if [event.seq for event in own] != list(range(at + 1, at + 1 + len(own))):
-            raise RecordingError(f"run {fork_id}: what it begins with does not go on from event {at}")
-        self._settle(fork_id)
+            raise RecordingError(f"run {fork_id}: its first events do not continue from event {at}")
+        self._write_out(fork_id)
         with self._changing(root_id) as (connection, log):
             if not 0 <= at <= log.last:
-                raise RecordingError(f"run {root_id} has no event {at} to fork at: its last is {log.last}")
+                raise RecordingError(f"run {root_id} has no event {at} to fork at: its last one is {log.last}")
             before = latest_in(connection, log._replace(last=at))
             fork = _logs.create(connection, LogRow(0, fork_id, last=at + len(own), parent=log.id, parent_at=at))
             _logs.save(connection, log._replace(forks=log.forks + 1))
@@ -192,22 +191,22 @@ class SQLiteStore(Store):
 
     def drop(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
-            holder = _holder.load(connection, log.holder)
-            if holder is not None and self._is_taken(holder):
+            holder = _holders.load(connection, log.holder)
+            if holder is not None and self._is_held(holder):
                 raise RecordingError(f"run {root_id} is live: its record can't be dropped")
             if log.forks:
                 forks = ", ".join(fork.root_id for fork in _logs.forks_of(connection, log)[:3])
-                raise RecordingError(f"run {root_id} is needed by what was forked from it: drop {forks} first")
+                raise RecordingError(f"run {root_id} is needed by its forks: drop {forks} first")
             _logs.delete(connection, log)
 
-    # Ending
+    # Closing and forking
 
     def close(self) -> None:
         with self._closing:
             if self._closed:
                 return
             self._closed = True
-        self._writer.shut()
+        self._writer.stop_accepting()
         try:
             self._writer.flush(None)
         finally:
@@ -219,6 +218,10 @@ class SQLiteStore(Store):
             self._holders.close(resigned=resigned)
             self._database.close()
 
+    def before_fork(self) -> Callable[[], None]:
+        """Close the file, and keep all threads from it until the returned function is called."""
+        return self._database.quiesce()
+
     def after_fork(self) -> None:
         self._closing = threading.Lock()
         self._holders = Holders(self.path, self._lease)
@@ -228,23 +231,23 @@ class SQLiteStore(Store):
         """Release all that this store holds."""
         holder = self._holders.own
         with self._database.reading() as connection:
-            if connection is None or not _holder.exists(connection, holder):
+            if connection is None or not _holders.exists(connection, holder):
                 return
         with self._database.writing() as connection:
             for log in _logs.held_by(connection, holder.token):
                 _logs.save(connection, log._replace(holder=None))
             self._holders.resign(connection)
 
-    def _settle(self, root_id: str | None = None) -> None:
+    def _write_out(self, root_id: str | None = None) -> None:
         self._require_open()
-        self._writer.settle(root_id)
+        self._writer.wait_for(root_id)
 
     @contextmanager
     def _changing(self, root_id: str) -> Iterator[tuple[sqlite3.Connection, LogRow]]:
-        """A transaction on a log, after all that was given to it; raises `RunNotFoundError`."""
-        self._settle(root_id)
+        """A transaction on a log, after all earlier writes to it; raises `RunNotFoundError`."""
+        self._write_out(root_id)
         if not self._database.exists:
-            with self._database.reading() as connection:  # which creates no file
+            with self._database.reading() as connection:  # does not create the file
                 _logs.find(connection, root_id)
         with self._database.writing() as connection:
             yield connection, _logs.find(connection, root_id)
@@ -258,12 +261,12 @@ class SQLiteStore(Store):
             log = _logs.find(connection, root_id)
             return bool(log.sealed) and log.epoch == epoch
 
-    def _is_taken(self, holder: Holder) -> bool:
+    def _is_held(self, holder: Holder) -> bool:
         return self._holders.is_own(holder) or self._holders.is_alive(holder)
 
-    def _require_free(self, connection: sqlite3.Connection, log: LogRow) -> None:
-        holder = _holder.load(connection, log.holder)
-        if holder is None or not self._is_taken(holder):
+    def _require_not_held(self, connection: sqlite3.Connection, log: LogRow) -> None:
+        holder = _holders.load(connection, log.holder)
+        if holder is None or not self._is_held(holder):
             return
         ends = datetime.fromtimestamp(holder.until, UTC).isoformat(" ", "seconds")
         raise RunHeldError(f"run {log.root_id} is alive: held by {holder.name}; its lease runs until {ends} at least")
@@ -271,34 +274,5 @@ class SQLiteStore(Store):
 
 def _name(run_id: str) -> str:
     if not _logs.storable(run_id):
-        raise RecordingError(f"a run can't be named {run_id!r}: it holds half a character")
+        raise RecordingError(f"a run can't be named {run_id!r}: it contains a lone surrogate")
     return str.__str__(run_id)
-
-
-class _Forks:
-    """Has every store let go of its file while the process forks: what a child inherits open, SQLite can't share."""
-
-    def __init__(self) -> None:
-        self.stores: WeakSet[SQLiteStore] = WeakSet()
-        self.lock = threading.RLock()
-        self._resume: list[Callable[[], None]] = []
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._begin_anew)
-
-    def _before(self) -> None:
-        self.lock.acquire()
-        self._resume = [store._database.quiesce() for store in self.stores]
-
-    def _after(self) -> None:
-        for resume in self._resume:
-            resume()
-        self._resume = []
-        self.lock.release()
-
-    def _begin_anew(self) -> None:
-        self._after()
-        for store in list(self.stores):
-            store.after_fork()
-
-
-_forks: Final = _Forks()

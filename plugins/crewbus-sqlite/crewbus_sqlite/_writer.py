@@ -1,4 +1,4 @@
-"""The thread that writes: what was given to all logs meanwhile, in one transaction."""
+"""The writer thread: each transaction writes everything that was queued meanwhile, for all logs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from crewbus.stores import StoredEvent
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked
-from crewbus_sqlite._holder import Holders
+from crewbus_sqlite._holders import Holders
 from crewbus_sqlite._logs import in_use
 
 GATHERING: Final = 0.002
-"""Seconds for which events gather for one transaction, unless somebody waits for them."""
+"""Seconds to collect events for one transaction, unless a caller waits for them."""
 LONGEST_GATHERING: Final = 0.05
-"""The same where transactions take that long: the more logs, the more pages of the file each of them writes anew."""
+"""The same for slow transactions: the more logs, the more pages of the file each transaction writes."""
 OVERHEAD: Final = 400
-"""What a queued event takes beside its JSON, in bytes, about."""
+"""Bytes that a queued event takes besides its JSON, estimated."""
 
 Call = tuple[Notify, BaseException | None]
 
 
 class Writer:
-    """Takes what is to be written, in memory, and writes it to a database from a thread of its own.
+    """Queues writes in memory, and writes them to the database from its own thread.
 
-    The thread starts when there is something to write. It also renews the leases of the logs that are written here.
+    The thread starts with the first write. It also renews this store's lease.
     """
 
     def __init__(self, database: Database, holders: Holders, lease: float, backlog: int) -> None:
@@ -37,13 +37,13 @@ class Writer:
         self._lease = lease
         self._bound = backlog
         self._backlog = 0
-        # Held as a lock of C, into which no signal can break: a Condition's own `with` might be left with it held.
+        # Entered directly: its `with` is C code, which a signal can't interrupt, and a Condition's is not.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._logs: dict[str, Log] = {}
         self._queued: dict[Log, None] = {}
         self._runs: dict[str, str] = {}
-        self._given = self._written = 0
+        self._last_ticket = self._written_ticket = 0
         self._tries = 0
         self._failure: RecordingError | None = None
         self._failed_try = 0
@@ -53,14 +53,14 @@ class Writer:
         self._idle = False
         self._hurry = False
         self._writing = False
-        self._shut = False
+        self._rejecting = False
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    # What is given, which waits for nothing
+    # Queueing, which never waits
 
     def begin(self, root_id: str) -> int:
-        """Open a new log; its epoch."""
+        """Open a new log and return its epoch."""
         with self._lock:
             self._require_working()
             known = self._logs.get(root_id)
@@ -74,13 +74,13 @@ class Writer:
             return log.epoch
 
     def adopt(self, log: Log) -> None:
-        """Go on with a log that was acquired, with a lease that has just been renewed."""
+        """Write to a log that was just acquired, and whose lease was just renewed."""
         with self._lock:
             self._forget(log.root_id)
             self._logs[log.root_id] = log
             self._renew_at = time.monotonic() + self._lease / 3
             self._start()
-            self._awake()  # from now on there is a lease to renew
+            self._wake()  # the thread has to renew the lease from now on
 
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
         """Queue an event."""
@@ -99,11 +99,11 @@ class Writer:
                 log.new_runs.append(event.run_id)
                 self._runs.setdefault(event.run_id, root_id)
             log.size += size
-            log.events.append(event)  # an interrupt comes before this, or after
+            log.events.append(event)  # atomic for interrupts
             self._queue(log)
 
     def finish(self, root_id: str, epoch: int) -> None:
-        """Queue the end of a log."""
+        """Queue the sealing of a log."""
         with self._lock:
             known = self._logs.get(root_id)
             if known is not None and known.epoch == epoch and known.finishing:
@@ -117,35 +117,35 @@ class Writer:
             self._queue(log)
 
     def forget(self, root_id: str, epoch: int) -> None:
-        """Write nothing more to a log."""
+        """Stop writing to a log."""
         with self._lock:
             log = self._logs.get(root_id)
             if log is not None and log.epoch == epoch:
                 self._forget(root_id)
 
     def root_of(self, run_id: str) -> str | None:
-        """The log in which a run is that is written here."""
+        """The root run whose log, written here, contains a run; or None."""
         return self._runs.get(run_id)
 
     def has(self, root_id: str) -> bool:
-        """Whether something is known of a log that `Store.finish` has not ended."""
+        """Whether a log is known here and not sealed."""
         return root_id in self._logs
 
     def holds(self, root_id: str, epoch: int | None = None) -> bool:
-        """Whether a log is written here, with that epoch."""
+        """Whether a log is written here, with that epoch if one is given."""
         with self._lock:
             log = self._logs.get(root_id)
             return log is not None and log.error is None and epoch in (None, log.epoch)
 
     # Waiting
 
-    def settle(self, root_id: str | None = None, timeout: float | None = None) -> None:
-        """Return when what was given to a log, or to all, is on disk; raises why it can't be."""
+    def wait_for(self, root_id: str | None = None, timeout: float | None = None) -> None:
+        """Return when the queued writes of a log, or of all, are on disk; raises the error that prevents it."""
         with self._lock:
             if root_id is None:
-                ticket = self._given
+                ticket = self._last_ticket
             elif (log := self._logs.get(root_id)) is not None:
-                if log.events and log not in self._queued:  # an interrupt came between the two
+                if log.events and log not in self._queued:  # `append` was interrupted before it queued the log
                     self._queue(log)
                 ticket = log.ticket
             else:
@@ -153,34 +153,34 @@ class Writer:
             self._wait(ticket, timeout)
 
     def flush(self, timeout: float | None) -> None:
-        """As `settle` for all logs; raises too what was lost to other processes since it was called last."""
-        self.settle(None, timeout)
+        """Like `wait_for` all logs; also raises the errors of logs lost to other processes since the last call."""
+        self.wait_for(None, timeout)
         with self._lock:
             losses, self._losses = self._losses, []
         if losses:
-            error = _again(losses[0])
+            error = _copy_of(losses[0])
             for other in losses[1:]:
                 error.add_note(f"and: {other}")
             raise error
 
     def when_written(self, root_id: str, notify: Notify) -> None:
-        """Call ``notify`` when what was given to a log is on disk, or can't be."""
+        """Call ``notify`` when the queued writes of a log are on disk, or have failed."""
         with self._lock:
             log = self._logs.get(root_id)
             error = None if log is None else log.error
-            if log is not None and error is None and log.ticket > self._written:
+            if log is not None and error is None and log.ticket > self._written_ticket:
                 log.waiting.append((log.ticket, notify))
-                self._awake()
+                self._wake()
                 return
         notify(error)
 
-    def shut(self) -> None:
-        """Take nothing more."""
+    def stop_accepting(self) -> None:
+        """Reject all further writes."""
         with self._lock:
-            self._shut = True
+            self._rejecting = True
 
     def close(self) -> None:
-        """Stop the thread; what is still queued stays unwritten."""
+        """Stop the thread. Writes that are still queued are lost."""
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -196,10 +196,10 @@ class Writer:
     def _wait(self, ticket: int, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         tried = self._tries
-        while self._written < ticket:
+        while self._written_ticket < ticket:
             if self._failure is not None and self._failed_try > tried:
-                raise _again(self._failure)
-            self._awake()
+                raise _copy_of(self._failure)
+            self._wake()
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 raise FlushTimeoutError(
@@ -214,43 +214,45 @@ class Writer:
     # Under the lock
 
     def _writable(self, root_id: str, epoch: int) -> Log:
-        if self._shut:
+        if self._rejecting:
             raise closed(self._database.path)
         log = self._logs.get(root_id)
         if log is not None and log.epoch > epoch:
-            raise FencedError(f"run {root_id} was taken over with epoch {log.epoch}: epoch {epoch} writes nothing more")
+            raise FencedError(
+                f"run {root_id} was taken over with epoch {log.epoch}: writes with epoch {epoch} are rejected"
+            )
         if log is None or log.epoch != epoch or log.finishing:
             raise RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
         if log.error is not None:
-            raise _again(log.error)
+            raise _copy_of(log.error)
         return log
 
     def _require_working(self) -> None:
-        if self._shut:
+        if self._rejecting:
             raise closed(self._database.path)
         if self._failure is not None:
-            self._awake()
-            raise _again(self._failure)
+            self._wake()
+            raise _copy_of(self._failure)
 
     def _require_room(self, size: int) -> None:
         if self._backlog + size > self._bound:
-            self._awake()
+            self._wake()
             raise StoreFullError(
-                f"{self._backlog} bytes wait to be written to {self._database.path}, and {size} more are over the "
+                f"{self._backlog} bytes wait to be written to {self._database.path}, and {size} more would be over the "
                 f"bound of {self._bound}: emit no faster than the disk writes, or give the store a larger backlog"
             )
         self._backlog += size
 
     def _queue(self, log: Log) -> None:
-        self._given += 1
-        log.ticket = self._given
+        self._last_ticket += 1
+        log.ticket = self._last_ticket
         if log not in self._queued:
             self._queued[log] = None
             self._start()
             if self._idle:
                 self._changed.notify_all()
 
-    def _awake(self) -> None:
+    def _wake(self) -> None:
         self._hurry = True
         self._changed.notify_all()
 
@@ -272,7 +274,7 @@ class Writer:
         thread = threading.Thread(target=self._work, name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the interpreter is exiting: whoever flushes writes
+        except RuntimeError:  # the interpreter is exiting: `flush` writes in its caller's thread
             return
         self._thread = thread
 
@@ -280,30 +282,30 @@ class Writer:
 
     def _work(self) -> None:
         with self._lock:
-            while self._is_due():
+            while self._is_take_due():
                 self._write_here()
 
-    def _is_due(self) -> bool:
-        """Wait until there is something to write or to renew; False: the store is closed."""
+    def _is_take_due(self) -> bool:
+        """Wait until there is something to write or to renew; False once the store is closed."""
         self._idle = True
-        self._changed.wait_for(self._is_asked, self._until_renewal())
+        self._changed.wait_for(self._has_work, self._until_renewal())
         self._idle = False
         if not self._hurry and not self._closed:
             self._changed.wait_for(lambda: self._hurry or self._closed, self._gathering)
         return not self._closed
 
-    def _is_asked(self) -> bool:
+    def _has_work(self) -> bool:
         return self._closed or self._hurry or (bool(self._queued) and self._failure is None)
 
     def _until_renewal(self) -> float | None:
         return max(0.0, self._renew_at - time.monotonic()) if self._logs else None
 
     def _write_here(self) -> None:
-        """Write what is queued. The lock is held when this is called and when it returns, not in between."""
+        """Write what is queued. The caller holds the lock, which is released meanwhile."""
         self._hurry, self._writing = False, True
         self._tries += 1
-        tried, ticket = self._tries, self._given
-        batches = [log.taken() for log in self._queued]
+        tried, ticket = self._tries, self._last_ticket
+        batches = [log.take_batch() for log in self._queued]
         self._queued = {}
         self._lock.release()
         started = time.monotonic()
@@ -315,7 +317,7 @@ class Writer:
             self._gathering = min(max(GATHERING, time.monotonic() - started), LONGEST_GATHERING)
         calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
-        self._tell(calls)
+        self._notify(calls)
 
     def _commit(self, batches: list[Batch]) -> RecordingError | None:
         renews = time.monotonic() >= self._renew_at or any(batch.log.id is None for batch in batches)
@@ -335,45 +337,45 @@ class Writer:
                 self._renew_at = time.monotonic() + self._lease / 3
         return None
 
-    def _tell(self, calls: list[Call]) -> None:
+    def _notify(self, calls: list[Call]) -> None:
         self._lock.release()
         try:
             for notify, error in calls:
-                with suppress(Exception):  # it must not raise; if it does, the others are still to be told
+                with suppress(Exception):  # a callback that raises must not prevent the others
                     notify(error)
         finally:
             self._lock.acquire()
 
     def _done(self, batches: list[Batch], ticket: int) -> list[Call]:
         self._failure = None
-        self._written = ticket
+        self._written_ticket = ticket
         for batch in batches:
             self._backlog -= batch.size
             if batch.error is not None:
                 self._backlog -= batch.log.size
                 self._queued.pop(batch.log, None)
                 self._losses.append(batch.error)
-            batch.settled()
+            batch.report()
             if batch.finishing and self._logs.get(batch.log.root_id) is batch.log:
                 self._forget(batch.log.root_id)
-        return [call for batch in batches for call in _due(batch.log, ticket)]
+        return [call for batch in batches for call in _take_due(batch.log, ticket)]
 
     def _failed(self, batches: list[Batch], failure: RecordingError, tried: int) -> list[Call]:
-        if batches:  # where only a lease was to be renewed there is a next time
+        if batches:  # a failed renewal alone is tried again
             self._failure, self._failed_try = failure, tried
         for batch in batches:
             batch.put_back()
         self._queued = dict.fromkeys(batch.log for batch in batches) | self._queued
-        return [(notify, failure) for batch in batches for notify, _ in _due(batch.log, batch.log.ticket)]
+        return [(notify, failure) for batch in batches for notify, _ in _take_due(batch.log, batch.log.ticket)]
 
 
-def _due(log: Log, ticket: int) -> list[Call]:
-    """Who is to be told now, and what; they are told once."""
+def _take_due(log: Log, ticket: int) -> list[Call]:
+    """Remove and return the callbacks that are due, with what they receive."""
     now = [notify for at, notify in log.waiting if at <= ticket or log.error is not None]
     log.waiting = [(at, notify) for at, notify in log.waiting if at > ticket and log.error is None]
     return [(notify, log.error) for notify in now]
 
 
-def _again(error: CrewbusError) -> CrewbusError:
-    """A copy to raise: what is raised gathers tracebacks."""
+def _copy_of(error: CrewbusError) -> CrewbusError:
+    """A copy to raise, since each raise adds to the traceback."""
     return type(error)(*error.args)

@@ -15,7 +15,7 @@ from sqlite_helpers import PATIENCE, begun, noted, numbers
 from crewbus.exceptions import FencedError, RunHeldError
 from crewbus.stores.liveness import LockFiles, host_id, new_token
 from crewbus_sqlite import SQLiteStore
-from crewbus_sqlite._holder import Holder, Holders, save
+from crewbus_sqlite._holders import Holder, Holders, save
 
 pytest.importorskip("fcntl", reason="liveness needs flock")
 

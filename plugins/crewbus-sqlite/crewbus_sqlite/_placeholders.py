@@ -1,4 +1,4 @@
-"""Pieces: how many rows one statement reads or writes."""
+"""Placeholders of statements for many rows, and how many rows one statement reads or writes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 SIZES: Final = (500, 100, 20, 4, 1)
-"""Each statement lets other threads run, and has to wait for them, so there are to be few. Each size is a statement of
-its own, which sqlite3 keeps compiled, at some 500 bytes a row, so the sizes are few too."""
+"""The rows of one statement. Few statements are fast, since each releases the GIL and waits to get it back. Few sizes
+save memory, since sqlite3 keeps a compiled statement for each, of about 500 bytes a row."""
 
 
 def pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """``rows`` in pieces, each of one of the sizes."""
+    """Split ``rows`` into pieces of these sizes."""
     at = 0
     for size in SIZES:
         while len(rows) - at >= size:
@@ -22,6 +22,6 @@ def pieces(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def marks(rows: Sequence[Any], columns: int) -> str:
-    """The places of so many rows in a statement."""
+    """The placeholders of these rows in a statement."""
     row = f"({', '.join('?' * columns)})"
     return ", ".join([row] * len(rows))

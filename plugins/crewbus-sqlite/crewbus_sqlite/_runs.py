@@ -1,7 +1,7 @@
-"""The table ``runs``: in which log a run is.
+"""The table ``runs``: which log contains a run.
 
-It is a linked list in the order of the ids. So the answer that a run is *not* there has a row that proves it, the one
-whose successor is greater: a damaged index can't make a run disappear.
+It is a linked list in the order of the ids: a row whose successor is greater proves that a run is *not* recorded, so a
+damaged index can't hide a run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 from typing import NamedTuple
 
 from crewbus_sqlite import _meta
-from crewbus_sqlite._sums import corrupt, require, sum_of
+from crewbus_sqlite._checksums import corrupt, require, sum_of
 
 
 class _Entry(NamedTuple):
@@ -20,13 +20,13 @@ class _Entry(NamedTuple):
 
 
 def log_of(connection: sqlite3.Connection, run_id: str) -> int | None:
-    """The id of the log that a run is in, or None."""
+    """The id of the log that contains a run, or None."""
     found = _at_or_before(connection, run_id)
     return found.log if found is not None and found.run_id == run_id else None
 
 
 def claim(connection: sqlite3.Connection, run_id: str, log: int) -> int:
-    """Say that a run is in a log, unless it is in one already; the id of the log that it is in."""
+    """Add a run to a log, unless it is in one already; returns the id of the log that contains it."""
     found = _at_or_before(connection, run_id)
     if found is not None and found.run_id == run_id:
         return found.log
@@ -42,7 +42,7 @@ def claim(connection: sqlite3.Connection, run_id: str, log: int) -> int:
 
 
 def free(connection: sqlite3.Connection, run_id: str, log: int) -> None:
-    """Forget that a run is in a log, if it is in that one."""
+    """Remove a run, if it is in that log."""
     entry = _at_or_before(connection, run_id)
     if entry is None or entry.run_id != run_id or entry.log != log:
         return
@@ -55,7 +55,7 @@ def free(connection: sqlite3.Connection, run_id: str, log: int) -> None:
 
 
 def _at_or_before(connection: sqlite3.Connection, run_id: str) -> _Entry | None:
-    """The entry of a run, or of the one that would precede it; raises `CorruptRecordError` if that can't be."""
+    """The entry of a run, or of the run before it; raises `CorruptRecordError` if one is missing."""
     found = _last(connection, "WHERE run_id <= ?", run_id)
     following = _meta.load(connection).first_run if found is None else found.next
     if following is not None and following <= run_id:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from crewbus.stores.liveness import HeldLock, LockFiles, host_id, new_token
-from crewbus_sqlite._sums import corrupt, require, sum_of
+from crewbus_sqlite._checksums import corrupt, require, sum_of
 
 _COLUMNS: Final = "token, name, host, until"
 

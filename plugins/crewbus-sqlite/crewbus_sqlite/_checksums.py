@@ -1,4 +1,4 @@
-"""Digests of rows: SQLite has none, so a flipped bit in the file would be read as if it had been written."""
+"""Digests of rows: SQLite has none, and would return a flipped bit in the file as data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIZE: Final = 8
 
 
 def sum_of(table: str, row: tuple[Any, ...]) -> bytes:
-    """The digest of a row of plain strings, numbers and None: those of two different rows differ."""
+    """The digest of a row of plain strings, numbers and None."""
     return blake2b(repr((table, *row)).encode(), digest_size=SIZE).digest()
 
 
@@ -22,5 +22,5 @@ def require(table: str, row: tuple[Any, ...], found: object) -> None:
 
 
 def corrupt(what: str) -> CorruptRecordError:
-    """The error that says ``what`` is wrong, and what can be done."""
+    """The error for a damaged record; ``what`` describes the damage."""
     return CorruptRecordError(f"the record is damaged: {what}. Restore the file from a copy, or choose another path")
