@@ -84,7 +84,7 @@ def test_event_with_empty_parentheses() -> None:
     assert event_type_of(Plain).name == f"{__name__}.test_event_with_empty_parentheses.<locals>.Plain"
 
 
-def test_event_keeps_what_attrs_can_do() -> None:
+def test_event_keeps_attrs_features() -> None:
     @crewbus.event
     class Rich:
         words: list[str] = attrs.field(factory=list, converter=list)
@@ -122,7 +122,7 @@ def test_an_attrs_class_is_not_mistaken_for_its_subclass() -> None:
 @pytest.mark.parametrize(
     "wrong", ["acme.Name", 3, Base("instance"), lambda: None], ids=lambda thing: type(thing).__name__
 )
-def test_event_goes_on_a_class(wrong: Any) -> None:
+def test_event_rejects_what_is_not_a_class(wrong: Any) -> None:
     with pytest.raises(crewbus.EventTypeError, match="class"):
         crewbus.event(wrong)
     with pytest.raises(crewbus.EventTypeError, match="class"):
@@ -132,7 +132,7 @@ def test_event_goes_on_a_class(wrong: Any) -> None:
     assert find_event_type("x") is None
 
 
-def test_a_class_defined_again_takes_its_name_over() -> None:
+def test_a_class_defined_again_replaces_the_earlier_one() -> None:
     def define(default: int) -> type:
         @crewbus.event(name="test_events.Again")
         class Again:
@@ -147,7 +147,7 @@ def test_a_class_defined_again_takes_its_name_over() -> None:
     assert event_type_of(first).name == "test_events.Again"
 
 
-def test_a_name_that_belongs_to_another_class_is_refused() -> None:
+def test_a_name_of_another_class_is_rejected() -> None:
     class Other:
         pass
 
@@ -160,7 +160,7 @@ def test_a_name_that_belongs_to_another_class_is_refused() -> None:
         event_type_of(Other)
 
 
-def test_half_a_pair_of_functions_is_refused() -> None:
+def test_structure_without_unstructure_is_rejected() -> None:
     class Half:
         pass
 
@@ -185,7 +185,7 @@ def test_the_bus_own_events_are_registered() -> None:
 @pytest.mark.parametrize(
     "thing", ["text", 1, None, Unregistered("x"), Base, object()], ids=lambda thing: type(thing).__name__
 )
-def test_what_is_no_event_is_refused_everywhere(bus: crewbus.Bus, thing: Any) -> None:
+def test_objects_that_are_no_events_are_rejected_everywhere(bus: crewbus.Bus, thing: Any) -> None:
     heard: list[crewbus.Envelope] = []
     bus.on(object, heard.append)
     emitters = [lambda: bus.emit(thing)]
@@ -214,7 +214,7 @@ def test_foreign_classes_are_registered_at_any_time(bus: crewbus.Bus) -> None:
     assert len(heard) == 1
 
 
-def test_an_envelope_says_where_and_when(bus: crewbus.Bus) -> None:
+def test_an_envelope_has_the_run_and_the_time(bus: crewbus.Bus) -> None:
     event, source = Base("x"), object()
     with bus.run(id="outer"), bus.run(id="run") as run:
         envelope = bus.emit(event, source=source)
@@ -226,7 +226,7 @@ def test_an_envelope_says_where_and_when(bus: crewbus.Bus) -> None:
     assert run.start_id == "run:1"
 
 
-def test_outside_runs_nobody_listening_means_no_envelope(bus: crewbus.Bus) -> None:
+def test_outside_runs_without_listeners_there_is_no_envelope(bus: crewbus.Bus) -> None:
     assert bus.emit(Base("x")) is None
     bus.on(Base, lambda envelope: None)
     first, second = bus.emit(Base("x")), bus.emit(Base("x"))
@@ -350,7 +350,7 @@ def test_a_handler_of_several_types_is_called_once_per_event(bus: crewbus.Bus) -
     assert calls == ["x", "y"]
 
 
-def test_off_says_whether_there_was_a_subscription(bus: crewbus.Bus) -> None:
+def test_off_returns_whether_there_was_a_subscription(bus: crewbus.Bus) -> None:
     def handle(envelope: crewbus.Envelope) -> None:
         pass
 
@@ -447,7 +447,7 @@ def test_partials_and_builtins_are_handlers(bus: crewbus.Bus) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "text", 3])
-def test_what_can_not_be_called_is_no_handler(bus: crewbus.Bus, wrong: Any) -> None:
+def test_a_handler_must_be_callable(bus: crewbus.Bus, wrong: Any) -> None:
     with pytest.raises(crewbus.EventTypeError, match="called"):
         bus.on(Base)(wrong)
 
@@ -455,7 +455,7 @@ def test_what_can_not_be_called_is_no_handler(bus: crewbus.Bus, wrong: Any) -> N
 @pytest.mark.parametrize(
     "wrong", [None, "text", Base("x"), lambda envelope: None], ids=lambda thing: type(thing).__name__
 )
-def test_what_is_no_class_is_nothing_to_subscribe_to(bus: crewbus.Bus, wrong: Any) -> None:
+def test_a_subscription_needs_a_class(bus: crewbus.Bus, wrong: Any) -> None:
     with pytest.raises(crewbus.EventTypeError, match="class"):
         bus.on(wrong)
 
@@ -613,7 +613,7 @@ def modules() -> list[str]:
     return ["crewbus", *(name for name in found if not name.endswith("__main__"))]
 
 
-def test_the_examples_in_the_docstrings_are_true() -> None:
+def test_the_docstring_examples_of_events() -> None:
     results = {name: doctest.testmod(importlib.import_module(name)) for name in modules()}
     assert {name: result.failed for name, result in results.items() if result.failed} == {}
     assert sum(result.attempted for result in results.values()) > 0
@@ -666,7 +666,7 @@ def test_a_family_is_registered_with_its_subclasses_also_later_ones(family: type
     assert (event_type_of(Known).name, event_type_of(Known).version) == (f"{__name__}.Known", 2)
 
 
-def test_a_reader_knows_subclasses_that_nobody_has_emitted(family: type) -> None:
+def test_a_reader_finds_subclasses_that_were_never_emitted(family: type) -> None:
     class Unseen(Family):
         pass
 

@@ -50,14 +50,14 @@ entries = st.sampled_from(sorted(WRITES)).flatmap(
 
 
 @given(entries)
-def test_an_entry_comes_back_as_it_was(entry):
+def test_an_entry_round_trips(entry):
     line = entry.dump()
     assert b"\n" not in line
     assert Entry.load(line) == entry
 
 
 @given(entries, st.data())
-def test_what_is_no_entry_is_refused(entry, data):
+def test_an_invalid_entry_is_rejected(entry, data):
     line = entry.dump()
     at = data.draw(st.integers(0, len(line) - 1))
     changed = line[:at] + data.draw(st.binary(max_size=3)) + line[at + 1 :]
@@ -70,7 +70,7 @@ def test_what_is_no_entry_is_refused(entry, data):
 
 
 @pytest.mark.parametrize("write", ["close", "__init__", "after_fork", "_log", "no such"])
-def test_an_entry_calls_nothing_but_writes(write):
+def test_an_entry_calls_only_write_methods(write):
     with pytest.raises(ValueError, match=write):
         Entry.load(json.dumps({"write": write, "root_id": "a", "by": "me"}).encode())
 
@@ -102,7 +102,7 @@ def test_a_writer_is_dead_when_its_process_is(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "me", f"process 1 on elsewhere (elsewhere {'0' * 32})", "process x on y (a b)"])
-def test_of_a_writer_from_elsewhere_nothing_is_known(tmp_path, name):
+def test_a_writer_on_another_host_is_not_known_to_be_dead(tmp_path, name):
     LockFiles(tmp_path / "holder-").hold("0" * 32).release(keep_file=True)
     writers = Writers(tmp_path / "holder-")
     assert not writers.is_dead(name)
@@ -113,7 +113,7 @@ def test_of_a_writer_from_elsewhere_nothing_is_known(tmp_path, name):
 # Faults
 
 
-def test_what_the_file_refuses_reaches_the_caller_and_leaves_nothing_half_done(tmp_path):
+def test_an_error_of_the_file_reaches_the_caller_and_leaves_the_store_unchanged(tmp_path):
     from crewbus_jsonl import JsonlStore
 
     store = JsonlStore(tmp_path / "records.jsonl")

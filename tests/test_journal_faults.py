@@ -49,7 +49,7 @@ def event(seq: int) -> StoredEvent:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-def test_what_can_t_be_added_was_never_there(fault):
+def test_a_write_that_can_not_be_added_has_no_effect(fault):
     store = ListStore([])
     epoch = store.begin("a")
     store.adding = fault
@@ -67,7 +67,7 @@ def test_what_can_t_be_added_was_never_there(fault):
     assert list(ListStore(store.journal).read("a")) == [event(0), event(1)]
 
 
-def test_whatever_reading_raises_is_told_as_what_it_is():
+def test_an_error_while_reading_is_the_cause_of_a_recording_error():
     store = ListStore([])
     store.begin("a")
     store.reading = AttributeError("no such table")
@@ -78,7 +78,7 @@ def test_whatever_reading_raises_is_told_as_what_it_is():
     assert store.roots() == ["a"]
 
 
-def test_what_a_finaliser_writes_in_the_middle_of_a_write_is_refused():
+def test_a_finaliser_can_not_write_during_a_write():
     """It would wait for that turn for ever, or come between an entry and its checksum."""
 
     class Finalised(ListStore):
@@ -99,7 +99,7 @@ def test_what_a_finaliser_writes_in_the_middle_of_a_write_is_refused():
 
 
 @pytest.mark.parametrize("by", [1, None, ["me"]])
-def test_an_entry_of_nobody_is_refused(by):
+def test_an_entry_without_a_writer_is_rejected(by):
     store = ListStore([])
     store.begin("a")
     entry = {**json.loads(store.journal[0]), "by": by}

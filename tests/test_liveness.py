@@ -88,7 +88,7 @@ def test_a_lock_that_is_collected_is_abandoned(files):
     until(lambda: files.is_abandoned(token), PATIENCE)
 
 
-def test_a_killed_holder_is_dead_before_anybody_waits_for_it(files, holding):
+def test_a_killed_holder_is_dead_while_it_is_a_zombie(files, holding):
     process, token, _ = holding()
     assert not files.is_abandoned(token)
     os.kill(process.pid, signal.SIGKILL)
@@ -154,21 +154,21 @@ def test_a_forked_child_neither_keeps_nor_drops_its_parents_lock(files):
 
 
 @pytest.mark.parametrize("token", ["", "x", "../other", "0" * 31, "A" * 32, "0" * 31 + "\n", "\0" * 32])
-def test_what_is_no_token_names_no_file(files, tmp_path, token):
+def test_an_invalid_token_names_no_file(files, tmp_path, token):
     assert files.hold(token) is None
     assert not files.is_abandoned(token)
     files.remove(token)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_no_file_can_be_made_nothing_is_known(tmp_path):
+def test_without_a_writable_folder_no_holder_is_known_to_be_dead(tmp_path):
     files, token = LockFiles(tmp_path / "missing" / "holder-"), new_token()
     assert files.hold(token) is None
     assert not files.is_abandoned(token)
     assert files.tokens() == []
 
 
-def test_where_files_cannot_be_locked_none_is_left(files, tmp_path, monkeypatch):
+def test_where_files_can_not_be_locked_no_file_is_left(files, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no locks here")
 
@@ -177,7 +177,7 @@ def test_where_files_cannot_be_locked_none_is_left(files, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_locks_in_this_system_nothing_is_known(files, tmp_path, monkeypatch):
+def test_without_fcntl_no_holder_is_known_to_be_dead(files, tmp_path, monkeypatch):
     token = new_token()
     files.hold(token).release(keep_file=True)
     monkeypatch.setattr("crewbus.stores.liveness.fcntl", None)
@@ -187,7 +187,7 @@ def test_without_locks_in_this_system_nothing_is_known(files, tmp_path, monkeypa
     assert files.tokens() == [token]
 
 
-def test_a_file_that_was_removed_is_seen_to_be_gone(files, prefix):
+def test_a_removed_lock_file_is_noticed(files, prefix):
     token = new_token()
     held = files.hold(token)
     prefix.with_name(prefix.name + token).unlink()

@@ -61,7 +61,7 @@ def test_an_append_out_of_place_changes_nothing(
     store.append("a", 1, stored(1))
 
 
-def test_what_is_not_there(store: MemoryStore) -> None:
+def test_unknown_runs_raise(store: MemoryStore) -> None:
     for call in (lambda: list(store.read("b")), lambda: store.finish("b", 1), lambda: store.drop("b")):
         with pytest.raises(crewbus.RunNotFoundError, match="b is not recorded"):
             call()
@@ -69,14 +69,14 @@ def test_what_is_not_there(store: MemoryStore) -> None:
     assert store.roots() == []
 
 
-def test_a_holder_is_this_process_for_good(store: MemoryStore) -> None:
+def test_this_process_holds_a_log_without_a_time_limit(store: MemoryStore) -> None:
     epoch = store.begin("a")
     assert store.info("a") == LogInfo("a", epoch, -1, False, holder="this process", until=None, alive=True)
     with pytest.raises(RunHeldError, match="run a is alive, held by this process"):
         store.acquire("a")
 
 
-def test_who_was_revoked_writes_until_the_log_is_taken(store: MemoryStore) -> None:
+def test_a_revoked_holder_writes_until_the_log_is_acquired(store: MemoryStore) -> None:
     fill(store, "a", finish=False)
     store.revoke("a")
     store.append("a", 1, stored(3))
@@ -86,7 +86,7 @@ def test_who_was_revoked_writes_until_the_log_is_taken(store: MemoryStore) -> No
         store.append("a", 1, stored(4))
 
 
-def test_in_a_forked_child_nobody_holds_what_the_parent_held(store: MemoryStore) -> None:
+def test_a_forked_child_holds_no_log_of_its_parent(store: MemoryStore) -> None:
     fill(store, "open", finish=False)
     fill(store, "sealed")
     lock = threading.Thread(target=store._lock.acquire)
@@ -100,7 +100,7 @@ def test_in_a_forked_child_nobody_holds_what_the_parent_held(store: MemoryStore)
     fill(store, "new")
 
 
-def test_a_closed_store_goes_on_with_another_bus() -> None:
+def test_a_closed_store_can_be_given_to_another_bus() -> None:
     store = MemoryStore()
     for number in range(2):
         with crewbus.Bus(entry_points=False) as bus:
@@ -113,7 +113,7 @@ def test_a_closed_store_goes_on_with_another_bus() -> None:
 # The bound
 
 
-def test_the_oldest_finished_record_makes_room() -> None:
+def test_the_oldest_finished_record_is_dropped_first() -> None:
     store = MemoryStore(max_bytes=7 * (OVERHEAD + 10))
     fill(store, "live", 1, 10, finish=False)
     for root in ("a", "b"):
@@ -129,7 +129,7 @@ def test_the_oldest_finished_record_makes_room() -> None:
     assert store.roots() == ["live"]
 
 
-def test_nothing_finished_left_means_full() -> None:
+def test_without_finished_records_the_store_is_full() -> None:
     store = MemoryStore(max_bytes=2 * (OVERHEAD + 10))
     fill(store, "live", 2, 10, finish=False)
     with pytest.raises(crewbus.StoreFullError, match="max_bytes"):
@@ -140,7 +140,7 @@ def test_nothing_finished_left_means_full() -> None:
     assert store.roots() == ["next"]
 
 
-def test_what_can_never_fit_makes_nobody_go() -> None:
+def test_an_event_that_can_never_fit_drops_no_record() -> None:
     store = MemoryStore(max_bytes=4 * OVERHEAD)
     fill(store, "a", 1, 0)
     fill(store, "live", 1, 0, finish=False)
@@ -149,7 +149,7 @@ def test_what_can_never_fit_makes_nobody_go() -> None:
     assert store.roots() == ["a", "live"]
 
 
-def test_what_was_dropped_frees_its_bytes() -> None:
+def test_a_dropped_record_frees_its_bytes() -> None:
     store = MemoryStore(max_bytes=3 * (OVERHEAD + 2))
     for number in range(100):
         fill(store, f"run {number}")
@@ -158,7 +158,7 @@ def test_what_was_dropped_frees_its_bytes() -> None:
     assert len(list(store.read("last"))) == 3
 
 
-def test_a_reader_keeps_what_is_given_up_meanwhile() -> None:
+def test_a_reader_keeps_a_record_that_is_dropped_meanwhile() -> None:
     store = MemoryStore(max_bytes=3 * (OVERHEAD + 2))
     fill(store, "a")
     reader = store.read("a")
@@ -168,7 +168,7 @@ def test_a_reader_keeps_what_is_given_up_meanwhile() -> None:
     assert [event.seq for event in reader] == [1, 2]
 
 
-def test_only_what_is_sealed_makes_room() -> None:
+def test_only_sealed_records_are_dropped_at_the_bound() -> None:
     store = MemoryStore(max_bytes=6 * (OVERHEAD + 2))
     fill(store, "interrupted", finish=False)
     store.release("interrupted", 1)
@@ -184,7 +184,7 @@ def test_only_what_is_sealed_makes_room() -> None:
     assert store.roots() == ["interrupted", "next"]
 
 
-def test_what_a_fork_needs_makes_no_room() -> None:
+def test_records_that_a_fork_needs_are_not_dropped() -> None:
     store = MemoryStore(max_bytes=4 * (OVERHEAD + 2))
     fill(store, "a")
     store.fork("a", 1, "fork")
@@ -200,7 +200,7 @@ def test_what_a_fork_needs_makes_no_room() -> None:
     assert store.roots() == ["live"]
 
 
-def test_what_is_shared_counts_once() -> None:
+def test_shared_events_count_once() -> None:
     store = MemoryStore(max_bytes=4 * (OVERHEAD + 2))
     fill(store, "a")
     for number in range(100):
@@ -258,7 +258,7 @@ def test_memory_urls_open_a_store() -> None:
 @pytest.mark.parametrize(
     "url", ["memory:?max_bytes=", "memory:?max_bytes=many", "memory:?size=3", "memory:?max_bytes=0"]
 )
-def test_a_memory_url_that_is_wrong_is_refused(url: str) -> None:
+def test_an_invalid_memory_url_is_rejected(url: str) -> None:
     with pytest.raises(crewbus.InputError, match="memory"):
         memory_store.crewbus_open_store(url)
 

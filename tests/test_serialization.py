@@ -251,20 +251,20 @@ def test_every_kind_of_field_survives(codec: Codec, event: Everything) -> None:
 @given(payload=json_values)
 @example(payload="\ud800")
 @example(payload={"\udfff": [None, True, 1, 1.0, -0.0, 2**64]})
-def test_what_json_can_hold_survives_in_an_open_field(codec: Codec, payload: Any) -> None:
+def test_json_values_survive_in_an_open_field(codec: Codec, payload: Any) -> None:
     assert same(round_trip(codec, Anything(payload)).payload, payload)
 
 
 @QUICK
 @given(payload=other_values, wrap=st.sampled_from(["bare", "list", "dict"]))
-def test_promise_12_what_json_can_not_hold_is_refused_in_an_open_field(codec: Codec, payload: Any, wrap: str) -> None:
+def test_promise_12_other_values_are_rejected_in_an_open_field(codec: Codec, payload: Any, wrap: str) -> None:
     """Equal is not enough: an enum that comes back as a plain number or string has not survived."""
     value = {"bare": payload, "list": [payload], "dict": {"key": payload}}[wrap]
     with pytest.raises(crewbus.UnserializableError, match=r"Anything.*'payload'"):
         codec.encode(Anything(value))
 
 
-def test_promise_12_what_json_can_not_hold_is_refused_in_the_depth(codec: Codec) -> None:
+def test_promise_12_other_values_are_rejected_at_every_depth(codec: Codec) -> None:
     assert round_trip(codec, Holder([{"a": [1, "x"]}, {}])) == Holder([{"a": [1, "x"]}, {}])
     with pytest.raises(crewbus.UnserializableError, match=r"Holder.*'parts'"):
         codec.encode(Holder([{"a": (1,)}]))
@@ -345,7 +345,7 @@ def test_frozen_private_and_renamed_fields_survive(codec: Codec) -> None:
         assert round_trip(codec, event) == event
 
 
-def test_promise_12_a_field_that_init_does_not_take_survives_or_is_refused(codec: Codec) -> None:
+def test_promise_12_a_field_outside_init_survives_or_is_rejected(codec: Codec) -> None:
     event = Computed(2)
     event.twice = 5
     try:
@@ -506,7 +506,7 @@ HARD: list[Any] = [
 
 
 @pytest.mark.parametrize("event", HARD, ids=repr)
-def test_promise_12_a_difficult_type_survives_or_is_refused_by_name_and_field(codec: Codec, event: Any) -> None:
+def test_promise_12_a_difficult_type_survives_or_is_rejected_by_name_and_field(codec: Codec, event: Any) -> None:
     field = attrs.fields(type(event))[1].name
     try:
         name, version, data = codec.encode(event)
@@ -519,13 +519,13 @@ def test_promise_12_a_difficult_type_survives_or_is_refused_by_name_and_field(co
 
 
 @pytest.mark.parametrize("kind", [OfObject, OfType, OfComplex])
-def test_promise_12_what_is_refused_is_refused_each_time(codec: Codec, kind: Any) -> None:
+def test_promise_12_a_rejected_type_is_rejected_each_time(codec: Codec, kind: Any) -> None:
     for _ in range(2):
         with pytest.raises(crewbus.UnserializableError, match=kind.__name__):
             codec.encode(kind(1, None))
 
 
-def test_promise_12_an_annotation_that_means_nothing_is_named(codec: Codec) -> None:
+def test_promise_12_an_unresolvable_annotation_is_named(codec: Codec) -> None:
     cls = crewbus.event(type("Dangling", (), {"__annotations__": {"size": "NoSuchName"}, "__module__": __name__}))
     with pytest.raises(crewbus.UnserializableError, match=r"Dangling.*NoSuchName"):
         codec.encode(cls(1))
@@ -535,7 +535,7 @@ def test_promise_12_an_annotation_that_means_nothing_is_named(codec: Codec) -> N
     ("event", "field"),
     [(crewbus.Chunk(b"raw"), "text"), (Reals(1j), "value"), (Reals(1.0, [object()]), "values")],  # type: ignore[arg-type]
 )
-def test_promise_12_a_value_that_is_not_what_its_type_says_is_named(codec: Codec, event: Any, field: str) -> None:
+def test_promise_12_a_value_of_another_type_than_annotated_is_named(codec: Codec, event: Any, field: str) -> None:
     with pytest.raises(crewbus.UnserializableError, match=field):
         codec.encode(event)
 
@@ -587,7 +587,7 @@ def test_dataclasses_survive(codec: Codec, invoice: Invoice) -> None:
     assert round_trip(codec, invoice) == invoice
 
 
-def test_foreign_classes_are_written_and_read_by_their_own_functions(codec: Codec) -> None:
+def test_foreign_classes_use_their_own_functions(codec: Codec) -> None:
     model = Model(size=3, name="x")
     assert codec.encode(model) == ("test.Model", 4, b'{"size":3,"name":"x"}')
     assert round_trip(codec, model) == model
@@ -621,7 +621,7 @@ def test_promise_12_an_unstructure_that_fails_is_named(codec: Codec) -> None:
         codec.decode("test.Failing", 1, b"{}")
 
 
-def test_a_type_registered_later_is_read_from_then_on(codec: Codec) -> None:
+def test_a_type_registered_later_is_decoded_from_then_on(codec: Codec) -> None:
     unknown = codec.decode("test.Later", 1, b'{"size": 3}')
     assert unknown == crewbus.UnknownEvent("test.Later", 1, '{"size": 3}')
 
@@ -632,7 +632,7 @@ def test_a_type_registered_later_is_read_from_then_on(codec: Codec) -> None:
     assert codec.decode("test.Later", 1, b'{"size": 3}') == Later(3)
 
 
-def test_a_later_registration_of_the_same_class_is_written_from_then_on(codec: Codec) -> None:
+def test_a_later_registration_of_a_class_is_used_from_then_on(codec: Codec) -> None:
     class Changing:
         size = 3
 
@@ -646,7 +646,7 @@ def test_a_later_registration_of_the_same_class_is_written_from_then_on(codec: C
     assert codec.encode(Changing()) == ("test.Changing", 2, b'"new"')
 
 
-def test_a_class_defined_again_is_read_as_the_new_one(codec: Codec) -> None:
+def test_a_class_defined_again_is_decoded_as_the_new_one(codec: Codec) -> None:
     def define() -> type:
         @crewbus.event(name="test.Redefined")
         class Redefined:
@@ -661,7 +661,7 @@ def test_a_class_defined_again_is_read_as_the_new_one(codec: Codec) -> None:
 # Versions and unknown types
 
 
-def test_a_newer_version_than_ours_is_unknown_and_survives(codec: Codec) -> None:
+def test_a_newer_version_is_unknown_and_survives(codec: Codec) -> None:
     data = b'{"size": 3, "more":  true}'
     newer = codec.decode("test.Versioned", 3, data)
     assert newer == crewbus.UnknownEvent("test.Versioned", 3, data.decode())
@@ -686,7 +686,7 @@ def test_promise_12_an_unknown_type_survives_untouched_or_is_an_error(
         assert codec.encode(event) == (f"unknown.{name}", version, data)
 
 
-def test_promise_12_an_unknown_event_that_can_not_be_written_is_refused(codec: Codec) -> None:
+def test_promise_12_an_unknown_event_that_can_not_be_encoded_is_rejected(codec: Codec) -> None:
     with pytest.raises(crewbus.UnserializableError, match=r"some\.Event"):
         codec.encode(crewbus.UnknownEvent("some.Event", 1, "\ud800"))
 
@@ -812,7 +812,7 @@ def test_promise_12_a_damaged_record_is_an_error_where_it_is_damaged() -> None:
             next(reader)
 
 
-def test_a_plugin_may_teach_the_converter_a_type() -> None:
+def test_a_plugin_may_add_a_type_to_the_converter() -> None:
     class Plugin:
         @crewbus.hookimpl
         def crewbus_converter(self, converter: Any) -> None:

@@ -55,7 +55,7 @@ def store(tmp_path):
     store.close()
 
 
-def test_who_holds_a_run_is_named(holding, store):
+def test_the_holder_of_a_run_is_named(holding, store):
     process, stay = holding(15.0)
     info = store.info("a")
     assert info.alive
@@ -69,7 +69,7 @@ def test_who_holds_a_run_is_named(holding, store):
     assert store.acquire("a") == 2
 
 
-def test_who_was_killed_holds_nothing_at_once(holding, store):
+def test_a_killed_holder_is_dead_at_once(holding, store):
     process, _ = holding(1e6)
     os.kill(process.pid, signal.SIGKILL)
     until(lambda: not store.info("a").alive, PATIENCE)  # a zombie, since nobody has waited for it
@@ -78,7 +78,7 @@ def test_who_was_killed_holds_nothing_at_once(holding, store):
     assert numbers(store) == [0, 1, 2]
 
 
-def test_who_is_stopped_is_fenced_once_its_lease_has_ended(holding, store):
+def test_a_stopped_holder_is_fenced_once_its_lease_has_ended(holding, store):
     process, stay = holding(0.3)
     os.kill(process.pid, signal.SIGSTOP)
     assert not store.info("a").sealed
@@ -101,7 +101,7 @@ def test_a_lease_is_renewed_while_the_store_is_open(tmp_path, store):
     other.close()
 
 
-def test_a_lease_that_ended_goes_on_if_nobody_came(tmp_path, store):
+def test_an_ended_lease_continues_if_no_other_store_acquired_the_run(tmp_path, store):
     epoch = begun(store)
     store.flush()
     end_leases(tmp_path / "record.db")
@@ -126,7 +126,7 @@ def end_leases(path):
     connection.close()
 
 
-def test_what_a_dead_holder_left_is_cleaned_up(tmp_path, store):
+def test_the_rows_of_dead_holders_are_removed(tmp_path, store):
     begun(store)
     store.flush()
     connection = sqlite3.connect(tmp_path / "record.db", isolation_level=None)

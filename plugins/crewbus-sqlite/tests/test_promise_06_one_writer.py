@@ -67,7 +67,7 @@ def test_promise_06_of_two_processes_one_goes_on(tmp_path):
     store.close()
 
 
-def test_promise_06_who_was_taken_over_from_is_told_and_writes_nothing(tmp_path):
+def test_promise_06_a_fenced_holder_gets_an_error_and_writes_nothing(tmp_path):
     first, second = SQLiteStore(tmp_path / "record.db"), SQLiteStore(tmp_path / "record.db")
     epoch, harmless = begun(first), begun(first, "harmless")
     first.flush()
