@@ -66,7 +66,7 @@ class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where
         return self.checkpoint(data, location, parent_id=parent_id, branch=branch)
 
     def prune(self, location: str, max_keep: int, *, branch: str = "main") -> int:  # noqa: ARG002
-        """Remove nothing: a run's record goes as a whole, with `crewbus.Bus.prune`."""
+        """Remove nothing: a run's record goes as a whole, with `crewbus.Records.prune`."""
         return 0
 
     def extract_id(self, location: str) -> str:
