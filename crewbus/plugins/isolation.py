@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from crewbus._util.errors import raise_first
 from crewbus.events import Envelope
 
 CONTAINED: Final = frozenset(
@@ -110,8 +111,5 @@ def raising_deferred(envelope: Envelope | None = None) -> Iterator[None]:
         except Exception:
             if call.error is None:
                 raise
-    if call.error is not None:
-        try:
-            raise call.error
-        finally:
-            call.error = None  # break the exception/traceback/frame reference cycle
+    errors, call.error = [] if call.error is None else [call.error], None
+    raise_first(errors)
