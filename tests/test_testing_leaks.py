@@ -11,6 +11,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from crewbus.testing.leaks import holders
+from crewbus.testing.leaks.holders import Holders
+
 BEGIN = """
 import asyncio, contextlib, gc, logging, threading
 import pytest
@@ -621,6 +624,32 @@ def clean(tmp_path_factory):
 def test_other_objects_are_not_leaks(clean, case):
     assert clean[case].text == ""
     assert set(clean[case].states) == {"passed"}
+
+
+class Thing:
+    """Something that is held."""
+
+
+def test_a_chain_that_begins_nowhere_begins_with_the_farthest_holder():
+    held = {"things": [Thing()]}
+    assert Holders().of(held["things"][0]) == "a dict: ['things'][0]"
+
+
+def test_a_search_ends_where_too_much_holds_a_thing(monkeypatch):
+    monkeypatch.setattr(holders, "_MOST", 3)
+    thing = Thing()
+    held = [[[[thing]]]]
+    assert Holders().of(thing) == "a list: [0][0]"
+    assert held
+
+
+def test_what_is_made_later_and_what_is_ignored_does_not_count():
+    thing = Thing()
+    ignored = [thing]
+    found = Holders(ignored)
+    later = [thing]
+    assert found.of(thing) is None
+    assert ignored == later
 
 
 FAILED = {
