@@ -1,4 +1,4 @@
-"""Callbacks for litellm: those given to a model, or to a call of it, hear of that call alone."""
+"""litellm callbacks: those given to a model, or to one call of it, receive the events of that call only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crewai.llms.base_llm import BaseLLM
 
 from crewbus_crewai.context import held
 from crewbus_crewai.integration import contained
-from crewbus_crewai.patch_set import Patches
+from crewbus_crewai.patch_set import PatchSet
 
 LISTS: Final = (
     "dynamic_input_callbacks",
@@ -22,54 +22,54 @@ LISTS: Final = (
     "dynamic_failure_callbacks",
     "dynamic_async_failure_callbacks",
 )
-"""Where litellm keeps the callbacks of one request."""
+"""The attributes in which litellm keeps the callbacks of one request."""
 
-_here: Final[ContextVar[tuple[Any, ...]]] = ContextVar("crewbus_crewai_callbacks", default=())
-"""The callbacks of the model call that is under way here."""
+_callbacks: Final[ContextVar[tuple[Any, ...]]] = ContextVar("crewbus_crewai_callbacks", default=())
+"""The callbacks of the model call in this context."""
 
 
 @contextmanager
 def calling_back(llm: BaseLLM, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Have the callbacks of ``llm``, and those that this call is given, hear of what litellm is asked for it."""
+    """Give litellm's requests in the ``with`` the callbacks of ``llm`` and of this call."""
     given = args[2] if len(args) > 2 else kwargs.get("callbacks")
     callbacks = (*(getattr(llm, "callbacks", None) or ()), *(given or ())) if llm.is_litellm else ()
-    with held(_here, callbacks):
+    with held(_callbacks, callbacks):
         yield
 
 
-class Request:
-    """The seam in litellm where a request is set up: it is led here as soon as crewAI has loaded litellm."""
+class CallbackSetup:
+    """Replaces litellm's global callbacks: patches litellm's request setup once crewAI has loaded litellm."""
 
-    def __init__(self, patches: Patches) -> None:
+    def __init__(self, patches: PatchSet) -> None:
         self._patches = patches
         self._lock = threading.Lock()
-        self._led = False
+        self._patched = False
 
-    def set_callbacks(self, stock: Any, callbacks: list[Any]) -> None:  # noqa: ARG002
-        """In place of setting litellm's global callbacks: see to it that those of each call are called."""
+    def set_callbacks(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002
+        """Instead of setting litellm's global callbacks, ensure that each request gets those of its call."""
         with self._lock:
-            if not self._led and "litellm.utils" in sys.modules:
+            if not self._patched and "litellm.utils" in sys.modules:
                 with contained("preparing litellm for callbacks"):
-                    self._patches.lead(sys.modules["litellm.utils"], "function_setup", set_up)
-                self._led = True
+                    self._patches.wrap(sys.modules["litellm.utils"], "function_setup", set_up_request)
+                self._patched = True
 
 
-def set_up(stock: Any, *args: Any, **kwargs: Any) -> Any:
-    """Give what litellm makes for a request the callbacks of the call that it is made for."""
-    made = stock(*args, **kwargs)
-    with contained("giving a request its callbacks"):
-        callbacks = [one for one in _here.get() if _is_heard(one)]
+def set_up_request(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """Add the callbacks of the call to the logging object that litellm creates for its request."""
+    result = wrapped(*args, **kwargs)
+    with contained("adding callbacks to a request"):
+        logging, callbacks = result[0], [one for one in _callbacks.get() if _litellm_calls(one)]
         for name in LISTS if callbacks else ():
-            setattr(made[0], name, _without_repeats([*(getattr(made[0], name, None) or ()), *callbacks]))
-    return made
+            setattr(logging, name, _without_repeats([*(getattr(logging, name, None) or ()), *callbacks]))
+    return result
 
 
 def _without_repeats(callbacks: list[Any]) -> list[Any]:
     return list({id(one): one for one in callbacks}.values())
 
 
-def _is_heard(callback: Any) -> bool:
-    """Whether litellm calls it; crewAI's own handlers of tokens it does not, and crewAI calls those itself."""
+def _litellm_calls(callback: Any) -> bool:
+    """Whether litellm accepts the callback; crewAI calls its own token handlers itself."""
     from litellm.integrations.custom_logger import CustomLogger
 
     return isinstance(callback, CustomLogger | str) or callable(callback)

@@ -1,6 +1,7 @@
-"""crewAI's checkpoints in the record of a run: what crewAI writes of its entities is an event, at its position.
+"""crewAI's checkpoints in a run's record: the state of crewAI's entities is an event at its position.
 
-crewAI restores from them as from any: of what it keeps besides, the events, the run's record has each once.
+A checkpoint of crewAI also contains all events so far; the run's record already has each of them once, so they are read
+from there.
 """
 
 from __future__ import annotations
@@ -28,26 +29,26 @@ from crewbus_crewai.integration import integration
 
 SCHEME: Final = "crewbus:"
 _at_once: Final[ContextVar[bool]] = ContextVar("crewbus_crewai_at_once", default=False)
-"""Whether a checkpoint is written by whoever emits the event that calls for it."""
+"""Whether the emitter of the triggering event is writing the checkpoint."""
 
 
 @crewbus.event(name="crewbus_crewai.EntitiesSaved")
 class EntitiesSaved:
-    """A checkpoint of crewAI's: the state of its entities, without the events that led there."""
+    """A checkpoint of crewAI: the state of its entities, without the events before it."""
 
     checkpoint: str
     branch: str
     after: str | None
-    """The checkpoint that this one is told as a difference from; None: it is told whole."""
+    """The checkpoint that ``data`` is a difference from; None if ``data`` is complete."""
     data: str
-    """JSON: what crewAI writes, or the difference."""
+    """JSON: crewAI's data, or the difference."""
 
 
 class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where crewAI is not installed
-    """Keeps crewAI's checkpoints in the record of the run in which they are made: for ``CheckpointConfig(provider=)``.
+    """Stores crewAI's checkpoints in the record of their run, for ``CheckpointConfig(provider=)``.
 
-    A kickoff with it is recorded, also where its bus records nothing else, unless it stands in a run that is not. The
-    location of a checkpoint, to restore from, is ``crewbus:RUN#CHECKPOINT``; it is one of the run's, by the same name.
+    A kickoff with this provider is recorded even if its bus records nothing else, unless it runs inside an unrecorded
+    run. A checkpoint's location is ``crewbus:RUN#CHECKPOINT``; the run has a checkpoint of the same name.
     """
 
     def checkpoint(self, data: str, location: str, *, parent_id: str | None = None, branch: str = "main") -> str:  # noqa: ARG002
@@ -55,7 +56,7 @@ class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where
         bus = integration.bus_in_scope()
         run = live_run(bus) if bus is not None else None
         if run is None or not run.recorded:
-            raise RecordingError("crewAI's checkpoints are kept in a run's record, and no recorded run is in scope")
+            raise RecordingError("crewAI's checkpoints are stored in a run's record, but no recorded run is in scope")
         name = uuid.uuid4().hex
         _save(run, name, branch, json.loads(data))
         run.checkpoint(name)
@@ -66,15 +67,15 @@ class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where
         return self.checkpoint(data, location, parent_id=parent_id, branch=branch)
 
     def prune(self, location: str, max_keep: int, *, branch: str = "main") -> int:  # noqa: ARG002
-        """Remove nothing: a run's record goes as a whole, with `crewbus.Records.prune`."""
+        """Remove nothing: a run's record is pruned as a whole, with `crewbus.Records.prune`."""
         return 0
 
     def extract_id(self, location: str) -> str:
-        """The id of a checkpoint, by its location."""
+        """The id in the location of a checkpoint."""
         return location.rpartition("#")[2]
 
     def from_checkpoint(self, location: str) -> str:
-        """Read a checkpoint, with the events that led to it. Raises `crewbus.RunNotFoundError`."""
+        """Read a checkpoint, with the events before it. Raises `crewbus.RunNotFoundError`."""
         run_id, _, name = location.removeprefix(SCHEME).rpartition("#")
         saved: dict[str, EntitiesSaved] = {}
         events = EventRecord()
@@ -84,16 +85,16 @@ class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where
             elif isinstance(envelope.event, EntitiesSaved):
                 saved[envelope.event.checkpoint] = envelope.event
                 if envelope.event.checkpoint == name:
-                    return json.dumps(_whole(saved, name) | {"event_record": _dumped(events)})
-        raise RunNotFoundError(f"run {run_id} has no checkpoint {name!r} of crewAI's")
+                    return json.dumps(_complete(saved, name) | {"event_record": _dumped(events)})
+        raise RunNotFoundError(f"run {run_id} has no crewAI checkpoint {name!r}")
 
     async def afrom_checkpoint(self, location: str) -> str:
         """As `from_checkpoint`."""
         return self.from_checkpoint(location)
 
 
-class _Last:
-    """The last checkpoint in a run, and what that says."""
+class _LastCheckpoint:
+    """The last checkpoint in a run, with its data."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -101,27 +102,27 @@ class _Last:
         self.data: Any = None
 
 
-_lasts: Final[WeakKeyDictionary[Run, _Last]] = WeakKeyDictionary()
+_last_checkpoints: Final[WeakKeyDictionary[Run, _LastCheckpoint]] = WeakKeyDictionary()
 _lock: Final = threading.Lock()
 
 
 def _save(run: Run, name: str, branch: str, data: Any) -> None:
-    """Record a checkpoint: of what is like in the last one, nothing, so that a long run's costs no more."""
+    """Record a checkpoint as the difference from the last one, so that its cost does not grow with the run."""
     with _lock:
-        last = _lasts.setdefault(run, _Last())
-    with last.lock:  # also while it is emitted: each is told as a difference from the one before it in the record
+        last = _last_checkpoints.setdefault(run, _LastCheckpoint())
+    with last.lock:  # held while emitting, so that the record has the checkpoints in the order of their differences
         written = data if last.name is None else difference(last.data, data)
         run.emit(EntitiesSaved(name, branch, last.name, json.dumps(written)))
         last.name, last.data = name, data
 
 
 def forget(run: Run) -> None:
-    """Let go of what the last checkpoint of a run says: it has ended."""
-    _lasts.pop(run, None)
+    """Forget the last checkpoint of a run that has ended."""
+    _last_checkpoints.pop(run, None)
 
 
-def _whole(saved: dict[str, EntitiesSaved], name: str) -> Any:
-    """What a checkpoint says, by those that it is told as a difference from."""
+def _complete(saved: dict[str, EntitiesSaved], name: str) -> Any:
+    """The data of a checkpoint, with the differences that it builds on applied."""
     chain = [saved[name]]
     while chain[-1].after is not None:
         chain.append(saved[chain[-1].after])
@@ -141,43 +142,49 @@ def _record_of(run_id: str) -> Iterator[Envelope]:
             return iter(bus.record_of(run_id))
         except (RunNotFoundError, RecordingError):
             continue
-    raise RunNotFoundError(f"run {run_id} is not recorded in the store of any bus that crewbus-crewai is installed for")
+    raise RunNotFoundError(f"run {run_id} is not in the store of any bus that crewbus-crewai serves")
 
 
-def is_ours(configured: Any) -> bool:
-    """Whether checkpoints are kept in the record of a run; ``configured`` is a configuration, a bool or None."""
-    provider = getattr(configured, "provider", None)
-    return isinstance(provider, CrewbusProvider) or str(getattr(configured, "location", "")).startswith(SCHEME)
+def kept_in_record(config: Any) -> bool:
+    """Whether ``config``, a CheckpointConfig, a bool or None, stores checkpoints in the record of a run."""
+    provider = getattr(config, "provider", None)
+    return isinstance(provider, CrewbusProvider) or str(getattr(config, "location", "")).startswith(SCHEME)
 
 
-def detected(stock: Any, path: str) -> BaseProvider:
+def detect_provider(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BaseProvider:  # noqa: ARG001
     """Find the provider that wrote a checkpoint, by its location."""
-    found: BaseProvider = CrewbusProvider() if path.startswith(SCHEME) else stock(path)
+    path = args[0] if args else kwargs["path"]
+    found: BaseProvider = CrewbusProvider() if path.startswith(SCHEME) else wrapped(path)
     return found
 
 
 def checkpoint_after(source: Any, event: BaseEvent) -> None:
-    """Write the checkpoint that ``event`` calls for, if it goes into a record: at once, so that none comes too late."""
+    """Write the checkpoint that ``event`` triggers, if it is kept in a record: at once, so that none comes too late."""
     if not checkpoint_listener._handlers_registered:
         return
     config = checkpoint_listener._find_checkpoint(source)
-    if not is_ours(config):
+    if not kept_in_record(config):
         return
-    config.location = SCHEME  # by which it is known when it was restored, since crewAI writes down no provider
+    config.location = SCHEME  # identifies the config after a restore, because crewAI does not store the provider
     with held(_at_once, True):
         checkpoint_listener._on_any_event(source, event, crewai_event_bus.runtime_state)
 
 
-def written(stock: Any, state: Any, config: Any, event: BaseEvent | None = None) -> None:
-    """Write a checkpoint; one for a record has been, when crewAI's own handler comes to it."""
-    if not is_ours(config):
-        stock(state, config, event)
-    elif _at_once.get():
-        ours = config if isinstance(config.provider, CrewbusProvider) else _with_provider(config)
-        with held(_at_once, False):
-            stock(state, ours, event)
+def write_checkpoint(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+    """Write a checkpoint; `checkpoint_after` has already written one that is kept in a record."""
+
+    def write(state: Any, cfg: Any, event: BaseEvent | None = None) -> None:
+        if not kept_in_record(cfg):
+            wrapped(state, cfg, event)
+        elif _at_once.get():
+            with held(_at_once, False):
+                wrapped(state, _with_provider(cfg), event)
+
+    write(*args, **kwargs)
 
 
 def _with_provider(config: Any) -> Any:
-    """A configuration that was restored, with its provider."""
+    """The config with its provider, which a restored config lacks."""
+    if isinstance(config.provider, CrewbusProvider):
+        return config
     return config.model_copy(update={"provider": CrewbusProvider()})

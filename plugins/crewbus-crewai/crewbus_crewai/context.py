@@ -1,4 +1,4 @@
-"""The context: the run in scope, and variables that are held for as long as something is under way."""
+"""Context variables that are set for a while, and the live run in scope."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 @contextmanager
 def held(var: ContextVar[T], value: T) -> Iterator[None]:
-    """Give ``var`` another value, until the ``with`` is left."""
+    """Set ``var`` to ``value`` inside the ``with``."""
     token = var.set(value)
     try:
         yield
     finally:
-        with suppress(ValueError):  # a coroutine that is thrown away may be closed in another context
+        with suppress(ValueError):  # an abandoned coroutine may be closed in another context
             var.reset(token)
 
 
 def live_run(bus: Bus) -> Run | None:
-    """The innermost run in scope that goes on: what crewAI does behind a run's back may outlast it."""
+    """The innermost run in scope that has not ended; crewAI's background work may outlast its run."""
     run = crewbus.current_run(bus)
     while run is not None and run.ended:
         run = run.parent

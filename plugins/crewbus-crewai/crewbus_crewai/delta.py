@@ -1,4 +1,4 @@
-"""Differences between two values of JSON: what a checkpoint adds to the one before it."""
+"""Differences between JSON values: what a checkpoint adds to the one before it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same in JSON, where 1, 1.0 and true are not."""
+    """Whether two values are equal in JSON, where 1, 1.0 and true differ."""
     return bool(one == other) and json.dumps(one) == json.dumps(other)
 
 
 def difference(old: Any, new: Any) -> dict[str, Any]:
-    """What makes ``new`` of ``old``, in JSON; of a list that has grown only what was added.
+    """The change from ``old`` to ``new``, in JSON.
 
-    One of ``put``, another value; ``add``, what a list got at its end; ``set``, the differences of a dictionary's
-    values by key; ``each``, those of a list's values by place.
+    One of ``put``, a new value; ``add``, the items appended to a list; ``set``, the changes of a dictionary's values by
+    key; ``each``, the changes of a list's items by index.
     """
     if isinstance(new, list) and isinstance(old, list):
         if same(new[: len(old)], old):
@@ -29,7 +29,7 @@ def difference(old: Any, new: Any) -> dict[str, Any]:
 
 
 def applied(old: Any, change: dict[str, Any]) -> Any:
-    """What `difference` was given as ``new``; ``old`` stays as it is."""
+    """``old`` with a `difference` applied, as a new value."""
     ((kind, what),) = change.items()
     if kind == "add":
         return [*old, *what]

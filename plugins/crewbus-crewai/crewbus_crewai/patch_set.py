@@ -1,108 +1,82 @@
-"""Patches: functions and methods of others, led through ours, and put back."""
+"""Patch sets: functions and values of other modules and classes are replaced, and restored together."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import itertools
 import threading
 from collections.abc import Callable
-from typing import Any, Final
-from weakref import WeakValueDictionary
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
-Lead = Callable[..., Any]
-"""Gets the function as it was, and what it is called with; does as the function does. Async where that is."""
+import wrapt
+
+Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
+"""As for wrapt: called with the wrapped function, the instance or class it is bound to, and the call's arguments."""
 
 MISSING: Final = object()
 
 
-class Patch:
-    """One attribute of a class or module that is changed: a function, by which ``lead`` is called in its stead."""
-
-    def __init__(self, owner: Any, name: str, lead: Lead) -> None:
-        self._owner = owner
-        self._name = name
-        self._lead: Lead = lead
-        self._before = vars(owner).get(name, MISSING)  # a class may inherit it
-        self._placed = self._made()
-        setattr(owner, name, self._placed)
-
-    def _made(self) -> Any:
-        if isinstance(self._before, classmethod):
-            return classmethod(self._around(self._before.__func__))
-        # StepCall of the class, what others have put there learns whose it is, as wrappers made with wrapt must.
-        around = self._around(getattr(self._owner, self._name))
-        return staticmethod(around) if isinstance(self._before, staticmethod) else around
-
-    def _around(self, stock: Callable[..., Any]) -> Callable[..., Any]:
-        def led(*args: Any, **kwargs: Any) -> Any:
-            return self._lead(stock, *args, **kwargs)
-
-        async def led_async(*args: Any, **kwargs: Any) -> Any:
-            return await self._lead(stock, *args, **kwargs)
-
-        return functools.wraps(stock)(led_async if inspect.iscoroutinefunction(stock) else led)
-
-    def remove(self) -> None:
-        """Put back what was there, unless somebody has changed it since; then do nothing more than it did."""
-        self._lead = _pass
-        if vars(self._owner).get(self._name) is not self._placed:
-            return
-        if self._before is MISSING:
-            delattr(self._owner, self._name)
-        else:
-            setattr(self._owner, self._name, self._before)
+class _Wrapped(NamedTuple):
+    wrapper: ref[Any]
+    inherited: bool
+    """Whether the owner, a class, inherited the function, so that removing the attribute restores it."""
 
 
-class Value:
-    """One attribute of a module that is given another value."""
-
-    def __init__(self, owner: Any, name: str, value: Any) -> None:
-        self._owner = owner
-        self._name = name
-        self._value = value
-        self._before = getattr(owner, name)
-        setattr(owner, name, value)
-
-    def remove(self) -> None:
-        """Put back what was there, unless somebody has changed it since."""
-        if getattr(self._owner, self._name, MISSING) is self._value:
-            setattr(self._owner, self._name, self._before)
-
-
-class Patches:
-    """All that is changed, put back in the order opposite to that in which it was."""
+class PatchSet:
+    """Replaces functions by `wrapt.FunctionWrapper` and values by others, until `restore`. Keeps no class alive."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._numbers = itertools.count()
-        # What is placed in a class holds its patch, and goes with the class.
-        self._patches: WeakValueDictionary[int, Patch] = WeakValueDictionary()
-        self._values: list[Value] = []
-        self._removed = False
+        self._active = True
+        # A wrapped function refers to its class, so only weak references keep a class collectable.
+        self._wrapped: WeakKeyDictionary[Any, dict[str, _Wrapped]] = WeakKeyDictionary()
+        self._values = ExitStack()
 
-    def lead(self, owner: Any, name: str, lead: Lead) -> None:
-        """Have ``lead(stock, ...)`` called in the stead of a function of ``owner``, a class or module.
-
-        When everything has been put back, which another thread may do meanwhile, it stays as it is.
-        """
+    def wrap(self, owner: Any, name: str, wrapper: Wrapper) -> None:
+        """Wrap a function of ``owner``, a class or module. No effect after `restore`, which may run concurrently."""
         with self._lock:
-            if not self._removed:
-                self._patches[next(self._numbers)] = Patch(owner, name, lead)
+            if not self._active:
+                return
+            inherited = name not in vars(owner)
+            options = {"enabled": self._is_active}
+            placed = wrapt.wrap_object(owner, name, wrapt.FunctionWrapper, (wrapper,), options)
+            self._wrapped.setdefault(owner, {})[name] = _Wrapped(ref(placed), inherited)
 
-    def set(self, owner: Any, name: str, value: Any) -> None:
+    def _is_active(self) -> bool:
+        return self._active
+
+    def set(self, module: Any, name: str, value: Any) -> None:
         """Give an attribute of a module another value."""
-        self._values.append(Value(owner, name, value))
+        self._values.callback(_restore_value, module, name, value, getattr(module, name))
+        setattr(module, name, value)
 
-    def remove(self) -> None:
-        """Put everything back."""
+    def restore(self) -> None:
+        """Restore everything, except attributes that others have replaced since; there our wrapper does nothing."""
         with self._lock:
-            self._removed = True
-            for _, patch in sorted(self._patches.items(), reverse=True):
-                patch.remove()
-            for value in reversed(self._values):
-                value.remove()
+            self._active = False
+            for owner, functions in list(self._wrapped.items()):
+                for name, wrapped in functions.items():
+                    _restore_function(owner, name, wrapped)
+            self._values.close()
 
 
-def _pass(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return stock(*args, **kwargs)
+def _restore_function(owner: Any, name: str, wrapped: _Wrapped) -> None:
+    wrapper = wrapped.wrapper()
+    if wrapper is None or vars(owner).get(name) is not wrapper:
+        return
+    if wrapped.inherited:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, wrapper.__wrapped__)
+
+
+def _restore_value(module: Any, name: str, value: Any, original: Any) -> None:
+    if getattr(module, name, MISSING) is value:
+        setattr(module, name, original)
+
+
+def bound_to(wrapped: Callable[..., Any], instance: Any) -> Callable[..., Any]:
+    """``wrapped``, a bound method, bound to another instance; as it is if another wrapper hides its function."""
+    function = getattr(wrapped, "__func__", None)
+    return wrapped if function is None else partial(function, instance)

@@ -1,4 +1,4 @@
-"""Results of model and tool calls: as a record holds them, and as they were."""
+"""Results of model and tool calls: converted to JSON for a record, and back."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ MODEL: Final = "model"
 LOST: Final = "lost"
 
 OF_PARTS: Final = "google.genai.types"
-"""Where Gemini's tool calls are of; it refuses to go on without what it signed there."""
+"""The module of Gemini's tool calls, which contain signatures that Gemini requires in the next request."""
 DEEPEST: Final = 100
-"""How deep what is recorded may nest: crewbus takes twice as much."""
+"""How deep a recorded value may nest: half of what crewbus accepts."""
 LONGEST_INT: Final = 14_000
-"""How many bits an integer may have that is recorded."""
+"""How many bits a recorded integer may have."""
 
 
 class Result(NamedTuple):
-    """A result in JSON, and of which kind it was."""
+    """A result in JSON, with its kind."""
 
     kind: str
-    """"plain": what JSON holds; "calls": tool calls; "parts": Gemini's; "model": what was asked for; "lost"."""
+    """"plain" JSON, tool "calls", "parts" (Gemini's tool calls), the "model" that was requested, or "lost"."""
     shown: Any
 
     @classmethod
     def of(cls, value: Any, model: Any = None) -> Result:
-        """``value`` in JSON; "lost" with its ``repr`` where it would not come back as it was."""
+        """``value`` in JSON; "lost", with its ``repr``, if JSON would not preserve it."""
         if _is_plain(value):
             return cls(PLAIN, value)
-        with contextlib.suppress(Exception):  # what others' objects fail with is no reason for the call to fail
+        with contextlib.suppress(Exception):  # an object that cannot be converted must not fail the call
             kind, shown = _shown(value, model)
             if _is_plain(shown):
                 return cls(kind, shown)
@@ -47,18 +47,18 @@ class Result(NamedTuple):
 
     @classmethod
     def kept(cls, recorded: Any) -> Result:
-        """What `recorded` gave."""
+        """The result that `recorded` converted."""
         return cls(recorded[MARK], recorded["value"]) if _is_marked(recorded) else cls(PLAIN, recorded)
 
     @property
     def recorded(self) -> Any:
-        """What a step returns for it: itself, if it is plain, so that edits of a fork are."""
+        """The value that a step returns: the plain value itself if possible, so that a fork's edits may be plain."""
         if self.kind == PLAIN and not _is_marked(self.shown):
             return self.shown
         return {MARK: self.kind, "value": self.shown}
 
     def restored(self, model: Any = None) -> Any:
-        """What it was made of; tool calls as the dictionaries that crewAI takes as well, except for Gemini's."""
+        """The original value; tool calls as dictionaries, which crewAI accepts as well, except Gemini's."""
         if self.kind == MODEL:
             return _read(model, self.shown)
         if self.kind == PARTS:
@@ -72,7 +72,7 @@ def _is_marked(value: Any) -> bool:
 
 
 def _shown(value: Any, model: Any) -> tuple[str, Any]:
-    """The kind of what is not plain, and it in JSON."""
+    """The kind of a value that is not plain, and the value in JSON."""
     if isinstance(value, list) and _are_parts(value):
         return PARTS, [one.model_dump(mode="json", exclude_none=True) for one in value]
     if isinstance(value, list) and is_tool_call_list(value):
@@ -85,11 +85,11 @@ def _shown(value: Any, model: Any) -> tuple[str, Any]:
 
 
 def _read(model: type[BaseModel], shown: Any) -> BaseModel:
-    return model.model_validate_json(json.dumps(shown))  # which reads more than `model_validate`, as of strict models
+    return model.model_validate_json(json.dumps(shown))  # unlike `model_validate`, it also reads strict models
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether ``value`` comes back from JSON as it was."""
+    """Whether JSON preserves ``value``."""
     if type(value) is dict or type(value) is list:
         inner = value.values() if type(value) is dict else value
         keys = value if type(value) is dict else ()
@@ -106,7 +106,7 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _is_text(value: str) -> bool:
-    """Whether it holds no half of a character, as names of files and answers that were cut do."""
+    """Whether it has no lone surrogates, as in file names and truncated answers."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""crewAI's state of what runs: one of its own for each kickoff, with a record of events only where one is wanted."""
+"""crewAI's runtime state: one for each kickoff, which records events only if something reads the record."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from crewai.events import event_bus
-from crewai.events.base_events import BaseEvent
 from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
 from crewai.events.utils.handlers import _get_param_count
 from crewai.state import checkpoint_listener
 from crewai.state.event_record import EventNode, EventRecord
 from crewai.state.runtime import RuntimeState
 
-from crewbus_crewai.checkpoints import is_ours
+from crewbus_crewai.checkpoints import kept_in_record
+from crewbus_crewai.patch_set import bound_to
 
-_by_the_way: Final[ContextVar[RuntimeState | None]] = ContextVar("crewbus_crewai_state", default=None)
-"""The state that crewAI made here because an entity was made or emitted something, outside any kickoff."""
+_implicit_state: Final[ContextVar[RuntimeState | None]] = ContextVar("crewbus_crewai_state", default=None)
+"""The state that crewAI created outside any kickoff, because an entity was created or emitted an event."""
 
 CHANGED: Final = "during iteration"
-"""What Python says of a container that is changed meanwhile: its size, its keys, or that it was "mutated"."""
+"""Part of the message of the error that Python raises when a container changes while it is iterated."""
 
 TRIES: Final = 100
-"""How often what others change meanwhile is written down anew before that is given up."""
+"""How often a dump is repeated because of concurrent changes, before the error is raised."""
 
 
-# One for each kickoff
+# One state for each kickoff
 
 
-def registered(stock: Any, events: CrewAIEventsBus, entity: Any) -> None:
-    """Register an entity; outside any kickoff with a state that is nobody's in particular, and holds nothing else."""
+def register_entity(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+    """Register an entity; outside any kickoff in an implicit state, which holds only that entity."""
     outside = event_bus._runtime_scope_depth.get() == 0
     if outside:
-        _drop_what_was_made_by_the_way()
+        _drop_implicit_state()
     before = event_bus._runtime_state_var.get()
-    stock(events, entity)
+    wrapped(*args, **kwargs)
     if outside and before is None:
-        _by_the_way.set(event_bus._runtime_state_var.get())
+        _implicit_state.set(event_bus._runtime_state_var.get())
 
 
-def entered(stock: Any, events: CrewAIEventsBus) -> Any:
-    """Begin a kickoff: the outermost has a state of its own, unless one was restored, or set on purpose."""
+def enter_scope(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """Begin a kickoff: the outermost one has its own state, unless one was restored or set explicitly."""
     if event_bus._runtime_scope_depth.get() == 0:
-        _drop_what_was_made_by_the_way()
-    return stock(events)
+        _drop_implicit_state()
+    return wrapped(*args, **kwargs)
 
 
-def _drop_what_was_made_by_the_way() -> None:
+def _drop_implicit_state() -> None:
     state = event_bus._runtime_state_var.get()
-    if state is not None and state is _by_the_way.get():
+    if state is not None and state is _implicit_state.get():
         event_bus._runtime_state_var.set(None)
         event_bus._registered_entity_ids_var.set(None)
-        _by_the_way.set(None)
+        _implicit_state.set(None)
 
 
 @contextmanager
 def runtime_scope() -> Iterator[None]:
-    """The scope of a kickoff, for those that crewAI gives none: its agents'."""
+    """The scope of a kickoff, for agents, whose kickoffs crewAI gives none."""
     outermost = crewai_event_bus._enter_runtime_scope()
     try:
         yield
@@ -66,30 +66,30 @@ def runtime_scope() -> Iterator[None]:
         crewai_event_bus._exit_runtime_scope(outermost)
 
 
-# A record where it is wanted
+# A record only if something reads it
 
 
-class _Takers:
-    """Whether there are handlers, of somebody else's than crewAI, that take the state and so may look at its record."""
+class _StateHandlers:
+    """True if a handler other than crewAI's own takes the state, and so may read its record."""
 
     def __init__(self) -> None:
         self._handlers = object()
         self._known: tuple[object, bool] = (None, False)
-        """What was found, and of which handlers."""
+        """The result of the last search, and the handlers it was made for."""
 
-    def forget(self) -> None:
-        """Look again: handlers have changed."""
+    def invalidate(self) -> None:
+        """Search again, because the handlers changed."""
         self._handlers = object()
 
     def __bool__(self) -> bool:
         handlers, (known, found) = self._handlers, self._known
-        if known is not handlers:  # else what others change while we look would never be seen
-            found = self._look()
+        if known is not handlers:  # compared first, so that a change during the search is not missed
+            found = self._search()
             self._known = (handlers, found)
         return found
 
     @staticmethod
-    def _look() -> bool:
+    def _search() -> bool:
         with crewai_event_bus._rwlock.r_locked():
             every = (*crewai_event_bus._sync_handlers.values(), *crewai_event_bus._async_handlers.values())
         return any(_takes_state(handler) for handlers in every for handler in handlers)
@@ -103,42 +103,44 @@ def _takes_state(handler: Any) -> bool:
         return True
 
 
-takers: Final = _Takers()
+state_handlers: Final = _StateHandlers()
 
 
-def handlers_changed(stock: Any, *args: Any, **kwargs: Any) -> Any:
+def change_handlers(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
     """Register or remove a handler."""
     try:
-        return stock(*args, **kwargs)
+        return wrapped(*args, **kwargs)
     finally:
-        takers.forget()
+        state_handlers.invalidate()
 
 
-def recorded(stock: Any, events: CrewAIEventsBus, event: BaseEvent) -> None:
-    """Add an event to the state's record, if there is anybody for whom."""
+def record_event(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+    """Add an event to the state's record, if something reads the record."""
     state = event_bus._runtime_state_var.get()
-    if state is not None and (takers or _is_checkpointed(state.root)):
-        stock(events, event)
+    if state is not None and (state_handlers or _is_checkpointed(state.root)):
+        wrapped(*args, **kwargs)
 
 
 def _is_checkpointed(entities: Iterable[Any]) -> bool:
-    if not checkpoint_listener._handlers_registered:  # as the first configuration of checkpoints does
+    if not checkpoint_listener._handlers_registered:  # the first CheckpointConfig registers them
         return False
-    return any(_keeps(one) for entity in list(entities) for one in (entity, *(getattr(entity, "agents", None) or ())))
+    return any(
+        _needs_record(one) for entity in list(entities) for one in (entity, *(getattr(entity, "agents", None) or ()))
+    )
 
 
-def _keeps(entity: Any) -> bool:
-    """Whether crewAI writes checkpoints of ``entity``; for ours crewbus has the record."""
-    around = getattr(entity, "crew", None)
-    configured = getattr(entity, "checkpoint", None) or getattr(around, "checkpoint", None)
-    return bool(configured) and not is_ours(configured)
+def _needs_record(entity: Any) -> bool:
+    """Whether crewAI writes checkpoints of ``entity`` that need its record of events."""
+    crew = getattr(entity, "crew", None)
+    configured = getattr(entity, "checkpoint", None) or getattr(crew, "checkpoint", None)
+    return bool(configured) and not kept_in_record(configured)
 
 
-# Written while the kickoff goes on
+# Dumps during a kickoff
 
 
-def dumped_record(stock: Any, record: EventRecord, *args: Any, **kwargs: Any) -> Any:
-    """Write down a record as it stands at one moment, while events are added to it."""
+def dump_record(wrapped: Any, record: EventRecord, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Dump a copy of the record, because events are added to it meanwhile."""
     with record._lock.r_locked():
         nodes = {
             name: EventNode.model_construct(
@@ -146,15 +148,15 @@ def dumped_record(stock: Any, record: EventRecord, *args: Any, **kwargs: Any) ->
             )
             for name, node in record.nodes.items()
         }
-    return stock(EventRecord.model_construct(nodes=nodes), *args, **kwargs)
+    return bound_to(wrapped, EventRecord.model_construct(nodes=nodes))(*args, **kwargs)
 
 
-def unhurried(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Write down entities, again where they were changed meanwhile."""
+def dump_again(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """Dump entities, and repeat it if they were changed meanwhile."""
     for _ in range(TRIES):
         try:
-            return stock(*args, **kwargs)
-        except BaseException as error:  # pydantic's is no Exception
+            return wrapped(*args, **kwargs)
+        except BaseException as error:  # pydantic raises a BaseException
             if CHANGED not in str(error):
                 raise
-    return stock(*args, **kwargs)
+    return wrapped(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Steps: what a recorded kickoff asks of models and tools, which a resumed one does not ask again."""
+"""Steps: a resumed kickoff does not repeat the recorded calls of models and tools."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from crewbus import Bus, Run
 from crewbus_crewai.context import live_run
 from crewbus_crewai.results import LOST, Result
 
-Recalled = Callable[[], None] | None
+OnReplay = Callable[[], None] | None
 
 
 def as_step(
-    bus: Bus, name: str, key: Callable[[], str], call: Callable[[], Any], model: Any = None, recalled: Recalled = None
+    bus: Bus, name: str, key: Callable[[], str], call: Callable[[], Any], model: Any = None, on_replay: OnReplay = None
 ) -> Any:
-    """What ``call()`` returns, or in a resumed run what it had returned; only called where nothing is recorded.
+    """Return the result of ``call()``, or in a resumed run the recorded result.
 
-    ``model`` is the type of the result where that is a model of pydantic's; ``recalled()`` is called in the stead of
-    ``call()``.
+    ``model`` is the type of the result if that is a pydantic model; ``on_replay()`` is called if the result was
+    recorded.
     """
     run = _recorded(bus)
     if run is None:
@@ -34,7 +34,7 @@ def as_step(
     kept = Result.kept(run.step(name, work, key=key()))
     if live:
         return live[0]
-    return call() if kept.kind == LOST else _recall(kept, model, recalled)
+    return call() if kept.kind == LOST else _replayed(kept, model, on_replay)
 
 
 async def as_step_async(
@@ -43,9 +43,9 @@ async def as_step_async(
     key: Callable[[], str],
     call: Callable[[], Coroutine[Any, Any, Any]],
     model: Any = None,
-    recalled: Recalled = None,
+    on_replay: OnReplay = None,
 ) -> Any:
-    """As `as_step`."""
+    """As `as_step`, for a coroutine function."""
     run = _recorded(bus)
     if run is None:
         return await call()
@@ -58,12 +58,12 @@ async def as_step_async(
     kept = Result.kept(await run.step(name, work, key=key()))
     if live:
         return live[0]
-    return await call() if kept.kind == LOST else _recall(kept, model, recalled)
+    return await call() if kept.kind == LOST else _replayed(kept, model, on_replay)
 
 
-def _recall(kept: Result, model: Any, recalled: Recalled) -> Any:
-    if recalled is not None:
-        recalled()
+def _replayed(kept: Result, model: Any, on_replay: OnReplay) -> Any:
+    if on_replay is not None:
+        on_replay()
     return kept.restored(model)
 
 
@@ -73,13 +73,13 @@ def _recorded(bus: Bus) -> Run | None:
 
 
 def digest(*parts: Any) -> str:
-    """What tells one call from others: 24 hex digits of what was asked."""
+    """A fingerprint of a call's arguments: 24 hex digits."""
     text = "\n".join(map(_text, parts))
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _text(part: Any) -> str:
-    """``part`` in JSON, with types in the place of objects; only its own type where it holds a circle, or too much."""
+    """``part`` in JSON, with types in place of objects; only its own type if it is cyclic or too deep."""
     try:
         return json.dumps(part, default=lambda thing: type(thing).__qualname__, skipkeys=True)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""crewAI's own streams: each hears of its own kickoff alone, while it is iterated, and says which task speaks."""
+"""crewAI's own streams: each receives the chunks of its own kickoff, while it is iterated, with their tasks."""
 
 from __future__ import annotations
 
@@ -16,63 +16,73 @@ from crewai.utilities.streaming import StreamingState
 
 from crewbus_crewai.integration import contained
 
-PLACES: Final = "places"
-"""Where, in what crewAI knows of a stream's task, we keep the places of all its tasks: their numbers, by id."""
+TASK_INDEXES: Final = "task_indexes"
+"""The key, in crewAI's information about a stream's task, of the indexes of all tasks by id."""
 
 
-def unregistered(stock: Any, *args: Any, **kwargs: Any) -> StreamingState:
-    """Make a stream whose handler is not among those of the bus: it is a sink of the stream's own context."""
-    state: StreamingState = stock(*args, **kwargs)
+def create_state(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamingState:  # noqa: ARG001
+    """Create a stream whose handler is not registered with crewAI's bus; `_receiving` makes it a sink instead."""
+    state: StreamingState = wrapped(*args, **kwargs)
     crewai_event_bus.off(LLMStreamChunkEvent, state.handler)
     return state
 
 
-def iterated(stock: Any, state: StreamingState, run: Callable[[], None], *args: Any) -> Any:
-    """Iterate over a stream: its handler hears what ``run`` emits."""
+def iterate(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """Iterate over a stream: its handler receives what its kickoff emits."""
 
-    def run_heard() -> None:
-        with _heard(state):
-            run()
+    def generate(state: StreamingState, run_func: Callable[[], None], *rest: Any) -> Any:
+        def run() -> None:
+            with _receiving(state):
+                run_func()
 
-    return stock(state, run_heard, *args)
+        return wrapped(state, run, *rest)
+
+    return generate(*args, **kwargs)
 
 
-def iterated_async(stock: Any, state: StreamingState, run: Callable[[], Coroutine[Any, Any, Any]], *args: Any) -> Any:
-    """As `iterated`."""
+def iterate_async(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """As `iterate`."""
 
-    async def run_heard() -> None:
-        with _heard(state):
-            await run()
+    def generate(state: StreamingState, run_coro: Callable[[], Coroutine[Any, Any, Any]], *rest: Any) -> Any:
+        async def run() -> None:
+            with _receiving(state):
+                await run_coro()
 
-    return stock(state, run_heard, *args)
+        return wrapped(state, run, *rest)
+
+    return generate(*args, **kwargs)
 
 
 @contextmanager
-def _heard(state: StreamingState) -> Iterator[None]:
-    places: dict[str, int] = {}
+def _receiving(state: StreamingState) -> Iterator[None]:
+    indexes: dict[str, int] = {}
     info: Any = state.current_task_info
-    info[PLACES] = places
+    info[TASK_INDEXES] = indexes
 
     def sink(source: Any, event: BaseEvent) -> None:
         with contained("streaming a chunk"):
             if type(event) is LLMStreamChunkEvent:
                 state.handler(source, event)
             elif isinstance(event, CrewKickoffStartedEvent):
-                places.update((str(task.id), place) for place, task in enumerate(source.tasks))
+                indexes.update((str(task.id), index) for index, task in enumerate(source.tasks))
 
     token = add_stream_sink(sink)
     try:
         yield
     finally:
-        with suppress(ValueError):  # a coroutine that is thrown away may be closed in another context
+        with suppress(ValueError):  # an abandoned coroutine may be closed in another context
             reset_stream_sinks(token)
 
 
-def filled(stock: Any, event: LLMStreamChunkEvent, info: Any) -> StreamChunk:
-    """A chunk that says which task it is of."""
-    chunk: StreamChunk = stock(event, info)
+def create_chunk(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamChunk:  # noqa: ARG001
+    """Create a chunk with the id, name and index of its task."""
+    chunk: StreamChunk = wrapped(*args, **kwargs)
+    _set_task(chunk, *args, **kwargs)
+    return chunk
+
+
+def _set_task(chunk: StreamChunk, event: LLMStreamChunkEvent, current_task_info: Any) -> None:
     if event.task_id is not None:
         chunk.task_id = event.task_id
         chunk.task_name = event.task_name or ""
-        chunk.task_index = info.get(PLACES, {}).get(event.task_id, 0)
-    return chunk
+        chunk.task_index = current_task_info.get(TASK_INDEXES, {}).get(event.task_id, 0)

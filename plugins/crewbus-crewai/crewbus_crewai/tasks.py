@@ -1,4 +1,4 @@
-"""Tasks: what an agent does for one is an attempt, which is taken back when the agent tries again."""
+"""Tasks: an agent's try at a task is an attempt, which is retracted when the agent tries again."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from crewbus_crewai.context import held, live_run
 from crewbus_crewai.integration import contained, integration
 
 _attempt: Final[ContextVar[Attempt | None]] = ContextVar("crewbus_crewai_attempt", default=None)
-"""The attempt that an agent makes here."""
+"""The attempt in this context."""
 
 
-def executed(stock: Any, agent: Any, *args: Any, **kwargs: Any) -> Any:
-    """Have an agent do a task, as an attempt."""
+def execute(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """Execute a task as an attempt."""
     with _an_attempt():
-        return stock(agent, *args, **kwargs)
+        return wrapped(*args, **kwargs)
 
 
-async def executed_async(stock: Any, agent: Any, *args: Any, **kwargs: Any) -> Any:
-    """As `executed`."""
+async def execute_async(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """As `execute`."""
     with _an_attempt():
-        return await stock(agent, *args, **kwargs)
+        return await wrapped(*args, **kwargs)
 
 
 @contextmanager
@@ -34,24 +34,25 @@ def _an_attempt() -> Iterator[None]:
     run = live_run(bus) if bus is not None else None
     with ExitStack() as stack:
         if run is not None:
-            with contained("telling of an attempt"):
+            with contained("reporting an attempt"):
                 attempt = stack.enter_context(run.attempt())
                 stack.enter_context(held(_attempt, attempt))
         yield
 
 
-def failing(stock: Any, agent: Any, error: Exception, *args: Any, **kwargs: Any) -> Any:
-    """See whether a failed attempt is made again, which the agent does from inside the one that failed."""
+def check_error(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+    """End a failed attempt, before the agent decides to try again inside it."""
     attempt = _attempt.get()
     if attempt is not None:
-        with contained("telling of a failed attempt"):
-            attempt.fail(error)
-    return stock(agent, error, *args, **kwargs)
+        with contained("reporting a failed attempt"):
+            attempt.fail(args[0] if args else kwargs["e"])
+    return wrapped(*args, **kwargs)
 
 
-def executed_in_thread(stock: Any, task: Any, agent: Any, context: Any, tools: Any, future: Future[Any]) -> None:
-    """Do a task in a thread, and tell whoever waits also of what is no Exception."""
+def execute_in_thread(wrapped: Any, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+    """Execute a task in a thread, and pass a BaseException on to the future, too."""
     try:
-        stock(task, agent, context, tools, future)
+        wrapped(*args, **kwargs)
     except BaseException as error:
+        future: Future[Any] = kwargs["future"] if "future" in kwargs else args[3]
         future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Tools: steps of a recorded kickoff, which see the context of whoever calls them."""
+"""Tools: in a recorded kickoff each use is a step; a tool sees the context of its caller."""
 
 from __future__ import annotations
 
@@ -6,67 +6,71 @@ import inspect
 from functools import partial
 from typing import Any
 
+import wrapt
 from crewai.tools.structured_tool import CrewStructuredTool
 
 import crewbus
 from crewbus_crewai.integration import contained, integration
+from crewbus_crewai.patch_set import bound_to
 from crewbus_crewai.steps import as_step, as_step_async, digest
 
 
-def used(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
+def run(wrapped: Any, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Use a tool."""
-    return _step(tool, (args, kwargs), partial(stock, tool, *args, **kwargs))
+    return _step(tool, (args, kwargs), partial(wrapped, *args, **kwargs))
 
 
-async def used_async(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
-    """As `used`."""
-    return await _step_async(tool, (args, kwargs), partial(stock, tool, *args, **kwargs))
+async def run_async(wrapped: Any, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As `run`."""
+    return await _step_async(tool, (args, kwargs), partial(wrapped, *args, **kwargs))
 
 
-def invoked(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
-    """Use a tool in the form in which agents have it."""
-    return _step(tool, _input(args, kwargs), partial(stock, tool, *args, **kwargs))
+def invoke(wrapped: Any, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Use a structured tool, the form that agents use."""
+    return _step(tool, _input(args, kwargs), partial(wrapped, *args, **kwargs))
 
 
-async def invoked_async(stock: Any, tool: Any, *args: Any, **kwargs: Any) -> Any:
-    """As `invoked`; a function that crewAI hands to an executor is called in this context."""
-    shown = tool if inspect.iscoroutinefunction(tool.func) else _Bound(tool)
-    return await _step_async(tool, _input(args, kwargs), partial(stock, shown, *args, **kwargs))
+async def invoke_async(wrapped: Any, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As `invoke`; a sync function, which crewAI runs in an executor, sees this context."""
+    if not inspect.iscoroutinefunction(tool.func):
+        wrapped = bound_to(wrapped, _InContext(tool))
+    return await _step_async(tool, _input(args, kwargs), partial(wrapped, *args, **kwargs))
 
 
-class _Bound:
-    """A tool whose function is bound to the context in which this was made; in all else the tool itself."""
+class _InContext(wrapt.ObjectProxy):  # type: ignore[type-arg]  # wrapt 1 has no generic proxy
+    """A tool whose function runs in the current context."""
 
     def __init__(self, tool: Any) -> None:
-        self._tool = tool
-        self.func = crewbus.bind(tool.func)
+        super().__init__(tool)
+        self._self_func = crewbus.bind(tool.func)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tool, name)
+    @property
+    def func(self) -> Any:
+        return self._self_func
 
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What the tool is given; beside it stand fingerprints, of which no two are the same."""
+    """The input of a tool, without the config beside it, which differs from process to process."""
     return args[0] if args else kwargs.get("input")
 
 
-def _step(tool: Any, given: Any, use: partial[Any]) -> Any:
+def _step(tool: Any, tool_input: Any, use: partial[Any]) -> Any:
     bus = integration.bus_in_scope()
     if bus is None:
         return use()
-    return as_step(bus, f"tool {tool.name}", partial(digest, given), use, recalled=partial(_count, tool))
+    return as_step(bus, f"tool {tool.name}", partial(digest, tool_input), use, on_replay=partial(_count_use, tool))
 
 
-async def _step_async(tool: Any, given: Any, use: partial[Any]) -> Any:
+async def _step_async(tool: Any, tool_input: Any, use: partial[Any]) -> Any:
     bus = integration.bus_in_scope()
     if bus is None:
         return await use()
-    key = partial(digest, given)
-    return await as_step_async(bus, f"tool {tool.name}", key, use, recalled=partial(_count, tool))
+    key = partial(digest, tool_input)
+    return await as_step_async(bus, f"tool {tool.name}", key, use, on_replay=partial(_count_use, tool))
 
 
-def _count(tool: Any) -> None:
-    """Count a use that is not made again, so that a tool is not used more often than it may be."""
+def _count_use(tool: Any) -> None:
+    """Count a use whose result was recorded, so that it counts for the tool's ``max_usage_count``."""
     with contained("counting the use of a tool"):
         if isinstance(tool, CrewStructuredTool):
             tool._increment_usage_count()

@@ -1,4 +1,4 @@
-"""Installing and uninstalling: twice, for several buses, by the plugin; and crewAI as it was."""
+"""Installing and uninstalling: repeatedly, for several buses, by the plugin; crewAI is restored afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scripted import Scripted
 
 import crewbus
 import crewbus_crewai
-from crewbus_crewai.patch_set import Patches
+from crewbus_crewai.patch_set import PatchSet
 
 CLASSES = [
     Agent,
@@ -59,7 +59,7 @@ class Pinged(BaseEvent):
 
 
 def state():
-    """All that crewAI's modules and classes hold which we come near to."""
+    """The contents of the modules and classes that are patched."""
     spaces = [*CLASSES, *(importlib.import_module(name) for name in MODULES)]
     return {(str(space), name): value for space in spaces for name, value in vars(space).items() if name != "_abc_impl"}
 
@@ -70,7 +70,7 @@ def changed(before):
 
 
 def heard(bus, emit=lambda: crewai_event_bus.emit(None, Pinged())):
-    """How many of crewAI's events the handlers of a bus hear."""
+    """How many of crewAI's events the handlers of a bus receive."""
     events = []
     bus.on(Pinged, events.append)
     emit()
@@ -83,11 +83,11 @@ def nothing_left():
     crewbus_crewai.uninstall()
 
 
-def test_uninstalling_puts_back_what_was():
+def test_uninstalling_restores_crewai():
     LLM(model="openai/x", is_litellm=True)
     before = state()
     with installed():
-        LLM(model="openai/x", is_litellm=True)  # with which litellm is led too
+        LLM(model="openai/x", is_litellm=True)  # this patches litellm, too
         assert len(changed(before)) > 30
         assert ("<module 'litellm.utils'", "function_setup") in {
             (space.partition(" from")[0], name) for space, name in changed(before)
@@ -95,7 +95,7 @@ def test_uninstalling_puts_back_what_was():
     assert changed(before) == []
 
 
-def test_installing_again_does_nothing_more():
+def test_installing_is_idempotent():
     with quiet_bus() as bus:
         crewbus_crewai.install(bus)
         once = state()
@@ -106,7 +106,7 @@ def test_installing_again_does_nothing_more():
         assert heard(bus) == 0
 
 
-def test_what_others_have_changed_since_is_left_alone(monkeypatch):
+def test_a_method_that_others_replaced_later_is_left_alone(monkeypatch):
     with quiet_bus() as bus:
         crewbus_crewai.install(bus)
         ours = CrewAIEventsBus._prepare_event
@@ -124,14 +124,14 @@ def test_what_others_have_changed_since_is_left_alone(monkeypatch):
 
 
 class Traced:
-    """A method in somebody's instrumentation, which learns whose it is when it is bound, as wrapt's do."""
+    """A third-party wrapper that must be bound before it is called, as wrapt's must."""
 
     def __init__(self, method):
         self.method = method
         self.traced = []
 
     def __call__(self, *args, **kwargs):
-        raise AssertionError("nobody has bound it")
+        raise AssertionError("it was not bound")
 
     def __get__(self, instance, owner=None):
         def bound(*args, **kwargs):
@@ -142,7 +142,7 @@ class Traced:
 
 
 @pytest.mark.parametrize(("owner", "name"), [(Crew, "kickoff"), (Agent, "execute_task"), (Scripted, "call")])
-def test_what_others_have_changed_before_is_called_as_theirs(monkeypatch, owner, name):
+def test_a_method_that_others_wrapped_before_is_bound_and_called(monkeypatch, owner, name):
     traced = Traced(vars(owner)[name])
     monkeypatch.setattr(owner, name, traced)
     with installed() as bus:
@@ -155,7 +155,7 @@ def test_what_others_have_changed_before_is_called_as_theirs(monkeypatch, owner,
     assert vars(owner)[name] is traced
 
 
-def test_without_a_bus_it_is_the_default_one():
+def test_install_serves_the_default_bus_by_default():
     try:
         crewbus_crewai.install()
         assert heard(crewbus.default_bus()) == 1
@@ -164,7 +164,7 @@ def test_without_a_bus_it_is_the_default_one():
         crewbus.default_bus().close()
 
 
-def test_models_defined_later_are_followed_and_let_go():
+def test_models_defined_later_are_patched_and_restored():
     with installed() as bus:
 
         class Later(Scripted):
@@ -178,7 +178,7 @@ def test_models_defined_later_are_followed_and_let_go():
     assert calls == ["later"]
 
 
-def test_models_defined_meanwhile_are_not_kept():
+def test_models_defined_later_are_not_kept_alive():
     def define():
         class Passing(Scripted):
             def call(self, messages, *args, **kwargs):
@@ -192,14 +192,14 @@ def test_models_defined_meanwhile_are_not_kept():
         assert [one() for one in defined] == [None] * 3
 
 
-def test_what_is_led_when_all_was_put_back_stays_as_it_is():
+def test_a_restored_patch_set_wraps_nothing_more():
     class Slow:
         def move(self):
             return "as it was"
 
-    patches = Patches()
-    patches.remove()
-    patches.lead(Slow, "move", lambda stock, slow: "led")
+    patches = PatchSet()
+    patches.restore()
+    patches.wrap(Slow, "move", lambda wrapped, instance, args, kwargs: "wrapped")
     assert Slow().move() == "as it was"
 
 
@@ -222,12 +222,12 @@ def test_the_entry_point_names_the_plugin():
         assert heard(bus) == 1
 
 
-def test_many_buses_may_load_it():
+def test_several_buses_may_load_the_plugin():
     before = state()
     buses = [crewbus.Bus(plugins=[crewbus_crewai.CrewaiPlugin], entry_points=False) for _ in range(3)]
     assert heard(buses[0]) == 1
     buses[0].close()
-    assert changed(before) != []  # the others are served still
+    assert changed(before) != []  # the others are still served
     assert heard(buses[1]) == 1
     for bus in buses:
         bus.close()
@@ -239,7 +239,7 @@ def test_many_buses_may_load_it():
 
 @pytest.fixture
 def pair():
-    """Two buses, both served; the second was installed later."""
+    """Two served buses; the second was installed later."""
     with quiet_bus() as one, quiet_bus() as other:
         crewbus_crewai.install(one)
         crewbus_crewai.install(other)
@@ -247,7 +247,7 @@ def pair():
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_in_a_run_it_is_the_runs(pair, which):
+def test_an_event_belongs_to_the_bus_of_the_run_in_scope(pair, which):
     counts = [[], []]
     for bus, count in zip(pair, counts, strict=True):
         bus.on(Pinged, count.append)
@@ -256,9 +256,9 @@ def test_in_a_run_it_is_the_runs(pair, which):
     assert [len(count) for count in counts] == [1 - which, which]
 
 
-def test_litellm_is_led_once():
+def test_litellm_is_patched_once():
     with installed():
         LLM(model="openai/x", is_litellm=True)
-        led = litellm.utils.function_setup
+        patched = litellm.utils.function_setup
         LLM(model="openai/y", is_litellm=True)
-        assert litellm.utils.function_setup is led
+        assert litellm.utils.function_setup is patched

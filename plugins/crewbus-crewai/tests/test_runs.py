@@ -348,4 +348,4 @@ def test_faults_of_ours_do_not_stop_a_kickoff(crew, caplog):
     with installed(plugins=[Refuser()]) as bus:
         assert crew("refused").kickoff().raw.startswith("refused:0")
         assert bus.runs == []
-    assert "crewbus-crewai: handing on an event failed; crewAI continues" in caplog.messages
+    assert "crewbus-crewai: emitting an event of crewAI failed; crewAI continues" in caplog.messages

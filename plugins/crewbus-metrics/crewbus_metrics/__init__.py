@@ -1,6 +1,6 @@
-"""crewbus-metrics: what happens on a crewbus, in figures. The plugin is `Metrics`."""
+"""crewbus-metrics: event counts and durations of a crewbus. The plugin is `Metrics`."""
 
-from crewbus_metrics._metrics import Metrics
-from crewbus_metrics._snapshot import Events, Snapshot, Timing
+from crewbus_metrics.metrics import Metrics
+from crewbus_metrics.snapshot import Events, Snapshot, Timing
 
 __all__ = ["Events", "Metrics", "Snapshot", "Timing"]

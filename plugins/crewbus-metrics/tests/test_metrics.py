@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 import crewbus
 import crewbus_metrics
-from crewbus_metrics import Metrics, _metrics
+from crewbus_metrics import Metrics
+from crewbus_metrics import metrics as metrics_module
 
 TIMEOUT = 20.0
 """Seconds after which a wait in a test has failed; nothing should ever come near it."""
@@ -60,7 +61,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(_metrics, "clock", clock)
+    monkeypatch.setattr(metrics_module, "clock", clock)
     return clock
 
 
@@ -249,7 +250,7 @@ def test_a_call_whose_start_was_not_seen_is_counted_and_not_timed(metrics):
 
 @pytest.mark.parametrize("run", [None, FakeRun()])
 def test_of_calls_that_never_end_only_so_many_are_kept(metrics, run):
-    most = _metrics.OPEN_CALLS
+    most = metrics_module.OPEN_CALLS
     if run is not None:
         metrics.crewbus_run_start(run)
     for seq in range(2 * most):
@@ -292,7 +293,7 @@ def test_a_plugin_that_is_let_go_gives_its_summary_and_keeps_no_run():
 
 
 def test_a_worker_with_ever_new_names_keeps_a_bounded_number(bus, metrics):
-    most = _metrics.NAMES
+    most = metrics_module.NAMES
     for i in range(2 * most):
         with bus.run(f"order {i}"), bus.call(f"model {i}"):
             pass

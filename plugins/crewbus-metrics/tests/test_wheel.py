@@ -39,7 +39,7 @@ def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
             bus.chunk("x")
             print(type(metrics).__module__, metrics.snapshot().events["writer"].counts["crewbus.Chunk"])
     """
-    assert installed(counted) == "crewbus_metrics._metrics 1\n"
+    assert installed(counted) == "crewbus_metrics.metrics 1\n"
     assert re.search(r"^in writer: 3 events", installed(counted, CREWBUS_METRICS="stderr"), re.MULTILINE)
 
     replaced = """

@@ -1,4 +1,4 @@
-"""Snapshots: the figures of one moment, as values, as a dict and as text."""
+"""Snapshots: the figures at one moment, as values, as a dict and as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 @attrs.frozen
 class Events:
-    """How many events there were, and how many per second: in all, and of each type by its registered name."""
+    """The number of events and their rate per second, in total and by the registered name of their type."""
 
     count: int
     rate: float
@@ -19,7 +19,7 @@ class Events:
 
     @classmethod
     def of(cls, counts: Mapping[str, int], seconds: float) -> Events:
-        """So many of each type, in so many seconds."""
+        """From the number of events of each type, in a number of seconds."""
         counts, per_second = dict(counts), 1 / seconds if seconds else 0.0
         count = sum(counts.values())
         return cls(count, count * per_second, counts, {name: n * per_second for name, n in counts.items()})
@@ -27,7 +27,7 @@ class Events:
 
 @attrs.frozen
 class Timing:
-    """How many runs or calls ended, how many of these failed or were cancelled, and how many seconds they took."""
+    """The number of runs or calls that ended, failed or were cancelled, and their durations in seconds."""
 
     count: int
     failed: int
@@ -43,21 +43,21 @@ class Timing:
 
 @attrs.frozen
 class Snapshot:
-    """The figures of one moment; ``str`` of it is the summary."""
+    """The figures at one moment; ``str(snapshot)`` is the summary."""
 
     seconds: float
-    """How long the bus has been there, or was until it closed. Rates refer to it."""
+    """The lifetime of the bus until now, or until it closed. Rates refer to it."""
     total: Events
-    """All events: the sum of `events`."""
+    """All events, the sum of `events`."""
     events: Mapping[str, Events]
-    """By the name of the run that they were emitted in, "(unnamed)" and "(outside)" included."""
+    """Events by the name of their run, including "(unnamed)" and "(outside)"."""
     runs: Mapping[str, Timing]
-    """The runs that ended, by name."""
+    """Ended runs by name."""
     calls: Mapping[str, Timing]
-    """The calls that ended, by name."""
+    """Ended calls by name."""
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """The snapshot as a dict, ready for JSON."""
         return attrs.asdict(self)
 
     def __str__(self) -> str:

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import crewbus
 from crewbus import CallCancelled, CallFailed, CallFinished, CallStarted, PluginError, event_type_of
-from crewbus_metrics._snapshot import Events, Snapshot, Timing
+from crewbus_metrics.snapshot import Events, Snapshot, Timing
 
 if TYPE_CHECKING:
     from crewbus import Envelope, Run
 
-NAMES: Final = 100  # of runs, and of calls, that have figures of their own; later ones share OTHERS
+NAMES: Final = 100  # names of runs, and of calls, with their own figures; further names share OTHERS
 OTHERS: Final = "(others)"
 OUTSIDE: Final = "(outside)"
 UNNAMED: Final = "(unnamed)"
-OPEN_CALLS: Final = 1000  # that are timed at once in a run, or outside any; the oldest make room
+OPEN_CALLS: Final = 1000  # open calls timed in one run, or outside any; the oldest are dropped first
 OUTCOMES: Final = {CallFinished: "finished", CallFailed: "failed", CallCancelled: "cancelled"}
 
 V = TypeVar("V")
-clock = time.perf_counter  # unlike the time of day, nobody sets it
+clock = time.perf_counter  # monotonic, unlike the time of day
 log = logging.getLogger("crewbus.metrics")
-WAYS: Final[dict[str, Callable[[str], object]]] = {
+SUMMARIES: Final[dict[str, Callable[[str], object]]] = {
     "log": lambda text: log.info("%s", text),
     "stderr": lambda text: sys.stderr.write(f"{text}\n"),
     "off": lambda _: None,
@@ -37,23 +37,23 @@ WAYS: Final[dict[str, Callable[[str], object]]] = {
 
 
 class Metrics:
-    """Counts events, and times runs and calls, of one bus: `snapshot` tells at any time, a summary when the bus closes.
+    """Counts the events and times the runs and calls of one bus; `snapshot` returns the figures at any time.
 
-    ``summary`` is a function that takes the text. Without it, the environment variable ``CREWBUS_METRICS`` says where
-    the text goes: "log" (the default), "stderr" or "off"; anything else raises `PluginError`.
+    When the bus closes, ``summary`` is called with a text. Without it, the environment variable ``CREWBUS_METRICS``
+    selects where the text goes: "log" (the default), "stderr" or "off"; any other value raises `PluginError`.
     """
 
     def __init__(self, summary: Callable[[str], object] | None = None) -> None:
-        way = os.environ.get("CREWBUS_METRICS", "log")
-        if summary is None and way not in WAYS:
-            raise PluginError(f"CREWBUS_METRICS={way!r}: choose one of {', '.join(WAYS)}")
-        self._summary = summary or WAYS[way]
-        self._serves = False
-        self._begin()
+        setting = os.environ.get("CREWBUS_METRICS", "log")
+        if summary is None and setting not in SUMMARIES:
+            raise PluginError(f"CREWBUS_METRICS={setting!r}: choose one of {', '.join(SUMMARIES)}")
+        self._summary = summary or SUMMARIES[setting]
+        self._configured = False
+        self._reset()
 
-    def _begin(self) -> None:
-        # Re-entrant, since a finaliser may emit while its thread is inside. So each figure changes in one step (which a
-        # Counter's `+= 1` is not), and what is gone through is a copy.
+    def _reset(self) -> None:
+        # Re-entrant, because a finaliser may emit while its thread holds the lock. So each figure changes in one step,
+        # which a Counter's `+= 1` does not, and iteration uses a copy.
         self._lock = threading.RLock()
         self._began = clock()
         self._ended: float | None = None
@@ -65,22 +65,22 @@ class Metrics:
 
     @crewbus.hookimpl
     def crewbus_configure(self) -> None:
-        """Begin to serve a bus."""
-        if self._serves:
-            raise PluginError("a Metrics serves one bus: make another one for another")
-        self._serves = True
-        self._begin()
+        """Start the clock; reject a second bus."""
+        if self._configured:
+            raise PluginError("a Metrics instance serves one bus: create another instance for another bus")
+        self._configured = True
+        self._reset()
 
     @crewbus.hookimpl
     def crewbus_run_start(self, run: Run) -> None:
-        """Note when the run began."""
+        """Store when the run started."""
         with self._lock:
             self._live[run] = clock()
             self._open[run] = OrderedDict()
 
     @crewbus.hookimpl
     def crewbus_emit(self, run: Run | None, envelope: Envelope) -> None:
-        """Count the event, and time the call that it begins or ends."""
+        """Count the event, and time the call that it starts or ends."""
         if envelope.replayed:
             return
         kind = type(envelope.event)
@@ -92,7 +92,7 @@ class Metrics:
 
     def _time(self, run: Run | None, envelope: Envelope) -> None:
         event, calls = envelope.event, self._open.get(run)
-        if calls is None:  # the run has ended, or is older than this plugin
+        if calls is None:  # the run has ended, or started before the plugin was loaded
             return
         if isinstance(event, CallStarted):
             calls[envelope.id] = event.name, clock()
@@ -104,7 +104,7 @@ class Metrics:
 
     @crewbus.hookimpl
     def crewbus_run_finish(self, run: Run) -> None:
-        """Add the run's duration to those of its name, and keep nothing of the run itself."""
+        """Add the run's duration to the figures of its name, and forget the run."""
         with self._lock:
             self._open.pop(run, None)
             began = self._live.pop(run, None)
@@ -113,12 +113,12 @@ class Metrics:
 
     @crewbus.hookimpl
     def crewbus_fork(self) -> None:
-        """Begin anew in a forked child, with a lock that nobody holds."""
-        self._begin()
+        """Start over in a forked child, with a new lock."""
+        self._reset()
 
     @crewbus.hookimpl
     def crewbus_close(self) -> None:
-        """Stop the clock, and give the summary if there is anything to tell."""
+        """Stop the clock, and write the summary if there were events."""
         with self._lock:
             self._ended = clock()
             self._live.clear()
@@ -128,7 +128,7 @@ class Metrics:
             self._summary(str(snapshot))
 
     def snapshot(self) -> Snapshot:
-        """The figures so far. Any thread may ask, at any time."""
+        """The figures so far. Any thread may call this, at any time."""
         with self._lock:
             seconds = (clock() if self._ended is None else self._ended) - self._began
             events = {name: Events.of(counts, seconds) for name, counts in self._events.copy().items()}
@@ -139,7 +139,7 @@ class Metrics:
 
 
 class _Durations:
-    """How many runs or calls of one name ended, by outcome, and how long they took."""
+    """The runs or calls of one name that ended: their number by outcome, and their durations."""
 
     def __init__(self) -> None:
         self.ended: defaultdict[str, int] = defaultdict(int)
@@ -158,7 +158,7 @@ class _Durations:
 
 
 class _ByName(dict[str, V]):
-    """Something for each name, made when it is first asked for; beyond the bound, one for all new names."""
+    """A value for each name, created at first use; beyond the limit, new names share one value."""
 
     def __init__(self, new: Callable[[], V]) -> None:
         super().__init__()
