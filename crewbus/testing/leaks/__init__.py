@@ -1,1 +1,1 @@
-"""What a test leaves behind."""
+"""The fixture `no_leaks`: finds what a test leaves behind, and what holds it."""

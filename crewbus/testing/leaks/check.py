@@ -1,4 +1,4 @@
-"""What a test leaves behind: threads, tasks, buses, runs, streams, and what still refers to what happened in it."""
+"""Finds what a test leaves behind: threads, tasks, buses, runs, streams, and references to its runs and events."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from crewbus.testing.leaks.heap import frames_from, live, reachable
 from crewbus.testing.leaks.holders import Holders
 
 PATIENCE: Final = 2.0
-"""Seconds that threads and tasks which are about to end may take to."""
+"""Seconds that threads and tasks may take to end."""
 _BRIEFLY: Final = 0.1
-"""Seconds that references which somebody is about to let go of may take to go."""
+"""Seconds that references may take to disappear."""
 _POLL: Final = 0.02
 _SHOWN: Final = 3
-"""How many of a kind are told of one by one."""
+"""How many objects of a kind have a line of their own."""
 _POOL: Final = re.compile(r"asyncio_\d+")
-"""The names of the threads of an event loop's own pool, which end with the loop."""
+"""The names of threads in an event loop's default pool, which end with the loop."""
 _IDLE: Final = "_worker"
-"""The function in which a thread of a pool waits for work."""
+"""The function in which an idle thread of a pool waits."""
 _STDLIB: Final = sysconfig.get_path("stdlib")
 
 
 @attrs.frozen
 class Remains:
-    """What is there at one moment, of all that a test may leave behind."""
+    """The objects that a test may leave behind, at one moment."""
 
     threads: list[threading.Thread]
     tasks: list[asyncio.Task[Any]]
@@ -53,52 +53,52 @@ class Remains:
 
     @classmethod
     def of_now(cls) -> Remains:
-        """What is there now."""
+        """The objects of this moment."""
         found = live(asyncio.Task, Bus, Run, Stream, Envelope)
         tasks = [task for task in found[asyncio.Task] if not task.done()]
         threads = [thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)]
         return cls(threads, tasks, found[Bus], found[Run], found[Stream], found[Envelope])
 
     def without(self, known: set[int]) -> Remains:
-        """This, but for the things of these ids."""
+        """These objects, except those with the given ids."""
         kinds = attrs.astuple(self, recurse=False)
         return Remains(*[[thing for thing in things if id(thing) not in known] for things in kinds])
 
     @property
     def may_be_leaks(self) -> bool:
-        """Whether there is more than buses that are closed."""
+        """Whether anything but closed buses is left."""
         open_buses = [bus for bus in self.buses if not bus.closed]
         return any(attrs.astuple(attrs.evolve(self, buses=open_buses), recurse=False))
 
     def ids(self) -> set[int]:
-        """The ids of all of it."""
+        """The ids of all objects."""
         return {id(thing) for things in attrs.astuple(self, recurse=False) for thing in things}
 
 
 class Look(NamedTuple):
-    """What a look has shown. It holds nothing of what it saw, or the next one would see it again."""
+    """The result of one look. It holds none of the objects, which the next look would find again."""
 
     lines: list[str]
     moves: bool
-    """Whether something may be about to go by itself."""
+    """Whether something may still end by itself."""
 
 
 class LeakCheck:
-    """Tells what is there that was not there when it was made: the fixture `no_leaks`."""
+    """Finds objects that did not exist when it was made: the fixture `no_leaks`."""
 
     def __init__(self) -> None:
         self._allowed: list[Any] = []
         self._default = existing_default_bus()
-        self._before = Remains.of_now()  # held, so that nothing new takes the place of what is gone
+        self._before = Remains.of_now()  # held, so that no id is reused
 
     def allow(self, *things: Any) -> None:
-        """Have these be no leaks, nor the runs, streams and envelopes that they hold."""
+        """Permit these, and the runs, streams and envelopes that they hold."""
         self._allowed += things
 
     def leaks(self, *held: Any) -> list[str]:
-        """What was left behind, each in a line; what can be reached from ``held`` may live.
+        """A line for each object that was left behind; objects reachable from ``held`` may stay.
 
-        What is about to end by itself, such as a thread that has nothing left to do, has ``PATIENCE`` seconds to.
+        Threads and tasks that are about to end have ``PATIENCE`` seconds for it.
         """
         self._close_default_bus()
         for bus in self._new().buses:
@@ -112,10 +112,10 @@ class LeakCheck:
     def _look(self, held: Sequence[Any]) -> Look:
         gc.collect()
         found = self._found()
-        return Look(list(_told(found, held, self._allowed)), _moves(found))
+        return Look(list(_lines_of(found, held, self._allowed)), _moves(found))
 
     def _close_default_bus(self) -> None:
-        """Close the process's default bus, if it was made since: that is nobody's task."""
+        """Close the process's default bus if the test made it: no test has to."""
         made = existing_default_bus()
         if made is not None and made is not self._default:
             made.close()
@@ -142,7 +142,7 @@ def _serving_threads() -> Iterator[int]:
 
 
 def _held_by_fixtures() -> set[int]:
-    """The ids of what fixtures hold that are not torn down; what others gave a bus or loop of theirs is not theirs."""
+    """The ids of objects that live fixtures hold, except through a bus or loop, to which others add objects."""
     pytests = (pytest.Collector, pytest.Config, pytest.FixtureRequest, pytest.Item)
     return reachable(live(pytest.FixtureDef)[pytest.FixtureDef], stop=(Bus, asyncio.AbstractEventLoop, *pytests))
 
@@ -159,17 +159,17 @@ def _moves(found: Remains) -> bool:
     return bool(found.threads) or on_loops or any(bus._tasks.owe() for bus in list(live_buses))
 
 
-# What is said of it
+# The lines
 
 
-def _told(found: Remains, held: Sequence[Any], allowed: list[Any]) -> Iterator[str]:
+def _lines_of(found: Remains, held: Sequence[Any], allowed: list[Any]) -> Iterator[str]:
     if not found.may_be_leaks:
         return
     buses = [bus for bus in found.buses if not bus.closed]
     running = [run for run in found.runs if run.state == "running"]
     registered = [stream for stream in found.streams if _is_registered(stream)]
-    said = [*found.threads, *found.tasks, *buses, *running, *registered]
-    holders = Holders(*attrs.astuple(found, recurse=False), *held, allowed, said)
+    reported = [*found.threads, *found.tasks, *buses, *running, *registered]
+    holders = Holders(*attrs.astuple(found, recurse=False), *held, allowed, reported)
     for thread in found.threads:
         yield f"thread {thread.name!r} is alive{_place_of(thread)}: let it end, and join it"
     for task in found.tasks:
@@ -180,14 +180,14 @@ def _told(found: Remains, held: Sequence[Any], allowed: list[Any]) -> Iterator[s
         yield f"{_name_of(run)} never ended: leave its 'with', or call finish()"
     for stream in registered:
         yield f"{_name_of(stream)} is still registered: read it to its end, or close it{_holder_of(holders, stream)}"
-    yield from _references(found, said, held, allowed, holders)
+    yield from _references(found, reported, held, allowed, holders)
 
 
 def _references(
-    found: Remains, said: list[Any], held: Sequence[Any], allowed: list[Any], holders: Holders
+    found: Remains, reported: list[Any], held: Sequence[Any], allowed: list[Any], holders: Holders
 ) -> Iterator[str]:
-    """What is there of runs that are over, though nobody needs it any more."""
-    excepted = reachable(allowed) | {id(thing) for thing in said}
+    """Lines for the objects of finished runs that something still holds."""
+    excepted = reachable(allowed) | {id(thing) for thing in reported}
     kept = [thing for thing in (*found.streams, *found.runs, *found.envelopes) if id(thing) not in excepted]
     if not kept:
         return
@@ -195,13 +195,13 @@ def _references(
         inside = reachable([plugin], stop=(Bus,))
         theirs = _outermost([thing for thing in kept if id(thing) in inside])
         yield from _few(theirs, f"is still held by the plugin {name!r}", partial(_place_in, holders, plugin))
-    others = reachable([*said, *_frames_of(found.threads), *held, *_pytests()])
+    others = reachable([*reported, *_frames_of(found.threads), *held, *_pytests()])
     rest = _outermost([thing for thing in kept if id(thing) not in others])
     yield from _few(rest, "is still there", partial(_holder_of, holders))
 
 
 def _outermost(things: list[Any]) -> list[Any]:
-    """Those of them that no stream or run holds which stands before them."""
+    """The objects that are not held by a stream or run earlier in the list."""
     inside, found = set[int](), []
     for thing in things:
         if id(thing) not in inside:
@@ -217,20 +217,23 @@ def _frames_of(threads: list[threading.Thread]) -> list[Any]:
 
 
 def _pytests() -> list[Any]:
-    """What pytest keeps of a test: its fixtures, what was logged, what is patched until a fixture undoes it."""
+    """What pytest keeps of a test: its fixtures, log records, and objects that monkeypatch put in place."""
     found = live(pytest.FixtureDef, pytest.MonkeyPatch, logging.LogRecord)
     patched = [thing for patch in found[pytest.MonkeyPatch] for thing in _patched(patch)]
     return [*found[pytest.FixtureDef], *found[logging.LogRecord], *patched]
 
 
 def _patched(patch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What stands in its place: that it knows where, and does not hold."""
+    """The objects that a monkeypatch put in place.
+
+    MonkeyPatch has no public list of its patches, so this reads the private ones.
+    """
     yield from (inspect.getattr_static(target, name, None) for target, name, _ in getattr(patch, "_setattr", ()))
     yield from (items.get(key) for items, key, _ in getattr(patch, "_setitem", ()))
 
 
 def _few(things: list[Any], what: str, more: Callable[[Any], str]) -> Iterator[str]:
-    """A line for each of the first, and one for the rest."""
+    """A line for each of the first objects, and one for the rest."""
     for thing in things[:_SHOWN]:
         yield f"{_name_of(thing)} {what}{more(thing)}"
     rest = Counter(type(thing).__name__ for thing in things[_SHOWN:])
@@ -239,7 +242,7 @@ def _few(things: list[Any], what: str, more: Callable[[Any], str]) -> Iterator[s
 
 
 def _is_registered(stream: Stream) -> bool:
-    """Whether a bus that is open would still give it frames."""
+    """Whether an open bus would still deliver frames to it."""
     buffer = stream.source
     if not isinstance(buffer, Buffer) or buffer.closed or buffer.ended:
         return False
@@ -266,7 +269,7 @@ def _place_in(holders: Holders, plugin: Any, thing: Any) -> str:
 
 
 def _place_of(thread: threading.Thread) -> str:
-    """Where a thread is: in the innermost function that is none of the standard library's."""
+    """Where a thread is: the innermost function outside the standard library."""
     stack = list(frames_from(sys._current_frames().get(thread.ident or 0)))
     for frame in [frame for frame in stack if not _is_stdlib(frame.f_code.co_filename)] or stack[:1]:
         return f", in {frame.f_code.co_qualname}() at {frame.f_code.co_filename}:{frame.f_lineno}"
