@@ -66,7 +66,7 @@ def plugin(request, install):
 
 def test_it_is_short(plugin):
     """All of it, so that it can be read in a minute and copied."""
-    assert len((plugin.folder / f"{plugin.module}.py").read_text("utf-8").splitlines()) < 60
+    assert len((plugin.folder / f"{plugin.module}.py").read_text("utf-8").splitlines()) < 65
 
 
 def test_the_command_lists_it(plugin):

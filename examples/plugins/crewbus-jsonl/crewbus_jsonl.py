@@ -29,22 +29,22 @@ class JsonlStore(JournalStore):
             try:
                 yield
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)  # closing it won't do: a forked child may have it open too
+                fcntl.flock(self._file, fcntl.LOCK_UN)  # closing is not enough: a forked child may have it open
 
     def entries(self, after: int) -> Iterator[tuple[int, bytes]]:
         if self._file.seek(0, os.SEEK_END) < after:
             raise OSError("the file is shorter than it was")
         self._file.seek(after)
         for line in self._file:
-            if not line.endswith(b"\n"):  # who wrote it was killed half-way
+            if not line.endswith(b"\n"):  # its writer was killed
                 self._file.truncate(after)
                 return
             after += len(line)
             yield after, line[:-1]
 
     def add(self, entry: bytes) -> int:
-        if os.write(self._file.fileno(), entry + b"\n") <= len(entry):  # unbuffered: what fails is not tried again
-            raise OSError("there was no room for a whole line")
+        if os.write(self._file.fileno(), entry + b"\n") <= len(entry):  # unbuffered: no retry at close
+            raise OSError("the line was not written completely")
         return self._file.seek(0, os.SEEK_END)
 
     def sync(self) -> None:
