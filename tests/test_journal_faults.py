@@ -21,7 +21,7 @@ class ListStore(JournalStore):
         self.journal = journal
         self.reading: BaseException | None = None
         self.adding: BaseException | None = None
-        super().__init__()
+        super().__init__(Path("no such folder") / "holder-")
 
     def turn(self):
         return contextlib.nullcontext()
@@ -36,9 +36,6 @@ class ListStore(JournalStore):
             raise self.adding
         self.journal.append(entry)
         return len(self.journal)
-
-    def lock_prefix(self):
-        return Path("no such folder") / "holder-"
 
 
 FAULTS = [OSError("no room"), crewbus.RecordingError("no room"), LookupError("no room"), KeyboardInterrupt("no room")]

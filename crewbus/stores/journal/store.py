@@ -30,17 +30,19 @@ _SUM: Final = b', "sum": '
 class JournalStore(Store):
     """A store on anything that can be appended to: a file, a table, a broker's stream.
 
-    A subclass implements `turn`, `entries` and `add`; `sync` if adding does not make an entry durable; and
-    `lock_prefix` if processes in several containers share the journal. This class does the rest, for any number of
-    processes with the same journal: logs, leases, fencing, forks, and checksums. It keeps the whole journal in memory,
-    and the journal only grows. Exceptions of the subclass reach the caller as `crewbus.RecordingError`; messages
-    name the journal by its `repr`.
+    A subclass implements `turn`, `entries` and `add`, and `sync` if adding does not make an entry durable. This class
+    does the rest, for any number of processes with the same journal: logs, leases, fencing, forks, and checksums. It
+    keeps the whole journal in memory, and the journal only grows. Exceptions of the subclass reach the caller as
+    `crewbus.RecordingError`; messages name the journal by its `repr`.
 
-    A run is held as long as its holder's process lives: there is no time limit. Where files can't be locked, as on
-    Windows, the lease of a dead process ends with `revoke`.
+    A run is held as long as its holder's process lives, which locks a file: there is no time limit. ``lock_prefix`` is
+    the path that the names of these files begin with, the same for all processes that share the journal; by default it
+    is in the temporary directory. Beside the journal, processes in other containers see the files too. Where files
+    can't be locked, as on Windows, the lease of a dead process ends with `revoke`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lock_prefix: Path | None = None) -> None:
+        self._lock_prefix: Final = lock_prefix or Path(tempfile.gettempdir()) / "crewbus-holder-"
         self._closed = False
         self.after_fork()
 
@@ -63,14 +65,6 @@ class JournalStore(Store):
 
     def sync(self) -> None:
         """Return when all added entries are durable."""
-
-    def lock_prefix(self) -> Path:
-        """The path that the names of lock files begin with, the same for all processes that share the journal.
-
-        From these files they see at once when one of them has ended. By default they are in the temporary directory;
-        beside the journal, processes in other containers see them too. Called by ``__init__``.
-        """
-        return Path(tempfile.gettempdir()) / "crewbus-holder-"
 
     # Writing
 
@@ -149,7 +143,7 @@ class JournalStore(Store):
         self._lock = threading.RLock()
         self._inside = False
         """Whether the thread that has the lock is inside a turn, which must not be nested."""
-        self._writers, self._wrote = Writers(self.lock_prefix()), False
+        self._writers, self._wrote = Writers(self._lock_prefix), False
         self._reset()
 
     def _release_all(self) -> None:

@@ -17,7 +17,7 @@ class JsonlStore(JournalStore):
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path).absolute()
-        super().__init__()
+        super().__init__(lock_prefix=self._path.with_name(f"{self._path.name}-holder-"))
 
     def __repr__(self) -> str:
         return f"<JsonlStore {self._path}>"
@@ -49,9 +49,6 @@ class JsonlStore(JournalStore):
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
-
-    def lock_prefix(self) -> Path:
-        return self._path.with_name(f"{self._path.name}-holder-")
 
 
 @hookimpl
