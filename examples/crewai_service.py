@@ -1,14 +1,14 @@
 """A web service that streams crews to browsers, as server-sent events.
 
     pip install crewbus-crewai crewbus-sqlite sse-starlette uvicorn
-    OPENAI_API_KEY=... python examples/crewai_service.py        # and look at http://127.0.0.1:8000
+    OPENAI_API_KEY=... python examples/crewai_service.py        # then open http://127.0.0.1:8000
 
-``POST /runs`` with ``{"topic": "tides"}`` sets a crew to work and names its run; ``GET /runs/ID`` streams that, to as
-many as ask for it. Each event's id is a cursor: a browser that lost its connection says which it saw last, and goes on
-from there, with what it missed, with what was taken back meanwhile, and with nothing twice. Whoever goes away cancels
-nothing, and whoever comes late, or comes back after the service was started anew, gets it all.
+``POST /runs`` with ``{"topic": "tides"}`` starts a crew and returns its run's id; ``GET /runs/ID`` streams the run,
+to any number of browsers. Each event's id is a cursor: a browser that lost its connection sends the last id it saw, and
+continues from there, with everything it missed, including retractions, and nothing twice. A browser that disconnects
+cancels nothing. One that connects late, even after a restart of the service, receives the whole run.
 
-The model is ``OPENAI_MODEL`` at ``OPENAI_BASE_URL``; ``CREWBUS_STORE`` says where the runs are recorded.
+The model is ``OPENAI_MODEL`` at ``OPENAI_BASE_URL``; the runs are recorded in ``CREWBUS_STORE``.
 """
 
 import json
@@ -33,10 +33,10 @@ import crewbus_crewai
 
 
 def article(topic: str) -> str:
-    """An article on ``topic``, by a crew."""
+    """An article on ``topic``, written by a crew."""
     model, url = os.environ.get("OPENAI_MODEL", "gpt-4o-mini"), os.environ.get("OPENAI_BASE_URL")
     llm = LLM(model=f"openai/{model}", base_url=url, stream=True)
-    writer = Agent(role="writer", goal="to write what holds", backstory="You write for a newspaper.", llm=llm)
+    writer = Agent(role="writer", goal="to write accurately", backstory="You write for a newspaper.", llm=llm)
     editor = Agent(role="editor", goal="to cut what does not", backstory="You edit that newspaper.", llm=llm)
     draft = Task(description="Draft an article on {topic}.", expected_output="a draft", agent=writer)
     final = Task(description="Mend the draft on {topic}.", expected_output="the article", agent=editor)
@@ -44,8 +44,8 @@ def article(topic: str) -> str:
     return str(crew.kickoff(inputs={"topic": topic}))
 
 
-async def carry_out(bus: crewbus.Bus, topic: str, *, task_status: anyio.abc.TaskStatus[str]) -> None:
-    """Have an article written, in a thread and a run of its own, whoever watches; how it ended is in the record."""
+async def write_article(bus: crewbus.Bus, topic: str, *, task_status: anyio.abc.TaskStatus[str]) -> None:
+    """Write an article in a thread and a run of its own, even if nobody watches; the record has the outcome."""
     async with bus.stream(article, topic) as stream:
         task_status.started(stream.run_id)
         with suppress(Exception):
@@ -53,30 +53,30 @@ async def carry_out(bus: crewbus.Bus, topic: str, *, task_status: anyio.abc.Task
 
 
 async def start(request: Request) -> Response:
-    """Set a crew to work; the answer names its run."""
+    """Start a crew; the response has the id of its run."""
     topic = (await request.json())["topic"]
-    run_id = await request.state.crews.start(partial(carry_out, request.state.bus, topic))
+    run_id = await request.state.crews.start(partial(write_article, request.state.bus, topic))
     return JSONResponse({"run": run_id}, status_code=202, headers={"Location": f"/runs/{run_id}"})
 
 
 def follow(request: Request) -> EventSourceResponse:
-    """Stream a run: from its start, or from where this browser has lost it."""
+    """Stream a run from its start, or from where this browser lost the connection."""
     cursor = request.headers.get("Last-Event-ID", "start")
     stream = request.state.bus.subscribe(request.path_params["run"], after=cursor)
     return EventSourceResponse(events(stream))
 
 
 async def events(stream: crewbus.Stream) -> AsyncIterator[ServerSentEvent]:
-    """The frames of ``stream`` as server-sent events: Chunk, Retracted, and last how the run ended."""
-    yield ServerSentEvent(retry=1000)  # milliseconds until a browser that lost us comes back
+    """The frames of ``stream`` as server-sent events: Chunk, Retracted, and the terminal event."""
+    yield ServerSentEvent(retry=1000)  # milliseconds until a browser reconnects
     async with stream:
         async for frame in stream:
             data: dict[str, Any] = {"seq": frame.seq, "parent": frame.parent} | attrs.asdict(frame.event)
             yield ServerSentEvent(json.dumps(data), event=type(frame.event).__name__, id=stream.cursor)
 
 
-def refuse(status: int, request: Request, error: Exception) -> Response:
-    """What whoever asks for a run that is not there, or with a cursor that is none, is told."""
+def rejection(status: int, request: Request, error: Exception) -> Response:
+    """The response for an unknown run or an invalid cursor."""
     return JSONResponse({"error": str(error)}, status_code=status)
 
 
@@ -95,7 +95,7 @@ PAGE = """<!doctype html>
   const output = document.querySelector("output"), state = document.querySelector("#state");
 
   function follow(run) {
-    const source = new EventSource(`/runs/${run}`);  // which reconnects by itself, with the id of the last event
+    const source = new EventSource(`/runs/${run}`);  // reconnects with the id of the last event
     const on = (name, handle) => source.addEventListener(name, event => handle(JSON.parse(event.data)));
     const end = name => on(name, () => { source.close(); state.textContent = name; });
     output.replaceChildren();
@@ -103,7 +103,7 @@ PAGE = """<!doctype html>
     source.onerror = () => state.textContent = "lost";
     on("Chunk", ({seq, parent, kind, text}) => {
       if (kind !== "text") return;
-      const first = output.lastChild?.parent !== parent ? "first" : "";  // of another answer than the one before
+      const first = output.lastChild?.parent !== parent ? "first" : "";  // the first chunk of another answer
       const piece = document.createElement("span");
       output.append(Object.assign(piece, {seq, parent, textContent: text, className: first}));
     });
@@ -127,13 +127,13 @@ PAGE = """<!doctype html>
 
 
 async def page(request: Request) -> Response:
-    """The one page: it follows the run that its address names behind the ``#``."""
+    """The page: it follows the run named after the ``#`` in its address."""
     return HTMLResponse(PAGE)
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
-    """One bus, which records, and cancels what is under way when it is closed; one group of tasks for the crews."""
+    """A bus that records, and cancels open runs when it closes; a task group for the crews."""
     async with anyio.create_task_group() as crews, crewbus.Bus() as bus:
         bus.enable_recording()
         crewbus_crewai.install(bus)
@@ -143,7 +143,10 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
 app = Starlette(
     lifespan=lifespan,
     routes=[Route("/", page), Route("/runs", start, methods=["POST"]), Route("/runs/{run}", follow)],
-    exception_handlers={crewbus.RunNotFoundError: partial(refuse, 404), crewbus.InputError: partial(refuse, 400)},
+    exception_handlers={
+        crewbus.RunNotFoundError: partial(rejection, 404),
+        crewbus.InputError: partial(rejection, 400),
+    },
 )
 
 if __name__ == "__main__":

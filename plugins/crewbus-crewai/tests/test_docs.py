@@ -1,4 +1,4 @@
-"""The README: its examples are run and print what stands below them; its links lead somewhere."""
+"""The README: its examples print the output below them, and its links resolve."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def installed(monkeypatch):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 @pytest.mark.usefixtures("installed")
-def test_examples_print_what_they_say(example):
+def test_examples_print_the_output_below_them(example):
     example.check(without_panels)
 
 
@@ -44,7 +44,7 @@ def without_panels(text):
     return "".join(line for line in lines if line.strip() and line[0] not in "╭│╰")
 
 
-def test_every_public_name_and_every_example_is_there():
+def test_every_public_name_has_an_example():
     assert EXAMPLES
     assert all(example.output for example in EXAMPLES)
     for name in ("install", "uninstall"):
@@ -52,7 +52,7 @@ def test_every_public_name_and_every_example_is_there():
         assert name in crewbus_crewai.__all__
 
 
-def test_links_lead_somewhere():
+def test_links_resolve():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (PLUGIN / target).exists(), target
     for target in re.findall(r"`(crewbus_crewai/\w+\.py|setup\.cfg)`", README):

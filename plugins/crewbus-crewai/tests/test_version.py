@@ -1,4 +1,4 @@
-"""The range of supported versions: checked, and refused outside."""
+"""The supported versions: others are rejected."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def install(monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["1.15.23", "1.15.30", "1.15.99", "1.15.31rc1"])
-def test_supported(install, version):
+def test_supported_versions_are_accepted(install, version):
     install(version)
 
 
 @pytest.mark.parametrize(
     "version", ["1.14.6", "1.15.0", "1.15.22", "1.15", "1.16.0", "1.16.0rc1", "2.0", "0.200.0", "unknown"]
 )
-def test_refused_naming_what_was_found_and_what_is_supported(install, version):
+def test_unsupported_versions_are_rejected_with_the_version_found(install, version):
     with pytest.raises(crewbus.PluginError) as refused:
         install(version)
     assert f"found crewai {version}" in str(refused.value)
     assert f"pip install -U '{integration.requires}'" in str(refused.value)
 
 
-def test_the_metadata_asks_for_the_same():
+def test_the_metadata_has_the_same_requirement():
     setup = configparser.ConfigParser()
     setup.read(PACKAGE / "setup.cfg")
     assert integration.requires in setup["options"]["install_requires"].split()

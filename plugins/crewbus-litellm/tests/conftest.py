@@ -1,4 +1,4 @@
-"""What holds for every test: litellm offline and silent, this checkout's package where none is installed."""
+"""Fixtures for every test: litellm offline and silent, and this checkout's package if none is installed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def offline():
 
 @pytest.fixture(scope="session", autouse=True)
 def collecting_by_hand(offline):
-    """No collection of garbage at a moment of its own choice.
+    """Garbage is only collected explicitly.
 
     An abandoned stream closes its connection when it is collected, and where that happens inside the connection pool,
     httpcore waits for itself for ever, without us as with us.
@@ -82,7 +82,7 @@ def collected(collecting_by_hand):
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory):
-    """The base URL of the model server that stands beside the checkout."""
+    """The base URL of the model server beside the checkout."""
     from served import RECORDED, model_server
 
     with model_server(tmp_path_factory.mktemp("server"), "--data", str(RECORDED), "--delay", "0") as address:
@@ -99,7 +99,7 @@ def server():
 
 @pytest.fixture
 def bus():
-    """A bus that is told of litellm's calls; afterwards litellm is as it was."""
+    """A bus that receives litellm's calls; afterwards litellm is restored."""
     from helpers import quiet_bus
 
     import crewbus_litellm
@@ -112,7 +112,7 @@ def bus():
 
 @pytest.fixture
 def own_lists(monkeypatch):
-    """litellm's global lists of callbacks, to be filled; as they were, afterwards."""
+    """litellm's global callback lists, restored afterwards."""
     import litellm
 
     for name in vars(litellm).copy():

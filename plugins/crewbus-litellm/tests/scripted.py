@@ -1,4 +1,4 @@
-"""A model server that answers as it is told, request by request: for what the one that stands beside does not do."""
+"""A model server with scripted answers, for cases that the server beside the checkout does not cover."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def streams(*deltas: dict[str, Any], cut: bool = False, usage: bool = False) -> 
 
 
 class Script:
-    """What the server is to answer, in order; the last answer is given again and again."""
+    """The answers of the server, in order; the last one is repeated."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -56,7 +56,7 @@ class Script:
         self._answers: deque[Answer] = deque()
 
     def tell(self, *answers: Answer) -> str:
-        """Begin anew with these answers; returns the URL."""
+        """Start over with these answers; returns the URL."""
         self.requests.clear()
         self._answers = deque(answers)
         return self.url

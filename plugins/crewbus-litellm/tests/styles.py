@@ -1,4 +1,4 @@
-"""The four styles of calling litellm, as one function each that returns what the user got."""
+"""The four styles of calling litellm: a function each, which returns the text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import crewbus
 
 
 def asked(url: str, prompt: str = "RUN=a CHUNKS=3", **options: Any) -> dict[str, Any]:
-    """What to call litellm with."""
+    """The arguments for a litellm call."""
     messages = [{"role": "user", "content": prompt}]
     return {
         "model": "openai/gpt-4o-mini",
@@ -72,7 +72,7 @@ STYLES: dict[str, Callable[..., str]] = {
 
 
 class Listener:
-    """A callback that keeps what it gets."""
+    """A callback that keeps the envelopes."""
 
     def __init__(self) -> None:
         self.envelopes: list[crewbus.Envelope] = []

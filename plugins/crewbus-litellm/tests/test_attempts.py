@@ -14,7 +14,7 @@ import crewbus
 
 NO_SERVER = "http://127.0.0.1:9/v1"
 REFUSED = fails(400)
-"""What litellm tries again; a 500 the provider's SDK would try again by itself, where nobody sees it."""
+"""A failure that litellm retries; the provider's SDK would retry a 500 by itself."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_a_call_whose_retries_fail_fails_once(listener, server, asynchronous):
 
 
 @each_way
-def test_what_a_retry_streams_bears_its_number(listener, server, asynchronous):
+def test_the_chunks_of_a_retry_have_its_attempt_number(listener, server, asynchronous):
     pytest.importorskip("tenacity", reason="litellm retries with tenacity")
     server.tell(REFUSED, streams({"content": "At "}, {"content": "last."}))
 
@@ -100,7 +100,7 @@ def test_litellms_retrying_wrappers_make_one_call(listener, server, asynchronous
     assert (calls(listener), attempts(listener)) == (["CallStarted", "CallFinished"], [2])
 
 
-def test_a_call_that_a_provider_makes_while_it_is_retried_is_a_call_of_its_own(listener, url):
+def test_a_call_made_inside_a_retried_provider_is_a_separate_call(listener, url):
     pytest.importorskip("tenacity", reason="litellm retries with tenacity")
 
     class Proxy(litellm.CustomLLM):
@@ -115,7 +115,7 @@ def test_a_call_that_a_provider_makes_while_it_is_retried_is_a_call_of_its_own(l
     assert calls(listener) == ["CallStarted", "CallStarted", "CallFinished", "CallFinished"]
 
 
-def test_two_calls_in_one_scope_count_their_attempts_apart(listener, server):
+def test_two_calls_in_one_scope_number_their_attempts_separately(listener, server):
     pytest.importorskip("tenacity", reason="litellm retries with tenacity")
     for _ in range(2):
         server.tell(REFUSED, says("At last."))
@@ -135,7 +135,7 @@ def test_fallbacks_are_attempts_of_one_call(listener, server, asynchronous):
     assert listener.end.output == "From another."
 
 
-def test_fallbacks_that_litellm_tries_in_a_thread_without_context(listener, server):
+def test_fallbacks_in_a_thread_without_the_context_are_attempts(listener, server):
     """`litellm.completion` on a running loop goes there."""
     server.tell(says("From another."))
 
@@ -173,7 +173,7 @@ def question(**options):
 
 
 @each_way
-def test_a_call_of_the_routers_is_one_call(listener, server, asynchronous):
+def test_a_router_call_is_one_call(listener, server, asynchronous):
     server.tell(says("From another."))
     both(router(server), asynchronous)(**question())
     assert (calls(listener), attempts(listener)) == (["CallStarted", "CallFinished"], [2])
@@ -192,7 +192,7 @@ def test_the_router_on_a_running_loop(listener, server):
 
 
 @each_way
-def test_a_stream_of_the_routers(listener, server, asynchronous):
+def test_a_router_stream_is_one_call(listener, server, asynchronous):
     server.tell(streams({"content": "Ti"}, {"content": "des."}, usage=True))
     asking = router(server)
 
@@ -206,7 +206,7 @@ def test_a_stream_of_the_routers(listener, server, asynchronous):
 
 
 @each_way
-def test_a_router_that_falls_back_in_mid_stream(listener, server, asynchronous):
+def test_a_router_falls_back_in_the_middle_of_a_stream(listener, server, asynchronous):
     server.tell(streams(cut=True), streams({"content": "Tides."}))
     asking = router(server, server.url)
 

@@ -1,4 +1,4 @@
-"""One call: what its callbacks get, and that the user gets what stock litellm gives."""
+"""One call: its callbacks receive its events, and the caller gets the same as from unpatched litellm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOOLS = [{"id": "c1", "type": "function", "function": {"name": "find", "argument
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_call_is_a_crewbus_call_with_callbacks_from_around_it(bus, url, style):
+def test_a_call_is_a_crewbus_call_with_the_callbacks_in_scope(bus, url, style):
     listener = Listener()
     with bus.callbacks(listener):
         text = STYLES[style](**asked(url))
@@ -31,7 +31,7 @@ def test_a_call_is_a_crewbus_call_with_callbacks_from_around_it(bus, url, style)
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_callbacks_of_a_call_around_it_get_it_too(bus, url, style):
+def test_the_callbacks_of_an_enclosing_call_receive_it(bus, url, style):
     listener = Listener()
     with bus.call("agent", callbacks=[listener]):
         STYLES[style](**asked(url))
@@ -43,7 +43,7 @@ def test_callbacks_of_a_call_around_it_get_it_too(bus, url, style):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_in_a_run_it_is_in_the_runs_stream_once(bus, url, style):
+def test_a_run_streams_the_chunks_of_its_call_once(bus, url, style):
     with bus.stream(STYLES[style], **asked(url)) as stream:
         frames = [envelope.event for envelope in stream]
         assert stream.text() == (stream.result() if "stream" in style else "")
@@ -60,7 +60,7 @@ def test_usage_and_cost_are_those_of_the_response(bus, server):
 
 
 @pytest.mark.parametrize("style", ["sync stream", "async stream"])
-def test_a_stream_has_the_usage_that_the_provider_tells(bus, server, style):
+def test_a_stream_has_the_usage_that_the_provider_reports(bus, server, style):
     listener = Listener()
     url = server.tell(streams({"content": "Ti"}, {"content": "des."}, usage=True))
     with bus.callbacks(listener):
@@ -70,7 +70,7 @@ def test_a_stream_has_the_usage_that_the_provider_tells(bus, server, style):
     assert all(type(count) is int for count in listener.end.usage.values())
 
 
-def test_details_of_the_usage_are_named_after_what_they_detail():
+def test_nested_usage_counts_are_flattened():
     from crewbus_litellm.answer import answer_of
 
     usage = litellm.Usage(
@@ -96,7 +96,7 @@ def test_several_choices_are_a_list(bus, server):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_failing_call_fails_with_the_error_that_the_user_gets(bus, server, style):
+def test_a_failing_call_ends_with_the_error_that_is_raised(bus, server, style):
     server.tell(fails(401))
     crewbus_litellm.uninstall()
     with pytest.raises(litellm.AuthenticationError) as stock:
@@ -111,7 +111,7 @@ def test_a_failing_call_fails_with_the_error_that_the_user_gets(bus, server, sty
     assert type(ours.value.__context__) is type(stock.value.__context__)
 
 
-def test_the_response_is_the_one_that_stock_litellm_gives(bus, server):
+def test_the_response_is_that_of_unpatched_litellm(bus, server):
     server.tell(says("Tides."))
     ours = litellm.completion(**asked(server.url))
     crewbus_litellm.uninstall()
@@ -122,7 +122,7 @@ def test_the_response_is_the_one_that_stock_litellm_gives(bus, server):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_request_is_the_one_that_stock_litellm_makes(bus, server, style):
+def test_the_request_is_that_of_unpatched_litellm(bus, server, style):
     answer = streams({"content": "Tides."}) if "stream" in style else says("Tides.")
     server.tell(answer)
     STYLES[style](**asked(server.url))
@@ -132,7 +132,7 @@ def test_the_request_is_the_one_that_stock_litellm_makes(bus, server, style):
     assert ours == stock
 
 
-def test_a_wrong_call_raises_what_it_always_raised(bus):
+def test_invalid_arguments_raise_the_same_error_as_unpatched(bus):
     with pytest.raises(TypeError) as ours:
         litellm.completion()
     crewbus_litellm.uninstall()
@@ -149,7 +149,7 @@ def test_a_positional_model_names_the_call(bus, url):
     assert listener.events[0].name == "openai/gpt-4o-mini"
 
 
-def test_a_call_inside_a_provider_of_the_users_is_a_call_of_its_own(bus, url):
+def test_a_call_made_inside_a_custom_provider_is_a_separate_call(bus, url):
     class Proxy(litellm.CustomLLM):
         def completion(self, *args, **kwargs):
             return litellm.completion(**asked(url))

@@ -1,4 +1,4 @@
-"""Faults of ours don't break litellm's calls; what must not be hidden isn't."""
+"""Errors in reporting do not break litellm's calls, except those that must not be hidden."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def answer(url, style):
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", [crewbus.CallStarted, crewbus.Chunk, crewbus.CallFinished, object])
-def test_events_that_are_refused(bus, url, style, kind, caplog):
+def test_rejected_events_do_not_break_the_call(bus, url, style, kind, caplog):
     caplog.set_level(logging.CRITICAL + 1, "crewbus")
     bus.plugins.register(Refuser(kind))
     assert answer(url, style) == "Final Answer: a:0 a:1 a:2"
 
 
-def test_a_call_whose_answer_is_refused_ends_all_the_same(bus, url, caplog):
+def test_a_call_whose_answer_is_rejected_still_ends(bus, url, caplog):
     caplog.set_level(logging.ERROR, "crewbus")
     bus.plugins.register(Refuser(crewbus.CallFinished))
     listener = Listener()
@@ -60,14 +60,14 @@ def test_a_call_whose_answer_is_refused_ends_all_the_same(bus, url, caplog):
     assert any("crewbus-litellm: reporting the end of a call failed" in message for message in caplog.messages)
 
 
-def test_a_bus_that_is_closed(url):
+def test_a_closed_bus_does_not_break_a_call(url):
     with quiet_bus() as bus:
         crewbus_litellm.install(bus)
     assert answer(url, "sync") == "Final Answer: a:0 a:1 a:2"
     crewbus_litellm.uninstall()
 
 
-def test_a_bus_that_is_closed_in_mid_stream(url, caplog):
+def test_a_bus_closed_in_the_middle_of_a_stream_does_not_break_it(url, caplog):
     caplog.set_level(logging.CRITICAL + 1, "crewbus")
     with quiet_bus() as bus:
         crewbus_litellm.install(bus)
@@ -78,7 +78,7 @@ def test_a_bus_that_is_closed_in_mid_stream(url, caplog):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_where_unscoped_chunks_are_errors_a_call_outside_runs_works(url, style):
+def test_a_call_outside_runs_works_if_unscoped_chunks_are_errors(url, style):
     with quiet_bus(unscoped="raise") as bus:
         crewbus_litellm.install(bus)
         listener = Listener()
@@ -100,7 +100,7 @@ def test_a_callback_that_raises_is_contained(bus, url):
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("kind", [crewbus.CallStarted, crewbus.Chunk, crewbus.CallFinished])
-def test_what_could_not_be_recorded_is_never_hidden(bus, url, style, kind):
+def test_a_recording_error_propagates(bus, url, style, kind):
     if kind is crewbus.Chunk and "stream" not in style:
         pytest.skip("a call that doesn't stream has no chunks")
     bus.plugins.register(BrokenRecorder(kind))
@@ -122,7 +122,7 @@ def test_a_cancelled_run_makes_no_calls(bus, url, style):
     assert listener.names == []
 
 
-def test_a_response_of_a_kind_that_nobody_knows(bus, monkeypatch):
+def test_an_unknown_kind_of_response_is_an_empty_answer(bus, monkeypatch):
     monkeypatch.setattr(litellm.main, "stream_chunk_builder", None)
     listener = Listener()
     from crewbus_litellm.answer import answer_of

@@ -1,4 +1,4 @@
-"""Callbacks stay home: many calls at once, in all styles; litellm's own callbacks as without us."""
+"""Concurrent calls of all styles reach their own callbacks; litellm's callbacks work as before."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def served_text(call: str) -> str:
     return "Final Answer: " + "".join(f"{call}:{i} " for i in range(3))
 
 
-def test_of_200_calls_at_once_each_callback_gets_its_own_and_no_other(bus, url):
+def test_200_concurrent_calls_each_reach_only_their_own_callback(bus, url):
     """8 threads of 25 calls in four styles; each call has a callback of one class."""
     styles = list(STYLES.items())
 
@@ -53,7 +53,7 @@ def test_of_200_calls_at_once_each_callback_gets_its_own_and_no_other(bus, url):
         assert getattr(litellm, name) == held
 
 
-def test_tasks_on_one_loop_keep_their_callbacks_apart(bus, url):
+def test_tasks_on_one_loop_have_separate_callbacks(bus, url):
     async def one(call, function):
         listener = Listener()
         with bus.callbacks(listener):
@@ -69,7 +69,7 @@ def test_tasks_on_one_loop_keep_their_callbacks_apart(bus, url):
         assert set(listener.names) - {"Chunk"} == {"CallStarted", "CallFinished"}
 
 
-def test_streams_that_one_thread_consumes_in_turn_are_told_apart(bus, url):
+def test_interleaved_streams_in_one_thread_are_separate_calls(bus, url):
     listeners = [Listener() for _ in range(5)]
     streams = []
     for i, listener in enumerate(listeners):
@@ -117,7 +117,7 @@ def counting(own_lists):
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_the_users_own_global_callbacks_are_called_as_often_as_without(bus, url, counting, style):
+def test_global_litellm_callbacks_are_called_as_often_as_unpatched(bus, url, counting, style):
     crewbus_litellm.uninstall()
     stock = told(counting, lambda: STYLES[style](**asked(url)))
     crewbus_litellm.install(bus)

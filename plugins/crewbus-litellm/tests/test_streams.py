@@ -1,4 +1,4 @@
-"""Streams: what the user holds, wherever and however it is consumed, and how it ends."""
+"""Streams: the object that the caller gets, where and how it is consumed, and how it ends."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def kept():
 @needs_recorded
 @pytest.mark.parametrize("style", ["sync stream", "async stream"])
 @pytest.mark.parametrize("chat", SOME, ids=[chat["id"] for chat in SOME])
-def test_recorded_streams_are_told_as_they_were_served(listener, url, chat, style):
+def test_recorded_streams_are_reported_as_served(listener, url, chat, style):
     text = STYLES[style](**asked(url, model=f"openai/{chat['id']}", stream_options={"include_usage": True}))
     events = [json.loads(line[6:]) for line in chat["sse"].split("\n\n") if line.startswith("data: {")]
     deltas = [choice["delta"] for event in events for choice in event["choices"]]
@@ -96,7 +96,7 @@ def test_reasoning_is_a_kind_of_its_own(listener, server, style):
     assert listener.end.output == "The moon."
 
 
-def test_tool_calls_side_by_side_are_put_together_each(listener, server):
+def test_parallel_tool_calls_are_assembled_separately(listener, server):
     def first(index, name):
         function = {"name": name, "arguments": ""}
         return {"tool_calls": [{"index": index, "id": f"id-{name}", "type": "function", "function": function}]}
@@ -113,7 +113,7 @@ def test_tool_calls_side_by_side_are_put_together_each(listener, server):
     assert answer_streamed(parts).output["tool_calls"] == listener.end.output["tool_calls"]
 
 
-def test_of_several_choices_the_first_is_told(bus, monkeypatch):
+def test_only_the_first_of_several_choices_is_streamed(bus, monkeypatch):
     """The texts of others would run into it."""
     listener = Listener()
     with bus.callbacks(listener):
@@ -134,7 +134,7 @@ class Logger(CustomLogger):
         self.told.set()
 
 
-def test_where_the_provider_says_nothing_the_usage_is_what_litellm_counts(listener, url, own_lists):
+def test_without_reported_usage_litellms_count_is_used(listener, url, own_lists):
     logger = Logger()
     litellm.callbacks = [logger]
     list(litellm.completion(stream=True, **asked(url)))
@@ -151,7 +151,7 @@ def test_where_the_provider_says_nothing_the_usage_is_what_litellm_counts(listen
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_the_user_gets_litellms_own_wrapper(bus, url, asynchronous):
+def test_the_stream_is_an_instance_of_litellms_wrapper(bus, url, asynchronous):
     async def main():
         stream = await litellm.acompletion(stream=True, **asked(url))
         async for _ in stream:
@@ -180,7 +180,7 @@ def test_the_user_gets_litellms_own_wrapper(bus, url, asynchronous):
     assert set(vars(ours)) - {"_crewbus_watcher"} == set(vars(stock))
 
 
-def test_the_parts_are_those_of_stock_litellm(bus, server):
+def test_the_stream_parts_are_those_of_unpatched_litellm(bus, server):
     server.tell(streams({"content": "Ti"}, {"content": "des"}, usage=True))
 
     def parts():
@@ -196,7 +196,7 @@ def test_the_parts_are_those_of_stock_litellm(bus, server):
 
 
 @pytest.mark.parametrize("elsewhere", [list, lambda stream: in_thread(list, stream).result(TIMEOUT)])
-def test_a_stream_consumed_outside_the_with_is_its_calls(bus, url, elsewhere):
+def test_a_stream_consumed_outside_the_with_belongs_to_its_call(bus, url, elsewhere):
     inside, outside = Listener(), Listener()
     with bus.callbacks(inside):
         stream = litellm.completion(stream=True, **asked(url))
@@ -207,7 +207,7 @@ def test_a_stream_consumed_outside_the_with_is_its_calls(bus, url, elsewhere):
     assert outside.envelopes == []
 
 
-def test_a_stream_goes_on_in_its_run_from_a_thread_without_context(bus, url):
+def test_a_stream_consumed_in_a_thread_without_context_belongs_to_its_run(bus, url):
     with bus.run() as run:
         watching = bus.subscribe(run.id)
         stream = litellm.completion(stream=True, **asked(url))
@@ -229,14 +229,14 @@ def test_an_asynchronous_stream_consumed_in_another_task(listener, url):
     assert (listener.text, listener.names[-1]) == (text, "CallFinished")
 
 
-def test_a_stream_consumed_after_uninstalling_is_told_to_its_end(listener, url):
+def test_a_stream_consumed_after_uninstalling_is_reported_to_its_end(listener, url):
     stream = litellm.completion(stream=True, **asked(url))
     crewbus_litellm.uninstall()
     text = "".join(map(text_of, stream))
     assert (listener.text, listener.names[-1]) == (text, "CallFinished")
 
 
-def test_going_on_after_the_end_tells_nothing_more(listener, url):
+def test_iterating_after_the_end_reports_nothing_more(listener, url):
     stream = litellm.completion(stream=True, **asked(url))
     told = len(list(stream)), len(listener.events)
     assert next(stream, None) is None
@@ -247,7 +247,7 @@ def test_going_on_after_the_end_tells_nothing_more(listener, url):
 
 
 @pytest.mark.parametrize("style", ["sync stream", "async stream"])
-def test_a_stream_that_is_cut_fails_as_stock_litellm_says(listener, url, bus, style):
+def test_an_interrupted_stream_fails_as_in_unpatched_litellm(listener, url, bus, style):
     with pytest.raises(litellm.exceptions.MidStreamFallbackError) as ours:
         STYLES[style](**asked(url, "RUN=a CHUNKS=9 FAIL=4"))
     assert listener.text == "Final Answer: a:0 a:1 a:2 "
@@ -259,7 +259,7 @@ def test_a_stream_that_is_cut_fails_as_stock_litellm_says(listener, url, bus, st
     assert str(stock.value) == str(ours.value) == listener.end.message
 
 
-def test_a_stream_that_is_abandoned_is_cancelled_and_leaks_nothing(listener, url):
+def test_an_abandoned_stream_is_cancelled_and_leaks_nothing(listener, url):
     stream = litellm.completion(stream=True, **asked(url))
     next(stream)
     gone = weakref.ref(stream)
@@ -269,12 +269,12 @@ def test_a_stream_that_is_abandoned_is_cancelled_and_leaks_nothing(listener, url
     assert listener.text == "Final Answer: "
 
 
-def test_a_stream_that_is_never_begun_is_cancelled(listener, url):
+def test_a_stream_that_is_never_iterated_is_cancelled(listener, url):
     litellm.completion(stream=True, **asked(url))
     assert ended(listener) == crewbus.CallCancelled("the stream was abandoned")
 
 
-def test_a_stream_that_is_left_once_all_was_said_is_finished(listener, url):
+def test_a_stream_left_after_its_last_part_is_finished(listener, url):
     stream = litellm.completion(stream=True, **asked(url))
     while next(stream).choices[0].finish_reason is None:
         pass
@@ -374,7 +374,7 @@ def test_a_cancelled_run_ends_the_iteration(bus, url):
     assert "enough" in listener.end.reason
 
 
-def test_a_class_that_is_made_for_one_stream_is_not_kept(bus):
+def test_a_class_defined_for_one_stream_is_not_kept_alive(bus):
     class OneStream(ClosesFirst):
         pass
 

@@ -1,4 +1,4 @@
-"""The range of supported versions: checked, and refused outside."""
+"""The supported versions: others are rejected."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def install(monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["1.106.0", "1.108.9", "1.109.1", "1.109.99", "1.108.0rc1"])
-def test_supported(install, version):
+def test_supported_versions_are_accepted(install, version):
     install(version)
 
 
 @pytest.mark.parametrize("version", ["1.105.7", "1.110.0", "1.110.0rc1", "2.0", "0.200.0", "unknown"])
-def test_refused_naming_what_was_found_and_what_is_supported(install, version):
+def test_unsupported_versions_are_rejected_with_the_version_found(install, version):
     with pytest.raises(crewbus.PluginError) as refused:
         install(version)
     assert f"found litellm {version}" in str(refused.value)
     assert f"pip install -U '{integration.requires}'" in str(refused.value)
 
 
-def test_the_metadata_asks_for_the_same():
+def test_the_metadata_has_the_same_requirement():
     setup = configparser.ConfigParser()
     setup.read(PACKAGE / "setup.cfg")
     assert integration.requires in setup["options"]["install_requires"].split()

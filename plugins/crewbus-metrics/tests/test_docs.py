@@ -22,7 +22,7 @@ def comparable(text: str) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_examples_print_what_they_say(example):
+def test_examples_print_the_output_below_them(example):
     example.check(comparable)
 
 
@@ -31,7 +31,7 @@ def test_there_is_an_example():
     assert all(example.output for example in EXAMPLES)
 
 
-def test_links_lead_somewhere():
+def test_links_resolve():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (PLUGIN / target).exists(), target
     for target in re.findall(r"`(crewbus_metrics/\w+\.py|\w+\.py|setup\.cfg)`", README):
