@@ -45,7 +45,7 @@ class CallbackSetup:
         self._lock = threading.Lock()
         self._patched = False
 
-    def set_callbacks(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002
+    def set_callbacks(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Instead of setting litellm's global callbacks, ensure that each request gets those of its call."""
         with self._lock:
             if not self._patched and "litellm.utils" in sys.modules:
@@ -54,7 +54,7 @@ class CallbackSetup:
                 self._patched = True
 
 
-def set_up_request(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def set_up_request(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Add the callbacks of the call to the logging object that litellm creates for its request."""
     result = wrapped(*args, **kwargs)
     with contained("adding callbacks to a request"):

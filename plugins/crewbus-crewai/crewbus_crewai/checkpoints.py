@@ -51,7 +51,7 @@ class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where
     run. A checkpoint's location is ``crewbus:RUN#CHECKPOINT``; the run has a checkpoint of the same name.
     """
 
-    def checkpoint(self, data: str, location: str, *, parent_id: str | None = None, branch: str = "main") -> str:  # noqa: ARG002
+    def checkpoint(self, data: str, location: str, *, parent_id: str | None = None, branch: str = "main") -> str:
         """Record a checkpoint, and return its location. Raises `crewbus.RecordingError` outside a recorded run."""
         bus = integration.bus_in_scope()
         run = live_run(bus) if bus is not None else None
@@ -66,7 +66,7 @@ class CrewbusProvider(JsonProvider):  # type: ignore[misc]  # which is Any where
         """As `checkpoint`."""
         return self.checkpoint(data, location, parent_id=parent_id, branch=branch)
 
-    def prune(self, location: str, max_keep: int, *, branch: str = "main") -> int:  # noqa: ARG002
+    def prune(self, location: str, max_keep: int, *, branch: str = "main") -> int:
         """Remove nothing: a run's record is pruned as a whole, with `crewbus.Records.prune`."""
         return 0
 
@@ -151,7 +151,7 @@ def kept_in_record(config: Any) -> bool:
     return isinstance(provider, CrewbusProvider) or str(getattr(config, "location", "")).startswith(SCHEME)
 
 
-def detect_provider(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BaseProvider:  # noqa: ARG001
+def detect_provider(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BaseProvider:
     """Find the provider that wrote a checkpoint, by its location."""
     path = args[0] if args else kwargs["path"]
     found: BaseProvider = CrewbusProvider() if path.startswith(SCHEME) else wrapped(path)
@@ -170,7 +170,7 @@ def checkpoint_after(source: Any, event: BaseEvent) -> None:
         checkpoint_listener._on_any_event(source, event, crewai_event_bus.runtime_state)
 
 
-def write_checkpoint(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+def write_checkpoint(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Write a checkpoint; `checkpoint_after` has already written one that is kept in a record."""
 
     def write(state: Any, cfg: Any, event: BaseEvent | None = None) -> None:

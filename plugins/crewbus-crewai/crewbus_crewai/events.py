@@ -32,7 +32,7 @@ def register() -> None:
     crewbus.register_event(BaseEvent, structure=structure, unstructure=unstructure, subclasses=True)
 
 
-def prepare(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+def prepare(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Emit an event after crewAI has stamped it and before crewAI's handlers receive it."""
     wrapped(*args, **kwargs)
     _emit_stamped(*args, **kwargs)

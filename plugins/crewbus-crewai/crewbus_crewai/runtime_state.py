@@ -30,7 +30,7 @@ TRIES: Final = 100
 # One state for each kickoff
 
 
-def register_entity(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+def register_entity(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Register an entity; outside any kickoff in an implicit state, which holds only that entity."""
     outside = event_bus._runtime_scope_depth.get() == 0
     if outside:
@@ -41,7 +41,7 @@ def register_entity(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...]
         _implicit_state.set(event_bus._runtime_state_var.get())
 
 
-def enter_scope(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def enter_scope(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Begin a kickoff: the outermost one has its own state, unless one was restored or set explicitly."""
     if event_bus._runtime_scope_depth.get() == 0:
         _drop_implicit_state()
@@ -106,7 +106,7 @@ def _takes_state(handler: Any) -> bool:
 state_handlers: Final = _StateHandlers()
 
 
-def change_handlers(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def change_handlers(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Register or remove a handler."""
     try:
         return wrapped(*args, **kwargs)
@@ -114,7 +114,7 @@ def change_handlers(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...]
         state_handlers.invalidate()
 
 
-def record_event(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+def record_event(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Add an event to the state's record, if something reads the record."""
     state = event_bus._runtime_state_var.get()
     if state is not None and (state_handlers or _is_checkpointed(state.root)):
@@ -151,7 +151,7 @@ def dump_record(wrapped: Any, record: EventRecord, args: tuple[Any, ...], kwargs
     return bound_to(wrapped, EventRecord.model_construct(nodes=nodes))(*args, **kwargs)
 
 
-def dump_again(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def dump_again(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Dump entities, and repeat it if they were changed meanwhile."""
     for _ in range(TRIES):
         try:

@@ -20,14 +20,14 @@ TASK_INDEXES: Final = "task_indexes"
 """The key, in crewAI's information about a stream's task, of the indexes of all tasks by id."""
 
 
-def create_state(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamingState:  # noqa: ARG001
+def create_state(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamingState:
     """Create a stream whose handler is not registered with crewAI's bus; `_receiving` makes it a sink instead."""
     state: StreamingState = wrapped(*args, **kwargs)
     crewai_event_bus.off(LLMStreamChunkEvent, state.handler)
     return state
 
 
-def iterate(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def iterate(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Iterate over a stream: its handler receives what its kickoff emits."""
 
     def generate(state: StreamingState, run_func: Callable[[], None], *rest: Any) -> Any:
@@ -40,7 +40,7 @@ def iterate(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str
     return generate(*args, **kwargs)
 
 
-def iterate_async(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def iterate_async(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `iterate`."""
 
     def generate(state: StreamingState, run_coro: Callable[[], Coroutine[Any, Any, Any]], *rest: Any) -> Any:
@@ -74,7 +74,7 @@ def _receiving(state: StreamingState) -> Iterator[None]:
             reset_stream_sinks(token)
 
 
-def create_chunk(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamChunk:  # noqa: ARG001
+def create_chunk(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StreamChunk:
     """Create a chunk with the id, name and index of its task."""
     chunk: StreamChunk = wrapped(*args, **kwargs)
     _set_task(chunk, *args, **kwargs)

@@ -16,13 +16,13 @@ _attempt: Final[ContextVar[Attempt | None]] = ContextVar("crewbus_crewai_attempt
 """The attempt in this context."""
 
 
-def execute(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def execute(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute a task as an attempt."""
     with _an_attempt():
         return wrapped(*args, **kwargs)
 
 
-async def execute_async(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+async def execute_async(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `execute`."""
     with _an_attempt():
         return await wrapped(*args, **kwargs)
@@ -40,7 +40,7 @@ def _an_attempt() -> Iterator[None]:
         yield
 
 
-def check_error(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG001
+def check_error(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """End a failed attempt, before the agent decides to try again inside it."""
     attempt = _attempt.get()
     if attempt is not None:
@@ -49,7 +49,7 @@ def check_error(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[st
     return wrapped(*args, **kwargs)
 
 
-def execute_in_thread(wrapped: Any, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
+def execute_in_thread(wrapped: Any, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Execute a task in a thread, and pass a BaseException on to the future, too."""
     try:
         wrapped(*args, **kwargs)
