@@ -1,4 +1,4 @@
-"""What holds for every test: crewAI silent, in a home of its own; this checkout's package where none is installed."""
+"""Fixtures for every test: crewAI silent, with its own home, and this checkout's package if none is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A crew of three tasks that is killed in the middle: to be run in a process of its own."""
+"""A crew of three tasks that is killed in the middle; runs in another process."""
 
 from __future__ import annotations
 

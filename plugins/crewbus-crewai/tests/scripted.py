@@ -1,4 +1,4 @@
-"""A model without a server: it says what stands in its script, and keeps count of what it was asked."""
+"""A model without a server: it returns its scripted answers and counts its calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""crewAI's checkpoints, as its documentation has them, without the plugin and with it."""
+"""crewAI's documented checkpoints, with and without the plugin."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def calls():
 # Writing
 
 
-def test_true_writes_one_after_each_task_to_the_default_place():
+def test_true_writes_a_checkpoint_after_each_task_to_the_default_folder():
     with one_by_one():
         crew("a", "b", checkpoint=True).kickoff()
     first, second = saved(".checkpoints")
@@ -46,7 +46,7 @@ def test_true_writes_one_after_each_task_to_the_default_place():
     assert (first.branch, first.data["trigger"]) == ("main", "task_completed")
 
 
-def test_without_there_are_none():
+def test_without_a_config_no_checkpoint_is_written():
     crew("a").kickoff()
     assert not Path(".checkpoints").exists()
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_holds_the_events_until_then():
         (["task_started", "crew_kickoff_completed"], ["crew_kickoff_completed", "task_started", "task_started"]),
     ],
 )
-def test_the_events_say_when(on_events, triggers):
+def test_the_configured_events_trigger_checkpoints(on_events, triggers):
     with one_by_one():
         crew("a", "b", checkpoint=config(on_events=on_events)).kickoff()
     assert sorted(one.data["trigger"] for one in saved()) == triggers
@@ -106,7 +106,7 @@ def test_an_agent_may_opt_in():
     assert only.data["trigger"] == "task_completed"
 
 
-def test_listeners_are_told_of_each():
+def test_listeners_receive_an_event_for_each_checkpoint():
     with one_by_one(), listening(crewai().CheckpointStartedEvent, crewai().CheckpointCompletedEvent) as heard:
         crew("a", checkpoint=config()).kickoff()
     (only,) = saved()
@@ -117,7 +117,7 @@ def test_listeners_are_told_of_each():
     assert completed.task_name == "a"
 
 
-def test_one_that_cannot_be_written_stops_nobody(directory):
+def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_crew(directory):
     (directory / "file").write_text("not a directory")
     with listening(crewai().CheckpointFailedEvent) as failed, one_by_one():
         assert crew("a", checkpoint=config(location="file")).kickoff().raw == answer("a")
@@ -149,7 +149,7 @@ def test_an_async_crew_writes_too():
     assert [one.outputs for one in saved()] == [[answer("a"), None], [answer("a"), answer("b")]]
 
 
-def test_a_provider_of_ones_own_is_asked():
+def test_a_custom_provider_is_used():
     written = []
 
     class Counting(crewai().JsonProvider):
@@ -198,7 +198,7 @@ def test_a_crew_is_resumed_on_a_loop(method):
     assert len(asked) == 1
 
 
-def test_a_crew_that_failed_goes_on_once_it_can():
+def test_a_failed_crew_continues_from_its_checkpoint():
     made = crew("a", "b", checkpoint=config())
     made.tasks[1].description += "FAIL=1"
     made.agents[1].llm.stream = True
@@ -213,7 +213,7 @@ def test_a_crew_that_failed_goes_on_once_it_can():
     assert len(asked) == 1
 
 
-def test_inputs_come_back():
+def test_inputs_are_restored():
     with one_by_one():
         crew("{x}", "{y}", checkpoint=config()).kickoff(inputs={"x": "tides", "y": "moons"})
     first, _ = saved()
@@ -221,7 +221,7 @@ def test_inputs_come_back():
     assert restored.kickoff(inputs={"x": "tides", "y": "moons"}).raw == answer("moons")
 
 
-def test_listeners_are_told_of_a_restoration():
+def test_listeners_receive_an_event_for_a_restoration():
     first, _ = checkpointed("a", "b")
     kinds = [crewai().CheckpointRestoreStartedEvent, crewai().CheckpointRestoreCompletedEvent]
     with listening(*kinds, crewai().CheckpointRestoreFailedEvent) as heard:
@@ -276,7 +276,7 @@ def test_forks_without_a_name_do_not_collide():
     assert all(branch.startswith(f"fork/{first.id}") for branch in branches)
 
 
-def test_a_branch_does_not_leave_its_place():
+def test_a_branch_stays_inside_its_folder():
     first, _ = checkpointed("a", "b")
     forked = crewai().Crew.fork(config(restore_from=first.path), branch="../../away")
     with listening(crewai().CheckpointFailedEvent) as failed, one_by_one():
@@ -323,7 +323,7 @@ def checkpointed_flow():
     return flow, found
 
 
-def test_a_flow_is_resumed_behind_the_methods_that_are_done():
+def test_a_resumed_flow_skips_the_completed_methods():
     _, (first, second, _) = checkpointed_flow()
     for checkpoint, rest in ((first, ["two", "three"]), (second, ["three"])):
         done = []
@@ -342,7 +342,7 @@ def test_a_flow_is_resumed_by_its_kickoff():
         flow.kickoff(from_checkpoint=config(), restore_from_state_id="x")
 
 
-def test_a_flow_is_forked_under_an_id_of_its_own():
+def test_a_forked_flow_has_its_own_id():
     flow, (_, second, _) = checkpointed_flow()
     forked = counting_flow([]).fork(config(restore_from=second.path), branch="other")
     assert forked.state["id"] != flow.state["id"]
@@ -380,7 +380,7 @@ def test_a_database_holds_checkpoints_to_resume_and_fork_from(either_way):
     assert len(asked) == 2
 
 
-def test_where_a_database_is_none_the_crew_goes_on(directory):
+def test_an_invalid_database_does_not_stop_the_crew(directory):
     (directory / "checkpoints.db").write_text("no database")
     with listening(crewai().CheckpointFailedEvent) as failed, one_by_one():
         made = crew("a", checkpoint=config(location="checkpoints.db", provider=crewai().SqliteProvider()))

@@ -1,4 +1,4 @@
-"""crewAI's command line for checkpoints, as documented for 1.15, without the plugin and with it."""
+"""crewAI's command line for checkpoints, as documented for 1.15, with and without the plugin."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_info_shows_one_or_the_latest(checkpoints):
     assert command("info", "nowhere.json") == "Not found: nowhere.json\n"
 
 
-def test_the_default_place_is_looked_into():
+def test_the_default_folder_is_searched():
     with one_by_one():
         crew("a", checkpoint=True).kickoff()
     assert "Found 1 checkpoint(s) in ./.checkpoints" in command("list")
     assert "Tasks: 1/1 completed" in command("info")
 
 
-def test_resume_goes_on(begun):
+def test_resume_continues(begun):
     for chosen in ([], [begun.id]):
         with listening(crewai().LLMCallStartedEvent) as asked:
             shown = command("--location", LOCATION, "resume", *chosen)
@@ -97,7 +97,7 @@ def test_resume_goes_on(begun):
     assert command("--location", LOCATION, "resume", "missing") == "Checkpoint not found: missing\n"
 
 
-def test_diff_says_what_was_done_in_between(checkpoints):
+def test_diff_shows_the_work_between_two_checkpoints(checkpoints):
     first, second = checkpoints
     lines = [line.strip() for line in command("--location", LOCATION, "diff", first.id, second.id).splitlines()]
     assert lines[:2] == [f"--- {Path(first.path).name}", f"+++ {Path(second.path).name}"]

@@ -1,4 +1,4 @@
-"""crewAI's frames, of flows, models and conversations, as documented, without the plugin and with it."""
+"""crewAI's documented frames of flows, models and conversations, with and without the plugin."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_stream_of_frames_that_is_left_is_cancelled():
     assert stream.is_completed
 
 
-def test_an_event_of_ones_own_is_a_frame_in_its_place():
+def test_a_custom_event_is_a_frame_in_order():
     class Weighed(crewai().BaseEvent):
         type: str = "weighed"
         grams: int
@@ -133,7 +133,7 @@ def test_an_event_of_ones_own_is_a_frame_in_its_place():
     assert types.index("method_execution_started") < types.index("weighed") < types.index("method_execution_finished")
 
 
-def test_flows_that_stream_at_once_each_have_their_own_frames():
+def test_concurrent_flows_stream_their_own_frames():
     async def frames(tag):
         return [frame async for frame in report_flow().astream(inputs={"tag": tag})]
 
@@ -158,7 +158,7 @@ def test_a_model_streams_its_frames_for_once():
     assert asked.stream is False
 
 
-def test_a_model_that_streams_returns_the_whole_and_says_how_much_it_took():
+def test_a_streaming_model_returns_the_whole_text_and_its_usage():
     with listening(crewai().LLMCallCompletedEvent) as heard:
         assert llm(stream=True).call("RUN=a") == "".join(pieces("a"))
     (completed,) = heard

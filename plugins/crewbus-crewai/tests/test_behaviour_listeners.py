@@ -1,4 +1,4 @@
-"""crewAI's listeners and handlers, as its documentation and its bus have them, without the plugin and with it."""
+"""crewAI's listeners and handlers, with and without the plugin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def event():
     return Inspected
 
 
-def test_the_plugin_is_active_where_it_is_said_to_be(either_way, request):
+def test_the_plugin_is_active_only_if_requested(either_way, request):
     heard = []
     if either_way is not None:
         either_way.on(crewai().BaseEvent, heard.append)
@@ -44,7 +44,7 @@ def test_the_plugin_is_active_where_it_is_said_to_be(either_way, request):
 # Listeners
 
 
-def test_a_listener_hears_of_a_kickoff(bus):
+def test_a_listener_receives_the_events_of_a_kickoff(bus):
     heard = []
 
     class Listener(crewai().BaseEventListener):
@@ -73,7 +73,7 @@ def test_a_listener_hears_of_a_kickoff(bus):
     ]
 
 
-def test_sync_and_async_handlers_are_called_and_a_failing_one_stops_nobody(bus, capsys):
+def test_sync_and_async_handlers_are_called_despite_a_failing_one(bus, capsys):
     heard, printed = set(), []
 
     @bus.on(crewai().TaskCompletedEvent)
@@ -187,7 +187,7 @@ def test_a_handler_comes_after_those_that_it_depends_on(bus, event, kind):
     assert heard == 3 * ["first", "second", "last"]
 
 
-def test_a_circle_of_dependencies_is_refused(bus, event):
+def test_a_cycle_of_dependencies_is_rejected(bus, event):
     def one(source, event):
         """Depends on the other."""
 
@@ -204,7 +204,7 @@ def test_a_circle_of_dependencies_is_refused(bus, event):
 # Emitting
 
 
-def test_an_event_of_ones_own_reaches_its_handlers_and_no_others(bus, event):
+def test_a_custom_event_reaches_only_its_handlers(bus, event):
     heard = []
 
     class Doubted(event):
@@ -219,7 +219,7 @@ def test_an_event_of_ones_own_reaches_its_handlers_and_no_others(bus, event):
     assert heard == [("the inspector", "bad")]
 
 
-def test_aemit_awaits_the_async_handlers_alone(bus, event):
+def test_aemit_awaits_only_the_async_handlers(bus, event):
     heard = []
 
     @bus.on(event)

@@ -1,4 +1,4 @@
-"""crewAI's own streams of crews, as its documentation has them, without the plugin and with it."""
+"""crewAI's documented streams of crews, with and without the plugin."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_stream_that_is_left_is_cancelled(method):
 # Several
 
 
-def test_crews_that_stream_at_once_each_have_their_own_chunks():
+def test_concurrent_crews_stream_their_own_chunks():
     tags = [f"crew-{number}" for number in range(4)]
 
     def stream(tag):
@@ -155,7 +155,7 @@ def test_crews_that_stream_at_once_each_have_their_own_chunks():
         assert list(threads.map(stream, tags, timeout=TIMEOUT)) == [pieces(tag) for tag in tags]
 
 
-def test_crews_that_stream_at_once_on_a_loop_each_have_their_own_chunks():
+def test_concurrent_crews_on_a_loop_stream_their_own_chunks():
     tags = [f"crew-{number}" for number in range(4)]
 
     async def stream(tag):

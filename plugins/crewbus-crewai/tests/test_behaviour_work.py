@@ -1,4 +1,4 @@
-"""What crews, tools, models and flows of crewAI's users do, without the plugin and with it."""
+"""Crews, tools, models and flows as users write them, with and without the plugin."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def tool_events():
 
 
 @pytest.mark.parametrize("method", ["kickoff", "akickoff"])
-def test_an_agent_uses_a_tool_and_is_told_what_it_gave(method):
+def test_an_agent_receives_the_result_of_its_tool(method):
     model, asked = scripted(use("tide"), FINAL)
     tool, words = search_tool()
     with tool_events() as heard:
@@ -91,7 +91,7 @@ def test_an_agent_uses_a_tool_and_is_told_what_it_gave(method):
     assert finished.started_event_id == started.event_id
 
 
-def test_a_tools_failure_is_told_and_the_agent_goes_on():
+def test_an_agent_continues_after_its_tool_fails():
     model, _ = scripted(*8 * [use("tide")], FINAL, FINAL)
     tool, words = search_tool(fail=True)
     with tool_events() as heard:
@@ -111,7 +111,7 @@ def test_a_tools_result_may_be_the_answer():
     assert len(asked) == 1
 
 
-def test_a_tool_is_used_no_more_often_than_it_may():
+def test_a_tool_is_used_at_most_its_maximum():
     model, asked = scripted(use("tide"), use("moon"), FINAL)
     tool, words = search_tool(max_usage_count=1)
     using(model, tool).kickoff()
@@ -147,7 +147,7 @@ def test_a_tool_is_run_by_hand():
 # Models
 
 
-def test_a_model_of_ones_own_is_asked(either_way):
+def test_a_custom_model_is_called(either_way):
     model, asked = scripted("Final Answer: hello")
     assert using(model).kickoff().raw == "hello"
     assert len(asked) == 1
@@ -180,14 +180,14 @@ def test_hooks_around_model_calls_see_and_change_them():
     assert seen == ["writer of a"]
 
 
-def test_models_are_asked_from_many_threads_at_once():
+def test_models_are_called_from_many_threads():
     tags = [f"t{number}" for number in range(8)]
     with ThreadPoolExecutor(len(tags)) as threads:
         answers = list(threads.map(lambda tag: llm(stream=True).call(f"RUN={tag}"), tags, timeout=TIMEOUT))
     assert answers == ["".join(pieces(tag)) for tag in tags]
 
 
-def test_a_model_is_asked_on_a_loop():
+def test_a_model_is_called_on_a_loop():
     async def main():
         return await asyncio.gather(*(llm().acall(f"RUN={tag}") for tag in "ab"))
 
@@ -203,7 +203,7 @@ def test_an_agent_works_alone():
     assert asyncio.run(agent().akickoff([{"role": "user", "content": "RUN=a"}])).raw == answer("a")
 
 
-def test_tasks_at_once_are_waited_for():
+def test_concurrent_tasks_are_awaited():
     made = crew("a", "b", "c")
     for task in made.tasks[:2]:
         task.async_execution = True
@@ -232,7 +232,7 @@ def test_callbacks_are_called_in_their_order():
     assert order == ["before", "task a", "each task", "each task", "after"]
 
 
-def test_a_guardrail_has_a_task_done_again():
+def test_a_guardrail_repeats_a_task():
     judged = []
 
     def guard(output):
@@ -245,7 +245,7 @@ def test_a_guardrail_has_a_task_done_again():
     assert judged == [answer("a"), answer("a")]
 
 
-def test_a_failing_kickoff_raises_and_is_told():
+def test_a_failing_kickoff_raises_and_emits_its_failure():
     made = crew("a", prompt="FAIL=1")
     made.agents[0].llm.stream = True
     kinds = [crewai().CrewKickoffFailedEvent, crewai().TaskFailedEvent, crewai().LLMCallFailedEvent]
@@ -295,7 +295,7 @@ def test_a_flow_routes_joins_and_nests():
     assert {"Inner", "Outer"} <= {event.flow_name for event in heard}
 
 
-def test_a_persisted_flow_goes_on_with_its_state(tmp_path):
+def test_a_persisted_flow_continues_with_its_state(tmp_path):
     from crewai.flow.persistence import SQLiteFlowPersistence
 
     kept = SQLiteFlowPersistence(str(tmp_path / "flows.db"))

@@ -1,4 +1,4 @@
-"""128 crews at once, through litellm and HTTP: each stream has what the server sent to its crew, and nothing else."""
+"""128 concurrent crews through litellm and HTTP: each stream has exactly what the server sent to its crew."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_on_a_loop(bus, crews):
         check(tag, frames, output)
 
 
-def test_with_litellm_told_too_each_piece_is_told_once(bus, crews):
+def test_with_crewbus_litellm_each_chunk_is_reported_once(bus, crews):
     crewbus_litellm = pytest.importorskip("crewbus_litellm")
     calls = Counter()
     bus.on(crewbus.CallStarted, lambda envelope: calls.update([envelope.event.name]))

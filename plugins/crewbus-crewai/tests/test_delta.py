@@ -1,4 +1,4 @@
-"""Differences: what they are applied to becomes what they were taken from, and a list that grows costs what it grew."""
+"""Differences: applying one yields the new value, and that of a growing list has only the new items."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def test_a_difference_leads_from_one_value_to_the_other(old, new):
 
 
 @given(st.dictionaries(KEYS, JSON, max_size=3), st.lists(JSON, max_size=4), JSON)
-def test_of_a_list_that_grows_only_what_is_new_is_told(around, items, item):
+def test_the_difference_of_a_growing_list_has_only_the_new_items(around, items, item):
     old, new = {**around, "items": items}, {**around, "items": [*items, item]}
     assert difference(old, new) == {"set": {"items": {"add": [item]}}}

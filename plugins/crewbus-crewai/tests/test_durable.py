@@ -1,4 +1,4 @@
-"""Recorded kickoffs: checkpointed, resumed and forked; the model is not asked again for what it has answered."""
+"""Recorded kickoffs: checkpointed, resumed and forked, without repeating recorded calls."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fail(bus, kickoff, **options):
     return bus.store.roots()[-1]
 
 
-def test_a_kickoff_that_failed_goes_on_without_asking_again(bus):
+def test_a_failed_kickoff_resumes_without_repeating_calls(bus):
     llm = Scripted.of(final("one"), RuntimeError("the power went"))
     run_id = fail(bus, writers(llm).kickoff)
     assert bus.records.info(run_id).state == "failed"
@@ -76,7 +76,7 @@ def test_a_kickoff_that_failed_goes_on_without_asking_again(bus):
 
 
 @pytest.mark.parametrize("method", ["akickoff", "kickoff_async"])
-def test_on_a_loop_too(bus, method):
+def test_a_failed_kickoff_resumes_on_a_loop(bus, method):
     llm = Scripted.of(final("one"), RuntimeError("the power went"))
     run_id = fail(bus, lambda: asyncio.run(getattr(writers(llm), method)()))
     again = Scripted.of(final("two"))
@@ -89,7 +89,7 @@ def test_on_a_loop_too(bus, method):
     assert len(again.asked) == 1
 
 
-def test_what_is_streamed_goes_on_where_it_was_cut(bus):
+def test_a_resumed_stream_continues_where_it_ended(bus):
     class Telling(Scripted):
         def call(self, messages, *args, **kwargs):
             said = super().call(messages)
@@ -138,7 +138,7 @@ def test_tools_are_not_used_again(bus):
     ],
     ids=["run", "invoke", "ainvoke"],
 )
-def test_uses_that_are_recorded_count_for_a_tool_that_is_limited(bus, use):
+def test_recorded_uses_count_for_a_tools_maximum(bus, use):
     used = []
 
     def limited():
@@ -166,7 +166,7 @@ def test_uses_that_are_recorded_count_for_a_tool_that_is_limited(bus, use):
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_tool_is_not_used_more_often_than_it_may_be(bus, native):
+def test_a_resumed_kickoff_does_not_exceed_a_tools_maximum(bus, native):
     class Calling(Scripted):
         def supports_function_calling(self):
             return native
@@ -198,7 +198,7 @@ def test_a_tool_is_not_used_more_often_than_it_may_be(bus, native):
     assert used == ["tides"]
 
 
-def test_a_task_that_failed_is_begun_anew_and_one_that_was_cut_short_goes_on(bus):
+def test_a_failed_task_starts_over_and_an_interrupted_one_continues(bus):
     class Cut(BaseException):
         pass
 
@@ -221,7 +221,7 @@ def test_a_task_that_failed_is_begun_anew_and_one_that_was_cut_short_goes_on(bus
         assert used == ["tides"] * times
 
 
-def test_tasks_at_once_go_on_each_from_where_it_was(bus):
+def test_concurrent_tasks_each_continue_where_they_stopped(bus):
     class Halting(Scripted):
         """Answers each but one of its parts."""
 
@@ -241,7 +241,7 @@ def test_tasks_at_once_go_on_each_from_where_it_was(bus):
     assert len(again.asked) == 1
 
 
-def test_a_flow_of_crews_goes_on_inside_the_crew_that_was_cut(bus):
+def test_a_flow_of_crews_continues_inside_the_interrupted_crew(bus):
     done = []
 
     class Paper(Flow):
@@ -266,7 +266,7 @@ def test_a_flow_of_crews_goes_on_inside_the_crew_that_was_cut(bus):
     assert done == ["news", "sports"] * 2  # methods are run again: what they ask is not asked again
 
 
-def test_checkpoints_are_where_one_goes_on(bus):
+def test_a_kickoff_resumes_from_a_checkpoint(bus):
     bus.enable_recording(bus.store, checkpoint_on=(TaskCompletedEvent,))
     run_id = fail(
         bus, writers(Scripted.of(final("one"), final("two"), RuntimeError("the power went")), tasks=3).kickoff
@@ -280,7 +280,7 @@ def test_checkpoints_are_where_one_goes_on(bus):
     assert [task.raw for task in output.tasks_output] == ["one", "two", "three"]
 
 
-def test_a_checkpoint_of_ones_own(bus):
+def test_a_kickoff_resumes_from_a_named_checkpoint(bus):
     llm = Scripted.of(final("one"), final("two"), RuntimeError("the power went"))
     run_id = fail(bus, writers(llm, tasks=3, callback=keep).kickoff)
     assert {checkpoint.name for checkpoint in bus.records.checkpoints(run_id)} == {"after one", "after two"}
@@ -290,7 +290,7 @@ def test_a_checkpoint_of_ones_own(bus):
     assert [task.raw for task in output.tasks_output] == ["one", "second", "third"]
 
 
-def test_a_fork_goes_another_way(bus):
+def test_a_fork_takes_another_path(bus):
     writers(Scripted.of(final("one"), final("two"))).kickoff()
     (run_id,) = bus.store.roots()
     steps = [e.event for e in bus.record_of(run_id) if isinstance(e.event, crewbus.StepStarted)]
@@ -304,7 +304,7 @@ def test_a_fork_goes_another_way(bus):
     assert bus.records.info(run_id).state == "finished"
 
 
-def test_another_kickoff_than_the_one_recorded_is_noticed(bus):
+def test_a_different_kickoff_on_resume_is_an_error(bus):
     run_id = fail(bus, writers(Scripted.of(final("one"), RuntimeError("the power went"))).kickoff)
     changed = writers(Scripted.of(final("one"), final("two")))
     changed.tasks[0].description = "something else"

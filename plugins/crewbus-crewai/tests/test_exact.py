@@ -1,4 +1,4 @@
-"""Wherever a kickoff was cut, the record of the resumed one is what it would be if nothing had happened."""
+"""Wherever a kickoff is interrupted, the record of the resumed one equals that of an undisturbed one."""
 
 from __future__ import annotations
 

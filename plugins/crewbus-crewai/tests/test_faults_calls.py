@@ -1,4 +1,4 @@
-"""What crewAI's callbacks, handlers and tools suffer from: with the plugin it is gone, without it is there."""
+"""Faults of crewAI's callbacks, handlers and tools: present without the plugin, fixed with it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_callbacks_of_two_models_do_not_replace_each_other(active, model):
     assert (first.heard, second.heard) == ((["mine"], []) if active else ([], ["mine"]))
 
 
-def test_of_many_concurrent_calls_each_arrives_at_its_owner(bus, model):
+def test_concurrent_calls_each_reach_their_own_callbacks(bus, model):
     owners = [Heard() for _ in range(8)]
 
     def work(number):
@@ -95,7 +95,7 @@ def test_callbacks_of_a_model_that_an_agent_uses_are_called(active, model):
     assert mine.heard.count("used") == (5 if active else 0)
 
 
-def test_callbacks_of_a_call_hear_that_call_alone(bus, model):
+def test_the_callbacks_of_a_call_receive_only_that_call(bus, model):
     mine, given = Heard(), Heard()
     llm = through_litellm(model, callbacks=[mine])
     llm.call("RUN=one say it", callbacks=[given])
@@ -139,7 +139,7 @@ class Other(BaseEvent):
     type: str = "other"
 
 
-def test_handlers_hear_in_order(bus):
+def test_handlers_receive_events_in_order(bus):
     heard = []
     bus.on(Numbered, lambda envelope: heard.append(envelope.event.number))
     for number in range(2000):
@@ -189,7 +189,7 @@ def test_blocked_handlers_starve_crewais_but_not_the_buss(bus):
         waiting.result(TIMEOUT)
 
 
-def test_a_handler_that_comes_while_others_are_looked_at_gets_the_state_it_asks_for(bus, monkeypatch):
+def test_a_handler_registered_during_the_search_gets_the_state(bus, monkeypatch):
     seen, look = [], runtime_state._takes_state
 
     def hear(source, event):
@@ -221,7 +221,7 @@ class Stop(BaseException):
     pass
 
 
-def test_what_one_handler_raises_does_not_keep_the_others_from_hearing(bus):
+def test_a_raising_handler_does_not_affect_the_others(bus):
     handlers, crewais = [], []
 
     def make(heard):
@@ -268,7 +268,7 @@ def test_a_sync_tool_of_an_async_agent_sees_the_run(active):
     assert made.current_usage_count == 1
 
 
-def test_async_tools_and_failures_are_as_ever(active):
+def test_async_tools_and_failures_work_as_unpatched(active):
     async def fail(what: str) -> str:
         """Fail."""
         raise ValueError(what)

@@ -1,4 +1,4 @@
-"""What crewAI's state and its checkpoints suffer from: with the plugin it is gone, without it is there."""
+"""Faults of crewAI's state and checkpoints: present without the plugin, fixed with it."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ class GoingOn(Flow):
         GONE_ON.set()
 
 
-def test_a_flow_that_goes_on_meanwhile_writes_all_its_checkpoints(active, tmp_path, written, listening):
+def test_a_running_flow_writes_all_its_checkpoints(active, tmp_path, written, listening):
     began, completed = written
     WRITING.clear()
     GONE_ON.clear()
@@ -276,7 +276,7 @@ def test_a_flow_that_goes_on_meanwhile_writes_all_its_checkpoints(active, tmp_pa
 
 
 @pytest.mark.parametrize("gone", [[], ["first"]], ids=["its size", "its keys"])
-def test_what_changed_while_it_was_written_is_written_anew(gone):
+def test_a_dump_is_repeated_after_a_concurrent_change(gone):
     things = {"first": 1}
 
     def write():
@@ -363,7 +363,7 @@ def test_crewais_provider_for_sqlite_works_with_an_old_one(active, tmp_path, wri
         assert restored.state["mine"] == "old"
 
 
-def test_crewbuss_store_serves(written, listening):
+def test_checkpoints_are_read_from_crewbus_stores(written, listening):
     _, completed = written
     with installed() as bus:
         config = CheckpointConfig(provider=CrewbusProvider(), on_events=["method_execution_finished"])
@@ -391,7 +391,7 @@ def test_crewbuss_store_serves(written, listening):
         ]
 
 
-def test_a_crew_that_was_restored_from_a_record_goes_on_in_one(written, listening, crew):
+def test_a_crew_restored_from_a_record_continues_in_a_record(written, listening, crew):
     _, completed = written
     with installed() as bus:
         config = CheckpointConfig(provider=CrewbusProvider())

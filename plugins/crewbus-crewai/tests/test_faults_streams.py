@@ -1,4 +1,4 @@
-"""What crewAI's streams suffer from: with the plugin it is gone, without it is there."""
+"""Faults of crewAI's streams: present without the plugin, fixed with it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_stream_that_is_left_in_the_middle_leaves_nothing(active, crew):
     assert handlers() == (before if active else before - 1)
 
 
-def test_chunks_say_of_which_task_they_are(active, crew):
+def test_chunks_have_their_task(active, crew):
     made = crew("told", tasks=3, stream=True)
     for place, task in enumerate(made.tasks):
         task.name = f"task {place}"
@@ -84,7 +84,7 @@ def test_chunks_say_of_which_task_they_are(active, crew):
         assert told == {(0, "", "")}
 
 
-def test_chunks_of_a_loop_say_so_too(active, crew):
+def test_chunks_on_a_loop_have_their_task(active, crew):
     import asyncio
 
     made = crew("async", stream=True)

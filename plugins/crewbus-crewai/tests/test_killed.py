@@ -1,4 +1,4 @@
-"""A kickoff whose process was killed goes on in another, from a file."""
+"""A kickoff whose process was killed continues in another process, from a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if not metadata.entry_points(group="crewbus", name="sqlite"):
 
 
 @pytest.mark.parametrize("part", ["1", "2", "3"])
-def test_a_killed_kickoff_asks_for_what_is_missing_only(tmp_path, part):
+def test_a_killed_kickoff_repeats_only_unrecorded_calls(tmp_path, part):
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     program = f"import sys; sys.path[:0] = {PATHS!r}; import killed; killed.main({url!r}, {part!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False)

@@ -1,4 +1,4 @@
-"""Results: as a record holds them, and as they were."""
+"""Results: converted to JSON for a record, and back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MARKED = {MARK: "model", "value": "x"}
 
 
 @pytest.mark.parametrize("value", ["text", "", None, True, 1.5, [1, {"a": [None]}], {"a": "b"}, {"value": 1}, MARKED])
-def test_what_json_holds_comes_back(value):
+def test_json_values_are_restored(value):
     assert through(value).restored() == value
     assert value is MARKED or Result.of(value).recorded == value  # as it is, so that edits of a fork are
 
@@ -74,22 +74,22 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("value", LOSSES, ids=range(len(LOSSES)))
-def test_what_would_not_come_back_is_lost(value):
+def test_values_that_json_does_not_preserve_are_lost(value):
     kept = through(value)
     assert kept.kind == LOST
     assert kept.shown.encode()
 
 
 @pytest.mark.parametrize("value", [Verdict(fine=True), Strict(on=dt.date(2026, 1, 2))])
-def test_what_was_asked_for_comes_back_as_the_model(value):
+def test_a_requested_model_is_restored(value):
     assert through(value, type(value)).restored(type(value)) == value
 
 
-def test_a_model_that_does_not_take_what_it_gives_is_lost():
+def test_a_model_that_cannot_read_its_own_json_is_lost():
     assert through(OneWay(on="monday"), OneWay).kind == LOST
 
 
-def test_tool_calls_come_back_as_dictionaries():
+def test_tool_calls_are_restored_as_dictionaries():
     call = SimpleNamespace(id="c1", function=SimpleNamespace(name="search", arguments='{"what": "tides"}'))
     kept = through([call])
     assert kept.kind == CALLS
@@ -153,7 +153,7 @@ def part(types):
     return types.Part(function_call=made, thought_signature=b"\xff\x00signed")
 
 
-def test_what_gemini_signed_comes_back_with_its_signature(gemini):
+def test_geminis_tool_calls_are_restored_with_signatures(gemini):
     kept = through([part(gemini)])
     assert kept.kind == PARTS
     (restored,) = kept.restored()
@@ -173,7 +173,7 @@ CALLS_BY_FORM = {
 
 
 @pytest.mark.parametrize("form", CALLS_BY_FORM)
-def test_a_kickoff_goes_on_behind_a_tool_call_and_what_was_asked_after_it(form):
+def test_a_kickoff_resumes_after_a_tool_call_and_the_next_model_call(form):
     used = []
     with installed() as bus:
         bus.enable_recording(crewbus.MemoryStore())
@@ -187,7 +187,7 @@ def test_a_kickoff_goes_on_behind_a_tool_call_and_what_was_asked_after_it(form):
     assert len(llm.asked) == 1
 
 
-def test_gemini_is_given_back_what_it_signed(gemini):
+def test_a_resumed_kickoff_sends_geminis_signatures(gemini):
     class Signed(Calling):
         def call(self, messages, *args, **kwargs):
             seen.extend(one for message in messages for one in message.get("raw_tool_call_parts", ()))
@@ -254,7 +254,7 @@ class Formatted(Scripted):
     response_format: type[BaseModel] | None = None
 
 
-def test_a_model_with_a_format_of_its_own_is_not_asked_again():
+def test_a_model_with_a_response_format_is_not_called_again():
     def ask(*script):
         llm = Formatted.of(*script)
         llm.response_format = Verdict

@@ -1,4 +1,4 @@
-"""Kickoffs as runs: what they emit, their streams apart, their model calls, and what was streamed in vain."""
+"""Kickoffs as runs: their events, separate streams, model calls and retractions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_kickoff_is_a_run(bus, crew):
     assert [e.source for e in heard if e.event.type == "crew_kickoff_started"] == [made]
 
 
-def test_events_arrive_in_the_order_in_which_crewai_emits_them(bus, crew):
+def test_events_have_the_order_in_which_crewai_emits_them(bus, crew):
     heard = []
     bus.on(BaseEvent, heard.append)
     crew("ordered").kickoff()
@@ -51,7 +51,7 @@ def test_events_arrive_in_the_order_in_which_crewai_emits_them(bus, crew):
     assert numbers == sorted(set(numbers))
 
 
-def test_a_type_defined_after_installation_arrives_as_it_is(bus):
+def test_an_event_class_defined_after_installation_is_received(bus):
     heard = []
     bus.on(BaseEvent, heard.append)
 
@@ -73,7 +73,7 @@ def test_a_type_defined_after_installation_arrives_as_it_is(bus):
     assert [(e.event, e.source) for e in back] == [(e.event, e.source) for e in heard]
 
 
-def test_the_streams_of_concurrent_kickoffs_are_apart(bus, crew):
+def test_concurrent_kickoffs_have_separate_streams(bus, crew):
     tags = [f"crew-{number}" for number in range(6)]
     streams = [bus.stream(crew(tag).kickoff) for tag in tags]
     with ThreadPoolExecutor(len(tags)) as consumers:
@@ -84,7 +84,7 @@ def test_the_streams_of_concurrent_kickoffs_are_apart(bus, crew):
 
 
 @pytest.mark.parametrize("method", ["kickoff", "kickoff_async", "akickoff"])
-def test_the_streams_of_concurrent_kickoffs_are_apart_on_a_loop(bus, crew, method):
+def test_concurrent_kickoffs_on_a_loop_have_separate_streams(bus, crew, method):
     tags = [f"{method}-{number}" for number in range(4)]
 
     async def main():
@@ -134,7 +134,7 @@ def test_a_recorded_kickoff_is_read_back(bus, crew):
     assert not heard
 
 
-def test_what_json_cannot_hold_does_not_stop_a_recorded_kickoff(bus):
+def test_values_that_json_cannot_represent_do_not_stop_a_recorded_kickoff(bus):
     class Handed(BaseEvent):
         type: str = "handed"
         item: object = None
@@ -183,7 +183,7 @@ def test_the_run_is_in_scope_wherever_crewai_emits_or_handles(bus, crew):
     assert seen == {place: {"scoped"} for place in places}
 
 
-def test_crewais_own_stream_goes_on_and_is_a_run_too(bus, crew):
+def test_crewais_own_stream_is_a_run(bus, crew):
     started = []
     bus.on(RunStarted, started.append)
 
@@ -238,7 +238,7 @@ def test_callbacks_get_the_model_calls_of_their_own_kickoff(bus, crew):
             assert (end.output, end.usage["completion_tokens"]) == ("".join(answer(tag)), 2 + CHUNKS)
 
 
-def test_what_a_failed_attempt_of_an_agent_streamed_is_taken_back(bus, crew):
+def test_the_chunks_of_a_failed_attempt_are_retracted(bus, crew):
     made = crew("again", prompt="FAIL=3")
     (task,) = made.tasks
     bus.on(LLMCallFailedEvent, lambda envelope: setattr(task, "description", "RUN=again"))
@@ -249,7 +249,7 @@ def test_what_a_failed_attempt_of_an_agent_streamed_is_taken_back(bus, crew):
     assert stream.text() == "".join(answer("again"))
 
 
-def test_a_model_call_that_is_under_way_ends_with_its_kickoff(bus, crew):
+def test_an_open_model_call_ends_with_its_kickoff(bus, crew):
     heard = []
     made = crew("long", prompt="CHUNKS=500 DELAY=0.02")
     with bus.callbacks(heard.append), bus.stream(made.kickoff) as stream:
@@ -266,7 +266,7 @@ def test_a_model_call_that_is_under_way_ends_with_its_kickoff(bus, crew):
         (Scripted, "acall"),
     ],
 )
-def test_what_is_thrown_away_may_be_closed_in_another_context(monkeypatch, owner, name):
+def test_an_abandoned_coroutine_may_be_closed_in_another_context(monkeypatch, owner, name):
     async def wait(*args):
         await asyncio.sleep(0)
 
@@ -324,7 +324,7 @@ def test_a_model_call_outside_any_run_reaches_its_callbacks(bus, model):
     assert {envelope.run_id for envelope in heard} == {None}
 
 
-def test_what_is_emitted_when_the_run_has_ended_is_told_where_one_goes_on(bus):
+def test_an_event_after_the_end_of_its_run_belongs_to_the_nearest_live_run(bus):
     class Late(BaseEvent):
         type: str = "late"
 
@@ -338,7 +338,7 @@ def test_what_is_emitted_when_the_run_has_ended_is_told_where_one_goes_on(bus):
     assert [envelope.run_id for envelope in heard] == [outer.id, None]
 
 
-def test_faults_of_ours_do_not_stop_a_kickoff(crew, caplog):
+def test_errors_in_reporting_do_not_stop_a_kickoff(crew, caplog):
     class Refuser:
         @crewbus.hookimpl
         def crewbus_redact(self, event):

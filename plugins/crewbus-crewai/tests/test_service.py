@@ -1,4 +1,4 @@
-"""The example service: what HTTP clients and a browser get of its crews, also where their connections are cut."""
+"""The example service: HTTP clients and a browser receive its crews' streams despite lost connections."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ async def whole(url: str, run: str) -> Reader:
 # Tests
 
 
-def test_a_client_that_drops_again_and_again_has_each_frame_once(service):
+def test_a_client_that_reconnects_repeatedly_gets_each_frame_once(service):
     async def main():
         async with client() as one:
             run = await start(one, service, "cut")
@@ -197,7 +197,7 @@ def test_a_client_that_drops_again_and_again_has_each_frame_once(service):
     assert numbers == sorted(set(numbers))
 
 
-def test_many_clients_at_once_each_with_its_own_drops(service):
+def test_concurrent_clients_reconnect_independently(service):
     tags = [f"crew-{number}" for number in range(4)]
 
     async def watch(one, run, step):
@@ -219,7 +219,7 @@ def test_many_clients_at_once_each_with_its_own_drops(service):
         assert all(reader.frames == group[0].frames for reader in group)
 
 
-def test_a_client_that_goes_away_cancels_nothing(service):
+def test_a_client_that_disconnects_cancels_nothing(service):
     async def main():
         async with client() as one:
             run = await start(one, service, "left")
@@ -231,7 +231,7 @@ def test_a_client_that_goes_away_cancels_nothing(service):
     assert reader.text == answer("left")
 
 
-def test_what_a_failed_crew_wrote_is_taken_back(service):
+def test_the_chunks_of_a_failed_crew_are_retracted(service):
     async def main():
         async with client() as one:
             run = await start(one, service, "bad", "FAIL=3")
@@ -249,7 +249,7 @@ def test_what_a_failed_crew_wrote_is_taken_back(service):
     assert "peer closed connection" in end.data["message"]
 
 
-def test_what_does_not_exist_is_refused(service):
+def test_unknown_runs_and_cursors_are_rejected(service):
     async def main():
         async with client() as one:
             run = await start(one, service, "there", "CHUNKS=1")
@@ -264,7 +264,7 @@ def test_what_does_not_exist_is_refused(service):
     assert "is not a cursor" in nonsense.json()["error"]
 
 
-def test_a_service_that_was_started_anew_goes_on_where_the_client_stood(example, configured):
+def test_a_restarted_service_continues_at_the_clients_cursor(example, configured):
     async def begin(url):
         async with client() as one:
             run = await start(one, url, "kept", "CHUNKS=1000")
@@ -360,7 +360,7 @@ def page(browser):
     return Page()
 
 
-def test_a_browser_that_was_cut_off_shows_the_whole_text(example, configured, browser, page):
+def test_a_browser_that_reconnects_shows_the_whole_text(example, configured, browser, page):
     app = Cutting(example.app, after=[6, 4])
     with served_app(app) as url:
         browser.get(url)
@@ -374,7 +374,7 @@ def test_a_browser_that_was_cut_off_shows_the_whole_text(example, configured, br
     assert None not in resumed
 
 
-def test_a_browser_takes_back_what_was_written_in_vain(service, browser, page):
+def test_a_browser_removes_retracted_chunks(service, browser, page):
     browser.get(service)
     page.write("RUN=bad FAIL=3 ")
     assert (page.end(), page.text()) == ("RunFailed", "")

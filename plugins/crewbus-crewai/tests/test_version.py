@@ -50,5 +50,5 @@ def test_the_metadata_has_the_same_requirement():
     assert integration.requires in setup["options"]["install_requires"].split()
 
 
-def test_the_readme_says_the_same():
+def test_the_readme_has_the_same_requirement():
     assert f"`{integration.requires}`" in (PACKAGE / "README.md").read_text()
