@@ -257,7 +257,7 @@ def armed(size: Size) -> Iterator[Row]:
             return timed[0]
 
         def encode(n: int) -> None:
-            emit, encode = bus.emit, bus.encode
+            emit, encode = bus.emit, bus.recording.encode
             for _ in range(n):
                 envelope = emit(TaskFinished("research", "done"))
                 assert envelope is not None

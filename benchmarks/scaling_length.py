@@ -104,7 +104,7 @@ def lengths(size: Size, bus: Bus) -> Iterator[Curve]:
     for what, timed in {
         f"resume at a checkpoint, {len(steps)} steps, until the first": resuming,
         "fork at a checkpoint": forking,
-        "bus.recorded_run": recalling,
+        "bus.records.info": recalling,
     }.items():
         took = interleaved({str(length): timed(bus, run_id) for length, run_id in ids.items()}, repeat)
         yield _curve(what, [(length, took[str(length)]) for length in ids], FLAT)

@@ -40,7 +40,7 @@ FLAT_ONES: Final = (
     "a checkpoint",
     "resume at a checkpoint, until the first step",
     "fork at a checkpoint",
-    "bus.recorded_run",
+    "bus.records.info",
     "crewbus show, a short run",
 )
 WHOLE_ONES: Final = (f"list the newest {LISTED}, a run in the store", "prune the oldest, a run in the store")

@@ -17,19 +17,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crewbus.plugins.markers import hookspec
+from crewbus.plugins import hookspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import cattrs
 
-    from crewbus.bus.bus import Bus
+    from crewbus.bus import Bus
     from crewbus.events import Envelope
-    from crewbus.plugins.commands import Commands
-    from crewbus.scopes.call import Call
-    from crewbus.scopes.callbacks import Callbacks
-    from crewbus.scopes.run import Run
+    from crewbus.plugins import Commands
+    from crewbus.scopes import Call, Callbacks, Run
     from crewbus.stores import Store
 
 
@@ -62,7 +60,8 @@ def crewbus_stream_chunk(bus: Bus, run: Run, envelope: Envelope) -> None:
     """Route a stream's frame: each chunk, retraction and terminal event. For streams, and transports elsewhere.
 
     Called under the root run's lock, in the order of the numbers; it must not block and must not emit.
-    The built-in router (the plugin ``run_scope``) is passed over while no stream is attached to the run's tree.
+    An implementation whose function has the attribute ``attached_streams_only = True`` is passed over while no stream
+    is attached to the run's tree, so that it costs nothing then. The built-in router, ``run_scope``, has it.
     """
 
 
@@ -99,7 +98,9 @@ def crewbus_current_run(bus: Bus) -> Run | None:
     """Say which run of ``bus`` an emission belongs to that names none. For other notions of scope than ContextVars.
 
     Called for each `Bus.emit` and `Bus.chunk`, in the emitter's context: it must be fast. None leaves
-    the answer to the next implementation. A finished run may be answered; the bus deals with it.
+    the answer to the next implementation. A finished run may be answered; the bus deals with it. An implementation
+    may offer a faster function of no arguments as its attribute ``direct``, which returns the innermost scope of any
+    bus, or None; it is called instead while no other plugin implements the hook.
     """
 
 
@@ -177,7 +178,7 @@ def crewbus_flush(bus: Bus, timeout: float | None) -> None:
 
 
 @hookspec
-def crewbus_fork(bus: Bus) -> None:
+def crewbus_after_fork(bus: Bus) -> None:
     """Begin anew in a forked child: take new locks, forget queues and threads; what the parent began is the parent's.
 
     Called in the child, where only the thread that forked lives on, once the bus itself has begun anew.

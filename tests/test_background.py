@@ -434,7 +434,7 @@ def test_after_a_fork_plugins_begin_anew_in_the_child():
                 self.lock, self.seen = threading.Lock(), []
 
             @crewbus.hookimpl
-            def crewbus_fork(self, bus):
+            def crewbus_after_fork(self, bus):
                 self.lock, self.seen = threading.Lock(), ["forked"]
                 with bus.run():
                     pass
@@ -446,7 +446,7 @@ def test_after_a_fork_plugins_begin_anew_in_the_child():
 
         class Broken:
             @crewbus.hookimpl
-            def crewbus_fork(self, bus):
+            def crewbus_after_fork(self, bus):
                 raise LookupError("broken")
 
         locked = Locked()
@@ -464,7 +464,7 @@ def test_after_a_fork_plugins_begin_anew_in_the_child():
         """
     )
     assert done.stdout == "0 ['RunStarted']\n", done.stdout + done.stderr
-    assert "plugin Broken in crewbus_fork raised LookupError" in done.stderr
+    assert "plugin Broken in crewbus_after_fork raised LookupError" in done.stderr
 
 
 # submit

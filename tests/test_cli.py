@@ -450,7 +450,7 @@ def test_the_help_lists_the_exit_codes(cli: Cli) -> None:
 def test_recording_without_a_recorder_is_an_error(cli: Cli) -> None:
     cli.use(crewbus.Bus(entry_points=False, blocked=["checkpoint_recorder"]))
     assert cli("run", "agents:talk", "--record") == 2
-    assert cli.err.startswith("crewbus: error: nothing would record: ")
+    assert cli.err.startswith("crewbus: error: nothing records: ")
 
 
 def test_ctrl_c_before_the_runs_shows_no_traceback(cli: Cli) -> None:

@@ -274,7 +274,7 @@ def tree(*events: StoredEvent) -> list[tuple[Any, ...]]:
     from crewbus.cli.timeline import Timeline
 
     with crewbus.Bus(entry_points=False) as bus:
-        timeline = Timeline(events, events, bus.decode)
+        timeline = Timeline(events, events, bus.recording.decode)
     top = timeline.run("r")
     assert top is not None
     return [
@@ -545,7 +545,7 @@ def test_an_export_of_a_fork_names_no_other_run(cli: Records) -> None:
     assert json.loads(head)["parent"] == run_id
     assert events.count(run_id) == 1, "RunForked says it"
     with cli.new_bus() as bus:
-        assert [bus.decode(event).event for event in read_export("fork.jsonl").events] == [
+        assert [bus.recording.decode(event).event for event in read_export("fork.jsonl").events] == [
             envelope.event for envelope in bus.record_of(forked)
         ]
 

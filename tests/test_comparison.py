@@ -63,7 +63,7 @@ def test_each_test_that_a_page_names_exists(page):
 
 def test_a_clock_that_goes_backwards_changes_no_order(monkeypatch):
     clock = itertools.count(1000.0, step=-1.0)
-    monkeypatch.setattr("crewbus.dispatch.dispatcher.now", lambda: next(clock))
+    monkeypatch.setattr("crewbus.dispatch.lane.now", lambda: next(clock))
     with quiet_bus() as bus:
         bus.enable_recording("memory:")
         with bus.run(id="run") as run:

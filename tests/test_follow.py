@@ -354,14 +354,14 @@ def test_a_run_that_is_resumed_while_it_is_read_is_not_interrupted():
                     epoch.append(store.acquire("run"))
                     last = store.info("run").last
                     envelope = crewbus.Envelope(crewbus.RunResumed(last, epoch[0]), "run", last + 1, "run:0", 1.0)
-                    store.append("run", epoch[0], bus.encode(envelope))
+                    store.append("run", epoch[0], bus.recording.encode(envelope))
 
                 store.resume = resume
                 waiting = in_thread(next, stream)
                 with pytest.raises(TimeoutError):
                     waiting.result(0.05)
                 envelope = crewbus.Envelope(Chunk("x"), "run", store.info("run").last + 1, "run:0", 1.0)
-                store.append("run", epoch[0], bus.encode(envelope))
+                store.append("run", epoch[0], bus.recording.encode(envelope))
                 assert waiting.result(TIMEOUT).event == Chunk("x")
 
 
@@ -445,7 +445,7 @@ def reader(path):
     from crewbus_sqlite import SQLiteStore
 
     with quiet_bus() as bus:
-        bus.use_store(SQLiteStore(path))
+        bus.recording.use_store(SQLiteStore(path))
         yield bus
 
 

@@ -53,7 +53,7 @@ def kept(path):
 def test_each_event_is_read(release, name):
     store, run_id = kept(release / f"{name}.jsonl")
     with quiet_bus() as bus:
-        bus.use_store(store)
+        bus.recording.use_store(store)
         record = list(bus.record_of(run_id))
         assert [one.seq for one in record] == list(range(len(record)))
         assert not [one for one in record if isinstance(one.event, crewbus.UnknownEvent)]
@@ -64,7 +64,7 @@ def test_each_event_is_read(release, name):
 def test_events_read_as_they_were_emitted(release):
     store, run_id = kept(release / "finished.jsonl")
     with quiet_bus() as bus:
-        bus.use_store(store)
+        bus.recording.use_store(store)
         asked = found(bus, run_id, make.Asked)[0]
         assert (asked.event, asked.source) == (make.Asked("größer 🦀\0?", {"a": [1, -2]}), "Crew")
         ended = found(bus, run_id, crewbus.CallFinished)[0].event

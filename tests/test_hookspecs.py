@@ -152,7 +152,7 @@ def test_each_hook_is_called_with_what_it_asks_for():
         "failure": crewbus.Failure,
         "timeout": (float, type(None)),
     }
-    assert set(everything.got) == set(HOOKS) - {"crewbus_fork"}  # which a process of its own shows
+    assert set(everything.got) == set(HOOKS) - {"crewbus_after_fork"}  # which a process of its own shows
     for calls in everything.got.values():
         for values in calls:
             for argument, value in values.items():

@@ -277,6 +277,6 @@ def test_without_its_plugin_nothing_opens_a_memory_url() -> None:
     with crewbus.Bus(entry_points=False, blocked=["memory_store"]) as bus:
         with pytest.raises(crewbus.RecordingError, match="no plugin opens the store 'memory:'"):
             bus.enable_recording()
-        assert not bus.recording
+        assert not bus.recording.armed
         bus.enable_recording(MemoryStore())
-        assert bus.recording
+        assert bus.recording.armed

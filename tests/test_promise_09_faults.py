@@ -1024,7 +1024,7 @@ def test_promise_09_a_store_that_is_none(bus, junk):
     bus.plugins.register(plugin(crewbus_open_store=lambda url: junk if url == "junk:" else None), "hostile")
     with pytest.raises(crewbus.RecordingError):
         bus.enable_recording("junk:")
-    assert not bus.recording
+    assert not bus.recording.armed
     bus.enable_recording()
     with bus.run() as run:
         pass

@@ -131,7 +131,7 @@ def test_promise_11_flush_does_not_wait_for_what_is_emitted_after_it(bus: crewbu
     bus.on(Note, handle)
     bus.emit(Note("first"))
     flush = Caller(bus.flush, PATIENCE)
-    until(lambda: bus._tasks._changed._waiters)  # type: ignore[attr-defined]
+    until(lambda: bus.lifecycle._async_handlers._changed._waiters)  # type: ignore[attr-defined]
     bus.emit(Note("second"))
     first.open()
     flush.outcome()
@@ -454,7 +454,7 @@ def test_promise_11_a_handler_that_aflushes_is_waited_for_too(bus: crewbus.Bus, 
     bus.emit(Other("gate"))
     bus.emit(Note("one"))
     assert inside.wait(PATIENCE)
-    until(lambda: any(call.flushing for call in bus._tasks._owed))
+    until(lambda: any(call.flushing for call in bus.lifecycle._async_handlers._pending))
 
     def outside() -> list[str]:
         if how == "flush":

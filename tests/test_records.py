@@ -98,7 +98,7 @@ def test_a_run_without_events_is_not_listed(disk):
         bus.store.release("empty", bus.store.begin("empty"))
         assert [info.id for info in bus.recorded_runs()] == [info.id for info in bus.recorded_runs(limit=1)] == ["run"]
         assert bus.records.checkpoints("empty") == []
-        for use in (bus.recorded_run, bus.fork, lambda run_id: bus.resume(run_id).start()):
+        for use in (bus.records.info, bus.fork, lambda run_id: bus.resume(run_id).start()):
             with pytest.raises(crewbus.CrewbusError, match="run empty"):
                 use("empty")
         with bus.subscribe("empty", after="start") as stream:
@@ -242,7 +242,7 @@ def test_prune_measures_age_by_the_last_event(bus):
     for run_id, at in (("old", 1000.0), ("new", time.time())):
         epoch = store.begin(run_id)
         for seq, event in enumerate((crewbus.RunStarted(), crewbus.RunFinished())):
-            store.append(run_id, epoch, bus.encode(crewbus.Envelope(event, run_id, seq, None, at + seq)))
+            store.append(run_id, epoch, bus.recording.encode(crewbus.Envelope(event, run_id, seq, None, at + seq)))
         store.finish(run_id, epoch)
     assert bus.records.prune(older_than=3600) == ["old"]
 

@@ -124,7 +124,7 @@ def test_what_is_no_name_is_refused(bus, wrong):
 def test_a_run_that_is_alive_is_not_resumed(disk):
     with disk.bus() as bus:
         with bus.run(id="run") as run:
-            with pytest.raises(crewbus.RunHeldError, match="run run is alive"):
+            with pytest.raises(crewbus.RunHeldError, match="run run is live"):
                 in_thread(bus.resume("run").start).result(TIMEOUT)
             run.chunk("still here")
         assert names(bus, "run") == ["RunStarted", "Chunk", "RunFinished"]
@@ -195,8 +195,8 @@ def test_where_the_store_fails_the_run_is_let_go_of(fails):
 def test_a_bus_that_is_not_armed_records_what_it_resumes(disk):
     interrupted(disk)
     with quiet_bus() as bus:
-        bus.use_store(disk.open())
-        assert not bus.recording
+        bus.recording.use_store(disk.open())
+        assert not bus.recording.armed
         with bus.resume("run") as run:
             assert run.recorded
             steps(run, "abc")
@@ -207,7 +207,7 @@ def test_a_bus_that_is_not_armed_records_what_it_resumes(disk):
 
 def test_without_a_recorder_nothing_is_resumed():
     with quiet_bus(blocked=["checkpoint_recorder"]) as bus:
-        with pytest.raises(crewbus.RecordingError, match="checkpoint_recorder"):
+        with pytest.raises(crewbus.RecordingError, match="nothing records"):
             bus.resume("run").start()
 
 

@@ -232,7 +232,7 @@ def test_what_can_not_be_told_apart_is_refused_at_once(bus):
     with bus.run(id="run") as run:
         first = bus.submit(run.step, "wait", wait, Opaque())
         assert inside.wait(TIMEOUT)
-        with pytest.raises(crewbus.StepError, match=r"under way twice.*'client' \(.*Opaque\).*key="):
+        with pytest.raises(crewbus.StepError, match=r"in progress twice.*'client' \(.*Opaque\).*key="):
             run.step("wait", wait, Opaque())
         go_on.set()
         first.result(TIMEOUT)

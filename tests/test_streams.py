@@ -51,8 +51,8 @@ def bus():
     with quiet_bus() as bus:
         yield bus
         assert bus.runs == []
-        assert not bus._awaited
-    assert not bus._works
+        assert not bus._live._watchers
+    assert not bus._work._streamed
     assert crewbus_threads() == []
 
 
@@ -432,7 +432,7 @@ def test_a_stream_never_entered_is_just_an_object(bus):
     del stream
     gc.collect()
     assert gone() is None
-    bus._awaited.clear()
+    bus._live._watchers.clear()
 
 
 def test_a_stream_dropped_without_with_cancels_its_work(bus):
@@ -572,7 +572,7 @@ def test_watching_a_run_that_never_starts_times_out(bus):
     with pytest.raises(RunNotFoundError, match="no run never started"):
         asyncio.run(main())
     gc.collect()
-    bus._awaited.clear()
+    bus._live._watchers.clear()
 
 
 def test_leaving_a_watch_cancels_nothing(bus):

@@ -291,7 +291,7 @@ def test_a_run_is_recorded_and_resumed(run):
             assert isinstance(done.events[-1], crewbus.RunFailed)
             assert done.record.run_id == done.run_id
             assert [envelope.run_id for envelope in done.envelopes] == [done.run_id] * len(done.events)
-            assert not bus.recording
+            assert not bus.recording.armed
 
             again = done.resume(report, "tides")
             assert (again.run_id, again.result, again.error) == (done.run_id, "TIDES", None)

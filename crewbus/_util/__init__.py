@@ -1,1 +1,26 @@
-"""Small helpers that all packages use."""
+"""Small helpers: callables, deadlines, event loops, errors, warnings."""
+
+from crewbus._util.callables import identity_of, is_async, is_same, is_text, name_of
+from crewbus._util.deadlines import deadline, remaining
+from crewbus._util.errors import raise_first
+from crewbus._util.loops import call_on, running_loop, settle
+from crewbus._util.process import generation
+from crewbus._util.suggest import did_you_mean
+from crewbus._util.warn import external_stacklevel
+
+__all__ = [
+    "call_on",
+    "deadline",
+    "did_you_mean",
+    "external_stacklevel",
+    "generation",
+    "identity_of",
+    "is_async",
+    "is_same",
+    "is_text",
+    "name_of",
+    "raise_first",
+    "remaining",
+    "running_loop",
+    "settle",
+]

@@ -24,14 +24,19 @@ def name_of(function: Callable[..., Any]) -> str:
         return f"{type(plain).__module__}.{type(plain).__qualname__}"
 
 
+def identity_of(function: Any) -> object:
+    """A key that is equal for the same callable only, while it lives."""
+    # `==` may be overridden, and each access creates a new bound method.
+    if isinstance(function, MethodType):
+        return id(function.__self__), id(function.__func__)
+    if isinstance(function, BuiltinMethodType):
+        return id(function.__self__), function.__qualname__
+    return id(function)
+
+
 def is_same(one: Any, other: Any) -> bool:
     """Whether two callables are identical."""
-    # `==` may be overridden, and each access creates a new bound method.
-    if isinstance(one, MethodType) and isinstance(other, MethodType):
-        return one.__self__ is other.__self__ and one.__func__ is other.__func__
-    if isinstance(one, BuiltinMethodType) and isinstance(other, BuiltinMethodType):
-        return one == other  # compares the bound objects by identity
-    return one is other
+    return identity_of(one) == identity_of(other)
 
 
 def is_text(value: object) -> bool:

@@ -24,7 +24,7 @@ class CheckpointRecorder:
     def crewbus_record(self, bus: Bus, run: Run, envelope: Envelope) -> None:
         """Encode the event and append it: what was emitted can't be changed once this has returned."""
         root = run.root.id
-        encoded = bus.encode(envelope)
+        encoded = bus.recording.encode(envelope)
         log = self._logs.get(root)
         if log is None and run.epoch:
             self._go_on(bus.store, root, run.epoch, encoded)
@@ -61,7 +61,7 @@ class CheckpointRecorder:
             store.finish(run.root.id, epoch)
 
     @hookimpl
-    def crewbus_fork(self) -> None:
+    def crewbus_after_fork(self) -> None:
         """Leave the logs to the parent."""
         self._logs.clear()
         self._written = None

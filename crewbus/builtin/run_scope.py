@@ -33,3 +33,6 @@ class RunScope:
                 for sink in around.sinks:
                     sink.push(run, envelope)
                 around = around.parent
+
+    # It is passed over while no stream is attached.
+    crewbus_stream_chunk.attached_streams_only = True  # type: ignore[attr-defined]

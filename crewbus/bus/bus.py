@@ -1,44 +1,73 @@
-"""The bus: the façade over runs, streams, recording and plugins."""
+"""The bus: the facade, which builds the parts and hands them to each other."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import threading
-import warnings
-import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, overload
 
 from crewbus import hookspecs
-from crewbus._util.deadlines import deadline, remaining
-from crewbus._util.loops import running_loop
-from crewbus._util.process import generation
-from crewbus._util.warn import external_stacklevel
-from crewbus.bus.membership import Joining
-from crewbus.dispatch.async_handlers import inside_async_handler
-from crewbus.dispatch.faults import inside_delivery, recursed_too_deep
-from crewbus.exceptions import (
-    FlushError,
-    GraceWarning,
-    PluginError,
-    text_of,
+from crewbus._util import deadline, is_text, name_of, running_loop
+from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
+from crewbus.bus.live_runs import LiveRuns
+from crewbus.bus.membership import Membership
+from crewbus.bus.owned_work import OwnedWork
+from crewbus.bus.process import live_buses
+from crewbus.bus.redelivery import Redelivery
+from crewbus.dispatch import (
+    AsyncHandlers,
+    CallbackRegistration,
+    Deliverer,
+    Dispatcher,
+    FaultReporter,
+    HookTable,
+    Subscriptions,
+    Unscoped,
+    recursed_too_deep,
 )
-from crewbus.plugins.flatten import flatten
-from crewbus.plugins.loading import Loader, PluginSelection
-from crewbus.plugins.manager import PluginManager
-from crewbus.plugins.requirements import Requirement, requirements
-from crewbus.stores.users import store_refs
-from crewbus.streams import waker
-from crewbus.streams.buffer import Buffer
-from crewbus.work.owned import OwnedTask
-
-if TYPE_CHECKING:
-    pass
+from crewbus.durability import (
+    MAX_EVENT_BYTES,
+    Checkpoints,
+    Oversized,
+    Recorder,
+    RecordingOptions,
+    Resumption,
+    StepRunner,
+    fork_run,
+)
+from crewbus.events import Envelope
+from crewbus.exceptions import CallbackError, CallError, RunNotFoundError
+from crewbus.plugins import PluginManager, PluginSelection, parse_requirements
+from crewbus.records import Record, Records, RunInfo
+from crewbus.scopes import (
+    Call,
+    Callbacks,
+    Durability,
+    Function,
+    Host,
+    RecordingRequest,
+    Run,
+    check_run_arguments,
+    checked_durability,
+)
+from crewbus.stores import Store
+from crewbus.streams import (
+    Buffer,
+    Cursor,
+    Follower,
+    OwnedStream,
+    Slow,
+    Stream,
+    StreamOptions,
+    buffers_of,
+)
 
 __all__ = ["Bus"]
 
+H = TypeVar("H", bound=Callable[[Envelope], Any])
 T = TypeVar("T")
 
 DEFAULT_PLUGINS: Final[Mapping[str, str]] = {
@@ -49,28 +78,22 @@ DEFAULT_PLUGINS: Final[Mapping[str, str]] = {
 }
 """The plugins that a bus loads unless they are blocked or replaced, as ``module`` or ``module:attribute``."""
 
-CLOSE_TIMEOUT: Final = 10.0
-"""How many seconds closing waits for what is still running, unless told otherwise."""
 
-
-live_buses: Final[weakref.WeakSet[Bus]] = weakref.WeakSet()
-"""The buses that are not closed: what a fork and the process's exit concern."""
-
-
-class Bus(Joining):
-    """An event bus: carries what runs emit to handlers, plugins and streams. Make as many as you need.
+class Bus(Dispatcher):
+    """An event bus: delivers what runs emit to handlers, plugins and streams. Make as many as you need.
 
     ``plugins``: objects, modules or classes with hookimpls, pairs ``(name, plugin)``, or names: of a built-in plugin,
-    else of an installed one, else of a module to import, as ``module`` or ``module:attribute``. What is given here
-    takes the place of a built-in or installed plugin of its name. ``entry_points``: whether to load the plugins that
+    else of an installed one, else of a module to import, as ``module`` or ``module:attribute``. A plugin that is given
+    here replaces a built-in or installed plugin of its name. ``entry_points``: whether to load the plugins that
     installed distributions name in the entry point group ``crewbus``, and those that the environment variable
     ``CREWBUS_PLUGINS`` names. ``blocked``: names of plugins to leave out, built-in ones too, or a mapping from them to
     the reason to show; None: those that ``CREWBUS_BLOCK`` names, except what ``plugins`` brings. The variables hold
-    names with commas between them; what is left out is not imported. ``strict``: whether a plugin that can't be
-    loaded is an error (`PluginError`) or is skipped with a warning. ``requires``: plugins that must be loaded, in
-    which versions, as in ``"sqlite>=0.1"``; otherwise `PluginError` says which is not there, and why. ``unscoped``:
-    what to do about a chunk emitted outside any run, or an event in a finished one, which no stream can get: "warn"
-    (and deliver it to handlers), "ignore" (deliver it in silence) or "raise". What raises leaves nothing behind.
+    names with commas between them; a plugin that is left out is not imported. ``strict``: whether a plugin that can't
+    be loaded is an error (`PluginError`) or is skipped with a warning. ``requires``: plugins that must be loaded, in
+    which versions, as in ``"sqlite>=0.1"``; otherwise `PluginError` says which is missing, and why. ``unscoped``:
+    what happens to a chunk emitted outside any run, or an event in a finished one, which no stream can get: "warn"
+    (and deliver it to handlers), "ignore" (deliver it silently) or "raise". A constructor that raises leaves nothing
+    behind.
     """
 
     def __init__(
@@ -83,194 +106,334 @@ class Bus(Joining):
         strict: bool = False,
         unscoped: str = "warn",
     ) -> None:
-        super().__init__(unscoped)
-        self._closer: int | None = None
-        self._gone = threading.Event()
-        self.plugins = PluginManager(
-            hookspecs,
-            report=self._report,
-            propagates=recursed_too_deep,
-            changed=self._reflatten,
-            joining=self._configure,
-            leaving=self._retire,
-        )
-        wishes = PluginSelection.of(plugins, entry_points, blocked, strict)
+        selection = PluginSelection.of(plugins, entry_points, blocked, strict)
+        self._build(unscoped)
         try:
-            self._load(wishes, requirements(requires))
+            self._membership.load(DEFAULT_PLUGINS, selection, parse_requirements(requires))
         except BaseException:
             self._abandon()
             raise
         live_buses.add(self)
 
+    def _build(self, unscoped: str) -> None:
+        faults = FaultReporter(self)
+        self.plugins = faults.plugins = PluginManager(
+            hookspecs,
+            report=faults.report,
+            propagates=recursed_too_deep,
+            changed=self._plugins_changed,
+            joining=self._plugin_joins,
+            leaving=self._plugin_leaves,
+        )
+        self._hook_table = hooks = HookTable(self, self.plugins, faults)
+        handlers = AsyncHandlers(faults.report_handler)
+        self._handlers = subscriptions = Subscriptions(hooks, handlers, faults)
+        deliverer = Deliverer(self, faults)
+        self._host = host = Host(self)
+        super().__init__(host, hooks, subscriptions, deliverer, faults, Unscoped(unscoped))
+        live_runs: dict[str, Run] = {}
+        self.recording = recording = Recorder(
+            self, self.plugins, hooks, subscriptions.plan_of, host.outside.lane, live_runs
+        )
+        self._checkpoints = checkpoints = Checkpoints(recording, recording.disk)
+        self.records = Records(lambda: recording.store, recording.decode, recording.codec)
+        host.steps = StepRunner(recording, checkpoints, recording.disk)
+        self._live = live = LiveRuns(host, hooks, subscriptions, faults, recording, live_runs)
+        self._resumption = Resumption(host, recording, live)
+        self._redelivery = Redelivery(host, subscriptions, deliverer)
+        callbacks = CallbackRegistration(self, self.plugins, handlers)
+        host.start, host.finish, host.hold_flush = live.start, live.finish, handlers.hold_flush
+        host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
+        self._work = OwnedWork()
+        self._membership = Membership(self, self.plugins, subscriptions, faults)
+        self.lifecycle = Lifecycle(
+            self,
+            host,
+            self.plugins,
+            subscriptions,
+            handlers,
+            recording,
+            live,
+            self._work,
+            self._membership,
+            closed=lambda: live_buses.discard(self),
+        )
+
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{len(self._runs)} live runs"
+        state = "closed" if self.closed else f"{len(self.runs)} live runs"
         return f"<Bus {state}, plugins: {', '.join(name for name, _ in self.plugins.list_name_plugin())}>"
 
-    # Plugins
+    def _plugins_changed(self) -> None:
+        self._hook_table.rebuild()
+        self._refresh()
 
-    def _load(self, wishes: PluginSelection, required: tuple[Requirement, ...]) -> None:
-        loader = Loader(self.plugins, DEFAULT_PLUGINS, wishes)
-        loader.load()
-        loader.check(required)  # before any plugin begins to serve, and opens what it needs
-        for name, member in self.plugins.list_name_plugin():
-            if member is not None and self.plugins.get_plugin(name) is member and id(member) not in self._serving:
-                try:
-                    self.plugins.join(name, member)
-                except PluginError as error:
-                    self.plugins.status.skip(name, text_of(error), wishes.strict, error)
-        loader.check(required)
+    def _plugin_joins(self, name: str, plugin: Any) -> None:
+        self._membership.configure(name, plugin)
+
+    def _plugin_leaves(self, plugin: Any) -> None:
+        self._membership.leave(plugin)
 
     def _abandon(self) -> None:
         """Release what a constructor that fails had taken."""
-        for name, member in self.plugins.list_name_plugin():
-            if member is not None and id(member) not in self._serving:
-                self.plugins.unregister(name=name)
+        self._membership.unregister_unconfigured()
         try:
             self.close()
-        except Exception:  # where it would block: what made the constructor fail is what is raised
-            self._shut([], CLOSE_TIMEOUT)
+        except Exception:  # closing would block here; the constructor's own error is raised
+            self.lifecycle.shut([], CLOSE_TIMEOUT)
+
+    # Handlers
+
+    @overload
+    def on(self, event_type: type, *, background: bool = False) -> Callable[[H], H]: ...
+    @overload
+    def on(self, event_type: type, handler: H, *, background: bool = False) -> H: ...
+    def on(self, event_type: type, handler: H | None = None, *, background: bool = False) -> H | Callable[[H], H]:
+        """Subscribe ``handler(envelope)`` to an event type and its subclasses; a decorator without ``handler``.
+
+        Handlers run inline, in the order of their registration, in the emitter's thread and context. An ``async def``
+        handler runs as a task on the emitter's event loop, or on a background loop if none runs. With ``background`` a
+        handler of either kind has a thread of its own, which calls it in a copy of the emitter's context, one event at
+        a time, those of a root run in the order of their numbers; when 1024 events wait for it, emitters wait.
+        Subscribing the same handler to the same type again changes nothing. A handler that raises is reported by name,
+        and changes nothing for the others. ``object`` stands for every event.
+        """
+        return self._handlers.on(event_type, handler, background)
+
+    def off(self, event_type: type, handler: Callable[[Envelope], Any]) -> bool:
+        """End a subscription; returns whether there was one. An emission in progress may still reach the handler."""
+        return self._handlers.off(event_type, handler)
+
+    # Runs and streams
+
+    def run(
+        self,
+        name: str | None = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the name that users look for
+        tags: Mapping[str, str] | None = None,
+        record: bool | None = None,
+        durability: Durability | None = None,
+    ) -> Run:
+        """A run, to be entered with ``with`` or ``async with``: nested in the run that is current then, or a root.
+
+        ``id`` must not be the id of a live or recorded run (`RunIdInUseError`). ``tags`` map strings to strings.
+        ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
+        ``durability``: as for `enable_recording`; None: as that says.
+        """
+        check_run_arguments(name, id, tags)
+        request = RecordingRequest(record, checked_durability(durability))
+        return Run(self._host, name, id, tags, request)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The live runs, in the order of their start."""
+        return self._live.all()
+
+    def stream(
+        self, fn: Callable[..., Any], /, *args: Any, options: StreamOptions | None = None, **kwargs: Any
+    ) -> OwnedStream[Any]:
+        """Stream what ``fn(*args, **kwargs)`` emits in a run of its own: see `OwnedStream`.
+
+        A sync ``fn`` runs in a thread of its own, an async one as a task on the running loop, or in a thread if none
+        runs; in either case in a copy of the caller's context. ``options`` changes the defaults; pass an argument of
+        ``fn`` that has this name by `functools.partial`.
+        """
+        chosen = options or StreamOptions()
+        name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
+        if chosen.resume is not None:
+            run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
+        else:
+            run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record, durability=chosen.durability)
+        return self._work.stream(run, chosen, fn, args, kwargs, partial(self._live.give_up, run))
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Call ``fn(*args, **kwargs)`` in a thread of its own, in a copy of this context; returns its future.
+
+        There is no limit to how many run at once, so that work that waits for other work can't starve; for a limit,
+        use a `crewbus.ThreadPoolExecutor`. Closing the bus waits for what was submitted. Raises `TargetError` for
+        what can't be called in a thread, `BusClosedError`, and `Cancelled` if the current run was cancelled.
+        """
+        here = self._current_scope()
+        if here is not None and here.run is not None:
+            here.run.check()
+        return self._work.submit(fn, args, kwargs)
+
+    def subscribe(
+        self,
+        run_id: str,
+        *,
+        after: str | None = None,
+        timeout: float | None = 30.0,
+        bound: int = 1024,
+        slow: Slow = "drop",
+    ) -> Stream:
+        """Watch a run, from now on, or from its start if it has not started yet; leaving the stream cancels nothing.
+
+        Without ``after`` it is a run of this process. If it does not start within ``timeout`` seconds (None: no
+        limit) the stream ends with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
+
+        ``after`` is a cursor (`Stream.cursor` of a stream of that run, or "start"), and the run a recorded one, of any
+        process that writes to the same store: what its consumer has not seen is read from the record, and then what is
+        recorded from now on. What the consumer has seen and the record has not is retracted first. If the holder of
+        the run is gone, the last frame is `RunInterrupted`; follow a run that is resumed later by the cursor again.
+        Raises `RunNotFoundError`, and `InputError` for what is no cursor.
+        """
+        if after is not None:
+            cursor = Cursor.parse(after)
+            return Stream(run_id, Follower(self.record_of(run_id), self.store, cursor))
+        buffer = Buffer(run_id, bound, slow, deadline(timeout))
+        run = self._live.watch(run_id, buffer)
+        if run is not None:
+            buffer.attach(run)
+            if buffer.ended:
+                raise RunNotFoundError(f"run {run_id} has just ended")
+        return Stream(run_id, buffer)
+
+    async def drain(self) -> None:
+        """Wait until the streams of the current run, and background handlers, have room.
+
+        An event loop's thread never blocks in an emission, so this is where an async producer waits for its consumers.
+        """
+        here = self._current_scope()
+        run = here.run if here is not None else None
+        loop = running_loop()
+        assert loop is not None
+        for worker in self._handlers.workers():
+            await worker.drain(loop)
+        if run is None:
+            return
+        for buffer in buffers_of(run):
+            await buffer.drain(loop)
+        run.check()
+
+    # Calls
+
+    def call(
+        self, name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool = False, source: Any = None
+    ) -> Call:
+        """A call of a model or tool, to be entered with ``with``; in the current run, or outside any.
+
+        ``callbacks`` are called, plain ones inline and async ones as tasks, with each envelope of this call and of no
+        other, until its terminal event; so are those of `Bus.callbacks` around it. ``inherit``: so are those of the
+        enclosing call, for integrations, whose users do not know the call that is made on their behalf. ``source``:
+        who calls.
+        """
+        if not is_text(name):
+            raise CallError(f"a call has a name, such as its model's; got {name!r}")
+        if callable(callbacks):
+            raise CallbackError(f"callbacks= takes several: write callbacks=[{name_of(callbacks)}]")
+        return Call(self._host, name, callbacks or (), inherit, source)
+
+    def callbacks(self, *callbacks: Function) -> Callbacks:
+        """Callbacks for all calls that start in the context of a ``with`` block; nested ones are added."""
+        return Callbacks(self._host, callbacks)
+
+    # Recording
+
+    @property
+    def store(self) -> Store:
+        """Where this bus records; opened at first use. Raises `RecordingError` if no plugin opens it."""
+        return self.recording.store
+
+    def enable_recording(
+        self,
+        store: Store | str | None = None,
+        *,
+        durability: Durability = "async",
+        checkpoint_on: Iterable[type] = (),
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        oversized: Oversized = "refuse",
+    ) -> None:
+        """Arm recording: root runs that start from now on are recorded, from their first event to their last.
+
+        ``store``: a `Store`, or the URL of one; by default the one in use, or else the one that the environment
+        variable ``CREWBUS_STORE`` names, or else one in memory. ``durability``: "async", an emission returns while the
+        event is on its way to the store; "sync", it is on disk. ``checkpoint_on``: event types after each of which a
+        checkpoint is saved, under the type's name. ``max_event_bytes`` limits the JSON of one event: a larger event is
+        refused (`OversizedEventError`), or with ``oversized="truncate"`` recorded as a `Truncated`, unless a resume
+        needs it. Raises `RecordingError` if nothing would record, and if another store is given while recorded runs
+        are live.
+        """
+        options = RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
+        before = self.recording.options
+        self.recording.enable(store, options)
+        self._checkpoints.watch(self._handlers, before.checkpoint_on, options.checkpoint_on)
+
+    def reset_recording(self) -> None:
+        """Drop the records of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""
+        self.recording.reset()
+
+    def resume(self, run_id: str, at: str | None = None, *, durability: Durability | None = None) -> Run:
+        """A recorded run, to be entered with ``with`` and continued: run the same code in it again.
+
+        Steps that are recorded as finished return their result and are not called; what the code emits beside them is
+        marked ``replayed`` and not recorded again, until it has caught up with the record. ``at`` names a checkpoint to
+        continue from instead of the record's end: what came later is retracted. ``durability`` is as for `Bus.run`.
+
+        Entering it raises `RunNotFoundError`; `RunHeldError` while it is alive, here or elsewhere; `RunError` if it
+        has finished, or is nested in another (whose root can be resumed); `RecordingError`; and `ReplayMismatch`,
+        there or later, if the code asks for other steps than the record has.
+        """
+        return self._resumption.run(run_id, at, durability)
+
+    def fork(self, run_id: str, at: str | None = None, edits: Mapping[str, Any] | None = None) -> str:
+        """Make another run that shares the record of this one up to a checkpoint, and return its id: resume that.
+
+        It takes no longer for a long run, which stays as it is. ``at`` names the checkpoint; None: the end, or with
+        ``edits`` the last step that is edited. ``edits`` gives finished steps other results than they had, by the
+        step's name, or ``name[key]`` if several steps have the name. Raises `RunNotFoundError`, `StepError` for an edit
+        that fits no step or several, `UnserializableError`, and `RecordingError`.
+        """
+        return fork_run(self.recording, run_id, at, edits or {})
+
+    def record_of(self, run_id: str) -> Record:
+        """The record of a run, live or finished. Raises `RunNotFoundError`."""
+        return self.records.get(run_id)
+
+    def recorded_runs(self, limit: int | None = None) -> list[RunInfo]:
+        """The recorded root runs, the newest first; at most ``limit`` of them."""
+        return self.records.list(limit)
+
+    def replay(self, run_id: str) -> int:
+        """Deliver the record of a run to handlers and observers again, in order, marked ``replayed``.
+
+        Returns how many events there were. Nothing is recorded or streamed. Raises `RunNotFoundError`, `DecodeError`.
+        """
+        return self._redelivery.deliver(self.record_of(run_id))
+
+    def export(self, run_id: str, path: str | Path) -> int:
+        """Write the record of a root run to a file, as JSON Lines, and return the number of events.
+
+        For `crewbus.testing.replayed`, or any program that reads JSON. Raises `RunNotFoundError`, and
+        `CorruptRecordError` for an event that is not JSON.
+        """
+        return self.records.export(run_id, path)
 
     # Flushing and closing
 
     def flush(self, timeout: float | None = None) -> None:
         """Return when all that was emitted before is handled and written.
 
-        Raises `FlushError` inside a handler, and on a loop that owes async handlers: ``await bus.aflush()``
+        Raises `FlushError` inside a handler, and on a loop that has async handlers pending: ``await bus.aflush()``
         there; `FlushTimeoutError` after ``timeout`` seconds; and what a recorder could not write.
         """
-        self._refuse_to_block("flush")
-        until = deadline(timeout)
-        self._tasks.wait(timeout)
-        self._call_all("crewbus_flush", timeout=remaining(until))
+        self.lifecycle.flush(timeout)
 
     async def aflush(self, timeout: float | None = None) -> None:
         """As `flush`, without blocking the loop; inside an async handler it waits for all the others."""
-        import asyncio
-
-        until = deadline(timeout)
-        await self._tasks.await_all(timeout)
-        await asyncio.to_thread(self._call_all, "crewbus_flush", timeout=remaining(until))
-
-    def _refuse_to_block(self, action: str) -> None:
-        if inside_delivery() or inside_async_handler():
-            raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
-        self._tasks.refuse_to_block(action)
-
-    def _call_all(self, hook: str, **values: Any) -> None:
-        """Call each implementation of a hook; the first error is raised when all have run."""
-        failure: BaseException | None = None
-        for function in flatten(getattr(self.plugins.hook, hook), self.plugins.watched):
-            try:
-                function(self, *values.values())
-            except BaseException as error:
-                failure = failure or error
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure  # or it, its traceback and this frame would hold each other
+        await self.lifecycle.aflush(timeout)
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Cancel the runs that streams own, wait for what was submitted, flush, let the plugins go, take nothing more.
+        """Cancel the runs that streams own, wait for submitted work, flush, close the plugins, take nothing more.
 
         Closing again does nothing. What still runs after ``timeout`` seconds is named in a `GraceWarning`.
         Raises `FlushError` where `flush` does, and then leaves the bus open.
         """
-        if self.closed:
-            return
-        self._refuse_to_block("close")
-        loop = running_loop()
-        if loop is not None and any(not work.over and work.loop is loop for work in self._works):
-            raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
-        if not self._begin_closing():
-            # Another thread is at it, unless this one is, in a hook, or the other one waits for this one.
-            if self._closer != threading.get_ident() and not any(job.is_here() for job in list(self._jobs)):
-                self._gone.wait(timeout)
-            return
-        until, late = deadline(timeout), []
-        overdue: list[OwnedTask] = []
-        try:
-            late = [work.name for work in self._interrupt() if not work.wait(remaining(until))]
-            while (job := self._next_job(overdue)) is not None:  # a job may submit others
-                if not job.wait(remaining(until)):
-                    overdue.append(job)
-            late += [job.name for job in overdue]
-            self.flush(remaining(until))
-            while self._tasks.owe():  # what the handlers emitted in turn
-                self.flush(remaining(until))
-        finally:
-            self._shut(late, timeout)
+        self.lifecycle.close(timeout)
 
     async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """As `close`, without blocking the loop."""
-        import asyncio
-
-        if inside_async_handler():
-            raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
-        if self.closed:
-            return
-        if not self._begin_closing():
-            await asyncio.to_thread(self._gone.wait, timeout)
-            return
-        until, late = deadline(timeout), []
-        overdue: list[OwnedTask] = []
-        try:
-            late = [work.name for work in self._interrupt() if not await work.wait_async(remaining(until))]
-            while (job := self._next_job(overdue)) is not None:
-                if not await job.wait_async(remaining(until)):
-                    overdue.append(job)
-            late += [job.name for job in overdue]
-            await self.aflush(remaining(until))
-            while self._tasks.owe():
-                await self.aflush(remaining(until))
-        finally:
-            self._shut(late, timeout)
-
-    def _begin_closing(self) -> bool:
-        """Whether the caller is the first to close, and so the one to do it."""
-        with self._registry:
-            first = self._closer is None
-            if first:
-                self._closer = threading.get_ident()
-            return first
-
-    def _next_job(self, overdue: list[OwnedTask]) -> OwnedTask | None:
-        """A job to wait for, that is not this thread's own, nor has been waited for in vain."""
-        with self._registry:
-            return next((job for job in self._jobs if not job.is_here() and job not in overdue), None)
-
-    def _interrupt(self) -> list[OwnedTask]:
-        with self._registry:
-            works = list(self._works)
-        for work in works:
-            work.cancel("the bus is closed")
-        return works
-
-    def _shut(self, late: list[str], timeout: float) -> None:
-        with self._registry:
-            self.closed = True
-            self._forget_plans()
-            buffers = [buffer() for waiting in self._awaited.values() for buffer in waiting]
-            buffers += [sink for run in self._runs.values() for sink in run.sinks if isinstance(sink, Buffer)]
-            self._awaited.clear()
-        for buffer in buffers:
-            if buffer is not None:
-                buffer.close()
-        try:
-            self._tasks.stop(timeout)
-            for worker in self._workers():
-                worker.stop()
-            self._serving.clear()
-            self._tell("crewbus_close")
-        finally:
-            live_buses.discard(self)
-            self._gone.set()
-            if self._store is not None:
-                store_refs.release(self._store)
-        if late:
-            warnings.warn(
-                f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=external_stacklevel()
-            )
+        await self.lifecycle.aclose(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -287,48 +450,3 @@ class Bus(Joining):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    # Forking
-
-    def _forked(self) -> None:
-        """In a forked child: new locks, empty queues, finished runs; what the parent began is the parent's to write."""
-        self._registry = threading.RLock()
-        self._opening = threading.RLock()
-        self._outside = threading.RLock()
-        self._closer, self._gone = None, threading.Event()
-        self._tasks.reset()
-        for worker in self._workers():
-            worker.reset()
-        self.plugins.after_fork()
-        for run in self._runs.values():
-            run.orphan()
-        for work in self._works:
-            work.after_fork()
-        self._runs.clear()
-        self._awaited.clear()
-        self._works.clear()
-        self._jobs.clear()
-        if self._store is not None:
-            self._store.after_fork()
-        self._tell("crewbus_fork")
-
-
-def _close_all() -> None:
-    for bus in list(live_buses):
-        try:
-            bus.close()
-        except Exception as error:
-            warnings.warn(f"closing {bus!r} at exit: {text_of(error)}", GraceWarning, stacklevel=1)
-
-
-def _forked_all() -> None:
-    generation.advance()
-    store_refs.after_fork()
-    waker.after_fork()
-    for bus in list(live_buses):
-        bus._forked()
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forked_all)

@@ -11,10 +11,7 @@ from typing import Any, Final
 from crewbus.bus.bus import Bus
 from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import PluginError
-from crewbus.scopes.call import Call
-from crewbus.scopes.callbacks import Function, callbacks_in_context
-from crewbus.scopes.current import scope
-from crewbus.scopes.run import Run
+from crewbus.scopes import Call, Function, Run, callbacks_in_context, scope_var
 
 __all__ = ["call", "chunk", "current_bus", "default_bus", "drain", "emit", "run"]
 
@@ -102,9 +99,9 @@ def default_bus() -> Bus:
 
 
 def current_bus(default: Bus | None = None) -> Bus:
-    """The bus of the run or call in scope, else ``default``, else the default bus: where a library emits."""
-    here = scope.get()
-    return here.bus if here is not None else default or default_bus()
+    """The bus of the current run or call, else ``default``, else the default bus: where a library emits."""
+    here = scope_var.get()
+    return here.bus if here is not None and isinstance(here.bus, Bus) else default or default_bus()
 
 
 def emit(event: Any, source: Any = None) -> Envelope | None:
@@ -122,9 +119,11 @@ def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool 
 
     For libraries. See `Bus.call`.
     """
-    here, given = scope.get(), callbacks_in_context()
-    bus = given[-1].bus if given and (here is None or here.call is None) else current_bus()
-    return bus.call(name, callbacks=callbacks, inherit=inherit, source=source)
+    here, given = scope_var.get(), callbacks_in_context()
+    bus = given[-1].bus if given and (here is None or here.call is None) else None
+    return (bus if isinstance(bus, Bus) else current_bus()).call(
+        name, callbacks=callbacks, inherit=inherit, source=source
+    )
 
 
 def run(name: str | None = None, *, tags: Mapping[str, str] | None = None) -> Run:

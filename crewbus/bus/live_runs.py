@@ -1,240 +1,219 @@
-"""The runs and streams of a bus: which are live, who watches them, what works in them."""
+"""The live runs of a bus: admitted, started, finished; and the streams that wait for one to start."""
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from contextvars import copy_context
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from crewbus._util.callables import is_text, name_of
-from crewbus._util.deadlines import deadline
-from crewbus._util.loops import running_loop
-from crewbus.durability.run_log import Durability, checked
-from crewbus.durability.step_runner import Steps
+from crewbus._util import raise_first
+from crewbus.dispatch import withheld
 from crewbus.events import RunStarted
-from crewbus.exceptions import BusClosedError, RunError, RunIdInUseError, RunNotFoundError
-from crewbus.scopes.run import AS_THE_BUS, RecordingRequest, Run, Sink, reach
-from crewbus.streams.buffer import Buffer, buffers_of
-from crewbus.streams.cursor import Cursor
-from crewbus.streams.follower import Follower
-from crewbus.streams.options import Slow, StreamOptions
-from crewbus.streams.owned import OwnedStream, check_streamable
-from crewbus.streams.stream import Stream
-from crewbus.work.owned import OwnedTask
-from crewbus.work.submitted import submission
+from crewbus.exceptions import BusClosedError, RunIdInUseError
+from crewbus.scopes import Held, Host, Phase, Run, Tree, ending, state_after, threads
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from crewbus.dispatch import FaultReporter, HookTable, Subscriptions
+    from crewbus.durability import Recorder
+    from crewbus.scopes import Sink
+    from crewbus.streams import Buffer
 
-    from crewbus.bus.bus import Bus
 
-T = TypeVar("T")
+class LiveRuns:
+    """Which runs of a bus are live."""
 
-
-class Runs(Steps):
-    """Starts and ends runs, and streams them."""
-
-    def __init__(self, unscoped: str) -> None:
-        super().__init__(unscoped)
-        self._awaited: dict[str, set[weakref.ref[Buffer]]] = {}
-        """The buffers of those who watch for a run that has not started, by its id."""
-        self._works: set[OwnedTask] = set()
-        """The live tasks of the runs that streams own."""
-        self._jobs: set[OwnedTask] = set()
-        """The live tasks that were submitted."""
-
-    def run(
+    def __init__(
         self,
-        name: str | None = None,
-        *,
-        id: str | None = None,  # noqa: A002 - what users look for
-        tags: Mapping[str, str] | None = None,
-        record: bool | None = None,
-        durability: Durability | None = None,
-    ) -> Run:
-        """A run, to be entered with ``with`` or ``async with``: nested in the run in scope then, or a root.
+        host: Host,
+        hooks: HookTable,
+        subscriptions: Subscriptions,
+        faults: FaultReporter,
+        recording: Recorder,
+        by_id: dict[str, Run],
+    ) -> None:
+        self._host = host
+        self._hooks = hooks
+        self._subscriptions = subscriptions
+        self._faults = faults
+        self._recording = recording
+        self.by_id = by_id
+        """The live runs, in the order of their start."""
+        self._watchers: dict[str, set[weakref.ref[Buffer]]] = {}
+        """The buffers that wait for a run to start, by its id."""
+        self._closed = False
+        self._lock = threading.RLock()
 
-        ``id`` must be of no live run and no recorded one (`RunIdInUseError`). ``tags`` map strings to strings.
-        ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
-        ``durability``: as for `enable_recording`; None: as that says.
-        """
-        if id is not None and not is_text(id):
-            raise RunError(f"a run id is a string that is not empty; got {id!r}")
-        if name is not None and not isinstance(name, str):
-            raise RunError(f"a run's name is a string; got {name!r}")
-        for key, value in (tags or {}).items():
-            if not (is_text(key) and isinstance(value, str)):
-                raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
-        wanted = AS_THE_BUS if record is None and durability is None else RecordingRequest(record, checked(durability))
-        return Run(cast("Bus", self), name, id, tags, wanted)
+    def all(self) -> list[Run]:
+        """The live runs, in the order of their start."""
+        with Held(self._lock):
+            return list(self.by_id.values())
 
-    def resume(self, run_id: str, at: str | None = None, *, durability: Durability | None = None) -> Run:
-        """A recorded run, to be gone on with: `Resumption` knows how."""
-        raise NotImplementedError
+    # Starting
 
-    @property
-    def runs(self) -> list[Run]:
-        """The runs that are live, in the order of their start."""
-        with self._registry:
-            return list(self._runs.values())
+    def start(self, run: Run, sinks: Iterable[Sink]) -> None:
+        """Start a new run, nested in the current one if that is live. See `Run.start`."""
+        around = self._host.current_scope()
+        if around is not None and around.run is not None:
+            around.run.check()
+        if not run.nest(around):
+            run.tree = Tree(self._host.outside.lane)
+        self._recording.arm(run)
+        replayed_seq = self._recording.claim_nested(run)
+        try:
+            self.admit(run, sinks, known=replayed_seq is not None)
+            self.announce(run, self._started(run), replayed_seq)
+        except BaseException:
+            self.withdraw(run)
+            raise
 
-    def _admit(self, run: Run, sinks: Iterable[Sink], known: bool = False) -> None:
+    @staticmethod
+    def _started(run: Run) -> RunStarted:
+        return RunStarted(run.name, dict(run.tags), run.parent.id if run.parent is not None else None)
+
+    def admit(self, run: Run, sinks: Iterable[Sink], known: bool = False) -> None:
+        """Make ``run`` live, and attach the streams that wait for it; ``known``: the store may have it already."""
         if run.named and not known:
-            self._refuse_recorded(run)
-        with self._registry:
-            if self.closed:
+            self._recording.refuse_recorded(run)
+        with Held(self._lock):
+            if self._closed:
                 raise BusClosedError(f"this bus is closed: run {run.id} can't start")
-            if run.id in self._runs:
+            if run.id in self.by_id:
                 raise RunIdInUseError(f"run {run.id} is live: choose another id, or wait for its end")
-            self._runs[run.id] = run
-            awaited = [buffer() for buffer in self._awaited.pop(run.id, ())]
-        run.state, run.ended = "running", False
-        with run.tree.lock:
-            run.tree.live += 1
-        for sink in [*sinks, *awaited]:
+            self.by_id[run.id] = run
+            watchers = [buffer() for buffer in self._watchers.pop(run.id, ())]
+        run.begin()
+        for sink in [*sinks, *watchers]:
             if sink is not None:
                 sink.attach(run)
 
-    def _announce(self, run: Run, started: RunStarted, told: int | None = None) -> None:
-        self._tell("crewbus_run_start", run=run)
-        self._open(run, started, told)
+    def announce(self, run: Run, started: RunStarted, replayed_seq: int | None = None) -> None:
+        """Emit the event that starts ``run``; ``replayed_seq``: its number, if the record holds it."""
+        self._faults.notify("crewbus_run_start", run=run)
+        event: Any = started
+        if self._hooks.redaction.chain:
+            event = self._hooks.redaction.apply(run, event)
+        run.tree.commit(self._subscriptions.plan_of(event), run, event, None, Phase.START, replayed_seq)
 
-    def _withdraw(self, run: Run) -> None:
+    def withdraw(self, run: Run) -> None:
+        """Forget a run whose start failed."""
         if run.ended:  # it was refused, or an interrupt came first
-            with self._registry:
-                if self._runs.get(run.id) is run:
-                    del self._runs[run.id]
+            self._forget(run)
             return
-        with run.tree.lock:
+        with Held(run.tree.lock):
             run.retire("failed")
         self._dismiss(run)
 
-    def _give_up(self, run: Run, error: BaseException) -> None:
+    # Finishing
+
+    def finish(self, run: Run, error: BaseException | None) -> None:
+        """End a run with the terminal event that ``error`` calls for; nothing of the run comes after it."""
+        if threads.state.locks:
+            self._faults.defer(lambda: self.finish(run, error))
+            return
+        reasons = (one.cancel_reason for one in run.reach() if one.cancel_reason is not None)
+        event: Any = ending(error, next(reasons, None))
+        failures = list[BaseException]()
+        try:
+            if self._hooks.redaction.chain:
+                event = self._redacted(run, event, failures)
+            plan = self._subscriptions.closing_plan() if self._closed else self._subscriptions.plan_of(event)
+            run.tree.commit(plan, run, event, None, Phase.END)
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            if not run.ended and failures:
+                self._end_unrecorded(run, event, failures)
+            if run.ended:
+                self._dismiss(run)
+        raise_first(failures)
+
+    def _redacted(self, run: Run, event: Any, failures: list[BaseException]) -> Any:
+        try:
+            return self._hooks.redaction.apply(run, event)
+        except BaseException as error:  # an interrupt too: the run ends all the same
+            failures.append(error)
+            return withheld(event)
+
+    def _end_unrecorded(self, run: Run, event: Any, failures: list[BaseException]) -> None:
+        """End a run whose terminal event can't be recorded: its streams get it, and its number goes to the next."""
+        try:
+            self._host.outside.lane.commit(self._subscriptions.closing_plan(), run, event, None, Phase.END, -1)
+        except BaseException as failure:
+            failures.append(failure)
+            with Held(run.tree.lock):
+                if not run.ended:
+                    run.retire(state_after(event))
+
+    def give_up(self, run: Run, error: BaseException) -> None:
         """End a run and those nested in it, the innermost first: what they still emit is discarded."""
-        for nested in reversed(self.runs):
-            if run in reach(nested):
+        for nested in reversed(self.all()):
+            if run in nested.reach():
                 nested.finish(error)
 
     def _dismiss(self, run: Run) -> None:
-        with self._registry:
-            if self._runs.get(run.id) is run:
-                del self._runs[run.id]
-        self._tell("crewbus_run_finish", run=run)
+        self._forget(run)
+        self._faults.notify("crewbus_run_finish", run=run)
         if run.tree.log is not None:
-            with run.tree.lock:
+            with Held(run.tree.lock):
                 if run.over:
-                    run.tree.log.let_go()
+                    run.tree.log.clear()
 
-    # Streams
+    def _forget(self, run: Run) -> None:
+        with Held(self._lock):
+            if self.by_id.get(run.id) is run:
+                del self.by_id[run.id]
 
-    def stream(
-        self, fn: Callable[..., Any], /, *args: Any, options: StreamOptions | None = None, **kwargs: Any
-    ) -> OwnedStream[Any]:
-        """Stream what ``fn(*args, **kwargs)`` emits in a run of its own: see `OwnedStream`.
+    # Watching
 
-        A sync ``fn`` runs in a thread of its own, an async one as a task on the running loop, or in a thread where none
-        runs; in either case in a copy of the caller's context. ``options`` says how, where the defaults don't fit; an
-        argument of ``fn`` that bears this name goes in by `functools.partial`.
-        """
-        chosen = options or StreamOptions()
-        name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
-        if chosen.resume is not None:
-            run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
-        else:
-            run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record, durability=chosen.durability)
-        check_streamable(fn)
-        task = OwnedTask(
-            fn,
-            args,
-            kwargs,
-            live=self._works,
-            on_start=run.settle_in,
-            on_end=lambda _, error: run._exit(error),
-            on_cancel=run.cancel,
-        )
-        buffer = Buffer(run.id, chosen.bound, chosen.slow)
-        return OwnedStream(run, task, buffer, chosen.grace, partial(self._give_up, run))
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Call ``fn(*args, **kwargs)`` in a thread of its own, in a copy of this context; returns its future.
-
-        There is no bound to how many run at once, so that those which wait for others can't starve; where you want
-        one, use a `crewbus.ThreadPoolExecutor`. Closing the bus waits for what was submitted. Raises `TargetError` for
-        what can't be called in a thread, `BusClosedError`, and `Cancelled` if the run in scope was cancelled.
-        """
-        here = self._own(self._scope())
-        if here is not None and here.run is not None:
-            here.run.check()
-        future, job = submission(fn, args, kwargs, self._jobs)
-        with self._registry:
-            if self.closed:
-                raise BusClosedError(f"this bus is closed: {job.name} was not submitted")
-            self._jobs.add(job)
-        job.start(copy_context())
-        return future
-
-    def subscribe(
-        self,
-        run_id: str,
-        *,
-        after: str | None = None,
-        timeout: float | None = 30.0,
-        bound: int = 1024,
-        slow: Slow = "drop",
-    ) -> Stream:
-        """Watch a run, from now on, or from its start if it has not started yet; leaving the stream cancels nothing.
-
-        Without ``after`` it is a run of this process. One that does not start within ``timeout`` seconds (None: no
-        limit) ends the watch with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
-
-        ``after`` is a cursor (`Stream.cursor` of a stream of that run, or "start"), and the run a recorded one, of any
-        process that writes to the same store: what its consumer has not seen is read from the record, and what is
-        recorded from now on. What it has seen and the record has not is taken back first. When whoever carries out the
-        run is gone the last frame is `RunInterrupted`; a run that is resumed later is followed by the cursor again.
-        Raises `RunNotFoundError`, and `InputError` for what is no cursor.
-        """
-        if after is not None:
-            cursor = Cursor.parse(after)
-            return Stream(run_id, Follower(self.record_of(run_id), self.store, cursor))
-        buffer = Buffer(run_id, bound, slow, deadline(timeout))
-        with self._registry:
-            if self.closed:
+    def watch(self, run_id: str, buffer: Buffer) -> Run | None:
+        """The live run of that id; if there is none, ``buffer`` is attached to it when it starts."""
+        with Held(self._lock):
+            if self._closed:
                 raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")
-            run = self._runs.get(run_id)
+            run = self.by_id.get(run_id)
             if run is None:
-                self._await(run_id, buffer)
-        if run is not None:
-            buffer.attach(run)
-            if buffer.ended:
-                raise RunNotFoundError(f"run {run_id} has just ended")
-        return Stream(run_id, buffer)
+                forget = self._forgetter(run_id)
+                self._watchers.setdefault(run_id, set()).add(weakref.ref(buffer, forget))
+            return run
 
-    def _await(self, run_id: str, buffer: Buffer) -> None:
+    def _forgetter(self, run_id: str) -> Any:
+        live = weakref.ref(self)
+
         def forget(gone: weakref.ref[Buffer]) -> None:
-            with self._registry:  # no thread that holds it ever waits for another lock
-                waiting = self._awaited.get(run_id, set())
-                waiting.discard(gone)
-                if not waiting:
-                    self._awaited.pop(run_id, None)
+            owner = live()
+            if owner is not None:
+                owner.forget_watcher(run_id, gone)
 
-        with self._registry:
-            self._awaited.setdefault(run_id, set()).add(weakref.ref(buffer, forget))
+        return forget
 
-    async def drain(self) -> None:
-        """Wait until the streams of the run in scope, and background handlers, have room.
+    def forget_watcher(self, run_id: str, buffer: weakref.ref[Buffer]) -> None:
+        """Wait no longer with a buffer that is gone."""
+        with Held(self._lock):  # no thread that holds it ever waits for another lock
+            waiting = self._watchers.get(run_id, set())
+            waiting.discard(buffer)
+            if not waiting:
+                self._watchers.pop(run_id, None)
 
-        It is where an async producer feels its consumers, since an event loop's thread never blocks.
-        """
-        here = self._own(self._scope())
-        run = here.run if here is not None else None
-        loop = running_loop()
-        assert loop is not None
-        for worker in self._workers():
-            await worker.drain(loop)
-        if run is None:
-            return
-        for buffer in buffers_of(run):
-            await buffer.drain(loop)
-        run.check()
+    def is_watched(self, buffer: Buffer) -> bool:
+        """Whether ``buffer`` waits for a run to start."""
+        return any(waiting() is buffer for waiting in list(self._watchers.get(buffer.run_id, ())))
+
+    # Closing and forking
+
+    def close(self) -> list[Any]:
+        """Admit no run any more; returns the buffers of the streams that are left."""
+        with Held(self._lock):
+            self._closed = True
+            buffers: list[Any] = [buffer() for waiting in self._watchers.values() for buffer in waiting]
+            buffers += [sink for run in self.by_id.values() for sink in run.sinks]
+            self._watchers.clear()
+        return [buffer for buffer in buffers if buffer is not None]
+
+    def after_fork(self) -> None:
+        """In a forked child: every run continues in the parent only."""
+        self._lock = threading.RLock()
+        for run in self.by_id.values():
+            run.orphan()
+        self.by_id.clear()
+        self._watchers.clear()

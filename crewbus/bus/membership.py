@@ -1,93 +1,132 @@
-"""Plugins that join a bus and leave it: each is told once when it begins to serve, and once when it ends."""
+"""Plugins join a bus and leave it: each is configured once when it joins, and closed once when it leaves."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus.bus.history import History
-from crewbus.dispatch.subscriptions import Subscription
-from crewbus.events import Envelope, event_type_of, forget_event, register_event
+from crewbus.events import event_type_of, forget_event, register_event
 from crewbus.exceptions import BusClosedError, PluginError, UnregisteredEventError, text_of
+from crewbus.plugins import Loader, PluginSelection, Requirement
+from crewbus.scopes import Held
 
 if TYPE_CHECKING:
-    from crewbus.plugins.subset import HookSubset
+    from crewbus.dispatch import Dispatcher, FaultReporter, Subscription, Subscriptions
+    from crewbus.plugins import PluginManager
 
 
-class _Beginning(threading.local):
-    """In each thread: what the plugin that is just being configured there has subscribed."""
+class _Configuring(threading.local):
+    """In each thread: what the plugin that is being configured there has subscribed."""
 
     subscribed: list[Subscription] | None = None
 
 
-_beginning: Final = _Beginning()
+_configuring: Final = _Configuring()
 
 
-class Joining(History):
-    """Lets plugins begin to serve a bus, and end."""
+def _notice(subscription: Subscription) -> None:
+    if _configuring.subscribed is not None:
+        _configuring.subscribed.append(subscription)
 
-    def __init__(self, unscoped: str) -> None:
-        super().__init__(unscoped)
-        self._serving: dict[int, HookSubset] = {}
-        """By the identity of each plugin that was configured, since others come and go by its name: its end."""
 
-    def _configure(self, name: str, member: Any) -> None:
-        """Let a registered plugin begin to serve this bus; if it can't, undo what it has begun."""
-        if self.closed:
+class Membership:
+    """The plugins that serve a bus."""
+
+    def __init__(
+        self, bus: Dispatcher, plugins: PluginManager, subscriptions: Subscriptions, faults: FaultReporter
+    ) -> None:
+        self._bus = bus
+        self._plugins = plugins
+        self._subscriptions = subscriptions
+        self._faults = faults
+        self._serving: dict[int, Callable[[], None]] = {}
+        """By the identity of each plugin that was configured, since others come and go by its name: what closes it."""
+        self._lock = threading.RLock()
+        subscriptions.notice = _notice
+
+    def after_fork(self) -> None:
+        """In a forked child: take new locks, and tell the plugins."""
+        self._lock = threading.RLock()
+        self._plugins.after_fork()
+        self._faults.notify("crewbus_after_fork")
+
+    # Joining
+
+    def load(self, defaults: Mapping[str, str], selection: PluginSelection, required: tuple[Requirement, ...]) -> None:
+        """Register and configure the plugins of a new bus. Raises `PluginError`."""
+        loader = Loader(self._plugins, defaults, selection)
+        loader.load()
+        loader.check(required)  # before a plugin is configured and opens what it needs
+        for name, member in self._plugins.list_name_plugin():
+            if member is not None and self._plugins.get_plugin(name) is member and id(member) not in self._serving:
+                try:
+                    self._plugins.join(name, member)
+                except PluginError as error:
+                    self._plugins.status.skip(name, text_of(error), selection.strict, error)
+        loader.check(required)
+
+    def configure(self, name: str, member: Any) -> None:
+        """Configure a registered plugin. If that fails, undo what it has begun; the manager unregisters it."""
+        if self._bus.closed:
             raise BusClosedError(f"this bus is closed: {name!r} can't join it")
         registered: list[type] = []
         subscribed: list[Subscription] = []
-        around, _beginning.subscribed = _beginning.subscribed, subscribed
+        around, _configuring.subscribed = _configuring.subscribed, subscribed
         try:
             self._begin(name, member, registered)
         except BaseException as error:
             for cls in registered:
                 forget_event(cls)
-            for one in subscribed:
-                if one in self._subscriptions:
-                    self.off(one.event_type, one.function)
+            for subscription in subscribed:
+                self._subscriptions.remove(subscription)
             if not isinstance(error, Exception | SystemExit):
                 raise
             why = f"{type(error).__name__}: {text_of(error)}"
             raise PluginError(f"plugin {name!r} could not be configured: {why}") from error
         finally:
-            _beginning.subscribed = around
+            _configuring.subscribed = around
 
     def _begin(self, name: str, member: Any, registered: list[type]) -> None:
-        types = self.plugins.calls_of(member, "crewbus_event_types")
-        begin = self.plugins.calls_of(member, "crewbus_configure")
-        end = self.plugins.calls_of(member, "crewbus_close")
-        if self.plugins.get_plugin(name) is not member:  # another thread had it leave already
+        types = self._plugins.calls_of(member, "crewbus_event_types")
+        configure = self._plugins.calls_of(member, "crewbus_configure")
+        close = self._plugins.calls_of(member, "crewbus_close")
+        if self._plugins.get_plugin(name) is not member:  # another thread unregistered it already
             return
-        for brought in types(bus=self):
-            self._register_types(brought, registered)
-        begin(bus=self)
-        self._serving[id(member)] = end
-        if self.plugins.get_plugin(name) is not member:  # it has left again
-            self._retire(member)
-        if self.closed:
+        for classes in types(bus=self._bus):
+            self._register_types(classes, registered)
+        configure(bus=self._bus)
+        self._serving[id(member)] = lambda: self._faults.notify_through(close)
+        if self._plugins.get_plugin(name) is not member:  # it was unregistered meanwhile
+            self.leave(member)
+        if self._bus.closed:
             raise BusClosedError("the bus was closed meanwhile")
-
-    def _subscription(self, event_type: type, function: Callable[[Envelope], Any], background: bool) -> Subscription:
-        """As for any handler; noted where a plugin that begins to serve subscribes it."""
-        made = super()._subscription(event_type, function, background)
-        if _beginning.subscribed is not None:
-            _beginning.subscribed.append(made)
-        return made
 
     @staticmethod
     def _register_types(types: Iterable[type], registered: list[type]) -> None:
-        """Register those that are not yet registered, and note them."""
+        """Register the event types that are not yet registered, and note them."""
         for cls in types:
             try:
                 event_type_of(cls)
             except UnregisteredEventError:
                 registered.append(register_event(cls))
 
-    def _retire(self, member: Any) -> None:
-        """Have a plugin that leaves release what it holds, if it was configured and has not done so."""
-        with self._registry:
-            end = self._serving.pop(id(member), None)
-        if end is not None:
-            self._tell_through(end)
+    # Leaving
+
+    def leave(self, member: Any) -> None:
+        """Close a plugin that is unregistered, if it was configured and not closed yet."""
+        with Held(self._lock):
+            close = self._serving.pop(id(member), None)
+        if close is not None:
+            close()
+
+    def unregister_unconfigured(self) -> None:
+        """Unregister the plugins of a bus whose constructor failed that were not configured yet."""
+        for name, member in self._plugins.list_name_plugin():
+            if member is not None and id(member) not in self._serving:
+                self._plugins.unregister(name=name)
+
+    def close(self) -> None:
+        """Close all plugins: the bus is closed."""
+        self._serving.clear()
+        self._faults.notify("crewbus_close")

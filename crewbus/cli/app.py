@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from crewbus import Bus, default_bus
-from crewbus.bus.default import made_with
+from crewbus.bus import made_with
 from crewbus.cli.command_line import CommandLine
 from crewbus.cli.commands import add_built_in_commands, plugins
 from crewbus.cli.selection import PluginSelection, split_plugin_options

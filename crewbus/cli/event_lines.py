@@ -9,7 +9,7 @@ from crewbus.cli.errors import one_line
 from crewbus.cli.formatting import format_time
 from crewbus.cli.terminal import OutputStream
 from crewbus.events import CheckpointSaved, event_type_of
-from crewbus.records.tree import OPENERS, RecordTree
+from crewbus.records import OPENERS, RecordTree
 from crewbus.stores import StoredEvent
 
 _MAX_PATH: Final = 48

@@ -32,7 +32,7 @@ def add_json_argument(parser: argparse.ArgumentParser, what: str) -> None:
 def open_store(args: argparse.Namespace, bus: Bus) -> Store:
     """The store that ``--store`` names, which becomes the bus's store; by default the bus's own."""
     if args.store is not None:
-        bus.use_store(args.store)
+        bus.recording.use_store(args.store)
     return bus.store
 
 

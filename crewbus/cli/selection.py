@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus.plugins.discovery import PLUGINS, blocked_by_environment, names_in
+from crewbus.plugins import PLUGINS, blocked_by_environment, names_in
 
 _BLOCK_PREFIX: Final = "no:"
 

@@ -26,8 +26,7 @@ from crewbus.events import (
     StepFailed,
     StepStarted,
 )
-from crewbus.records.retractions import DiscardedRanges
-from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree
+from crewbus.records import CLOSERS, OPENERS, DiscardedRanges, Node, RecordTree
 from crewbus.stores import LANDMARKS, StoredEvent
 
 RESUMING: Final = frozenset(("crewbus.RunResumed", "crewbus.RunForked"))
@@ -129,7 +128,7 @@ class Timeline:
     @classmethod
     def of(cls, bus: Bus, root_id: str) -> Self:
         """The timeline of a recorded root run."""
-        return cls(bus.store.landmarks(root_id), bus.record_of(root_id).stored(), bus.decode)
+        return cls(bus.store.landmarks(root_id), bus.record_of(root_id).stored(), bus.recording.decode)
 
     def run(self, run_id: str) -> Entry | None:
         """The entry of a run, or of the root run if no entry has the id, as in a fork."""

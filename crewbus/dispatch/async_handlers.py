@@ -1,7 +1,8 @@
-"""Async handlers: on the emitter's loop, or on a background one; and waiting for what is owed to handlers."""
+"""Async handlers: run on the emitter's loop, or on a background one; and what a flush waits for."""
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
@@ -9,11 +10,9 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util.deadlines import deadline, remaining
-from crewbus._util.loops import call_on, running_loop
-from crewbus._util.warn import external_stacklevel
+from crewbus._util import call_on, deadline, external_stacklevel, is_async, remaining, running_loop
 from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
-from crewbus.scopes.current import handling
+from crewbus.scopes import handling
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 Handler = Callable[[Any], Coroutine[Any, Any, object]]
 Report = Callable[[Any, BaseException, Any], object]
 
-_POLL: Final = 0.25  # seconds between two looks at whether a loop that owes something still runs
+_POLL: Final = 0.25  # seconds between checks that the loops with pending deliveries still run
 
 
 class PendingDelivery:
-    """One delivery that is still to be made, or under way."""
+    """One delivery that a flush waits for: queued or in progress."""
 
     __slots__ = ("done", "flushing", "loop", "name", "outer", "worker")
 
@@ -34,7 +33,7 @@ class PendingDelivery:
     ) -> None:
         self.name = name
         self.worker = worker
-        """What makes it, one after the other, if it is not a task of its own."""
+        """The worker that makes it, if it is not a task of its own."""
         self.loop = loop
         """Where it is made; None: in a thread."""
         self.outer = outer
@@ -47,8 +46,8 @@ def inside_async_handler() -> bool:
     return any(not call.done for call in _chain(handling.get()))
 
 
-class Tasks:
-    """The calls of async handlers that a bus owes, and the loop for those emitted where none runs."""
+class AsyncHandlers:
+    """The pending deliveries of a bus, and the event loop for async handlers whose emitter has none."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -58,46 +57,48 @@ class Tasks:
         """Forget everything: after a fork, where no thread and no loop survived."""
         self._changed = threading.Condition(threading.RLock())
         self._listeners: set[Callable[[], object]] = set()
-        self._owed: dict[PendingDelivery, None] = {}
+        self._pending: dict[PendingDelivery, None] = {}
         self._references: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
 
-    def owe_one(
-        self, name: str, loop: asyncio.AbstractEventLoop | None = None, worker: object = None
-    ) -> PendingDelivery:
-        """Owe a delivery to the handler ``name``: a flush waits until it is settled."""
-        owed = PendingDelivery(name, loop, handling.get(), worker)
+    def hold(self, name: str, loop: asyncio.AbstractEventLoop | None = None, worker: object = None) -> PendingDelivery:
+        """Register a delivery to the handler ``name``: a flush waits until it is settled."""
+        delivery = PendingDelivery(name, loop, handling.get(), worker)
         with self._changed:
-            self._owed[owed] = None
-        return owed
+            self._pending[delivery] = None
+        return delivery
 
-    def settle(self, owed: PendingDelivery) -> None:
-        """The delivery was made."""
+    def hold_flush(self, name: str) -> Callable[[], object]:
+        """Make flushes wait for what is named, until the returned function is called."""
+        return functools.partial(self.settle, self.hold(name))
+
+    def settle(self, delivery: PendingDelivery) -> None:
+        """Note that a delivery was made."""
         with self._changed:
-            owed.done = True
-            owed.outer = None  # or a chain of handlers would keep its whole history
-            self._owed.pop(owed, None)
+            delivery.done = True
+            delivery.outer = None  # a chain of handlers must not keep its whole history
+            self._pending.pop(delivery, None)
             self._notify()
 
     def schedule(self, handler: Handler, name: str, culprit: Any, envelope: Any) -> None:
-        """Call ``handler(envelope)`` on the loop running here, else on the background loop, in this context.
+        """Call ``handler(envelope)`` on the loop that runs here, else on the background loop, in this context.
 
-        What it raises is reported as ``culprit``'s.
+        A fault is reported as ``culprit``'s.
         """
         loop = running_loop()
         here = loop is not None
         if loop is None:
             loop = self._background()
-        owed = self.owe_one(name, loop)
+        delivery = self.hold(name, loop)
         context = copy_context()
 
         def begin() -> None:
             task = loop.create_task(
-                self._call(handler, culprit, envelope, owed), name=f"crewbus:{name}", context=context
+                self._call(handler, culprit, envelope, delivery), name=f"crewbus:{name}", context=context
             )
             self._references.add(task)
-            task.add_done_callback(lambda task: self._settle(owed, task, culprit, envelope))
+            task.add_done_callback(lambda task: self._settle(delivery, task, culprit, envelope))
 
         try:
             if here:
@@ -106,13 +107,24 @@ class Tasks:
                 loop.call_soon_threadsafe(begin)
         except BaseException:
             with self._changed:
-                self._owed.pop(owed, None)
+                self._pending.pop(delivery, None)
             raise
 
-    async def _call(self, handler: Handler, culprit: Any, envelope: Any, owed: PendingDelivery) -> None:
+    def as_call(self, function: Callable[[Any], Any], name: str, culprit: Any) -> Callable[[Any], Any]:
+        """``function`` as a plain call: an async one is scheduled, and its fault reported as ``culprit``'s."""
+        if not is_async(function):
+            return function
+
+        @functools.wraps(function)
+        def call(envelope: Any) -> None:
+            self.schedule(function, name, culprit, envelope)
+
+        return call
+
+    async def _call(self, handler: Handler, culprit: Any, envelope: Any, delivery: PendingDelivery) -> None:
         import asyncio  # loaded: this is one of its tasks
 
-        handling.set(owed)
+        handling.set(delivery)
         try:
             await handler(envelope)
         except Exception as error:
@@ -121,11 +133,11 @@ class Tasks:
             raise
         except BaseException as error:
             self._report(culprit, error, envelope)
-            if owed.loop is not self._loop:
+            if delivery.loop is not self._loop:
                 raise
-            # On the background loop nobody waits whom it could reach, and it must go on for the others.
+            # Nobody awaits a task of the background loop, which must keep running for the others.
 
-    def _settle(self, owed: PendingDelivery, task: asyncio.Task[None], culprit: Any, envelope: Any) -> None:
+    def _settle(self, delivery: PendingDelivery, task: asyncio.Task[None], culprit: Any, envelope: Any) -> None:
         self._references.discard(task)
         if task.cancelled():
             import asyncio  # loaded: this is one of its tasks
@@ -133,7 +145,7 @@ class Tasks:
             self._report(culprit, asyncio.CancelledError("cancelled before it had handled the event"), envelope)
         else:
             task.exception()  # retrieved, so that asyncio does not report it once more
-        self.settle(owed)
+        self.settle(delivery)
 
     def _notify(self) -> None:
         self._changed.notify_all()
@@ -146,10 +158,10 @@ class Tasks:
                 import asyncio  # loaded at first use: a bus without async handlers never needs it
 
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
+                self.thread = threading.Thread(
                     target=self._serve, args=(self._loop,), name="crewbus-background", daemon=True
                 )
-                self._thread.start()
+                self.thread.start()
             return self._loop
 
     @staticmethod
@@ -159,35 +171,39 @@ class Tasks:
         finally:
             loop.close()
 
-    def owe(self) -> bool:
-        """Whether a call has not returned yet."""
-        return bool(self._owed)
+    def loops(self) -> set[asyncio.AbstractEventLoop | None]:
+        """The loops on which deliveries are pending."""
+        return {delivery.loop for delivery in self._snapshot()}
+
+    def has_pending(self) -> bool:
+        """Whether a delivery is pending."""
+        return bool(self._pending)
 
     def refuse_to_block(self, action: str) -> None:
-        """Raise `FlushError` where ``action`` would wait for itself: on a loop that owes a call."""
+        """Raise `FlushError` where ``action`` would wait for itself: on a loop that has to make a pending delivery."""
         here = running_loop()
-        owed = [call for call in self._snapshot() if call.loop is here]
-        if here is not None and owed:
+        pending = [call for call in self._snapshot() if call.loop is here]
+        if here is not None and pending:
             raise FlushError(
-                f"{action}() would block the loop that has to run {_names(owed)}: use 'await bus.a{action}()' there"
+                f"{action}() would block the loop that has to run {_names(pending)}: use 'await bus.a{action}()' there"
             )
 
     def wait(self, timeout: float | None) -> None:
-        """Block until the calls owed now have returned.
+        """Block until the deliveries that are pending now are made.
 
         Raises `FlushError` for a loop that has stopped, and `FlushTimeoutError`.
         """
-        owed = self._snapshot()
+        pending = self._snapshot()
         until = deadline(timeout)
         with self._changed:
-            while owed := [call for call in owed if not call.done]:
-                self._refuse_dead_loops(owed)
-                self._changed.wait(_patience(until, owed))
+            while pending := [call for call in pending if not call.done]:
+                self._refuse_dead_loops(pending)
+                self._changed.wait(_patience(until, pending))
 
     async def await_all(self, timeout: float | None) -> None:
         """As `wait`, without blocking the loop; inside an async handler it waits for all the others.
 
-        Two handlers that wait for each other don't: a call that itself waits here is not waited for.
+        Handlers that wait for each other do not deadlock: a delivery that itself waits here is not waited for.
         """
         import asyncio
 
@@ -199,15 +215,15 @@ class Tasks:
         inside = list(_chain(handling.get()))
         # What a worker has queued behind the delivery that is waiting here comes after it.
         behind = {call.worker for call in inside if call.worker is not None}
-        owed = [call for call in self._snapshot() if call not in inside and call.worker not in behind]
+        pending = [call for call in self._snapshot() if call not in inside and call.worker not in behind]
         until = deadline(timeout)
         self._mark(inside, True)
         try:
             with self._changed:
                 self._listeners.add(listener)
-            while owed := [call for call in owed if not (call.done or (inside and call.flushing))]:
-                self._refuse_dead_loops(owed)
-                patience = _patience(until, owed)
+            while pending := [call for call in pending if not (call.done or (inside and call.flushing))]:
+                self._refuse_dead_loops(pending)
+                patience = _patience(until, pending)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), patience)
                 changed.clear()
@@ -224,25 +240,25 @@ class Tasks:
 
     def _snapshot(self) -> list[PendingDelivery]:
         with self._changed:
-            return list(self._owed)
+            return list(self._pending)
 
-    def _refuse_dead_loops(self, owed: list[PendingDelivery]) -> None:
+    def _refuse_dead_loops(self, pending: list[PendingDelivery]) -> None:
         dead = [
             call
-            for call in owed
+            for call in pending
             if call.loop is not None and not call.loop.is_running() and call.loop is not self._loop
         ]
         if dead:
             with self._changed:
                 for call in dead:
-                    self._owed.pop(call, None)
+                    self._pending.pop(call, None)
             raise FlushError(f"the event loop that had to run {_names(dead)} has stopped: they are lost")
 
     def stop(self, timeout: float) -> None:
         """End the background loop and its thread, cancelling what still runs on it."""
         with self._changed:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
+            loop, thread = self._loop, self.thread
+            self._loop = self.thread = None
         if loop is None or thread is None:
             return
         import asyncio
@@ -270,13 +286,13 @@ def _chain(call: PendingDelivery | None) -> Iterator[PendingDelivery]:
         call = call.outer
 
 
-def _patience(until: float | None, owed: list[PendingDelivery]) -> float:
+def _patience(until: float | None, pending: list[PendingDelivery]) -> float:
     """How long to wait before the next look; raises `FlushTimeoutError` once ``until`` (monotonic) is past."""
     rest = remaining(until)
     if rest == 0:
-        raise FlushTimeoutError(f"the time is up, and these handlers still run: {_names(owed)}")
+        raise FlushTimeoutError(f"the time is up, and these handlers still run: {_names(pending)}")
     return _POLL if rest is None else min(_POLL, rest)
 
 
-def _names(owed: list[PendingDelivery]) -> str:
-    return ", ".join(sorted({call.name for call in owed}))
+def _names(pending: list[PendingDelivery]) -> str:
+    return ", ".join(sorted({call.name for call in pending}))

@@ -9,17 +9,16 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util.callables import is_async, name_of
-from crewbus._util.loops import call_on, running_loop, settle
-from crewbus.dispatch.async_handlers import PendingDelivery, Report, Tasks, inside_async_handler
+from crewbus._util import call_on, is_async, name_of, running_loop, settle
+from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
 from crewbus.events import Envelope
 from crewbus.exceptions import SlowConsumer
-from crewbus.scopes.current import handling
+from crewbus.scopes import handling, threads
 
 if TYPE_CHECKING:
     import asyncio
 
-    from crewbus.scopes.run import Run
+    from crewbus.scopes import Run
 
 BOUND: Final = 1024
 """How many events may wait for a background handler."""
@@ -42,7 +41,7 @@ class Worker:
     since two that fed each other would wait for ever: at twice the bound what they emit is left out, and reported.
     """
 
-    def __init__(self, handler: Callable[[Envelope], Any], tasks: Tasks, report: Report) -> None:
+    def __init__(self, handler: Callable[[Envelope], Any], tasks: AsyncHandlers, report: Report) -> None:
         self.handler = handler
         self.name = name_of(handler)
         self._is_async = is_async(handler)
@@ -56,7 +55,7 @@ class Worker:
         # Re-entrant, since a finaliser may emit while this thread is inside.
         self._changed = threading.Condition(threading.RLock())
         self._queue: deque[tuple[Envelope, Context, PendingDelivery]] = deque()
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self._waiting: list[Callable[[], object]] = []
         self._left_out = 0
         self._patience = _IDLE
@@ -64,28 +63,28 @@ class Worker:
 
     # The emitter's side
 
-    def push(self, _: object, run: Run | None, envelope: Envelope) -> None:
-        """Take the next event; called under the lock in which it was numbered, does not block."""
+    def push(self, _bus: object, _run: Run | None, envelope: Envelope) -> None:
+        """Take the next event; called under the lock under which it was numbered. The emitter waits later."""
         with self._changed:
             if self._stopped:
                 return
             if len(self._queue) >= 2 * self._bound:
                 self._left_out += 1
                 return
-            if self._thread is None:
+            if self.thread is None:
                 self._begin()
-            owed = self._tasks.owe_one(self.name, worker=self)
-            self._queue.append((envelope, copy_context(), owed))
+            delivery = self._tasks.hold(self.name, worker=self)
+            self._queue.append((envelope, copy_context(), delivery))
             full = len(self._queue) >= self._bound
             self._changed.notify_all()
-        if full and run is not None:
-            run.base.defer(self.wait_for_room)
+        if full:
+            threads.state.defer(self.wait_for_room)
 
     def _begin(self) -> None:
         thread = threading.Thread(target=self._serve, name=f"crewbus-handler:{self.name}", daemon=True)
         # In a context of its own: some builds' threads inherit the caller's, which would outlive the emitter's run.
         Context().run(thread.start)
-        self._thread = thread
+        self.thread = thread
 
     def wait_for_room(self) -> None:
         """Block the emitter while the queue is full; never an event loop, nor the thread of a worker."""
@@ -119,7 +118,7 @@ class Worker:
             runner = asyncio.Runner()
         try:
             while (taken := self._take()) is not None:
-                self._tell(runner, *taken)
+                self._deliver(runner, *taken)
                 del taken  # or the last event would be kept until the next
         finally:
             if runner is not None:
@@ -130,7 +129,7 @@ class Worker:
             if not self._queue:
                 self._changed.wait_for(lambda: bool(self._queue) or self._stopped or not self._patience, self._patience)
             if self._stopped or not self._queue:
-                self._thread = None
+                self.thread = None
                 return None
             taken = self._queue.popleft()
             self._changed.notify_all()
@@ -150,8 +149,10 @@ class Worker:
             )
             self._report(self.handler, error, envelope)
 
-    def _tell(self, runner: asyncio.Runner | None, envelope: Envelope, context: Context, owed: PendingDelivery) -> None:
-        context.run(handling.set, owed)
+    def _deliver(
+        self, runner: asyncio.Runner | None, envelope: Envelope, context: Context, delivery: PendingDelivery
+    ) -> None:
+        context.run(handling.set, delivery)
         try:
             if runner is not None:
                 runner.run(self.handler(envelope), context=context)
@@ -160,12 +161,12 @@ class Worker:
         except BaseException as error:  # nobody waits whom it could reach
             context.run(self._report, self.handler, error, envelope)
         finally:
-            self._tasks.settle(owed)
+            self._tasks.settle(delivery)
 
     def is_busy(self) -> bool:
         """Whether it has something to tell, or a thread."""
         with self._changed:
-            return self._thread is not None
+            return self.thread is not None
 
     def resume(self) -> None:
         """Expect more again, after `finish`."""
@@ -187,8 +188,8 @@ class Worker:
             waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()
-        for _, _, owed in left:
-            self._tasks.settle(owed)
+        for _, _, delivery in left:
+            self._tasks.settle(delivery)
 
 
 def _is_handling() -> bool:

@@ -1,52 +1,45 @@
-"""Recording: the gate, the store behind it, and what is written and read through it."""
+"""Recording: the gate, the store behind it, and what is written to it and read from it."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
-from itertools import count
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import attrs
 
-from crewbus.dispatch.callback_delivery import Calls
-from crewbus.durability.run_log import Durability, checked
+from crewbus.durability.disk import Disk
+from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
+from crewbus.durability.run_log import RunLog
 from crewbus.durability.tracked import Tracked
-from crewbus.events import Envelope, Truncated
-from crewbus.events.entities import entities
-from crewbus.exceptions import (
-    CrewbusError,
-    EventTypeError,
-    InputError,
-    OversizedEventError,
-    RecordingError,
-    RunIdInUseError,
-)
-from crewbus.records.record import Record
-from crewbus.serialization.codec import Codec
-from crewbus.stores import LANDMARKS, Store, StoredEvent
-from crewbus.stores.users import store_refs
+from crewbus.events import Envelope, Truncated, entity_types
+from crewbus.exceptions import EventTypeError, InputError, OversizedEventError, RecordingError, RunIdInUseError
+from crewbus.records import Record
+from crewbus.scopes import Durability, Held, Phase, checked_durability
+from crewbus.serialization import Codec
+from crewbus.stores import LANDMARKS, Store, StoredEvent, store_refs
 
 if TYPE_CHECKING:
-    from crewbus.scopes.run import Run
+    from crewbus.dispatch import HookTable, OrderedLane, Plan
+    from crewbus.plugins import PluginManager
+    from crewbus.scopes import Run, Scope, Tree
 
 STORE: Final = "CREWBUS_STORE"
-"""The environment variable that names the URL of the store of a bus that was told of none."""
+"""The environment variable that holds the URL of the default store."""
 DEFAULT_STORE: Final = "memory:"
-"""Where it records otherwise."""
+"""The store's URL if nothing else names one."""
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-"""How many bytes the JSON of one event may have, unless told otherwise."""
+"""How many bytes the JSON of one event may have by default."""
 _SHOWN: Final = 1024
 """How many bytes are kept of an event that is truncated."""
 
 Oversized = Literal["refuse", "truncate"]
-"""What becomes of an event that is larger than the bound."""
+"""What happens to an event that is larger than the limit."""
 
 
 @attrs.frozen
-class Terms:
+class RecordingOptions:
     """How the runs that start from now on are recorded."""
 
     durability: Durability = "async"
@@ -54,32 +47,127 @@ class Terms:
     max_event_bytes: int = MAX_EVENT_BYTES
     oversized: Oversized = "refuse"
 
+    @classmethod
+    def checked(
+        cls, durability: Durability, checkpoint_on: Iterable[type], max_event_bytes: int, oversized: Oversized
+    ) -> RecordingOptions:
+        """The options that `Bus.enable_recording` was given. Raises `InputError` and `EventTypeError`."""
+        made = cls(checked_durability(durability) or "async", tuple(checkpoint_on), max_event_bytes, oversized)
+        if oversized not in get_args(Oversized):
+            raise InputError(f"oversized={oversized!r}: choose 'refuse' or 'truncate'")
+        if max_event_bytes < _SHOWN:
+            raise InputError(f"max_event_bytes={max_event_bytes}: at least {_SHOWN}")
+        for event_type in made.checkpoint_on:
+            if not isinstance(event_type, type):
+                raise EventTypeError(f"checkpoint_on takes event classes; got {event_type!r}")
+        return made
 
-class Recording(Calls):
-    """Nothing is kept until recording is armed, for the bus or for one run.
+
+class Recorder:
+    """What `Bus.recording` is: whether runs are recorded, and where. Nothing is kept until recording is armed.
 
     A root run is recorded from its first event to its last, with the runs nested in it, or not at all: arming and
-    disarming are for the runs that start afterwards.
+    disarming concern the runs that start afterwards.
     """
 
-    def __init__(self, unscoped: str) -> None:
-        super().__init__(unscoped)
-        self._runs: dict[str, Run] = {}
-        self._armed = False
-        self._terms = Terms()
+    def __init__(
+        self,
+        bus: Any,
+        plugins: PluginManager,
+        hooks: HookTable,
+        plan_of: Callable[[Any], Plan],
+        plain_lane: OrderedLane,
+        live_runs: Mapping[str, Run],
+    ) -> None:
+        self._bus = bus
+        self._plugins = plugins
+        self._hooks = hooks
+        self._plan_of = plan_of
+        self._live_runs = live_runs
+        self.armed = False
+        """Whether the runs of this bus are recorded that don't say otherwise."""
+        self.options = RecordingOptions()
         self._store: Store | None = None
         self._store_url: str | None = None
         self._codec: Codec | None = None
-        self._opening = threading.RLock()
+        self.disk = Disk(lambda: self.store)
+        self._recorded = RecordedLane(plain_lane, hooks.record, lambda: self.store)
+        self._synced = SyncedLane(plain_lane, hooks.record, lambda: self.store, self.disk)
+        self.after_fork()
 
-    @property
-    def recording(self) -> bool:
-        """Whether recording is armed for the runs of this bus that don't say otherwise."""
-        return self._armed
+    def after_fork(self) -> None:
+        """In a forked child: take a new lock, and write nothing of what the parent had begun."""
+        self._opening = threading.RLock()
+        if self._store is not None:
+            self._store.after_fork()
+
+    # The gate
+
+    def enable(self, store: Store | str | None, options: RecordingOptions) -> None:
+        """Arm recording; see `Bus.enable_recording`."""
+        self.require_recorder()
+        if store is not None:
+            self.use_store(store)
+        _ = self.store
+        self.options = options
+        self.armed = True
+
+    def disable(self) -> None:
+        """Disarm recording: runs that start from now on are not recorded; live ones are, to their end."""
+        self.armed = False
+
+    def arm(self, run: Run) -> None:
+        """Have a run that starts recorded, if that is asked for. Raises `RecordingError`."""
+        record, durability = run.request
+        if run.parent is None:
+            if self.armed if record is None else record:
+                self.require_recorder()
+                _ = self.store
+                self.open(run.tree, durability)
+        elif record is not None and record != run.tree.recorded:
+            state = "is not" if record else "is"
+            raise RecordingError(
+                f"run {run.id}: record={record} inside the root run {run.root.id}, which {state} recorded: "
+                "nested runs share their root's record; say it at the root"
+            )
+
+    def open(self, tree: Tree, durability: Durability | None, epoch: int = 0) -> RunLog:
+        """Have a tree recorded from now on."""
+        sync = (durability or self.options.durability) == "sync"
+        tree.log = log = RunLog(self._recorded, sync, epoch)
+        tree.recorded = True
+        tree.use(self._synced if sync else self._recorded)
+        tree.refresh()
+        return log
+
+    def replaying(self, tree: Tree) -> None:
+        """Have the lane of a tree compare each event with the record first."""
+        tree.use(ReplayLane(self._recorded, tree.lane))
+
+    def claim_nested(self, run: Run) -> int | None:
+        """The number under which a resumed run repeats a nested one, whose id ``run`` gets; None: ``run`` is new."""
+        log: RunLog | None = run.tree.log
+        if run.parent is None or log is None or log.replay is None:
+            return None
+        with Held(run.tree.lock):
+            recorded = log.replay.claim_run(run)
+            if recorded is None:
+                return -1 if log.replay.is_repeated(run) else None
+        run.id = recorded.run_id
+        return recorded.start
+
+    def require_recorder(self) -> None:
+        """Raise `RecordingError` if no plugin records."""
+        if not self._hooks.recorders:
+            raise RecordingError(
+                "nothing records: no plugin implements crewbus_record; the built-in one may be blocked"
+            )
+
+    # The store
 
     @property
     def store(self) -> Store:
-        """Where this bus records; opened at first use. Raises `RecordingError` if none can be."""
+        """Where this bus records; opened at first use. Raises `RecordingError` if no plugin opens it."""
         if self._store is None:
             with self._opening:
                 if self._store is None:
@@ -92,13 +180,12 @@ class Recording(Calls):
     def use_store(self, store: Store | str) -> None:
         """Record to ``store``, a `Store` or the URL of one, and read from it, without arming anything.
 
-        The one in use before is flushed, and closed with the last bus that used it. Raises `RecordingError` if none can
-        be opened, if that one can't be flushed, and if another is given while recorded runs are live.
+        The store in use before is flushed, and closed with the last bus that used it. Raises `RecordingError` if no
+        plugin opens the new one, if the old one can't be flushed, and while recorded runs are live.
         """
         if store in (self._store, self._store_url):
             return
-        with self._registry:
-            recorded = [run.id for run in self._runs.values() if run.recorded]
+        recorded = [run.id for run in list(self._live_runs.values()) if run.recorded]
         if recorded:
             raise RecordingError(f"live runs record to another store until they end: {', '.join(recorded[:3])}")
         opened = self._open_store(store) if isinstance(store, str) else store
@@ -110,50 +197,29 @@ class Recording(Calls):
         self._store, self._store_url = opened, store if isinstance(store, str) else None
         store_refs.acquire(opened)
 
-    def enable_recording(
-        self,
-        store: Store | str | None = None,
-        *,
-        durability: Durability = "async",
-        checkpoint_on: Iterable[type] = (),
-        max_event_bytes: int = MAX_EVENT_BYTES,
-        oversized: Oversized = "refuse",
-    ) -> None:
-        """Arm recording: root runs that start from now on are recorded, from their first event to their last.
+    def _open_store(self, url: str) -> Store:
+        store = self._plugins.hook.crewbus_open_store(bus=self._bus, url=url)
+        if not isinstance(store, Store):
+            raise RecordingError(f"no plugin opens the store {url!r}: install or unblock the one for its scheme")
+        return store
 
-        ``store``: a `Store`, or the URL of one; by default the one in use, or else the one that the environment
-        variable ``CREWBUS_STORE`` names, or else one in memory. ``durability``: "async", an emission returns while the
-        event is on its way to the store; "sync", it is on disk. ``checkpoint_on``: event types after each of which a
-        checkpoint is saved, under the type's name. ``max_event_bytes`` bounds the JSON of one event: what is larger is
-        refused (`OversizedEventError`), or with ``oversized="truncate"`` recorded as a `Truncated`, unless a run is
-        resumed by it. Raises `RecordingError` if nothing would record, and if another store is given while recorded
-        runs are live.
-        """
-        self._require_recorder()
-        terms = Terms(checked(durability) or "async", tuple(checkpoint_on), max_event_bytes, oversized)
-        if oversized not in get_args(Oversized):
-            raise InputError(f"oversized={oversized!r}: choose 'refuse' or 'truncate'")
-        if max_event_bytes < _SHOWN:
-            raise InputError(f"max_event_bytes={max_event_bytes}: at least {_SHOWN}")
-        for cls in terms.checkpoint_on:
-            if not isinstance(cls, type):
-                raise EventTypeError(f"checkpoint_on takes event classes; got {cls!r}")
-        if store is not None:
-            self.use_store(store)
-        _ = self.store
-        self._terms, before = terms, self._terms
-        for cls in before.checkpoint_on:
-            self.off(cls, self._checkpoint_after)
-        for cls in terms.checkpoint_on:
-            self.on(cls, self._checkpoint_after)
-        self._armed = True
+    def close(self) -> None:
+        """Release the store; the last bus that uses it closes it."""
+        if self._store is not None:
+            store_refs.release(self._store)
 
-    def _checkpoint_after(self, envelope: Envelope) -> None:
-        """Save a checkpoint after an event of a type that `enable_recording` was given: `Steps` knows how."""
-        raise NotImplementedError
+    def reset(self) -> None:
+        """Drop the records of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""
+        live = list(self._live_runs)
+        if live:
+            raise RecordingError(f"{len(live)} runs are live ({', '.join(live[:3])}): end them first")
+        if self._store is not None:
+            store = self._store
+            for root in sorted(store.roots(), key=lambda root: -len(store.lineage(root))):  # forks first
+                store.drop(root)
 
-    def _refuse_recorded(self, run: Run) -> None:
-        """Raise `RunIdInUseError` if a run of that id is recorded, unless a resumed run makes it anew."""
+    def refuse_recorded(self, run: Run) -> None:
+        """Raise `RunIdInUseError` if a run of that id is recorded, unless a resumed run makes it again."""
         store = self._store
         root = store.root_of(run.id) if store is not None else None
         if store is None or root is None:
@@ -161,49 +227,44 @@ class Recording(Calls):
         if run.epoch == 0 or root not in (run.root.id, *store.lineage(run.root.id)):
             raise RunIdInUseError(f"run {run.id} is recorded already: choose another id")
 
-    def disable_recording(self) -> None:
-        """Disarm recording: runs that start from now on are not recorded; live ones are, to their end."""
-        self._armed = False
-
-    def reset_recording(self) -> None:
-        """Drop what is kept of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""
-        if self._runs:
-            raise RecordingError(f"{len(self._runs)} runs are live ({', '.join(list(self._runs)[:3])}): end them first")
-        if self._store is not None:
-            store = self._store
-            for root in sorted(store.roots(), key=lambda root: -len(store.lineage(root))):  # forks first
-                store.drop(root)
-
     def record_of(self, run_id: str) -> Record:
-        """The record of a run, live or finished; raises `RunNotFoundError` if there is none."""
+        """The record of a run, live or finished. Raises `RunNotFoundError`."""
         return Record.find(self.store, run_id, self.decode)
 
-    def _arms(self, wanted: bool | None) -> bool:
-        armed = self._armed if wanted is None else wanted
-        if armed:
-            self._require_recorder()
-            _ = self.store
-        return armed
+    def find_run(self, run_id: str) -> Run | None:
+        """The live run of that id, or None."""
+        return self._live_runs.get(run_id)
 
-    def _is_sync(self, durability: Durability | None) -> bool:
-        return (durability or self._terms.durability) == "sync"
+    # Events of crewbus's own
 
-    def _require_recorder(self) -> None:
-        if not self._recorders:
-            raise RecordingError(
-                "nothing would record: the plugin 'checkpoint_recorder' is blocked, and no other records"
-            )
+    def append(self, scope: Scope, event: Any) -> Envelope | None:
+        """Emit and record an event that is new, whatever a resumed run still repeats."""
+        if self._hooks.redaction.chain:
+            event = self._hooks.redaction.apply(scope.run, event)
+        log: RunLog = scope.tree.log
+        return log.lane.commit(self._plan_of(event), scope, event)
 
-    def _open_store(self, url: str) -> Store:
-        store = self.plugins.hook.crewbus_open_store(bus=self, url=url)
-        if not isinstance(store, Store):
-            raise RecordingError(f"no plugin opens the store {url!r}: install or unblock the one for its scheme")
-        return store
+    def redeliver(self, scope: Scope, event: Any) -> Envelope | None:
+        """Deliver an event that the record of a resumed run holds already."""
+        log: RunLog = scope.tree.log
+        return log.lane.commit(self._plan_of(event), scope, event, None, Phase.BODY, -1)
+
+    # Encoding
+
+    def codec(self) -> Codec:
+        """What writes and reads events and values; made at first use, with the plugins' additions."""
+        if self._codec is None:
+            with self._opening:
+                if self._codec is None:
+                    self._codec = Codec(
+                        lambda made: self._plugins.hook.crewbus_converter(bus=self._bus, converter=made)
+                    )
+        return self._codec
 
     def encode(self, envelope: Envelope) -> StoredEvent:
-        """What a recorder writes of an envelope; raises `UnserializableError` if it would not come back as it was."""
-        name, version, data = (self._codec or self._coder()).encode(envelope.event)
-        if len(data) > self._terms.max_event_bytes:
+        """What a recorder writes of an envelope. Raises `UnserializableError` if it would not come back unchanged."""
+        name, version, data = (self._codec or self.codec()).encode(envelope.event)
+        if len(data) > self.options.max_event_bytes:
             name, version, data = self._oversized(name, version, data)
         source = envelope.source
         if source is not None and not isinstance(source, str):
@@ -222,34 +283,29 @@ class Recording(Calls):
             data,
         )
 
-    def _renumber(self, run: Run) -> None:
-        # Whether the event reached the store, an interrupt leaves open.
-        with suppress(CrewbusError):
-            run.tree.numbers = count(self.store.info(run.root.id).last + 1)
-
     def _oversized(self, name: str, version: int, data: bytes) -> tuple[str, int, bytes]:
-        """What is recorded of an event that is larger than the bound; raises `OversizedEventError`."""
-        terms = self._terms
-        if terms.oversized == "refuse" or name in LANDMARKS:
+        """What is recorded of an event that is larger than the limit. Raises `OversizedEventError`."""
+        options = self.options
+        if options.oversized == "refuse" or name in LANDMARKS:
             raise OversizedEventError(
-                f"{name}: {len(data)} bytes of JSON, more than the {terms.max_event_bytes} that one event may have: "
+                f"{name}: {len(data)} bytes of JSON, more than the {options.max_event_bytes} that one event may have: "
                 "keep what is large elsewhere and record where, or raise max_event_bytes= of enable_recording()"
             )
-        return self._coder().encode(Truncated(name, version, len(data), data[:_SHOWN].decode(errors="ignore")))
+        return self.codec().encode(Truncated(name, version, len(data), data[:_SHOWN].decode(errors="ignore")))
 
     def _track_source(self, envelope: Envelope) -> None:
-        """Track an entity that is the source of an event of a recorded run, from its first on; under the lock."""
-        run = self._runs.get(envelope.run_id or "")
-        log = run.tree.log if run is not None else None
-        if log is None or entities.find_class(type(envelope.source)) is None:
+        """Track an entity from the first event of a recorded run whose source it is; called under the lock."""
+        run = self.find_run(envelope.run_id or "")
+        log: RunLog | None = run.tree.log if run is not None else None
+        if log is None or entity_types.find_class(type(envelope.source)) is None:
             return
         if id(envelope.source) not in log.sources:
-            name = log.name_for(entities.of(type(envelope.source)).name)
+            name = log.name_for(entity_types.of(type(envelope.source)).name)
             log.entities[name] = log.sources[id(envelope.source)] = Tracked(envelope.source)
 
     def decode(self, stored: StoredEvent) -> Envelope:
         """The envelope that was encoded; its source is a name. Raises `DecodeError`."""
-        event = self._coder().decode(stored.name, stored.version, stored.data)
+        event = self.codec().decode(stored.name, stored.version, stored.data)
         return Envelope(
             event,
             stored.run_id,
@@ -260,10 +316,3 @@ class Recording(Calls):
             stored.attempt,
             replayed=True,
         )
-
-    def _coder(self) -> Codec:
-        if self._codec is None:
-            with self._opening:
-                if self._codec is None:
-                    self._codec = Codec(lambda made: self.plugins.hook.crewbus_converter(bus=self, converter=made))
-        return self._codec

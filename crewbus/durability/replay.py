@@ -12,14 +12,11 @@ import attrs
 
 from crewbus.events import Retracted
 from crewbus.exceptions import ReplayMismatch
-from crewbus.records.lineage import is_generated
-from crewbus.records.progress import Progress, RecordedCall, RecordedScope
-from crewbus.scopes.call import Call
-from crewbus.scopes.run import Run
-from crewbus.scopes.scope import Attempt, Scope
+from crewbus.records import Progress, RecordedCall, RecordedScope, is_generated
+from crewbus.scopes import Attempt, Call, Run, Scope, nearest
 
 if TYPE_CHECKING:
-    from crewbus.durability.step import Step
+    from crewbus.durability.step_scope import Step
     from crewbus.events import StepStarted
 
 
@@ -102,12 +99,12 @@ def _run_key(name: str, run_id: str) -> tuple[str, str]:
 
 def _path_of(call: Call) -> tuple[str, ...]:
     """The name of a call, behind those of the calls around it in the same place."""
-    path, place = [call.name], call.place
-    around = call.bus._own(call.outer)
-    while around is not None and around is not place and around.place is place:
+    path, place = [call.name], call.step_parent
+    around = nearest(call.bus, call.outer)
+    while around is not None and around is not place and around.step_parent is place:
         if isinstance(around, Call):
             path.append(around.name)
-        around = around.of if isinstance(around, Attempt) else around.bus._own(around.outer)
+        around = around.of if isinstance(around, Attempt) else nearest(call.bus, around.outer)
     return tuple(reversed(path))
 
 
@@ -150,7 +147,7 @@ class Replay:
     def _part_around(self, scope: Scope) -> Part | None:
         if self.is_repeated(scope):
             return None
-        place = scope.place
+        place = scope.step_parent
         return self._parts.get(place) if place is not None else None
 
     def is_repeated(self, scope: Scope | None) -> bool:
@@ -158,7 +155,7 @@ class Replay:
         while scope is not None:
             if scope in self._repeated:
                 return True
-            scope = scope.of if isinstance(scope, Attempt) and scope.place is not scope else None
+            scope = scope.of if isinstance(scope, Attempt) and scope.step_parent is not scope else None
         return False
 
     def is_pending(self, scope: Scope) -> bool:
@@ -170,7 +167,7 @@ class Replay:
 
     def claim_call(self, call: Call) -> int | None:
         """Have a call that starts be repeated; returns its number in the record, -1 where that is not known."""
-        around = call.place
+        around = call.step_parent
         if self.is_repeated(around):
             self._repeated[call] = None
             return -1

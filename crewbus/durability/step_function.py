@@ -1,4 +1,4 @@
-"""What is known of a step before it is called: its name, its function, what tells its calls apart."""
+"""A function as a step: its name, its annotations, and what distinguishes its calls."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from crewbus._util.callables import is_async, is_text, name_of
+from crewbus._util import is_async, is_text, name_of
 from crewbus.exceptions import StepError
-from crewbus.serialization.fingerprint import canonical
+from crewbus.serialization import canonical
 
 Key = str | Callable[..., str]
 """A step's key: text, or a function that is called with the step's arguments and returns it."""
 
 
-class StepKey(NamedTuple):
-    """What tells a call of a step from others of its name."""
+class CallKey(NamedTuple):
+    """What distinguishes a call of a step from others of its name."""
 
     text: str
     opaque: tuple[str, ...] = ()
-    """The arguments that could not be looked into, each with its type."""
+    """The arguments that have no fingerprint, each with its type."""
 
 
-class Declared:
+class StepFunction:
     """A function as a step."""
 
     def __init__(self, name: str, function: Callable[..., Any], key: Key | None = None) -> None:
@@ -48,10 +48,10 @@ class Declared:
 
     @cached_property
     def annotation(self) -> Any:
-        """What the function is annotated to return; Any where that is unknown."""
+        """What the function is annotated to return; Any if that is unknown."""
         try:
             return typing.get_type_hints(self.function).get("return", Any)
-        except Exception:  # of names that are not there at run time, say, or an object without annotations
+        except Exception:  # names that do not exist at run time, or an object without annotations
             return Any
 
     @cached_property
@@ -61,32 +61,32 @@ class Declared:
         except (TypeError, ValueError):  # some built-ins have none
             return None
 
-    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> StepKey:
-        """What tells this call from others: the key as given, or else a digest of the arguments."""
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallKey:
+        """What distinguishes this call from others: the key as given, or else a digest of the arguments."""
         if isinstance(self._key, str):
-            return StepKey(self._key)
+            return CallKey(self._key)
         if self._key is not None:
             text = self._key(*args, **kwargs)
             if not is_text(text):
                 raise StepError(f"step {self.name!r}: its key= returned {text!r}; a key is a text that is not empty")
-            return StepKey(text)
+            return CallKey(text)
         named = self._named(args, kwargs)
         if not named:
-            return StepKey("")
+            return CallKey("")
         plain, opaque = {}, []
         for name, value in named.items():
             try:
                 plain[name] = canonical(value)
-            except Exception:  # what is handed in may not like to be looked into
+            except Exception:  # arguments may raise when they are inspected
                 plain[name] = kind = type(value).__qualname__
                 opaque.append(f"{name!r} ({kind})")
         digest = hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=6)
-        return StepKey(digest.hexdigest(), tuple(opaque))
+        return CallKey(digest.hexdigest(), tuple(opaque))
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             if self._signature is not None:
                 return self._signature.bind(*args, **kwargs).arguments
-        except TypeError:  # the call itself will say what is wrong
+        except TypeError:  # the call itself will raise it
             pass
         return {**{str(i): arg for i, arg in enumerate(args)}, **kwargs}

@@ -1,340 +1,251 @@
-"""Steps and checkpoints of a bus: what the record is asked before a step is called, and given when it has returned."""
+"""Performing steps: the record is asked before a step is called, and given the result when it has returned."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crewbus._util.callables import is_text
-from crewbus._util.loops import call_on, running_loop, settle
-from crewbus.durability.recorder import Recording
-from crewbus.durability.run_log import FailedTry
-from crewbus.durability.step import Step, identity_of, path_of
-from crewbus.durability.step_function import Declared
-from crewbus.durability.tracked import Tracked
-from crewbus.events import CheckpointSaved, EntitySaved, Envelope, StepFinished, StepStarted, event_type_of
-from crewbus.events.entities import entities
-from crewbus.exceptions import CrewbusError, DecodeError, InputError, StepError
-from crewbus.records.progress import read_progress
-from crewbus.records.record import Record
-from crewbus.scopes.current import strand
-from crewbus.scopes.run import Run
-from crewbus.scopes.scope import WITHIN, Scope
-from crewbus.serialization.codec import Written
+from crewbus.durability.checkpoints import Checkpoints
+from crewbus.durability.disk import Disk
+from crewbus.durability.ordinals import FailedTry, StepKey
+from crewbus.durability.recorder import Recorder
+from crewbus.durability.run_log import RunLog
+from crewbus.durability.step_function import Key, StepFunction
+from crewbus.durability.step_scope import Step, identity_of, path_of
+from crewbus.events import Envelope, Retracted, StepFinished, StepStarted
+from crewbus.exceptions import CrewbusError, DecodeError, StepError
+from crewbus.records import read_progress
+from crewbus.scopes import Held, execution_id
+from crewbus.serialization import Written
 
 if TYPE_CHECKING:
-    from crewbus.dispatch.subscriptions import Plan
-    from crewbus.durability.run_log import Log
+    from crewbus.scopes import Run, Scope
 
 
 class StepCall(NamedTuple):
-    """A step that was asked for: what it is, and where its result is recorded, if it is."""
+    """One call of a step: its scope, and where its result is recorded, if it is."""
 
     step: Step
-    found: int | None = None
+    recorded_at: int | None = None
+    """The number of the event that holds its result; None: the function is called."""
+    failed_try: FailedTry | None = None
     opaque: bool = False
+    """Whether an argument has no fingerprint."""
 
 
-class Steps(Recording):
-    """Calls steps, and saves checkpoints."""
+class StepRunner:
+    """Performs the steps of a bus's runs. See `StepPerformer`."""
 
-    # Steps
+    def __init__(self, recording: Recorder, checkpoints: Checkpoints, disk: Disk) -> None:
+        self._recording = recording
+        self._checkpoints = checkpoints
+        self._disk = disk
 
-    def _perform(self, declared: Declared, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Call a step in ``scope``, or return what is recorded of it; of an async one, a coroutine that does."""
-        perform = self._aperform if declared.is_async else self._perform_here
-        return perform(declared, scope, args, kwargs)
+    def step(
+        self,
+        scope: Scope,
+        name: str,
+        fn: Callable[..., Any],
+        key: Key | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Perform ``fn`` as the step ``name`` in ``scope``."""
+        return self.perform(StepFunction(name, fn, key), scope, args, kwargs)
 
-    def _perform_here(self, declared: Declared, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def perform(self, function: StepFunction, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call a step in ``scope``, or return its recorded result; for an async one, a coroutine that does."""
+        perform = self._perform_async if function.is_async else self._perform
+        return perform(function, scope, args, kwargs)
+
+    def _perform(self, function: StepFunction, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         run = scope.run
         if run is None or run.ended:
-            return declared.function(*args, **kwargs)
-        asked = self._ask(declared, scope, run, args, kwargs)
-        if asked.found is not None:
-            return self._recall(declared, run, asked)
-        try:
-            with asked.step:
-                result = declared.function(*args, **kwargs)
-                self._give(declared, run, asked, result)
-        finally:
-            self._leave(run, asked)
-        try:
-            self._wait_written(run)
-        except BaseException:
-            asked.step.unconfirmed()
-            raise
+            return function.function(*args, **kwargs)
+        call = self._prepare(function, scope, run, args, kwargs)
+        if call.recorded_at is not None:
+            return self._recall(function, run, call)
+        with self._performing(function, run, call) as give:
+            result = function.function(*args, **kwargs)
+            give(result)
+        with self._confirming(call):
+            self._disk.wait(run)
         return result
 
-    async def _aperform(
-        self, declared: Declared, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    async def _perform_async(
+        self, function: StepFunction, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         run = scope.run
         if run is None or run.ended:
-            return await declared.function(*args, **kwargs)
-        asked = self._ask(declared, scope, run, args, kwargs)
-        if asked.found is not None:
-            return self._recall(declared, run, asked)
-        try:
-            async with asked.step:
-                result = await declared.function(*args, **kwargs)
-                self._give(declared, run, asked, result)
-        finally:
-            self._leave(run, asked)
-        try:
-            await self._await_written(run)
-        except BaseException:
-            asked.step.unconfirmed()
-            raise
+            return await function.function(*args, **kwargs)
+        call = self._prepare(function, scope, run, args, kwargs)
+        if call.recorded_at is not None:
+            return self._recall(function, run, call)
+        with self._performing(function, run, call) as give:
+            result = await function.function(*args, **kwargs)
+            give(result)
+        with self._confirming(call):
+            await self._disk.wait_async(run)
         return result
 
-    def _ask(
-        self, declared: Declared, scope: Scope, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    @contextmanager
+    def _performing(self, function: StepFunction, run: Run, call: StepCall) -> Iterator[Callable[[Any], None]]:
+        """Be in the step; yields what takes its result."""
+
+        def give(result: Any) -> None:
+            if run.tree.log is not None:
+                call.step.give(self._recording.codec().write(result, function.annotation, f"step {function.name!r}"))
+                self.complete(call.step)
+
+        try:
+            self._retract_failed_try(call)
+            with call.step:
+                yield give
+        finally:
+            self._leave(run, call)
+
+    @contextmanager
+    def _confirming(self, call: StepCall) -> Iterator[None]:
+        """Try the step again later if its result may not be on disk."""
+        try:
+            yield
+        except BaseException:
+            call.step.reopen()
+            raise
+
+    def _retract_failed_try(self, call: StepCall) -> None:
+        failed = call.failed_try
+        if failed is None:
+            return
+        try:
+            event = Retracted(failed.since, "failed, and tried again", failed.opened)
+            self._recording.append(call.step.of, event)
+        except BaseException:
+            call.step.reopen_as(failed)
+            raise
+
+    # Asking the record
+
+    def _prepare(
+        self, function: StepFunction, scope: Scope, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> StepCall:
         if run.tree.cancelled:
             run.check()
         log = run.tree.log
         if log is None:
-            return StepCall(Step(scope, StepStarted(declared.name)))
-        key = declared.key(args, kwargs)
-        place = scope.place
-        base = (path_of(place), declared.name, key.text)
-        with run.tree.lock:
-            if key.opaque and base in log.busy:
+            return StepCall(Step(scope, StepStarted(function.name), self._boundary))
+        given = function.key(args, kwargs)
+        place = scope.step_parent
+        key = StepKey(path_of(place), function.name, given.text)
+        with Held(run.tree.lock):
+            if given.opaque and key in log.busy:
                 raise StepError(
-                    f"step {declared.name!r} is under way twice, told apart only by {', '.join(key.opaque)}, which "
-                    "can't be looked into: give it a key="
+                    f"step {function.name!r} is in progress twice, distinguished only by {', '.join(given.opaque)}, "
+                    "which has no fingerprint: give it a key="
                 )
-            ordinal, draft = log.ordinals.take(base)
-            for inner, number in draft.steps if draft is not None else ():
-                log.ordinals.give_back(inner, number)
-            inline = (place.strand if isinstance(place, Step) else log.strands.get(run)) == strand()
-            event = StepStarted(declared.name, key.text, ordinal, inline, identity_of(base, ordinal))
-            step = Step(scope, event, base, draft)
+            ordinal, failed_try = log.ordinals.take(key)
+            for undo in failed_try.undo if failed_try is not None else ():
+                undo()
+            inline = (place.execution if isinstance(place, Step) else log.executions.get(run)) == execution_id()
+            event = StepStarted(function.name, given.text, ordinal, inline, identity_of(key, ordinal))
+            step = Step(scope, event, self._boundary, key, failed_try)
             try:
-                found = self._find(log, step, draft)
+                recorded_at = self._find(log, step, failed_try)
             except BaseException:
-                log.ordinals.give_back(base, ordinal, draft)
+                log.ordinals.give_back(key, ordinal, failed_try)
                 raise
-            if key.opaque and found is None:
-                log.busy.add(base)
-        return StepCall(step, found, bool(key.opaque))
+            if given.opaque and recorded_at is None:
+                log.busy.add(key)
+        return StepCall(step, recorded_at, failed_try, bool(given.opaque))
 
     @staticmethod
-    def _find(log: Log, step: Step, draft: FailedTry | None) -> int | None:
-        """The number of the event that holds a step's result; None: it is to be called. Under the lock."""
+    def _find(log: RunLog, step: Step, failed_try: FailedTry | None) -> int | None:
+        """The number of the event that holds a step's result; None: the function is called. Under the lock."""
         if log.replay is None:
             return None
-        if draft is not None:
-            log.replay.retract(draft.since, draft.opened)
+        if failed_try is not None:
+            log.replay.retract(failed_try.since, failed_try.opened)
         found = log.replay.find(step.event.identity)
         if found is None:
             log.replay.refuse_divergence(step)
-            if draft is None:
+            if failed_try is None:
                 log.replay.enter(step)
         return found
 
-    def _recall(self, declared: Declared, run: Run, asked: StepCall) -> Any:
+    def _recall(self, function: StepFunction, run: Run, call: StepCall) -> Any:
         """The recorded result of a step."""
-        assert asked.found is not None
-        stored = self.store.event(run.root.id, asked.found)
-        event = self.decode(stored).event
+        assert call.recorded_at is not None
+        stored = self._recording.store.event(run.root.id, call.recorded_at)
+        event = self._recording.decode(stored).event
         if not isinstance(event, StepFinished):
-            raise DecodeError(f"event {asked.found} of run {run.root.id} should be the end of step {declared.name!r}")
-        result = self._coder().read(Written(event.result, event.type, event.version), declared.annotation)
-        with run.tree.lock:
+            raise DecodeError(f"event {call.recorded_at} of run {run.root.id} is not the end of step {function.name!r}")
+        result = self._recording.codec().read(Written(event.result, event.type, event.version), function.annotation)
+        with Held(run.tree.lock):
             replay = run.tree.log.replay if run.tree.log is not None else None
             if replay is not None:
-                asked.step.recall(replay.returned(asked.step.event.identity))
+                call.step.recall(replay.returned(call.step.event.identity))
         return result
 
-    def _give(self, declared: Declared, run: Run, asked: StepCall, result: Any) -> None:
-        """Have a step end with this result; raises what keeps it from being recorded."""
-        if run.tree.log is None:
-            return
-        asked.step.give(self._coder().write(result, declared.annotation, f"step {declared.name!r}"))
-        self._refuse_rest(asked.step)
-
-    def _leave(self, run: Run, asked: StepCall) -> None:
+    def _leave(self, run: Run, call: StepCall) -> None:
         log = run.tree.log
         if log is None:
             return
-        with run.tree.lock:
-            if asked.opaque:
-                log.busy.discard(asked.step.base_key)
+        with Held(run.tree.lock):
+            if call.opaque:
+                log.busy.discard(call.step.key)
             if log.replay is not None:
-                if asked.step.well:
-                    log.replay.succeeded(asked.step)
-                log.replay.ended(asked.step)
+                if call.step.succeeded:
+                    log.replay.succeeded(call.step)
+                log.replay.ended(call.step)
 
-    def _loose_in(self, step: Step) -> tuple[int, tuple[str, ...]]:
-        """From which number on what is taken back of a step that fails, and the parents of that.
+    def _boundary(self, step: Step) -> tuple[int, tuple[str, ...]]:
+        """The first number that is retracted of a step that fails, and the parents of what is.
 
-        It is what a resume would take back if it had been left open: see `RecordedScope.retracted_parents`.
+        It is what a resume would retract if the step had been left open: see `RecordedScope.retracted_parents`.
         """
         run = step.run
         if run is not None and run.tree.log is not None:
-            record = Record(self.store, run.root.id, run.root.id, self.decode)
-            with suppress(CrewbusError):  # a store that fails; whoever emits is told
-                # What it did before it was taken up here, the resume has seen to.
-                recorded = read_progress(record.landmarks(step.started_at - 1)).steps.get(step.event.identity)
+            with suppress(CrewbusError):  # a store that fails; the emitter gets its error
+                # What it did before it was reopened here was retracted by the resume.
+                landmarks = self._recording.record_of(run.root.id).landmarks(step.started_at - 1)
+                recorded = read_progress(landmarks).steps.get(step.event.identity)
                 if recorded is not None:
                     return recorded.boundary + 1, tuple(recorded.retracted_parents(ended=True))
         return max(step.since, step.finished_at + 1), tuple(step.opened)
 
-    def _refuse_rest(self, scope: Run | Step) -> None:
-        """Raise `ReplayMismatch` if a resumed run or step ends well and has not asked for all that is recorded."""
+    # Runs
+
+    def enter(self, run: Run) -> None:
+        """Note that ``run`` continues in this thread or task: steps that are called here are asked for in order."""
+        if run.tree.log is not None:
+            run.tree.log.executions[run] = execution_id()
+
+    def complete(self, scope: Run | Step) -> None:
+        """Raise `ReplayMismatch` if ``scope`` ends without having asked for every recorded step."""
         run = scope.run
         log = run.tree.log if run is not None else None
-        if run is not None and log is not None and log.careful:
-            with run.tree.lock:
+        if run is not None and log is not None and log.replay is not None:
+            with Held(run.tree.lock):
                 if log.replay is not None:
                     log.replay.refuse_rest(scope)
 
-    # What is recorded with care
-
-    def _emit_recorded(self, plan: Plan, scope: Scope, run: Run, event: Any, source: Any) -> Envelope | None:
-        if self._repeats(run, scope):
-            return self._tell_again(plan, scope, run, event, source)
-        if scope is run:
-            envelope = self._emit_in_order(plan, run, event, source)
-        else:
-            envelope = self._emit_in_scope(plan, scope, event, source, WITHIN)
-        self._wait_if_sync(run)
-        return envelope
-
-    def _repeats(self, run: Run, scope: Scope) -> bool:
-        """Whether the next emission in ``scope`` is in the record of a resumed run; it is counted."""
-        log = run.tree.log
-        if log is None or not log.careful:
-            return False
-        with run.tree.lock:
-            return log.replay is not None and log.replay.repeats(scope)
-
-    def _append(self, scope: Scope, event: Any) -> Envelope | None:
-        """Emit an event of the bus's own that is new, whatever a resumed run has still to repeat."""
-        if self._redactors:
-            event, _ = self._redact(scope.run, event)
-        plan = self._plan_of(event)
-        if isinstance(scope, Run):
-            return self._emit_in_order(plan, scope, event, None)
-        return self._emit_in_scope(plan, scope, event, None, WITHIN)
-
-    def _claim_run(self, run: Run) -> int | None:
-        """The number under which a resumed run repeats, or goes on with, a nested one; None: that is new."""
-        log = run.tree.log
-        if run.parent is None or log is None or not log.careful:
-            return None
-        with run.tree.lock:
-            if log.replay is None:
-                return None
-            recorded = log.replay.claim_run(run)
-            if recorded is None:
-                return -1 if log.replay.is_repeated(run) else None
-        run.id = recorded.run_id
-        return recorded.start
-
-    # The disk
-
-    def _wait_written(self, run: Run) -> None:
-        """Return when all that was emitted in a recorded run is on disk; raises what kept it from being written."""
-        if not run.tree.recorded:
-            return
-        # A bare lock: an interrupt that hit an Event could leave it held, and whoever notifies would wait for ever.
-        gate, failures = threading.Lock(), list[BaseException | None]()
-        gate.acquire()
-
-        def notify(failure: BaseException | None) -> None:
-            failures.append(failure)
-            gate.release()
-
-        self.store.when_written(run.root.id, notify)
-        gate.acquire()
-        if failures[0] is not None:
-            raise failures[0]
-
-    async def _await_written(self, run: Run) -> None:
-        """As `_wait_written`, without blocking the loop."""
-        loop = running_loop()
-        if loop is None:  # another kind of loop drives it
-            self._wait_written(run)
-            return
-        if not run.tree.recorded:
-            return
-        future, failures = loop.create_future(), list[BaseException | None]()
-
-        def notify(failure: BaseException | None) -> None:
-            failures.append(failure)
-            call_on(loop, partial(settle, future))
-
-        self.store.when_written(run.root.id, notify)
-        if not failures:
-            await future
-        if failures[0] is not None:
-            raise failures[0]
-
     # Checkpoints
 
-    def _checkpoint(self, scope: Scope, name: str) -> Envelope | None:
-        envelope = self._save_checkpoint(scope, name)
+    def checkpoint(self, scope: Scope, name: str) -> Envelope | None:
+        """Save a checkpoint, and wait until it is on disk."""
+        envelope = self._checkpoints.save(scope, name)
         if envelope is not None and scope.run is not None:
-            self._wait_written(scope.run)
+            self._disk.wait(scope.run)
         return envelope
 
-    async def _acheckpoint(self, scope: Scope, name: str) -> Envelope | None:
-        envelope = self._save_checkpoint(scope, name)
+    async def acheckpoint(self, scope: Scope, name: str) -> Envelope | None:
+        """As `checkpoint`, without blocking the loop."""
+        envelope = self._checkpoints.save(scope, name)
         if envelope is not None and scope.run is not None:
-            await self._await_written(scope.run)
+            await self._disk.wait_async(scope.run)
         return envelope
 
-    def _save_checkpoint(self, scope: Scope, name: str) -> Envelope | None:
-        if not is_text(name):
-            raise InputError(f"a checkpoint has a name; got {name!r}")
-        run = scope.run
-        log = run.tree.log if run is not None else None
-        if run is None or log is None:
-            return None
-        if self._repeats(run, scope):
-            event = CheckpointSaved(name)
-            return self._tell_again(self._plan_of(event), scope, run, event, None)
-        return self._append(scope, CheckpointSaved(name, self._save_entities(scope, log)))
-
-    def _save_entities(self, scope: Scope, log: Log) -> dict[str, int]:
-        return {key: self._save(scope, key, tracked) for key, tracked in list(log.entities.items())}
-
-    def _checkpoint_after(self, envelope: Envelope) -> None:
-        if envelope.replayed or isinstance(envelope.event, CheckpointSaved | EntitySaved):
-            return
-        run = self._runs.get(envelope.run_id or "")
-        log = run.tree.log if run is not None else None
-        if run is not None and log is not None and not run.ended:
-            name = event_type_of(type(envelope.event)).name
-            self._append(run, CheckpointSaved(name, self._save_entities(run, log), automatic=True))
-            if running_loop() is None:  # which must not be blocked; whatever waits next waits for this too
-                self._wait_written(run)
-
-    def _track(self, run: Run, name: str, entity: Any) -> None:
-        log = run.tree.log
-        if not is_text(name):
-            raise InputError(f"a tracked entity has a name; got {name!r}")
-        entities.of(type(entity))
-        if log is not None:
-            with run.tree.lock:
-                known = log.entities.get(name)
-                if known is None or known.entity is not entity:
-                    log.entities[name] = log.sources[id(entity)] = Tracked(entity)
-
-    def _save(self, scope: Scope, name: str, tracked: Tracked) -> int:
-        """The number of the event that holds an entity's state: emitted now, unless the state is the same as then."""
-        digest, (data, kind, version) = tracked.write(self._coder(), name)
-        known, saved_at = tracked.saved
-        if digest == known:
-            return saved_at
-        assert kind is not None
-        envelope = self._append(scope, EntitySaved(name, kind, version, data))
-        if envelope is not None:
-            tracked.saved = digest, envelope.seq
-            return envelope.seq
-        return saved_at
+    def track(self, run: Run, name: str, entity: Any) -> None:
+        """Keep the state of ``entity`` with each checkpoint of ``run``."""
+        self._checkpoints.track(run, name, entity)

@@ -11,8 +11,7 @@ from typing import Any, Final
 import attrs
 
 from crewbus.exceptions import UnserializableError
-from crewbus.serialization.codec import Codec, Written
-from crewbus.serialization.round_trip import fields_of, is_declared
+from crewbus.serialization import Codec, Written, fields_of, is_declared
 
 _TRIES: Final = 100
 """How often an entity is written anew that others change meanwhile."""

@@ -1,6 +1,6 @@
-"""Events and their envelopes: types, registration, entities, and the events that crewbus itself emits."""
+"""Events, envelopes, and the registry of event types."""
 
-from crewbus.events.entities import find_type, register_entity, type_of_value
+from crewbus.events.entities import entity_types, find_type, register_entity, type_of_value
 from crewbus.events.envelope import Envelope
 from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS
 from crewbus.events.registration import (
@@ -75,6 +75,7 @@ __all__ = [
     "StepStarted",
     "Truncated",
     "UnknownEvent",
+    "entity_types",
     "event",
     "event_type_of",
     "event_type_or_none",

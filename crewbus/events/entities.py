@@ -10,7 +10,7 @@ from crewbus.events.registry import EventType, Registry, Unstructure, Upgrades
 
 C = TypeVar("C", bound=type)
 
-entities: Final = Registry("an entity type", "call crewbus.register_entity({name})")
+entity_types: Final = Registry("an entity type", "call crewbus.register_entity({name})")
 
 
 def register_entity(
@@ -28,15 +28,15 @@ def register_entity(
     In a recorded run an instance is tracked once it is the ``source`` of an event or is given to `Run.track`.
     Steps may return instances too. The arguments and errors are those of `register_event`.
     """
-    entities.register(cls, name, version, structure, unstructure, subclasses, upgrades)
+    entity_types.register(cls, name, version, structure, unstructure, subclasses, upgrades)
     return cls
 
 
 def type_of_value(cls: type) -> EventType | None:
     """Return how instances of ``cls`` are encoded: as an entity type, else as an event type; None if it is neither."""
-    return entities.find_class(cls) or event_type_or_none(cls)
+    return entity_types.find_class(cls) or event_type_or_none(cls)
 
 
 def find_type(name: str) -> EventType | None:
     """Return the entity type registered under ``name``, else the event type; None if there is neither."""
-    return entities.find(name) or find_event_type(name)
+    return entity_types.find(name) or find_event_type(name)

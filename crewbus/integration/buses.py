@@ -5,11 +5,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
-from crewbus.scopes.callbacks import callbacks_in_context
-from crewbus.scopes.current import current_call, current_run
+from crewbus.scopes import callbacks_in_context, current_call, current_run
 
 if TYPE_CHECKING:
-    from crewbus.bus.bus import Bus
+    from crewbus.bus import Bus
 
 
 class _ServedBus(NamedTuple):
@@ -51,4 +50,4 @@ class ServedBuses:
         if len(buses) < 2:
             return buses[0] if buses else None
         scopes = (current_call(), *reversed(callbacks_in_context()), current_run())
-        return next((scope.bus for scope in scopes if scope is not None and scope.bus in buses), buses[0])
+        return next((bus for scope in scopes for bus in buses if scope is not None and scope.bus is bus), buses[0])

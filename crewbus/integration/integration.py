@@ -9,17 +9,16 @@ from contextlib import ExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING, ClassVar
 
-from crewbus._util.warn import external_stacklevel
-from crewbus.bus.default import default_bus
+from crewbus._util import external_stacklevel
+from crewbus.bus import default_bus
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.integration.buses import ServedBuses
 from crewbus.integration.contained import Contained
 from crewbus.integration.import_hook import ImportHook
-from crewbus.plugins.markers import hookimpl
-from crewbus.plugins.requirements import Requirement
+from crewbus.plugins import Requirement, hookimpl
 
 if TYPE_CHECKING:
-    from crewbus.bus.bus import Bus
+    from crewbus.bus import Bus
 
 Patch = Callable[[ExitStack], object]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from crewbus._util.errors import raise_first
+from crewbus._util import raise_first
 from crewbus.events import Envelope
 
 CONTAINED: Final = frozenset(
@@ -17,7 +17,7 @@ CONTAINED: Final = frozenset(
         "crewbus_close",
         "crewbus_current_run",
         "crewbus_emit",
-        "crewbus_fork",
+        "crewbus_after_fork",
         "crewbus_plugin_error",
         "crewbus_run_finish",
         "crewbus_run_start",

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus._util.suggest import did_you_mean
-from crewbus._util.warn import external_stacklevel
+from crewbus._util import did_you_mean, external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning
 from crewbus.plugins.discovery import (
     BLOCK,

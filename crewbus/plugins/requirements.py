@@ -68,6 +68,6 @@ def _malformed(text: str) -> PluginError:
     return PluginError(f"a required plugin is written as {EXAMPLE}, with versions as in PEP 440; got {text!r}")
 
 
-def requirements(texts: Iterable[str]) -> tuple[Requirement, ...]:
+def parse_requirements(texts: Iterable[str]) -> tuple[Requirement, ...]:
     """Parse these requirements; a single text is one requirement. Raises `PluginError`."""
     return tuple(Requirement.parse(text) for text in ([texts] if isinstance(texts, str) else texts))

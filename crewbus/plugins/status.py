@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from crewbus._util.warn import external_stacklevel
+from crewbus._util import external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning
 from crewbus.plugins.discovery import UNKNOWN, Origin
 

@@ -12,8 +12,7 @@ from typing import Any, Final, cast
 import attrs
 import pluggy
 
-from crewbus._util.suggest import did_you_mean
-from crewbus._util.warn import external_stacklevel
+from crewbus._util import did_you_mean, external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.plugins.markers import PROJECT
 
@@ -125,11 +124,9 @@ class _Impl:
             self._check_self(self.function.__func__, hook, takes)
 
     def _check_self(self, function: types.FunctionType, hook: str, takes: list[str]) -> None:
-        first = function.__code__.co_varnames[:1]
-        if first and first[0] in takes:
-            raise PluginError(
-                f"plugin {self.title}: {hook} is a method, whose {first[0]!r} would be the plugin: add self"
-            )
+        first = next(iter(inspect.signature(function).parameters), "")
+        if first in takes:
+            raise PluginError(f"plugin {self.title}: {hook} is a method, whose {first!r} would be the plugin: add self")
 
 
 def _check_ignored(plugin: Any, title: str, attribute: str, found: Any, is_hook: bool) -> None:

@@ -1,1 +1,41 @@
 """Records: what runs emitted, read back from a store."""
+
+from crewbus.records.checkpoint import Checkpoint, find_checkpoint
+from crewbus.records.diff import Divergence
+from crewbus.records.export import Branch, as_json, read_export, write_export
+from crewbus.records.info import RunInfo
+from crewbus.records.library import Records
+from crewbus.records.lineage import in_fork, is_generated
+from crewbus.records.progress import Progress, RecordedCall, RecordedScope, Retraction, read_progress, valid
+from crewbus.records.record import Landmark, Record, require_root
+from crewbus.records.retractions import DiscardedRanges
+from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree, RunMembership
+
+__all__ = [
+    "CLOSERS",
+    "OPENERS",
+    "Branch",
+    "Checkpoint",
+    "DiscardedRanges",
+    "Divergence",
+    "Landmark",
+    "Node",
+    "Progress",
+    "Record",
+    "RecordTree",
+    "RecordedCall",
+    "RecordedScope",
+    "Records",
+    "Retraction",
+    "RunInfo",
+    "RunMembership",
+    "as_json",
+    "find_checkpoint",
+    "in_fork",
+    "is_generated",
+    "read_export",
+    "read_progress",
+    "require_root",
+    "valid",
+    "write_export",
+]

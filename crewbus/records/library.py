@@ -18,7 +18,7 @@ from crewbus.records.diff import Divergence, first_divergence
 from crewbus.records.export import write_export
 from crewbus.records.info import RunInfo, read_info
 from crewbus.records.record import Record, require_root
-from crewbus.serialization.codec import Codec, Written
+from crewbus.serialization import Codec, Written
 from crewbus.stores import Store, StoredEvent
 
 __all__ = ["Records"]

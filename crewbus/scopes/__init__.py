@@ -1,1 +1,46 @@
-"""Scopes: runs, calls and attempts, and what is current."""
+"""Scopes: runs, calls, attempts, and what is current."""
+
+from crewbus.scopes.attempt import Attempt
+from crewbus.scopes.call import Call
+from crewbus.scopes.callbacks import Callback, Callbacks, Function, callbacks_in_context
+from crewbus.scopes.current import execution_id, handling, nearest, scope_var
+from crewbus.scopes.lookup import current_call, current_run
+from crewbus.scopes.options import AS_THE_BUS, Durability, RecordingRequest, checked_durability
+from crewbus.scopes.ports import Host, Lane, Phase
+from crewbus.scopes.run import Run, Sink, check_run_arguments, ending, new_id, state_after
+from crewbus.scopes.scope import Scope
+from crewbus.scopes.thread_state import Held, forget_thread, threads
+from crewbus.scopes.tree import Tree
+
+__all__ = [
+    "AS_THE_BUS",
+    "Attempt",
+    "Call",
+    "Callback",
+    "Callbacks",
+    "Durability",
+    "Function",
+    "Held",
+    "Host",
+    "Lane",
+    "Phase",
+    "RecordingRequest",
+    "Run",
+    "Scope",
+    "Sink",
+    "Tree",
+    "callbacks_in_context",
+    "check_run_arguments",
+    "checked_durability",
+    "current_call",
+    "current_run",
+    "ending",
+    "execution_id",
+    "forget_thread",
+    "handling",
+    "nearest",
+    "new_id",
+    "scope_var",
+    "state_after",
+    "threads",
+]

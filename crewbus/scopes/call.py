@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from crewbus._util.callables import name_of
-from crewbus._util.process import generation
+from crewbus._util import generation, name_of
 from crewbus.events import CallCancelled, CallEnded, CallFailed, CallFinished, CallStarted, Envelope
 from crewbus.exceptions import CallError, text_of
+from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.callbacks import Callback, Function, callbacks_in_context, without_repeats
-from crewbus.scopes.current import scope
-from crewbus.scopes.scope import ENDS, OPENS, Scope
-from crewbus.scopes.tree import INNER, Tree
-
-if TYPE_CHECKING:
-    from crewbus.bus.bus import Bus
-    from crewbus.dispatch.async_handlers import PendingDelivery
-    from crewbus.durability.step import Step
-    from crewbus.scopes.run import Run
+from crewbus.scopes.current import scope_var
+from crewbus.scopes.ports import Host, Phase
+from crewbus.scopes.scope import Scope
+from crewbus.scopes.thread_state import Held
 
 __all__ = ["Call"]
 
@@ -27,78 +21,59 @@ __all__ = ["Call"]
 class Call(Scope):
     """One call of a model or tool. Its callbacks get what is emitted in it, from `CallStarted` to its terminal event.
 
-    Made by `Bus.call`. Leaving its ``with`` ends it, if `finish` or `fail` has not: with `CallFinished`, `CallFailed`
-    for an Exception, `CallCancelled` for any other BaseException. What is emitted in a call or run nested in it
-    belongs to that one.
+    Made by `Bus.call`. Leaving its ``with`` block ends it, unless `finish` or `fail` has: with `CallFinished`,
+    `CallFailed` for an Exception, `CallCancelled` for any other BaseException. What is emitted in a call or run nested
+    in it belongs to that one.
     """
 
     __slots__ = (
-        "_base", "_born", "_given", "_inherits", "_run", "callbacks", "delivering", "ended", "last", "name",
-        "owed", "source",
+        "_born", "_given", "_inherits", "callbacks", "delivering", "ended", "last", "name", "release_flush", "source",
     )  # fmt: skip
 
-    def __init__(self, bus: Bus, name: str, callbacks: Iterable[Any], inherit: bool, source: Any) -> None:
-        super().__init__(bus, INNER)
+    def __init__(self, host: Host, name: str, callbacks: Iterable[Any], inherit: bool, source: Any) -> None:
+        super().__init__(host)
+        self.call = self
         self.name = name
         self.source = source
         """Who makes the call, as given, until it has ended."""
         self.ended = True
-        """Whether it is not under way: not yet, or no more."""
+        """Whether it is not in progress: not yet, or no longer."""
         self.callbacks: tuple[Callback, ...] = ()
         self._given: tuple[Any, ...] | None = tuple(callbacks)
         self._inherits = inherit
-        self._run: Run | None = None
-        self._base = INNER
         self._born = generation.number
-        self.delivering: list[int] = []
-        """For each of its events that is being delivered to its callbacks, the thread that does it."""
+        self.delivering: set[Envelope] = set()
+        """Its events that are being delivered to its callbacks."""
         self.last: Envelope | None = None
-        """Its terminal event, which they get when all others have been."""
-        self.owed: PendingDelivery | None = None
-        """What a flush waits for, where the terminal event must wait."""
+        """Its terminal event, until the callbacks have it: they get it when all other deliveries are done."""
+        self.release_flush: Callable[[], object] | None = None
+        """Releases the flushes that wait while the terminal event waits."""
 
     def __repr__(self) -> str:
-        return f"<Call {self.name} {self._state}>"
+        state = "in progress" if not self.ended else "new" if self._given is not None else "ended"
+        return f"<Call {self.name} {state}>"
 
-    @property
-    def _state(self) -> str:
-        return "under way" if not self.ended else "new" if self._given is not None else "ended"
-
-    @property
-    def run(self) -> Run | None:
-        """The run that the call is made in, or None."""
-        return self._run
-
-    @property
-    def call(self) -> Call:
-        """Itself: what is in scope may be an attempt, which belongs to a call."""
-        return self
-
-    @property
-    def base(self) -> Tree:
-        """The tree whose lock its emissions take: its run's, or one of its own."""
-        if self._born != generation.number:
-            self._orphan()
-        return self._run.tree if self._run is not None else self._base
-
-    @property
-    def place(self) -> Run | Step | None:
-        """The innermost run or step that it is made in, or None."""
-        around = self.bus._own(self.outer)
-        place = around.place if around is not None else None
-        return place if place is not None and place.run is self._run else self._run
-
-    def _here(self) -> Scope:
+    def innermost(self) -> Scope:
+        """The current scope if it is inside this call, else this call. Raises `CallError` before its start."""
         if self._given is not None:
             raise CallError(f"call {self.name!r} has not started: enter its 'with', or call start()")
-        here = scope.get()
+        if self._born != generation.number:
+            self._orphan()
+        here = scope_var.get()
         if here is None or here is self:
             return self
-        here = self.bus._own(here)
+        here = self.host.own(here)
         return here if here is not None and here.call is self else self
 
+    def attempt(self, number: int | None = None) -> Attempt:
+        """An attempt, to be entered with ``with``: if an Exception ends it, what was streamed in it is retracted.
+
+        ``number``: which one it is, from 1; by default one more than the last that failed here in this context.
+        """
+        return Attempt(self, number)
+
     def start(self) -> None:
-        """Start the call without putting it in scope: for whoever carries it to another context.
+        """Start the call without making it current, to be carried to another context.
 
         From now on its callbacks are fixed: those of `Bus.callbacks` in this context, and its own. Raises `CallError`
         if it was started before, `CallbackError` for what can't be called, what a plugin raises to veto a callback,
@@ -107,23 +82,25 @@ class Call(Scope):
         if self._given is None:
             raise CallError(f"call {self.name!r} was started before: make another with bus.call()")
         given, self._given = self._given, None
-        self.outer = scope.get()
-        around = self.bus._own(self.bus._scope())
-        run = around.run if around is not None else None
-        if run is not None:
-            run.check()
-        if run is not None and not run.ended:
-            self._run = run
-            self._open_under(around)
-        else:
-            self._base = self.bus._tree_outside()
+        self.outer = scope_var.get()
+        around = self.host.current_scope()
+        self._join(around)
         try:
             self._take_callbacks(given, around)
             self.ended = False
-            self.bus._turn(self, CallStarted(self.name), OPENS)
+            self.host.transition(self, CallStarted(self.name), Phase.START)
         except BaseException:
             self.abandon()
             raise
+
+    def _join(self, around: Scope | None) -> None:
+        """Be part of the run that ``around`` belongs to, if that is live."""
+        run = around.run if around is not None else None
+        if run is not None:
+            run.check()
+        if around is not None and run is not None and not run.ended:
+            self.run, self.tree, self.step_parent = run, run.tree, around.step_parent
+            self.inherit(around)
 
     def _take_callbacks(self, given: tuple[Any, ...], around: Scope | None) -> None:
         inherited: tuple[Callback, ...] = ()
@@ -131,28 +108,28 @@ class Call(Scope):
             inherited = around.call.callbacks
         self.callbacks = (*callbacks_in_context(self.bus), *inherited)
         for callback in given:
-            taken = self.bus._register_callback(self, callback)  # which may add others
+            taken = self.host.register_callback(self, callback)  # which may add others
             self.callbacks += (taken,)
         self.callbacks = without_repeats(self.callbacks)
 
     def add(self, callback: Function) -> None:
-        """Add a callback as it is: for plugins, within `crewbus_callback_register`."""
-        if self.start_id is not None and not self.ended:
+        """Add a callback unchanged: for plugins, within `crewbus_callback_register`."""
+        if self._given is None and not self.ended:
             raise CallError(f"call {self.name!r} has started: its callbacks are fixed")
-        self.callbacks += (self.bus._as_callback(callback, callback),)
+        self.callbacks += (self.host.as_callback(callback),)
 
     def finish(self, output: Any = None, usage: Mapping[str, int] | None = None, cost: float | None = None) -> None:
-        """End the call: it gave ``output``, it took ``usage`` (counts by name) and ``cost`` (US dollars).
+        """End the call with its ``output``, its ``usage`` (counts by name) and its ``cost`` (US dollars).
 
         Ending it again does nothing. Raises `RecordingError` if the run is recorded and this could not be: the call
-        then goes on.
+        then stays in progress.
         """
         self._end(CallFinished(output, usage, cost))
 
     def fail(self, error: BaseException | str) -> None:
         """End the call with ``error``: `CallFailed` for an Exception, `CallCancelled` for any other BaseException.
 
-        Where only a text tells of the exception, give that. Ending it again does nothing.
+        A text stands for an exception that is not at hand. Ending it again does nothing.
         """
         if isinstance(error, str):
             self._end(CallFailed("", error))
@@ -164,64 +141,56 @@ class Call(Scope):
     def _end(self, event: CallEnded) -> None:
         if self._given is not None:
             raise CallError(f"call {self.name!r} has not started: there is nothing to end")
+        if self._born != generation.number:
+            self._orphan()
         if not self.ended:
-            self.bus._turn(self, event, ENDS)
+            self.host.transition(self, event, Phase.END)
 
-    def _exit(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """End it as its ``with`` block ended."""
         try:
             if error is None:
                 self.finish()
             else:
                 self.fail(error)
         except BaseException:
-            with self.base.lock:
+            with Held(self.tree.lock):
                 if not self.ended:
                     self.abandon()
             raise
 
     # Called under the lock
 
-    def admits(self, frame: bool, turn: int) -> bool:
-        """Whether an emission is taken: a terminal event only if it is the first."""
-        return not (turn == ENDS and self.ended) and super().admits(frame, turn)
+    def accepts(self, phase: Phase) -> bool:
+        """Whether it may be started or ended by another event: it ends once."""
+        return not (phase == Phase.END and self.ended)
 
-    def turn(self, turn: int, envelope: Envelope) -> None:
-        """Be opened or ended by ``envelope``."""
-        super().turn(turn, envelope)
-        if turn == ENDS:
+    def transition(self, phase: Phase, envelope: Envelope) -> None:
+        """Be started or ended by ``envelope``."""
+        super().transition(phase, envelope)
+        if phase == Phase.END:
             self.ended = True
             self.last = envelope
+            if self.delivering:
+                self.release_flush = self.host.hold_flush(self.name)
 
-    def hold(self) -> tuple[Callback, ...]:
-        """Begin to deliver an event to these callbacks."""
-        self.delivering.append(threading.get_ident())
-        return self.callbacks
-
-    def release(self) -> tuple[Envelope | None, tuple[Callback, ...], PendingDelivery | None]:
-        """End the delivery of an event; returns the terminal event, once it is its turn, with whom to tell."""
-        me = threading.get_ident()
-        if me in self.delivering:  # else it was taken for interrupted
-            self.delivering.remove(me)
+    def take_last(self) -> tuple[Envelope | None, tuple[Callback, ...], Callable[[], object] | None]:
+        """The terminal event, the callbacks that get it, and what releases flushes; once no delivery is left."""
         if self.delivering or self.last is None:
             return None, (), None
-        last, callbacks, owed = self.last, self.callbacks, self.owed
+        taken = self.last, self.callbacks, self.release_flush
         self.abandon()
-        return last, callbacks, owed
-
-    def forget_interrupted(self, under_way: int) -> None:
-        """Forget this thread's deliveries beyond those ``under_way``: an interrupt ended them between two steps."""
-        me = threading.get_ident()
-        while self.delivering.count(me) > under_way:
-            self.delivering.remove(me)
+        return taken
 
     def abandon(self) -> None:
-        """Be over, and let go of everything; where no terminal event could be emitted, without one."""
+        """Be over and release everything; if no terminal event could be emitted, without one."""
         self.ended = True
         self.callbacks = ()
-        self.last = self.owed = self.source = None
+        self.last = self.release_flush = self.source = None
 
     def _orphan(self) -> None:
-        """In a forked child: be over, as its run is; the call goes on in the parent only."""
+        """In a forked child: be over, as its run is; the call continues in the parent only."""
         self._born = generation.number
-        self._base, self._run, self.delivering = self.bus._tree_outside(), None, []
+        self.leave_run(self.host.outside)
+        self.delivering = set()
         self.abandon()

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
-from crewbus._util.callables import is_same
+from crewbus._util import is_same
 from crewbus.exceptions import CallbackError
 
 if TYPE_CHECKING:
-    from crewbus.bus.bus import Bus
     from crewbus.events import Envelope
+    from crewbus.scopes.ports import Host
 
 __all__ = ["Callbacks"]
 
@@ -23,9 +23,9 @@ Function = Callable[["Envelope"], Any]
 
 @attrs.frozen(eq=False)
 class Callback:
-    """A callback as it was given, and what stands for it."""
+    """A callback as it was given, and the function that is called for it."""
 
-    bus: Bus
+    bus: Any
     given: Any
     name: str
     call: Function
@@ -35,8 +35,8 @@ _in_context: Final[ContextVar[tuple[Callback, ...]]] = ContextVar("crewbus_callb
 """The callbacks for the calls that start in a context, of whichever bus. A tuple: adding makes another."""
 
 
-def callbacks_in_context(bus: Bus | None = None) -> tuple[Callback, ...]:
-    """The callbacks for the calls that start here, of ``bus`` if one is named."""
+def callbacks_in_context(bus: object = None) -> tuple[Callback, ...]:
+    """The callbacks for the calls that start in this context; with ``bus``, only those of that bus."""
     return tuple(callback for callback in _in_context.get() if bus is None or callback.bus is bus)
 
 
@@ -50,27 +50,28 @@ def without_repeats(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
 
 
 class Callbacks:
-    """Callbacks for all calls that start in the context of its ``with``: what `Bus.callbacks` returns.
+    """Callbacks for all calls that start in the context of its ``with`` block: what `Bus.callbacks` returns.
 
-    Those of a ``with`` around it are called too, before these.
+    Those of an enclosing ``with`` block are called too, before these.
     """
 
-    def __init__(self, bus: Bus, given: tuple[Any, ...]) -> None:
-        self.bus = bus
+    def __init__(self, host: Host, given: tuple[Any, ...]) -> None:
+        self.host = host
+        self.bus = host.bus
         self._given = given
         self._callbacks: tuple[Callback, ...] = ()
         self._token: Token[tuple[Callback, ...]] | None = None
 
     def add(self, callback: Function) -> None:
-        """Add a callback as it is: for plugins, within `crewbus_callback_register`."""
-        self._callbacks += (self.bus._as_callback(callback, callback),)
+        """Add a callback unchanged: for plugins, within `crewbus_callback_register`."""
+        self._callbacks += (self.host.as_callback(callback),)
 
     def __enter__(self) -> Self:
         if self._token is not None:
             raise CallbackError("these callbacks are in use already: call bus.callbacks() for each 'with'")
         self._callbacks = ()
         for given in self._given:
-            taken = self.bus._register_callback(self, given)  # which may add others
+            taken = self.host.register_callback(self, given)  # which may add others
             self._callbacks += (taken,)
         self._token = _in_context.set(without_repeats((*_in_context.get(), *self._callbacks)))
         return self

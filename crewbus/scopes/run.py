@@ -1,4 +1,4 @@
-"""Runs: one execution each, in a tree. What a tree shares: the lock, the numbers, the gate of recording."""
+"""Runs: one execution each, in a tree."""
 
 from __future__ import annotations
 
@@ -7,48 +7,29 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
-from crewbus._util.callables import name_of
-from crewbus._util.loops import running_loop
-from crewbus.durability.run_log import Durability, Log
-from crewbus.durability.step_function import Declared, Key
-from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished, RunStarted
-from crewbus.exceptions import (
-    Cancelled,
-    RecordingError,
-    ReplayMismatch,
-    RunCancelledError,
-    RunError,
-    SlowConsumer,
-    text_of,
-)
-from crewbus.scopes.current import scope, strand
+from crewbus._util import is_text, name_of, running_loop
+from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished
+from crewbus.exceptions import Cancelled, ReplayMismatch, RunCancelledError, RunError, SlowConsumer, text_of
+from crewbus.scopes.attempt import Attempt
+from crewbus.scopes.current import scope_var
+from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
+from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope
-from crewbus.scopes.tree import CANCELLED, UNSTARTED, Tree
-
-if TYPE_CHECKING:
-    from crewbus.bus.bus import Bus
-    from crewbus.durability.step import Step
-    from crewbus.scopes.call import Call
+from crewbus.scopes.thread_state import Held
+from crewbus.scopes.tree import CLOSED
 
 __all__ = ["Run", "Sink"]
 
 T = TypeVar("T")
 
+Opener = Callable[["Run", Iterable["Sink"]], None]
+"""Starts a run, new or resumed; its sinks get its frames from the first on."""
+
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-class RecordingRequest(NamedTuple):
-    """How a run is to be recorded; None: as its bus says."""
-
-    record: bool | None = None
-    durability: Durability | None = None
-
-
-AS_THE_BUS: Final = RecordingRequest()
 
 
 class Sink(Protocol):
@@ -56,22 +37,22 @@ class Sink(Protocol):
 
     @property
     def bound(self) -> int:
-        """How many frames it holds at most, if its consumer is one that waits or drops."""
+        """How many frames it holds at most, if its consumer's policy is to wait or to drop."""
 
     @property
     def waiting(self) -> int:
-        """How many frames its consumer has not dealt with."""
+        """How many frames its consumer has not processed."""
 
     @property
     def left_out(self) -> int:
-        """How many frames were left out since its consumer last came, for want of room."""
+        """How many frames were dropped for lack of room since its consumer last took any."""
 
     @property
     def failure(self) -> SlowConsumer | None:
-        """What its consumer was failed with; None: nothing."""
+        """The error that its consumer gets for being too slow, or None."""
 
     def attach(self, run: Run) -> None:
-        """Be given the frames of ``run`` from now on."""
+        """Receive the frames of ``run`` from now on."""
 
     def push(self, run: Run, envelope: Envelope) -> None:
         """Take the next frame, which ``run`` emitted; called under the root run's lock, must not block."""
@@ -80,53 +61,62 @@ class Sink(Protocol):
         """Take nothing more: the run has ended; called under the same lock."""
 
     def release(self) -> None:
-        """Let blocked emitters look again whether they must wait; called under the same lock."""
+        """Wake blocked emitters, so that they check again whether they must wait; called under the same lock."""
 
 
 def new_id() -> str:
-    """A fresh run id: 28 hex digits, ordered by the millisecond of their making."""
+    """A fresh run id: 28 hex digits, ordered by the millisecond in which it was made."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
 
 
 class Run(Scope):
     """One execution: the scope of what is emitted in it, and a context manager around it.
 
-    Made by `Bus.run`. Leaving its ``with`` ends it with its terminal event: `RunFinished`, `RunFailed` for an
+    Made by `Bus.run`. Leaving its ``with`` block ends it with its terminal event: `RunFinished`, `RunFailed` for an
     Exception, `RunCancelled` for any other BaseException.
     """
 
     __slots__ = (
-        "_told", "cancel_reason", "ended", "id", "name", "named", "parent", "root", "sinks", "state", "tags", "wanted",
+        "_notified", "_open", "around", "cancel_reason", "ended", "id", "name", "named", "parent", "request", "root",
+        "sinks", "state", "tags", "unfinished",
     )  # fmt: skip
 
     def __init__(
         self,
-        bus: Bus,
+        host: Host,
         name: str | None,
         run_id: str | None,
         tags: Mapping[str, str] | None,
-        wanted: RecordingRequest,
+        request: RecordingRequest = AS_THE_BUS,
+        opener: Opener | None = None,
     ) -> None:
-        super().__init__(bus, UNSTARTED)
+        super().__init__(host)
+        self.run = self.step_parent = self
         self.id: str = run_id if run_id is not None else new_id()
         self.named = run_id is not None
-        """Whether the id was chosen by whoever made the run, so that it may be taken."""
+        """Whether its maker chose the id, so that it may be in use."""
         self.name = name
-        self.tags = MappingProxyType(dict(tags)) if tags else _NO_TAGS
+        self.tags = _NO_TAGS
+        self.set_tags(tags)
         self.parent: Run | None = None
         """The run around this one, or None."""
         self.root: Run = self
         """The outermost run around this one, or itself."""
+        self.around: Scope | None = None
+        """The run or step that it is nested in, or None."""
         self.state = "new"
         """"new", "running", "finished", "failed" or "cancelled"."""
         self.ended = True
-        """Whether it is not running: not yet, or no more."""
+        """Whether it is not running: not yet, or no longer."""
+        self.unfinished = 0
+        """How many runs directly inside it are live, or have a live run inside them."""
         self.sinks: tuple[Sink, ...] = ()
         """The buffers of this run's own streams, for routers."""
         self.cancel_reason: str | None = None
-        self.wanted = wanted
-        """How it is to be recorded, as far as it was said."""
-        self._told: weakref.WeakSet[Any] | None = None
+        self.request = request
+        """How it is to be recorded, as far as its maker said."""
+        self._open: Opener = opener or host.start
+        self._notified: weakref.WeakSet[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.name or ''} {self.id} {self.state}>"
@@ -134,11 +124,11 @@ class Run(Scope):
     @property
     def recorded(self) -> bool:
         """Whether this run's recording is armed."""
-        return self.tree.recorded
+        return self.state != "new" and self.tree.recorded
 
     @property
     def epoch(self) -> int:
-        """With which epoch of the store a resumed run is recorded; 0 for one that was never recorded before."""
+        """The store's epoch with which a resumed run is recorded; 0 for a run that was never recorded before."""
         return self.tree.log.epoch if self.tree.log is not None else 0
 
     @property
@@ -146,192 +136,72 @@ class Run(Scope):
         """Whether the root run and every run nested in it have ended."""
         return self.tree.live == 0
 
-    @property
-    def run(self) -> Run:
-        """Itself: what is in scope may be a call or an attempt, which belong to a run."""
-        return self
-
-    @property
-    def call(self) -> Call | None:
-        """None: what is emitted in a run nested in a call is that run's, not the call's."""
-        return None
-
-    @property
-    def base(self) -> Tree:
-        """The tree that it shares with its root."""
-        return self.tree
-
-    @property
-    def place(self) -> Run:
-        """Itself: what steps are called in is a run, or another step."""
-        return self
-
-    @property
-    def around(self) -> Run | Step | None:
-        """The run or step that it is nested in, or None."""
-        if self.parent is None:
-            return None
-        around = self.bus._own(self.outer)
-        place = around.place if around is not None else None
-        return place if place is not None and place.run is self.parent else self.parent
-
-    def _here(self) -> Scope:
-        here = scope.get()
+    def innermost(self) -> Scope:
+        """The current scope if it is inside this run, else this run."""
+        here = scope_var.get()
         if here is None or here is self:
             return self
-        here = self.bus._own(here)
+        here = self.host.own(here)
         return here if here is not None and here.run is self else self
 
-    def cancel(self, reason: str = "cancelled") -> None:
-        """Cancel this run and those nested in it: the next crewbus call in each thread or task raises `Cancelled`.
+    def set_tags(self, tags: Mapping[str, str] | None) -> None:
+        """Replace its tags."""
+        self.tags = MappingProxyType(dict(tags)) if tags else _NO_TAGS
 
-        Work that calls crewbus no more is not interrupted; that is what "cooperatively" means.
-        """
-        self.mark_cancelled(reason)
-        with self.tree.lock:
-            for run in reach(self):
-                for sink in run.sinks:
-                    sink.release()
-
-    def mark_cancelled(self, reason: str) -> None:
-        """As `cancel`, for a finaliser, which may take no lock: blocked emitters notice a little later."""
-        if self.cancel_reason is None:
-            self.cancel_reason = reason
-            if self.state != "new":
-                self.tree.cancelled = True
-                self.tree.mode = CANCELLED  # at once, without the lock
-
-    def is_cancelled(self) -> bool:
-        """Whether this run or one around it was cancelled."""
-        return self.tree.cancelled and any(run.cancel_reason is not None for run in reach(self))
-
-    def check(self) -> None:
-        """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet told."""
-        for run in reach(self):
-            if run.cancel_reason is not None:
-                run._tell()
-
-    def _tell(self) -> None:
-        # Once for each thread or task, so that clean-up code may emit on its way out.
-        loop = running_loop()
-        task = sys.modules["asyncio"].current_task(loop) if loop is not None else None
-        caller = task or threading.current_thread()
-        if self._told is None:
-            self._told = weakref.WeakSet()
-        if caller not in self._told:
-            self._told.add(caller)
-            raise Cancelled(f"run {self.id} was cancelled: {self.cancel_reason}")
+    # Its life
 
     def start(self, *sinks: Sink) -> None:
-        """Start the run, without putting it in scope: for whoever carries it to another context.
+        """Start the run, without making it current, to be carried to another context.
 
         ``sinks`` get its frames from the first on. Raises `RunIdInUseError`, `RecordingError`, `RunCancelledError` if
         it was cancelled before, and `RunError` if it was started before.
         """
-        self._refuse_to_start()
-        around = self.bus._own(self.bus._scope())
-        parent = around.run if around is not None else None
-        if parent is not None:
-            parent.check()
-        if parent is not None and not parent.ended:
-            self.parent, self.root, self.tree = parent, parent.root, parent.tree
-            self._open_under(around)
-        else:
-            self.tree = Tree()
-        self._arm()
-        told = self.bus._claim_run(self)
-        try:
-            self.bus._admit(self, sinks, known=told is not None)
-            self.bus._announce(self, self._started(), told)
-        except BaseException:
-            self.bus._withdraw(self)
-            raise
-
-    def _refuse_to_start(self) -> None:
         if self.state != "new":
             raise RunError(f"run {self.id} is {self.state}; a run is started once: make another with bus.run()")
         if self.cancel_reason is not None:
             self.state = "cancelled"
             raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
-        self.outer = scope.get()
+        self.outer = scope_var.get()
+        self._open(self, sinks)
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Bear the tags of the record."""
-        self.tags = MappingProxyType(dict(tags)) if tags else _NO_TAGS
+    def nest(self, around: Scope | None) -> bool:
+        """Be part of the run that ``around`` belongs to, if that is live; returns whether it is nested."""
+        parent = around.run if around is not None else None
+        if around is None or parent is None or parent.ended:
+            return False
+        self.parent, self.root, self.tree = parent, parent.root, parent.tree
+        self.around = around.step_parent
+        self.inherit(around)
+        return True
 
-    def _arm(self) -> None:
-        tree, (record, durability) = self.tree, self.wanted
-        if self.parent is None:
-            tree.recorded = self.bus._arms(record)
-            if tree.recorded:
-                tree.log = Log(self.bus._is_sync(durability))
-            tree.judge()
-        elif record is not None and record != tree.recorded:
-            state = "is not" if record else "is"
-            raise RecordingError(
-                f"run {self.id}: record={record} inside the root run {self.root.id}, which {state} recorded: "
-                "nested runs share their root's record; say it at the root"
-            )
-
-    def _started(self) -> RunStarted:
-        return RunStarted(self.name, dict(self.tags), self.parent.id if self.parent is not None else None)
-
-    def settle_in(self) -> None:
-        """Have this thread or task be the one that the run goes on in: its steps are told in their order here."""
-        if self.tree.log is not None:
-            self.tree.log.strands[self] = strand()
+    def begin(self) -> None:
+        """Be live; called when the run was admitted."""
+        self.state, self.ended = "running", False
+        with Held(self.tree.lock):
+            self.tree.live += 1
+            if self.parent is not None:
+                self.parent.unfinished += 1
+            self.gate = CLOSED if self.attempts else self.tree
 
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            self.settle_in()
+            self.host.steps.enter(self)
         except BaseException as error:  # an interrupt
             self.__exit__(type(error), error, None)
             raise
         return self
 
-    def add_sink(self, sink: Sink) -> None:
-        """Push frames into ``sink`` from now on; called under the lock."""
-        self.sinks += (sink,)
-        self.tree.sinks += 1
-        self.tree.judge()
-
-    def remove_sink(self, sink: Sink) -> None:
-        """Push no more frames into ``sink``; called under the lock."""
-        if sink in self.sinks:
-            self.sinks = tuple(other for other in self.sinks if other is not sink)
-            self.tree.sinks -= 1
-            self.tree.judge()
-
-    def retire(self, state: str) -> None:
-        """Be over, with this state, and take the sinks along; called under the lock."""
-        self.state, self.ended = state, True
-        sinks, self.sinks = self.sinks, ()
-        self.tree.live -= 1
-        self.tree.sinks -= len(sinks)
-        self.tree.judge()
-        for sink in sinks:
-            sink.end()
-
-    def orphan(self) -> None:
-        """Be over without a word: in a forked child, where the run goes on in the parent only."""
-        self.tree.lock = threading.RLock()
-        self.tree.busy, self.tree.after = False, None
-        self.tree.sinks = self.tree.live = 0
-        self.state, self.ended, self.sinks = "finished", True, ()
-        self.tree.recorded, self.tree.log = False, None
-        self.tree.judge()
-
     def finish(self, error: BaseException | None = None) -> None:
         """End the run with the terminal event that ``error`` calls for; ending it again does nothing."""
         if not self.ended:
-            reasons = (run.cancel_reason for run in reach(self) if run.cancel_reason is not None)
-            self.bus._end(self, ending(error, next(reasons, None)))
+            self.host.finish(self, error)
 
-    def _exit(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """End it as its ``with`` block ended."""
         try:
             if error is None:
-                self.bus._refuse_rest(self)
+                self.host.steps.complete(self)
         except ReplayMismatch as mismatch:
             self.finish(mismatch)
             raise
@@ -342,38 +212,163 @@ class Run(Scope):
                 self.finish(interrupt)  # an interrupt may have come before it did anything
             raise
 
-    # Recording
+    # Called under the lock
 
-    def step(self, name: str, fn: Callable[..., T], /, *args: Any, key: Key | None = None, **kwargs: Any) -> T:
+    def accepts(self, phase: Phase) -> bool:
+        """Whether it may be started or ended by another event."""
+        return not (phase == Phase.END and self.ended)
+
+    def transition(self, phase: Phase, envelope: Envelope) -> None:
+        """Be started or ended by ``envelope``."""
+        super().transition(phase, envelope)
+        if phase == Phase.END:
+            if envelope.replayed:  # no router is asked about what the record holds already
+                for sink in self.sinks:
+                    sink.push(self, envelope)
+            self.retire(state_after(envelope.event))
+
+    def add_sink(self, sink: Sink) -> None:
+        """Push frames into ``sink`` from now on."""
+        self.sinks += (sink,)
+        self.tree.sinks += 1
+        self.tree.refresh()
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Push no more frames into ``sink``."""
+        if sink in self.sinks:
+            self.sinks = tuple(other for other in self.sinks if other is not sink)
+            self.tree.sinks -= 1
+            self.tree.refresh()
+
+    def retire(self, state: str) -> None:
+        """Be over, with this state, and detach the sinks."""
+        self.state, self.ended, self.gate = state, True, CLOSED
+        self._complete()
+        sinks, self.sinks = self.sinks, ()
+        self.tree.live -= 1
+        self.tree.sinks -= len(sinks)
+        self.tree.refresh()
+        for sink in sinks:
+            sink.end()
+
+    def _complete(self) -> None:
+        """Once it and all inside it have ended: slow its tree down no longer, if it was cancelled."""
+        if not self.ended or self.unfinished:
+            return
+        self.tree.cancelled.pop(self, None)
+        if self.parent is not None:
+            self.parent.unfinished -= 1
+            self.parent._complete()
+
+    def orphan(self) -> None:
+        """In a forked child: be over silently, since the run continues in the parent only."""
+        self.tree.orphan(self.host.outside.lane)
+        self.state, self.ended, self.gate, self.sinks = "finished", True, CLOSED, ()
+
+    # Cancelling
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Cancel this run and those nested in it: the next crewbus call in each thread or task raises `Cancelled`.
+
+        Cancellation is cooperative: work that makes no crewbus call is not interrupted.
+        """
+        self.mark_cancelled(reason)
+        with Held(self.tree.lock):
+            for run in self.reach():
+                for sink in run.sinks:
+                    sink.release()
+
+    def mark_cancelled(self, reason: str) -> None:
+        """As `cancel`, for a finaliser, which may take no lock: blocked emitters notice a little later."""
+        if self.cancel_reason is None:
+            self.cancel_reason = reason
+            if self.state == "running":
+                self.tree.cancelled[self] = None
+                self.tree.free = False
+                if self.ended and not self.unfinished:  # it ended meanwhile
+                    self.tree.cancelled.pop(self, None)
+
+    def is_cancelled(self) -> bool:
+        """Whether this run or one around it was cancelled."""
+        return any(run.cancel_reason is not None for run in self.reach())
+
+    def check(self) -> None:
+        """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet notified."""
+        for run in self.reach():
+            if run.cancel_reason is not None:
+                run._notify()
+
+    def _notify(self) -> None:
+        # Once for each thread or task, so that clean-up code may emit on its way out.
+        loop = running_loop()
+        task = sys.modules["asyncio"].current_task(loop) if loop is not None else None
+        caller = task or threading.current_thread()
+        if self._notified is None:
+            self._notified = weakref.WeakSet()
+        if caller not in self._notified:
+            self._notified.add(caller)
+            raise Cancelled(f"run {self.id} was cancelled: {self.cancel_reason}")
+
+    def reach(self) -> Iterator[Run]:
+        """This run and the runs around it, innermost first."""
+        run: Run | None = self
+        while run is not None:
+            yield run
+            run = run.parent
+
+    # Attempts, steps and checkpoints
+
+    def attempt(self, number: int | None = None) -> Attempt:
+        """An attempt, to be entered with ``with``: if an Exception ends it, what was streamed in it is retracted.
+
+        ``number``: which one it is, from 1; by default one more than the last that failed here in this context.
+        """
+        return Attempt(self, number)
+
+    def step(
+        self, name: str, fn: Callable[..., T], /, *args: Any, key: str | Callable[..., str] | None = None, **kwargs: Any
+    ) -> T:
         """Call ``fn(*args, **kwargs)`` as the step ``name`` of this run, and return what it returns.
 
-        Of an async function it is a coroutine, to be awaited. See `crewbus.step`.
+        For an async function the result is a coroutine, to be awaited. See `crewbus.step`.
         """
-        return self.bus._perform(Declared(name, fn, key), self._here(), args, kwargs)  # type: ignore[no-any-return]
+        return self.host.steps.step(self.innermost(), name, fn, key, args, kwargs)  # type: ignore[no-any-return]
 
     def checkpoint(self, name: str) -> Envelope | None:
         """Save a position to resume or fork from, with the state of the tracked entities; it is on disk on return.
 
-        Returns None where the run is not recorded. Raises `RecordingError`, and `UnserializableError` for an entity
-        that would not come back as it is. On an event loop: ``await run.acheckpoint(name)``.
+        Returns None if the run is not recorded. Raises `RecordingError`, and `UnserializableError` for an entity
+        that would not come back unchanged. On an event loop: ``await run.acheckpoint(name)``.
         """
-        return self.bus._checkpoint(self._here(), name)
+        return self.host.steps.checkpoint(self.innermost(), name)
 
     async def acheckpoint(self, name: str) -> Envelope | None:
         """As `checkpoint`, without blocking the loop."""
-        return await self.bus._acheckpoint(self._here(), name)
+        return await self.host.steps.acheckpoint(self.innermost(), name)
 
     def track(self, name: str, entity: T) -> T:
-        """Have checkpoints keep the state of ``entity``, an instance of a registered type, under ``name``; returns it.
+        """Keep the state of ``entity``, an instance of a registered type, under ``name`` with each checkpoint.
 
-        Does nothing where the run is not recorded. Raises `UnregisteredEventError`: see `crewbus.register_entity`.
+        Returns ``entity``. Does nothing if the run is not recorded. Raises `UnregisteredEventError`: see
+        `crewbus.register_entity`.
         """
-        self.bus._track(self, name, entity)
+        self.host.steps.track(self, name, entity)
         return entity
 
 
+def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) -> None:
+    """Raise `RunError` for a name, an id or tags that are not as `Bus.run` says."""
+    if run_id is not None and not is_text(run_id):
+        raise RunError(f"a run id is a string that is not empty; got {run_id!r}")
+    if name is not None and not isinstance(name, str):
+        raise RunError(f"a run's name is a string; got {name!r}")
+    for key, value in (tags or {}).items():
+        if not (is_text(key) and isinstance(value, str)):
+            raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
+
+
 def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
-    """The terminal event for a run that was left with ``error``."""
+    """The terminal event for a run that ended with ``error``; ``reason``: why it was cancelled, if it was."""
     if error is None:
         return RunFinished()
     if isinstance(error, Exception):
@@ -381,9 +376,8 @@ def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
     return RunCancelled(reason if reason is not None else text_of(error) or type(error).__name__)
 
 
-def reach(run: Run) -> Iterator[Run]:
-    """``run`` and the runs around it, innermost first."""
-    node: Run | None = run
-    while node is not None:
-        yield node
-        node = node.parent
+def state_after(event: RunEnded) -> str:
+    """The state of a run that ended with ``event``."""
+    if isinstance(event, RunFailed):
+        return "failed"
+    return "cancelled" if isinstance(event, RunCancelled) else "finished"

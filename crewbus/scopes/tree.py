@@ -1,69 +1,73 @@
-"""Trees: what a root run and the runs nested in it share. The lock, the numbers, the gate of recording."""
+"""Trees: what a root run and the runs nested in it share."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from crewbus.durability.run_log import Log
-
-FREE: Final = 0
-"""Nothing is attached: an emission is numbered by the atomic counter, and nothing is locked."""
-ORDERED: Final = 1
-"""A recorder or a stream is attached: an emission takes the lock."""
-CANCELLED: Final = 2
-"""Something in the tree was cancelled: an emission must look whether it may go on."""
-CAREFUL: Final = 4
-"""The tree is recorded, and an emission must wait for the disk, or be told from what a resumed run repeats."""
-SCOPED: Final = 3
-"""A call or an attempt stands between an emission and its run, if there is one."""
+    from crewbus.scopes.ports import Lane
 
 
-class Tree:
-    """What a root run and the runs nested in it share.
+class Gate:
+    """Whether the hot path may number and deliver an event of a scope without the lock."""
 
-    ``mode`` (FREE, ORDERED, CANCELLED, CAREFUL, SCOPED) is what the hot path looks at to choose its way. ``after``
-    holds what the thread inside the lock has to do once it is out.
+    __slots__ = ("free",)
+
+    def __init__(self, free: bool) -> None:
+        self.free = free
+
+
+CLOSED: Final = Gate(False)
+"""The gate of calls, of attempts, and of runs that are not running: the dispatcher must look closer."""
+
+
+class Tree(Gate):
+    """What a root run and the runs nested in it share: the lock, the numbers, and the lane that commits events.
+
+    ``free`` holds while nothing needs an order: no recorder, no stream, no cancelled run.
     """
 
-    __slots__ = ("after", "busy", "cancelled", "live", "lock", "log", "mode", "numbers", "recorded", "sinks")
+    __slots__ = ("cancelled", "commit", "lane", "live", "lock", "log", "numbers", "recorded", "sinks")
 
-    def __init__(self, mode: int = FREE) -> None:
-        # Re-entrant, since a finaliser or signal handler may emit while this thread is inside;
-        # `busy` tells, and what it emits is deferred until the lock is free.
+    lane: Lane
+    commit: Callable[..., Any]
+    """``lane.commit``, bound once."""
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__(True)
+        # Re-entrant: `Run.retire` and the like run under it and are also called by themselves.
         self.lock = threading.RLock()
-        # Taking the next of a count is atomic on every supported build, with no lock.
+        # Taking the next of a count is atomic on every supported build.
         self.numbers = count()
-        self.busy = False
-        self.after: list[Callable[[], object]] | None = None
         self.recorded = False
-        self.log: Log | None = None
-        """How it is recorded; None: it is not."""
-        self.cancelled = False
-        self.mode = mode
+        self.log: Any = None
+        """What durability keeps about a recorded tree; None: it is not recorded."""
+        self.cancelled: dict[object, None] = {}
+        """Its cancelled runs in which anything is still live. A finaliser may add one without the lock."""
         self.sinks = 0
+        """How many streams are attached to its runs."""
         self.live = 0
+        """How many of its runs are live."""
+        self.use(lane)
 
-    def judge(self) -> None:
-        """Set `mode` anew; called under the lock, or before the tree is shared."""
-        if self.cancelled:
-            self.mode = CANCELLED
-        elif self.log is not None and self.log.careful:
-            self.mode = CAREFUL
-        else:
-            self.mode = ORDERED if self.recorded or self.sinks > 0 else FREE
+    def use(self, lane: Lane) -> None:
+        """Commit events through ``lane`` from now on; called under the lock, or before the tree is shared."""
+        self.lane, self.commit = lane, lane.commit
 
-    def defer(self, call: Callable[[], object]) -> None:
-        """Have ``call`` made by the thread inside the lock, once it is out."""
-        if self.after is None:
-            self.after = []
-        self.after.append(call)
+    def refresh(self) -> None:
+        """Set `free` again; called under the lock, or before the tree is shared."""
+        self.free = not (self.recorded or self.sinks > 0)
+        if self.cancelled:  # looked at last, since a finaliser adds to it without the lock
+            self.free = False
 
-
-UNSTARTED: Final = Tree()
-"""The tree of a run that has not started."""
-INNER: Final = Tree(SCOPED)
-"""The tree of calls and attempts, as far as the hot path sees: it says that an emission must look closer."""
+    def orphan(self, lane: Lane) -> None:
+        """In a forked child: take a new lock and keep nothing; the runs continue in the parent only."""
+        self.lock = threading.RLock()
+        self.sinks = self.live = 0
+        self.cancelled = {}
+        self.recorded, self.log = False, None
+        self.use(lane)
+        self.refresh()

@@ -1,1 +1,13 @@
-"""Serialization: events and values to JSON and back, and fingerprints of arguments."""
+"""Events and values as JSON, and back."""
+
+from crewbus.serialization.codec import Codec, Written
+from crewbus.serialization.fingerprint import canonical
+from crewbus.serialization.round_trip import fields_of, is_declared
+
+__all__ = [
+    "Codec",
+    "Written",
+    "canonical",
+    "fields_of",
+    "is_declared",
+]

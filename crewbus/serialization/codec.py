@@ -8,9 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from crewbus.events import UnknownEvent, event_type_of, find_event_type
-from crewbus.events.entities import entities, find_type, type_of_value
-from crewbus.events.registry import EventType
+from crewbus.events import (
+    EventType,
+    UnknownEvent,
+    entity_types,
+    event_type_of,
+    find_event_type,
+    find_type,
+    type_of_value,
+)
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
 from crewbus.serialization.round_trip import fields_of, is_exact, is_same, unpreserved
 
@@ -148,7 +154,7 @@ class Codec:
 
     def write_entity(self, entity: Any) -> Written:
         """Encode the state of ``entity``; raises `UnregisteredEventError` and `UnserializableError`."""
-        registered = entities.of(type(entity))
+        registered = entity_types.of(type(entity))
         return Written(json.loads(self._encode(registered, entity)), registered.name, registered.version)
 
     def read(self, written: Written, annotation: Any) -> Any:

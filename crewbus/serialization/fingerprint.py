@@ -10,8 +10,7 @@ import pathlib
 import uuid
 from typing import Any, Final
 
-from crewbus.events.entities import type_of_value
-from crewbus.events.registry import qualified
+from crewbus.events import qualified, type_of_value
 from crewbus.serialization.round_trip import LONGEST_INT, fields_of
 
 _TEXTUAL: Final = (dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID, pathlib.PurePath, complex)

@@ -9,7 +9,7 @@ import abc
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from crewbus.events.landmarks import LANDMARKS, MARKS
+from crewbus.events import LANDMARKS, MARKS
 from crewbus.exceptions import RecordingError, RunNotFoundError
 
 __all__ = ["LogInfo", "Store", "StoredEvent"]

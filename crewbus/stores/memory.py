@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from crewbus.events.landmarks import LANDMARKS, MARKS
+from crewbus.events import LANDMARKS, MARKS
 from crewbus.exceptions import (
     FencedError,
     InputError,

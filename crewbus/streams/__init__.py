@@ -1,1 +1,22 @@
 """Streams: one consumer's ordered view of one run."""
+
+from crewbus.streams.buffer import Buffer, buffers_of
+from crewbus.streams.cursor import Cursor
+from crewbus.streams.follower import Follower
+from crewbus.streams.options import Slow, StreamOptions
+from crewbus.streams.owned import OwnedStream, check_streamable
+from crewbus.streams.stream import Stream
+from crewbus.streams.waker import forget_wakers
+
+__all__ = [
+    "Buffer",
+    "Cursor",
+    "Follower",
+    "OwnedStream",
+    "Slow",
+    "Stream",
+    "StreamOptions",
+    "buffers_of",
+    "check_streamable",
+    "forget_wakers",
+]

@@ -12,18 +12,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from crewbus._util.loops import running_loop
-from crewbus._util.process import generation
+from crewbus._util import generation, running_loop
 from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
-from crewbus.scopes.run import Run, reach
+from crewbus.scopes import Run, threads
 from crewbus.streams.options import Slow
 from crewbus.streams.waker import LoopWaker, waker_of
 
 if TYPE_CHECKING:
     import asyncio
 
-    from crewbus.scopes.tree import Tree
+    from crewbus.scopes import Tree
 
 _get_ident: Final = threading.get_ident
 _MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractions, however small its bound
@@ -185,7 +184,7 @@ class Buffer:
         if len(self.frames) + self.held >= most:
             self._fail(f"{most} frames were waiting, twice its bound, and no emitter could wait")
         elif self.slow != "drop":
-            run.tree.defer(partial(self.wait_for_room, run))
+            threads.state.defer(partial(self.wait_for_room, run))
 
     def _fail(self, why: str) -> None:
         self.failure = SlowConsumer(f"the stream failed: {why}; consume faster, or raise its bound")
@@ -376,4 +375,4 @@ class Buffer:
 
 def buffers_of(run: Run) -> list[Buffer]:
     """The buffers that receive a chunk of ``run``: its own, and those of the runs around it."""
-    return [sink for around in reach(run) for sink in around.sinks if isinstance(sink, Buffer)]
+    return [sink for around in run.reach() for sink in around.sinks if isinstance(sink, Buffer)]

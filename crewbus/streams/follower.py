@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from crewbus.dispatch.dispatcher import now
+from crewbus.dispatch import now
 from crewbus.events import (
     FRAMES,
     Dropped,
@@ -22,8 +22,7 @@ from crewbus.events import (
     find_event_type,
 )
 from crewbus.exceptions import ConsumptionError, SlowConsumer
-from crewbus.records.record import Record
-from crewbus.records.tree import RunMembership
+from crewbus.records import Record, RunMembership
 from crewbus.stores import LANDMARKS, Store
 from crewbus.streams.cursor import Cursor
 

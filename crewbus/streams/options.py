@@ -7,7 +7,7 @@ from typing import Literal
 
 import attrs
 
-from crewbus.durability.run_log import Durability
+from crewbus.scopes import Durability
 
 Slow = Literal["block", "coalesce", "drop", "fail"]
 """What happens to a frame when its consumer's buffer is full: the emitter waits (``block``), adjacent text is merged

@@ -10,10 +10,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from crewbus._util.callables import name_of
-from crewbus._util.deadlines import deadline, remaining
-from crewbus._util.loops import running_loop
-from crewbus._util.warn import external_stacklevel
+from crewbus._util import deadline, external_stacklevel, name_of, remaining, running_loop
 from crewbus.exceptions import (
     Cancelled,
     ConsumptionError,
@@ -23,11 +20,10 @@ from crewbus.exceptions import (
     RunError,
     TargetError,
 )
-from crewbus.scopes.current import scope
-from crewbus.scopes.run import Run
+from crewbus.scopes import Run, scope_var
 from crewbus.streams.buffer import Buffer
 from crewbus.streams.stream import Stream
-from crewbus.work.owned import OwnedTask
+from crewbus.work import OwnedTask
 
 __all__ = ["OwnedStream"]
 
@@ -86,7 +82,7 @@ class OwnedStream(Stream, Generic[T]):
         self._run.start(self._buffer)
         self.run_id = self._run.id
         self._begun = True
-        context.run(scope.set, self._run)
+        context.run(scope_var.set, self._run)
         self._task.start(context)
 
     # The result

@@ -7,7 +7,7 @@ from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from crewbus._util.loops import running_loop
+from crewbus._util import running_loop
 from crewbus.events import Envelope
 from crewbus.exceptions import ConsumptionError
 from crewbus.streams.cursor import Cursor

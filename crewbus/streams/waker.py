@@ -60,7 +60,7 @@ class _ThreadWaker(threading.local):
 _here: Final = _ThreadWaker()
 
 
-def after_fork() -> None:
+def forget_wakers() -> None:
     """Forget the waker of the parent's loop, in a forked child."""
     _here.waker = None
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar, overload
 
 from crewbus import Bus, ConsumptionError, Envelope, EventTypeError, event_type_of, hookimpl
-from crewbus._util.loops import call_on, running_loop
+from crewbus._util import call_on, running_loop
 
 E = TypeVar("E")
 

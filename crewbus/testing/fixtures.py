@@ -119,8 +119,7 @@ def _arguments(item: pytest.Item) -> dict[str, Any]:
 
 def _close(bus: crewbus.Bus) -> None:
     """Close a bus whose test is over, on the test's event loop where something of it waits there to go on."""
-    waiting = {work.loop for work in list(bus._works)} | {owed.loop for owed in list(bus._tasks._owed)}
-    for loop in waiting:
-        if loop is not None and not loop.is_closed() and not loop.is_running():
+    for loop in bus.lifecycle.loops():
+        if not loop.is_closed() and not loop.is_running():
             loop.run_until_complete(bus.aclose())
     bus.close()

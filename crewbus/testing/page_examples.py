@@ -21,9 +21,8 @@ import sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
-from crewbus.bus.default import separate_default_bus
-from crewbus.events import event_types, forget_event
-from crewbus.events.entities import entities
+from crewbus.bus import separate_default_bus
+from crewbus.events import entity_types, event_types, forget_event
 from crewbus.exceptions import InputError
 
 _fenced_blocks: Final = RawFencedCodeBlockLexer(re.compile(r"[ \t]*(?P<language>[^\n]*?)[ \t]*\n"))
@@ -164,9 +163,9 @@ def _forget_types(modules: set[str]) -> None:
     for event_type in event_types():
         if event_type.cls.__module__ in modules:
             forget_event(event_type.cls)
-    for entity in entities:
+    for entity in entity_types:
         if entity.cls.__module__ in modules:
-            entities.discard(entity.cls)
+            entity_types.discard(entity.cls)
 
 
 def _is_from(module: types.ModuleType, directory: Path) -> bool:

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from crewbus import Bus, Cancelled, ConsumptionError, Envelope, MemoryStore, Record, Run
-from crewbus._util.callables import is_async, name_of
-from crewbus._util.loops import running_loop
+from crewbus._util import is_async, name_of, running_loop
 from crewbus.testing.replay import copy_unfinished
 
 P = ParamSpec("P")
@@ -144,7 +143,7 @@ class RunRecorder:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._made: list[RecordedRun[Any]] = []
-        bus.use_store(MemoryStore())
+        bus.recording.use_store(MemoryStore())
 
     @overload
     def __call__(

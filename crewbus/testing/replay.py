@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crewbus import Bus, MemoryStore, Run, RunNotFoundError, Store, StoredEvent
 from crewbus.exceptions import InputError
-from crewbus.records.export import read_export
+from crewbus.records import read_export
 from crewbus.stores import ENDS
 
 
@@ -26,7 +26,7 @@ def replayed(path: str | Path, run_id: str | None = None, *, bus: Bus | None = N
         root, events = _load(str(path), run_id)
         store = MemoryStore()
         copy_unfinished(events, root, store)
-        own.use_store(store)
+        own.recording.use_store(store)
         with own.resume(root) as run:
             yield run
     finally:
@@ -52,7 +52,7 @@ def _load(path: str, run_id: str | None) -> tuple[str, list[StoredEvent]]:
         return export.run_id, list(export.events)
     url = path if "://" in path or path.startswith("memory:") else f"sqlite:///{path}"
     with Bus() as opener:
-        opener.use_store(url)
+        opener.recording.use_store(url)
         roots: Iterable[str] = opener.store.roots()
         root = run_id or next(reversed(list(roots)), None)
         if root is None or opener.store.root_of(root) is None:

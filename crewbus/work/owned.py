@@ -10,8 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from crewbus._util.callables import is_async, name_of
-from crewbus._util.loops import call_on, running_loop, settle
+from crewbus._util import call_on, is_async, name_of, running_loop, settle
 from crewbus.exceptions import Cancelled
 
 if TYPE_CHECKING:

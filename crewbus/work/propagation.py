@@ -12,8 +12,8 @@ from concurrent import futures
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar, cast
 
-from crewbus._util.callables import is_async
-from crewbus.scopes.current import handling
+from crewbus._util import is_async
+from crewbus.scopes import handling
 
 __all__ = ["Thread", "ThreadPoolExecutor", "bind"]
 

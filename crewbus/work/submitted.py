@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from crewbus._util.callables import is_async, name_of
+from crewbus._util import is_async, name_of
 from crewbus.exceptions import TargetError
 from crewbus.work.owned import OwnedTask
 

@@ -21,7 +21,7 @@ from crewbus.cli.commands import (
 )
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 _MODULES: Final = (run, runs, show, tail, resume, fork, diff, replay, export, prune, new_plugin, plugins, hooks)
 

@@ -12,10 +12,10 @@ from crewbus.cli.event_lines import format_fields, short_type_name
 from crewbus.cli.formatting import examples, paragraph
 from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, find_run, open_store
 from crewbus.cli.terminal import Terminal
-from crewbus.records.export import as_json
+from crewbus.records import as_json
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 
 def add_to(commands: Commands) -> None:
@@ -42,7 +42,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """Compare the runs."""
     store = open_store(args, bus)
-    divergence = bus.diff(find_run(args.a, store), find_run(args.b, store))
+    divergence = bus.records.diff(find_run(args.a, store), find_run(args.b, store))
     out = Terminal().out
     if args.json:
         out.write(json.dumps(divergence and _as_json(divergence, bus)) + "\n")
@@ -58,11 +58,11 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
 def _describe(envelope: Envelope | None, bus: Bus) -> str:
     if envelope is None:
         return "has no further event"
-    stored = bus.encode(envelope)
+    stored = bus.recording.encode(envelope)
     return f"{stored.seq}  {short_type_name(stored)}  {format_fields(stored.data)}"
 
 
 def _as_json(divergence: Divergence, bus: Bus) -> dict[str, Any]:
     sides = {"a": divergence.one, "b": divergence.other}
-    events = {name: envelope and as_json(bus.encode(envelope)) for name, envelope in sides.items()}
+    events = {name: envelope and as_json(bus.recording.encode(envelope)) for name, envelope in sides.items()}
     return {"scope": divergence.scope, **events}

@@ -11,10 +11,10 @@ from crewbus.cli.record_arguments import add_run_argument, add_store_argument, f
 from crewbus.cli.run_table import run_as_json
 from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
-from crewbus.records.export import write_export
+from crewbus.records import write_export
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 
 def add_to(commands: Commands) -> None:
@@ -48,7 +48,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     store = open_store(args, bus)
     run_id = find_run(args.run, store)
     if args.output is None:
-        info = run_as_json(bus.recorded_run(run_id))
+        info = run_as_json(bus.records.info(run_id))
         del info["id"]  # the format has the id under another name
         write_export(terminal.out.stream, store, run_id, info)
         return 0

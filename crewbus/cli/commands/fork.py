@@ -14,7 +14,7 @@ from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 
 def add_to(commands: Commands) -> None:
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     run_id = find_run(args.run, open_store(args, bus))
     fork_id = bus.fork(run_id, at=args.at, edits=_edits(args.edit))
     if args.json:
-        text = json.dumps({"run": fork_id, "of": run_id, "at": bus.recorded_run(fork_id).parent_at})
+        text = json.dumps({"run": fork_id, "of": run_id, "at": bus.records.info(fork_id).parent_at})
     else:
         text = fork_id
     Terminal().out.write(f"{text}\n")

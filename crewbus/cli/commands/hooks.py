@@ -14,17 +14,16 @@ import attrs
 import pluggy
 
 from crewbus import Bus, hookspecs
-from crewbus._util.suggest import did_you_mean
+from crewbus._util import did_you_mean
 from crewbus.cli.errors import escape_control, one_line
 from crewbus.cli.formatting import paragraph
 from crewbus.cli.record_arguments import add_json_argument
 from crewbus.cli.terminal import OutputStream, format_table
 from crewbus.exceptions import InputError
-from crewbus.plugins.discovery import Origin
-from crewbus.plugins.isolation import CONTAINED
+from crewbus.plugins import CONTAINED, Origin
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 _PREFIX: Final = "crewbus_"
 _INDENT: Final = "    "

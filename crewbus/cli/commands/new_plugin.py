@@ -15,7 +15,7 @@ from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 _BUILT_IN_COMMANDS: Final = frozenset(
     module.name.replace("_", "-") for module in pkgutil.iter_modules([str(Path(__file__).parent)])

@@ -15,10 +15,10 @@ from crewbus import Bus, PluginInfo
 from crewbus.cli.errors import one_line
 from crewbus.cli.record_arguments import add_json_argument
 from crewbus.cli.terminal import OutputStream, format_table
-from crewbus.plugins.discovery import Origin
+from crewbus.plugins import Origin
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 _STYLES: Final = {"plugin": ("bold",), "loaded": ("green",), "blocked": ("yellow",), "broken": ("red", "bold")}
 

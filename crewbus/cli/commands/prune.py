@@ -14,7 +14,7 @@ from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 
 def add_to(commands: Commands) -> None:
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
         raise InputError("say which runs to delete: --keep N, --older-than AGE, or both")
     open_store(args, bus)
     infos = bus.recorded_runs()
-    deleted = bus.prune(keep=args.keep, older_than=args.older_than, dry_run=args.dry_run)
+    deleted = bus.records.prune(keep=args.keep, older_than=args.older_than, dry_run=args.dry_run)
     terminal = Terminal()
     if args.json:
         terminal.out.write(json.dumps(deleted) + "\n")

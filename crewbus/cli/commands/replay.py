@@ -12,7 +12,7 @@ from crewbus.cli.target import load_object
 from crewbus.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 
 def add_to(commands: Commands) -> None:

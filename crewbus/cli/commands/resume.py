@@ -28,7 +28,7 @@ from crewbus.cli.warning_notes import warnings_as_notes
 from crewbus.exceptions import CrewbusError, InputError, RunError, RunHeldError
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 
 def add_to(commands: Commands) -> None:
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
 def _plan_one(args: argparse.Namespace, bus: Bus, store: Store, terminal: Terminal) -> PlannedRun:
     """Plan the run that RUN names: enter its directory, and take it from its holder."""
     run_id = find_run(args.run, store)
-    info = bus.recorded_run(store.root_of(run_id) or run_id)
+    info = bus.records.info(store.root_of(run_id) or run_id)
     _check_resumable(info, args, bus)
     _enter_directory(info)
     planned = _plan(info, args.at)
@@ -109,7 +109,7 @@ def _check_resumable(info: RunInfo, args: argparse.Namespace, bus: Bus) -> None:
     if info.state == "running" and not args.force:
         raise RunHeldError(f"run {info.id} is running, held by {info.holder}; --force takes it from there")
     if args.at is not None:
-        names = dict.fromkeys(checkpoint.name for checkpoint in bus.checkpoints(info.id))
+        names = dict.fromkeys(checkpoint.name for checkpoint in bus.records.checkpoints(info.id))
         if args.at not in names:
             raise InputError(f"run {info.id} has no checkpoint {args.at!r}; there are {', '.join(names) or 'none'}")
 

@@ -19,7 +19,7 @@ from crewbus.cli.terminal import Terminal
 from crewbus.cli.warning_notes import warnings_as_notes
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 TARGET_TAG: Final = "crewbus.target"
 ARGUMENTS_TAG: Final = "crewbus.arguments"
@@ -80,7 +80,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
         count = _check(target, lines)
         if args.record or args.store is not None:
             bus.enable_recording(args.store)
-        resume_tags = tags if bus.recording else None
+        resume_tags = tags if bus.recording.armed else None
         planned = (PlannedRun(target, arguments, _tags(arguments, resume_tags)) for arguments in lines)
         options = RunnerOptions(target.name, args.concurrency, args.json, args.traceback)
         return run_all(bus, planned, count, terminal, options, overdue)

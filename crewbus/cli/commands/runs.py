@@ -13,7 +13,7 @@ from crewbus.cli.run_table import run_as_json, run_table
 from crewbus.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 STATES: Final = ("running", "finished", "failed", "cancelled", "interrupted")
 

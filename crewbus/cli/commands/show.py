@@ -13,10 +13,10 @@ from crewbus.cli.record_arguments import add_json_argument, add_run_argument, ad
 from crewbus.cli.run_table import STATE_STYLES, run_as_json, run_duration
 from crewbus.cli.terminal import OutputStream, Terminal, format_table
 from crewbus.cli.timeline import Entry, Timeline
-from crewbus.records.export import Branch
+from crewbus.records import Branch
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 _BAR_WIDTH: Final = 24
 _MAX_INDENT: Final = 24  # levels
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     """Show the run."""
     store = open_store(args, bus)
     run_id = find_run(args.run, store)
-    root = bus.recorded_run(store.root_of(run_id) or run_id)
+    root = bus.records.info(store.root_of(run_id) or run_id)
     top = Timeline.of(bus, root.id).run(run_id)
     info = root
     if top is not None and run_id != root.id:

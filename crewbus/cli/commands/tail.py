@@ -14,11 +14,11 @@ from crewbus.cli.formatting import examples, paragraph
 from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, find_run, open_store
 from crewbus.cli.terminal import Terminal
 from crewbus.cli.timeline import RESUMING
-from crewbus.records.export import Branch, as_json
+from crewbus.records import Branch, as_json
 from crewbus.stores import ENDS, StoredEvent
 
 if TYPE_CHECKING:
-    from crewbus.plugins.commands import Commands
+    from crewbus.plugins import Commands
 
 POLL_INTERVAL: Final = 0.1
 """How many seconds pass between two reads of a record that another process writes."""

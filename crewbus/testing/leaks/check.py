@@ -19,10 +19,9 @@ import attrs
 import pytest
 
 from crewbus import Bus, Envelope, Run, Stream
-from crewbus._util.deadlines import deadline, remaining
-from crewbus.bus.bus import live_buses
-from crewbus.bus.default import existing_default_bus
-from crewbus.streams.buffer import Buffer
+from crewbus._util import deadline, remaining
+from crewbus.bus import existing_default_bus, live_buses
+from crewbus.streams import Buffer
 from crewbus.testing.leaks.heap import frames_from, live, reachable
 from crewbus.testing.leaks.holders import Holders
 
@@ -101,9 +100,6 @@ class LeakCheck:
         Threads and tasks that are about to end have ``PATIENCE`` seconds for it.
         """
         self._close_default_bus()
-        for bus in self._new().buses:
-            if bus.closed:
-                _let_handlers_go(bus)
         until, soon = deadline(PATIENCE), deadline(_BRIEFLY)
         while (look := self._look(held)).lines and remaining(until if look.moves else soon):
             threading.Event().wait(_POLL)
@@ -132,8 +128,7 @@ class LeakCheck:
 def _serving_threads() -> Iterator[int]:
     """The ids of the threads that open buses and loops keep, which end once they are idle, or with the bus or loop."""
     for bus in list(live_buses):
-        yield id(bus._tasks._thread)
-        yield from (id(worker._thread) for worker in bus._workers())
+        yield from map(id, bus.lifecycle.threads())
     running = sys._current_frames()
     for thread in threading.enumerate():
         frame = running.get(thread.ident or 0)
@@ -147,16 +142,10 @@ def _held_by_fixtures() -> set[int]:
     return reachable(live(pytest.FixtureDef)[pytest.FixtureDef], stop=(Bus, asyncio.AbstractEventLoop, *pytests))
 
 
-def _let_handlers_go(bus: Bus) -> None:
-    """Have a closed bus, which calls nobody any more, hold none of those that it called."""
-    bus._subscriptions, bus._retired = (), []
-    bus._forget_plans()
-
-
 def _moves(found: Remains) -> bool:
     """Whether something of it, or what a handler was given, may be about to go by itself."""
     on_loops = any(task.get_loop().is_running() for task in found.tasks)
-    return bool(found.threads) or on_loops or any(bus._tasks.owe() for bus in list(live_buses))
+    return bool(found.threads) or on_loops or any(bus.lifecycle.has_pending() for bus in list(live_buses))
 
 
 # The lines
@@ -246,8 +235,7 @@ def _is_registered(stream: Stream) -> bool:
     buffer = stream.source
     if not isinstance(buffer, Buffer) or buffer.closed or buffer.ended:
         return False
-    awaited = (ref() for bus in list(live_buses) for ref in list(bus._awaited.get(buffer.run_id, ())))
-    return buffer.run is not None or any(waiting is buffer for waiting in awaited)
+    return buffer.run is not None or any(bus.lifecycle.is_watching(buffer) for bus in list(live_buses))
 
 
 def _name_of(thing: Any) -> str:

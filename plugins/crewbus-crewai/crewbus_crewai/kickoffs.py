@@ -87,7 +87,9 @@ def _run_of(entity: Any) -> Iterator[None]:
 
 def _new_run(bus: Bus, entity: Any) -> Run:
     record = (
-        crewbus.current_run(bus) is None and not bus.recording and kept_in_record(getattr(entity, "checkpoint", None))
+        crewbus.current_run(bus) is None
+        and not bus.recording.armed
+        and kept_in_record(getattr(entity, "checkpoint", None))
     )
     return bus.run(name_of(entity), tags={KIND: kind_of(entity)}, record=True if record else None)
 

@@ -112,7 +112,7 @@ class Metrics:
                 self._runs[run.name or UNNAMED].add(run.state, clock() - began)
 
     @crewbus.hookimpl
-    def crewbus_fork(self) -> None:
+    def crewbus_after_fork(self) -> None:
         """Start over in a forked child, with a new lock."""
         self._reset()
 

@@ -1,0 +1,208 @@
+"""The life of a bus: flushing, closing, the process's fork and its exit."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from crewbus._util import deadline, external_stacklevel, raise_first, remaining, running_loop
+from crewbus.dispatch import AsyncHandlers, inside_async_handler
+from crewbus.exceptions import FlushError, GraceWarning
+from crewbus.plugins import flatten
+from crewbus.scopes import threads
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from crewbus.bus.live_runs import LiveRuns
+    from crewbus.bus.membership import Membership
+    from crewbus.bus.owned_work import OwnedWork
+    from crewbus.dispatch import Dispatcher, Subscriptions
+    from crewbus.durability import Recorder
+    from crewbus.plugins import PluginManager
+    from crewbus.scopes import Host
+    from crewbus.streams import Buffer
+
+CLOSE_TIMEOUT: Final = 10.0
+"""How many seconds closing waits by default for what is still running."""
+
+
+class Lifecycle:
+    """Flushes and closes a bus, in the order in which its parts depend on each other.
+
+    It also tells tools that look for leaks what a bus keeps.
+    """
+
+    def __init__(
+        self,
+        bus: Dispatcher,
+        host: Host,
+        plugins: PluginManager,
+        subscriptions: Subscriptions,
+        async_handlers: AsyncHandlers,
+        recording: Recorder,
+        live: LiveRuns,
+        work: OwnedWork,
+        membership: Membership,
+        closed: Callable[[], object],
+    ) -> None:
+        self._bus = bus
+        self._host = host
+        self._plugins = plugins
+        self._subscriptions = subscriptions
+        self._async_handlers = async_handlers
+        self._recording = recording
+        self._live = live
+        self._work = work
+        self._membership = membership
+        self._on_closed = closed
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._closer: int | None = None
+        """The thread that closes the bus."""
+        self._is_closed = threading.Event()
+
+    # Flushing
+
+    def flush(self, timeout: float | None) -> None:
+        """See `Bus.flush`."""
+        self._refuse_to_block("flush")
+        until = deadline(timeout)
+        self._async_handlers.wait(timeout)
+        self._call_flush_hooks(remaining(until))
+
+    async def aflush(self, timeout: float | None) -> None:
+        """See `Bus.aflush`."""
+        import asyncio
+
+        until = deadline(timeout)
+        await self._async_handlers.await_all(timeout)
+        await asyncio.to_thread(self._call_flush_hooks, remaining(until))
+
+    def _refuse_to_block(self, action: str) -> None:
+        if threads.state.delivering or threads.state.locks or inside_async_handler():
+            raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
+        self._async_handlers.refuse_to_block(action)
+
+    def _call_flush_hooks(self, timeout: float | None) -> None:
+        """Call each implementation; the first error is raised when all have run."""
+        failures = list[BaseException]()
+        for function in flatten(self._plugins.hook.crewbus_flush, self._plugins.watched):
+            try:
+                function(self._bus, timeout)
+            except BaseException as error:
+                failures.append(error)
+        raise_first(failures)
+
+    # Closing
+
+    def close(self, timeout: float) -> None:
+        """See `Bus.close`."""
+        if self._bus.closed:
+            return
+        self._refuse_to_block("close")
+        if self._work.runs_on(running_loop()):
+            raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
+        if not self._begin():
+            # Another thread closes it, unless it is this one, in a hook, or the other one waits for this one.
+            if self._closer != threading.get_ident() and not self._work.runs_here():
+                self._is_closed.wait(timeout)
+            return
+        until, late = deadline(timeout), list[str]()
+        try:
+            for task in self._work.cancel_streamed("the bus is closed"):
+                late += [] if task.wait(remaining(until)) else [task.name]
+            for task in self._work.submitted_elsewhere():
+                late += [] if task.wait(remaining(until)) else [task.name]
+            self.flush(remaining(until))
+            while self._async_handlers.has_pending():  # what the handlers emitted in turn
+                self.flush(remaining(until))
+        finally:
+            self.shut(late, timeout)
+
+    async def aclose(self, timeout: float) -> None:
+        """See `Bus.aclose`."""
+        import asyncio
+
+        if inside_async_handler():
+            raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
+        if self._bus.closed:
+            return
+        if not self._begin():
+            await asyncio.to_thread(self._is_closed.wait, timeout)
+            return
+        until, late = deadline(timeout), list[str]()
+        try:
+            for task in self._work.cancel_streamed("the bus is closed"):
+                late += [] if await task.wait_async(remaining(until)) else [task.name]
+            for task in self._work.submitted_elsewhere():
+                late += [] if await task.wait_async(remaining(until)) else [task.name]
+            await self.aflush(remaining(until))
+            while self._async_handlers.has_pending():
+                await self.aflush(remaining(until))
+        finally:
+            self.shut(late, timeout)
+
+    def _begin(self) -> bool:
+        """Whether the caller is the first to close, and so the one to do it."""
+        with self._lock:
+            first = self._closer is None
+            if first:
+                self._closer = threading.get_ident()
+            return first
+
+    def shut(self, late: list[str], timeout: float) -> None:
+        """Take nothing more, release everything; ``late``: what still runs, to be named in a warning."""
+        self._bus.closed = True
+        self._subscriptions.close()
+        self._work.close()
+        for buffer in self._live.close():
+            buffer.close()
+        try:
+            self._async_handlers.stop(timeout)
+            self._subscriptions.release()
+            self._membership.close()
+        finally:
+            self._on_closed()
+            self._is_closed.set()
+            self._recording.close()
+        if late:
+            warnings.warn(
+                f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=external_stacklevel()
+            )
+
+    # What the bus keeps
+
+    def has_pending(self) -> bool:
+        """Whether a delivery to a handler is pending."""
+        return self._async_handlers.has_pending()
+
+    def loops(self) -> set[asyncio.AbstractEventLoop]:
+        """The event loops on which work of the bus waits to continue."""
+        return {loop for loop in (*self._work.loops(), *self._async_handlers.loops()) if loop is not None}
+
+    def threads(self) -> set[threading.Thread]:
+        """The threads that the bus keeps while it is open: those of its background loop and handlers."""
+        kept = {self._async_handlers.thread, *(worker.thread for worker in self._subscriptions.workers())}
+        return {thread for thread in kept if thread is not None}
+
+    def is_watching(self, buffer: Buffer) -> bool:
+        """Whether the bus will attach ``buffer`` to a run that has not started."""
+        return self._live.is_watched(buffer)
+
+    # Forking
+
+    def after_fork(self) -> None:
+        """In a forked child: new locks, empty queues, finished runs; only the parent writes what it had begun."""
+        self._reset()
+        self._host.outside.orphan(self._host.outside.lane)
+        self._async_handlers.reset()
+        self._subscriptions.after_fork()
+        self._live.after_fork()
+        self._work.after_fork()
+        self._recording.after_fork()
+        self._membership.after_fork()

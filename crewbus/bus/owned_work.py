@@ -1,0 +1,105 @@
+"""The work that a bus owns: the functions behind its streams, and what was submitted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from crewbus.exceptions import BusClosedError
+from crewbus.scopes import Held, Run
+from crewbus.streams import Buffer, OwnedStream, StreamOptions, check_streamable
+from crewbus.work import OwnedTask, submission
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+class OwnedWork:
+    """Starts work, and knows what still runs."""
+
+    def __init__(self) -> None:
+        self._streamed: set[OwnedTask] = set()
+        self._submitted: set[OwnedTask] = set()
+        self._closed = False
+        self._lock = threading.RLock()
+
+    def stream(
+        self,
+        run: Run,
+        options: StreamOptions,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        give_up: Callable[[BaseException], object],
+    ) -> OwnedStream[Any]:
+        """A stream of ``run``, in which ``function`` is called once the stream is consumed."""
+        check_streamable(function)
+        task = OwnedTask(
+            function,
+            args,
+            kwargs,
+            live=self._streamed,
+            on_start=lambda: run.host.steps.enter(run),
+            on_end=lambda _, error: run.end(error),
+            on_cancel=run.cancel,
+        )
+        return OwnedStream(run, task, Buffer(run.id, options.bound, options.slow), options.grace, give_up)
+
+    def submit(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[T]:
+        """Call ``function`` in a thread of its own; see `Bus.submit`."""
+        future, task = submission(function, args, kwargs, self._submitted)
+        with Held(self._lock):
+            if self._closed:
+                raise BusClosedError(f"this bus is closed: {task.name} was not submitted")
+            self._submitted.add(task)
+        task.start(copy_context())
+        return future
+
+    # Closing and forking
+
+    def cancel_streamed(self, reason: str) -> list[OwnedTask]:
+        """Cancel the work of the streams, and return it."""
+        streamed = list(self._streamed)
+        for task in streamed:
+            task.cancel(reason)
+        return streamed
+
+    def loops(self) -> set[asyncio.AbstractEventLoop | None]:
+        """The event loops on which the work of streams runs."""
+        return {task.loop for task in list(self._streamed) if not task.over}
+
+    def runs_on(self, loop: object) -> bool:
+        """Whether the work of a stream runs on this event loop."""
+        return loop is not None and loop in self.loops()
+
+    def runs_here(self) -> bool:
+        """Whether the caller is submitted work."""
+        return any(task.is_here() for task in list(self._submitted))
+
+    def submitted_elsewhere(self) -> Iterator[OwnedTask]:
+        """What was submitted and still runs, apart from the caller; work submitted meanwhile included, each once."""
+        seen: set[OwnedTask] = set()
+        while True:
+            rest = [task for task in list(self._submitted) if task not in seen and not task.is_here()]
+            if not rest:
+                return
+            seen.add(rest[0])
+            yield rest[0]
+
+    def close(self) -> None:
+        """Take nothing more."""
+        with Held(self._lock):
+            self._closed = True
+
+    def after_fork(self) -> None:
+        """In a forked child: neither threads nor loops survived."""
+        self._lock = threading.RLock()
+        for task in self._streamed:
+            task.after_fork()
+        self._streamed.clear()
+        self._submitted.clear()

@@ -1,0 +1,94 @@
+"""Delivery: observers, inline handlers and a call's callbacks are called outside every lock."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from crewbus._util import raise_first
+from crewbus.dispatch.plan import Plan
+from crewbus.scopes import Held, threads
+
+if TYPE_CHECKING:
+    from crewbus.dispatch.faults import FaultReporter
+    from crewbus.events import Envelope
+    from crewbus.scopes import Call, Callback, Run
+
+
+class Deliverer:
+    """Calls what listens inline. What one listener raises changes nothing for its siblings."""
+
+    def __init__(self, bus: Any, faults: FaultReporter) -> None:
+        self._bus = bus
+        self._faults = faults
+
+    def deliver(self, plan: Plan, run: Run | None, envelope: Envelope) -> None:
+        """Call observers and inline handlers; a BaseException is raised when all have run."""
+        state = threads.state
+        if state.locks:  # a finaliser or a signal handler emits while this thread holds a lock
+            self._faults.defer(partial(self.deliver, plan, run, envelope))
+            return
+        escaped: list[BaseException] | None = None
+        outer = state.delivering
+        try:
+            state.delivering = outer + 1
+            for observer, blame in plan.observers:
+                try:
+                    observer(self._bus, run, envelope)
+                except BaseException as error:
+                    escaped = self._faults.contain(blame, error, envelope, escaped)
+            for handler in plan.handlers:
+                try:
+                    handler(envelope)
+                except BaseException as error:
+                    escaped = self._faults.contain(handler, error, envelope, escaped)
+        finally:
+            state.delivering = outer
+        if escaped is not None:
+            raise_first(escaped)
+
+    def deliver_in_call(self, plan: Plan, run: Run | None, call: Call, envelope: Envelope) -> None:
+        """Call observers and handlers, then the callbacks; they get the terminal event of a call in `end_delivery`."""
+        escaped: list[BaseException] | None = None
+        if plan.has_inline_listeners:
+            try:
+                self.deliver(plan, run, envelope)
+            except BaseException as error:
+                escaped = [error]
+        if call.callbacks and envelope in call.delivering and envelope is not call.last:
+            escaped = self._call_back(call.callbacks, envelope, escaped)
+        if escaped is not None:
+            raise_first(escaped)
+
+    def end_delivery(self, call: Call, envelope: Envelope) -> None:
+        """Note that ``envelope`` was delivered. The last delivery hands the terminal event to the callbacks."""
+        call.delivering.discard(envelope)
+        if call.last is None:
+            return
+        with Held(call.tree.lock):
+            last, callbacks, release_flush = call.take_last()
+        if last is None:
+            return
+        try:
+            escaped = self._call_back(callbacks, last, None)
+        finally:
+            if release_flush is not None:
+                release_flush()
+        if escaped is not None:
+            raise_first(escaped)
+
+    def _call_back(
+        self, callbacks: tuple[Callback, ...], envelope: Envelope, escaped: list[BaseException] | None
+    ) -> list[BaseException] | None:
+        state = threads.state
+        outer = state.delivering
+        try:
+            state.delivering = outer + 1
+            for callback in callbacks:
+                try:
+                    callback.call(envelope)
+                except BaseException as error:
+                    escaped = self._faults.contain(callback, error, envelope, escaped)
+        finally:
+            state.delivering = outer
+        return escaped

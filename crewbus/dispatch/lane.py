@@ -1,0 +1,161 @@
+"""Lanes: the one way in which an event is committed under its tree's lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+from crewbus._util import raise_first
+from crewbus.dispatch.plan import Plan
+from crewbus.events import Envelope
+from crewbus.exceptions import CrewbusError
+from crewbus.scopes import Phase, threads
+
+if TYPE_CHECKING:
+    from crewbus.dispatch.delivery import Deliverer
+    from crewbus.dispatch.faults import FaultReporter
+    from crewbus.dispatch.unscoped import Unscoped
+    from crewbus.scopes import Attempt, Host, Run, Scope
+
+now: Final = time.time
+unscoped_numbers: Final = count()
+"""The numbers of what is emitted outside any run: per process."""
+
+
+class OrderedLane:
+    """Lock, number, record, route, release, deliver: so that the record and the streams have the numbers' order.
+
+    ``record`` is what writes an event of a recorded run, or None; the lanes of durability add it.
+    """
+
+    def __init__(
+        self,
+        bus: Any,
+        host: Host,
+        deliverer: Deliverer,
+        faults: FaultReporter,
+        unscoped: Unscoped,
+        record: Callable[[Run, Envelope], None] | None = None,
+    ) -> None:
+        self.bus = bus
+        self.host = host
+        self.deliverer = deliverer
+        self.faults = faults
+        self.unscoped = unscoped
+        self.record = record
+
+    def commit(
+        self,
+        plan: Plan,
+        scope: Scope,
+        event: Any,
+        source: Any = None,
+        phase: Phase = Phase.BODY,
+        replayed_seq: int | None = None,
+    ) -> Envelope | None:
+        """Commit one event of ``scope``; see `Lane`. Returns None for one that has no place any more."""
+        state = threads.state
+        if state.locks:  # a finaliser, a signal handler or a hook emits while this thread holds a lock
+            self.faults.defer(partial(self.commit, plan, scope, event, source, phase, replayed_seq))
+            return None
+        run, call, tree = scope.run, scope.call, scope.tree
+        if tree.cancelled and not phase and run is not None:
+            run.check()
+        envelope = deferred = escaped = None
+        try:
+            try:
+                state.locks = 1
+                tree.lock.acquire()  # inside, since an interrupt may follow at once
+                if (
+                    (run is not None and run.ended)
+                    or (run is None and not phase and call is not None and call.ended)
+                    or ((phase or scope.attempts) and not self._accepted(plan, scope, phase))
+                ):
+                    pass
+                else:
+                    envelope = Envelope(
+                        event,
+                        run.id if run is not None else None,
+                        next(tree.numbers) if replayed_seq is None else replayed_seq,
+                        scope.start_id,
+                        now(),
+                        source,
+                        scope.attempt_number,
+                        replayed_seq is not None,
+                    )
+                    if self.record is not None and replayed_seq is None:
+                        self._record(run, envelope)
+                    if phase == 1:
+                        scope.transition(phase, envelope)
+                    for function, blame in plan.routers if run is not None and replayed_seq is None else plan.pushes:
+                        try:
+                            function(self.bus, run, envelope)
+                        except BaseException as error:
+                            escaped = self.faults.contain(blame, error, envelope, escaped)
+                    if phase == 2:
+                        scope.transition(phase, envelope)
+                    if call is not None and (not call.ended or phase):
+                        call.delivering.add(envelope)
+            finally:
+                state.locks = 0
+                try:  # noqa: SIM105 - this costs nothing
+                    tree.lock.release()
+                except RuntimeError:  # an interrupt ended the wait for the lock
+                    pass
+                deferred, state.deferred = state.deferred, None
+            if envelope is None:
+                return self._without_place(plan, scope, event, source, phase)
+            if call is not None:
+                self.deliverer.deliver_in_call(plan, run, call, envelope)
+            elif plan.has_inline_listeners:
+                self.deliverer.deliver(plan, run, envelope)
+            if escaped is not None:
+                raise_first(escaped)
+            return envelope
+        finally:
+            if call is not None and envelope is not None:
+                self.deliverer.end_delivery(call, envelope)
+            for wait in deferred or ():
+                wait()
+
+    def rolled_back(self, attempt: Attempt) -> None:
+        """Nothing to do: the lanes of durability undo what is recorded of the attempt."""
+
+    @staticmethod
+    def _accepted(plan: Plan, scope: Scope, phase: Phase) -> bool:
+        if phase:
+            return scope.accepts(phase)
+        return not plan.frame or not any(attempt.failed for attempt in scope.attempts)
+
+    def _record(self, run: Run | None, envelope: Envelope) -> None:
+        if run is None or self.record is None:
+            return
+        try:
+            self.record(run, envelope)
+        except CrewbusError:
+            raise
+        except BaseException:  # a signal handler may raise anything, anywhere
+            self.resync_sequence(run)
+            raise
+
+    def resync_sequence(self, run: Run) -> None:
+        """Continue the numbers of a recorded run after an interrupt that may have hit anywhere."""
+
+    def _without_place(self, plan: Plan, scope: Scope, event: Any, source: Any, phase: Phase) -> Envelope | None:
+        """An event whose run or call has ended, or whose attempt has failed."""
+        run, call = scope.run, scope.call
+        if run is not None and run.ended and run is not scope and (phase or (call is not None and not call.ended)):
+            scope.leave_run(self.host.outside)
+            return scope.tree.commit(plan, scope, event, source, phase)  # type: ignore[no-any-return]
+        if phase:
+            return None
+        if run is not None and run.ended and run.is_cancelled():
+            run.check()
+            return None  # what a cancelled run still emits after its end is discarded
+        if (run is not None and run.ended) or (run is None and call is not None and call.ended):
+            return self.unscoped.emit(plan, run, event, source)
+        self.unscoped.warn_lost_attempt(event)
+        return None

@@ -1,0 +1,57 @@
+"""What is emitted outside any run, or in one that has ended: no stream gets it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from crewbus._util import external_stacklevel
+from crewbus.exceptions import EventTypeError, UnscopedError, UnscopedWarning
+
+if TYPE_CHECKING:
+    from crewbus.dispatch.plan import Plan
+    from crewbus.events import Envelope
+    from crewbus.scopes import Run, Scope
+
+Policy = Literal["warn", "raise", "ignore"]
+"""What happens to an event that should reach a stream and can't."""
+
+
+class Unscoped:
+    """Emits outside any run, after it has warned, raised or ignored as the bus was told."""
+
+    nowhere: Scope
+    """The scope of what is emitted outside any run; set once the bus can make it."""
+
+    def __init__(self, policy: str) -> None:
+        if policy not in get_args(Policy):
+            raise EventTypeError(f"unscoped={policy!r}: choose 'warn', 'raise' or 'ignore'")
+        self._policy = policy
+
+    def emit(self, plan: Plan, run: Run | None, event: Any, source: Any) -> Envelope | None:
+        """Emit ``event`` outside any run; ``run``: the one that it was meant for, which has ended or not started."""
+        if plan.no_effect and run is None:
+            return None
+        if run is not None:
+            self.warn(event, f"in a run that {_state_phrase(run)}")
+        elif plan.frame:
+            self.warn(event, "outside any run")
+        return self.nowhere.tree.commit(plan, self.nowhere, event, source)  # type: ignore[no-any-return]
+
+    def warn_lost_attempt(self, event: Any) -> None:
+        """Warn of an event of an attempt that has failed."""
+        self.warn(event, "in an attempt that has failed, and discarded")
+
+    def warn(self, event: Any, where: str) -> None:
+        """Warn that ``event`` reaches no stream, or raise `UnscopedError`."""
+        # `where` names no run: Python keeps each text of a warning for each place that issued it.
+        if self._policy == "ignore":
+            return
+        message = f"{type(event).__name__} emitted {where}: it reaches no run's stream"
+        if self._policy == "raise":
+            raise UnscopedError(message)
+        warnings.warn(message, UnscopedWarning, stacklevel=external_stacklevel())
+
+
+def _state_phrase(run: Run) -> str:
+    return "has not started" if run.state == "new" else f"has ended ({run.state})"

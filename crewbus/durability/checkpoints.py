@@ -1,0 +1,91 @@
+"""Checkpoints: named positions in a run's record, with the state of its tracked entities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from crewbus._util import is_text, running_loop
+from crewbus.durability.disk import Disk
+from crewbus.durability.recorder import Recorder
+from crewbus.durability.tracked import Tracked
+from crewbus.events import CheckpointSaved, EntitySaved, Envelope, entity_types, event_type_of
+from crewbus.exceptions import InputError
+from crewbus.scopes import Held
+
+if TYPE_CHECKING:
+    from crewbus.dispatch import Subscriptions
+    from crewbus.durability.run_log import RunLog
+    from crewbus.scopes import Run, Scope
+
+
+class Checkpoints:
+    """Saves the checkpoints of a bus's runs."""
+
+    def __init__(self, recording: Recorder, disk: Disk) -> None:
+        self._recording = recording
+        self._disk = disk
+
+    def save(self, scope: Scope, name: str) -> Envelope | None:
+        """Save a checkpoint, without waiting for the disk; None if the run is not recorded."""
+        if not is_text(name):
+            raise InputError(f"a checkpoint has a name; got {name!r}")
+        run = scope.run
+        log: RunLog | None = run.tree.log if run is not None else None
+        if run is None or log is None:
+            return None
+        if self._is_repeated(scope, run, log):
+            return self._recording.redeliver(scope, CheckpointSaved(name))
+        return self._recording.append(scope, CheckpointSaved(name, self._save_entities(scope, log)))
+
+    @staticmethod
+    def _is_repeated(scope: Scope, run: Run, log: RunLog) -> bool:
+        with Held(run.tree.lock):
+            return log.replay is not None and log.replay.repeats(scope)
+
+    def _save_entities(self, scope: Scope, log: RunLog) -> dict[str, int]:
+        return {key: self._save_entity(scope, key, tracked) for key, tracked in list(log.entities.items())}
+
+    def _save_entity(self, scope: Scope, name: str, tracked: Tracked) -> int:
+        """The number of the event that holds an entity's state: emitted now, unless the state has not changed."""
+        digest, (data, kind, version) = tracked.write(self._recording.codec(), name)
+        known, saved_at = tracked.saved
+        if digest == known:
+            return saved_at
+        assert kind is not None
+        envelope = self._recording.append(scope, EntitySaved(name, kind, version, data))
+        if envelope is not None:
+            tracked.saved = digest, envelope.seq
+            return envelope.seq
+        return saved_at
+
+    def watch(self, subscriptions: Subscriptions, before: Iterable[type], now: Iterable[type]) -> None:
+        """Save a checkpoint after events of the types ``now``, and no longer after those ``before``."""
+        for event_type in before:
+            subscriptions.off(event_type, self.save_after)
+        for event_type in now:
+            subscriptions.on(event_type, self.save_after, background=False)
+
+    def save_after(self, envelope: Envelope) -> None:
+        """Save a checkpoint after an event of a type that `Bus.enable_recording` was given: a handler."""
+        if envelope.replayed or isinstance(envelope.event, CheckpointSaved | EntitySaved):
+            return
+        run = self._recording.find_run(envelope.run_id or "")
+        log: RunLog | None = run.tree.log if run is not None else None
+        if run is not None and log is not None and not run.ended:
+            name = event_type_of(type(envelope.event)).name
+            self._recording.append(run, CheckpointSaved(name, self._save_entities(run, log), automatic=True))
+            if running_loop() is None:  # a loop must not be blocked; what waits next waits for this too
+                self._disk.wait(run)
+
+    def track(self, run: Run, name: str, entity: Any) -> None:
+        """Keep the state of ``entity`` with each checkpoint of ``run``."""
+        log: RunLog | None = run.tree.log
+        if not is_text(name):
+            raise InputError(f"a tracked entity has a name; got {name!r}")
+        entity_types.of(type(entity))
+        if log is not None:
+            with Held(run.tree.lock):
+                known = log.entities.get(name)
+                if known is None or known.entity is not entity:
+                    log.entities[name] = log.sources[id(entity)] = Tracked(entity)

@@ -1,0 +1,79 @@
+"""Forking: another run shares the record of a run up to a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from crewbus.durability.recorder import Recorder
+from crewbus.durability.resume import position
+from crewbus.events import Envelope, RunFinished, RunForked, StepFinished
+from crewbus.exceptions import RunNotFoundError, StepError
+from crewbus.records import Progress, Record, RecordedScope, in_fork, read_progress, require_root, valid
+from crewbus.scopes import new_id
+
+
+def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[str, Any]) -> str:
+    """Make another run that shares the record of this one; see `Bus.fork`."""
+    store = recording.store
+    require_root(store, run_id)
+    record = Record(store, run_id, run_id, recording.decode)
+    edited = _edited(record, edits)
+    last = _fork_point(recording, record, at, edited)
+    for edit, (_, end) in edited.items():
+        if end > last:
+            raise StepError(f"edit {edit!r}: the step finished after checkpoint {at!r}")
+    fork_id = new_id()
+    events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(edited)), f"{fork_id}:0")]
+    for edit, (scope, _) in edited.items():
+        assert scope.step is not None
+        assert scope.parent is not None
+        written = recording.codec().write(edits[edit], Any, f"edit {edit!r}")
+        events.append((scope.step, in_fork(scope.parent.ids[0], run_id, fork_id)))
+        events.append((StepFinished(scope.step.name, *written), f"{fork_id}:{last + len(events)}"))
+    envelopes = (
+        Envelope(event, fork_id, seq, parent, time.time()) for seq, (event, parent) in enumerate(events, last + 1)
+    )
+    store.fork(run_id, last, fork_id, [recording.encode(envelope) for envelope in envelopes])
+    return fork_id
+
+
+def _fork_point(
+    recording: Recorder, record: Record, at: str | None, edited: Mapping[str, tuple[RecordedScope, int]]
+) -> int:
+    """The number of the last event that a fork shares."""
+    if at is not None:
+        return position(record, at)
+    if edited:
+        return max(end for _, end in edited.values())
+    last = recording.store.info(record.root_id).last
+    if last < 0:
+        raise RunNotFoundError(f"run {record.root_id} has no events in {recording.store!r}")
+    end = record.end()
+    return end.seq - 1 if end is not None and isinstance(end.event, RunFinished) else last
+
+
+def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[RecordedScope, int]]:
+    """The steps that are edited, each with the number of its end."""
+    if not edits:
+        return {}
+    progress = read_progress(valid(record.landmarks()).landmarks)
+    return {edit: _one_step(progress, edit) for edit in edits}
+
+
+def _one_step(progress: Progress, edit: str) -> tuple[RecordedScope, int]:
+    found, names = [], set()
+    for identity, end in progress.results.items():
+        scope = progress.steps[identity]
+        assert scope.step is not None
+        full = f"{scope.step.name}[{scope.step.key}]"
+        names.add(full)
+        if edit in (scope.step.name, full):
+            found.append((scope, end))
+    if len(found) == 1:
+        return found[0]
+    some = sorted(names)[:10]
+    if not found:
+        raise StepError(f"edit {edit!r}: no step of that name has finished; there are {', '.join(some) or 'none'}")
+    raise StepError(f"edit {edit!r}: {len(found)} steps bear that name; name one as {' or '.join(some)}")

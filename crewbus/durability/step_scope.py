@@ -1,0 +1,256 @@
+"""Steps: units of work whose recorded outcome is returned, not computed again, when their run is resumed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from crewbus._util import name_of
+from crewbus.durability.ordinals import FailedTry, StepKey
+from crewbus.durability.step_function import Key, StepFunction
+from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
+from crewbus.exceptions import BusClosedError, text_of
+from crewbus.scopes import Attempt, Held, Phase, Run, Scope, execution_id, scope_var
+from crewbus.serialization import Written
+
+if TYPE_CHECKING:
+    from crewbus.records import RecordedScope
+
+__all__ = ["Step", "step"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Boundary = Callable[["Step"], tuple[int, tuple[str, ...]]]
+"""For a step that fails: the first number that is retracted, and the parents of what is."""
+
+NO_KEY: Final = StepKey("", "", "")
+
+
+class Step(Attempt):
+    """One call of a step in a run: a scope like an attempt, whose terminal event bears its outcome.
+
+    What is emitted in it belongs to it. If an Exception ends it, what it streamed is retracted, except what finished
+    steps in it streamed.
+    """
+
+    __slots__ = (
+        "_boundary", "_failed_try", "_written", "event", "execution", "finished_at", "key", "recorded", "started_at",
+        "succeeded",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        of: Scope,
+        event: StepStarted,
+        boundary: Boundary,
+        key: StepKey = NO_KEY,
+        failed_try: FailedTry | None = None,
+    ) -> None:
+        super().__init__(of, None)
+        self.event = event
+        self.key = key
+        """What it has in common with the steps that only their ordinal distinguishes from it."""
+        self.finished_at = -1
+        """The number of the last step that finished in it."""
+        self.recorded: RecordedScope | None = None
+        """What the record of a resumed run holds of it, if it was left open or failed."""
+        self.started_at = -1
+        """The number of its start."""
+        self.succeeded = False
+        """Whether it has ended with a result."""
+        self.execution = 0
+        """The thread or task in which it was called."""
+        self._boundary = boundary
+        self._failed_try = failed_try
+        self._written = Written(None, None, 0)
+
+    def __repr__(self) -> str:
+        return f"<Step {self.event.name} in {self.of!r}>"
+
+    @property
+    def around(self) -> Scope | None:
+        """The run or step that it is called in."""
+        return self.of.step_parent
+
+    def start(self) -> None:
+        """Start the step, without making it current."""
+        self.outer = scope_var.get()
+        self.execution = execution_id()
+        self.join(self.of)
+        self.step_parent = self
+        try:
+            self._started, self.ended = True, False
+            self.host.transition(self, self.event, Phase.START)
+        except BaseException:
+            self.ended = True
+            self.reopen_as(self._failed_try)
+            raise
+
+    def transition(self, phase: Phase, envelope: Envelope) -> None:
+        """Be started or ended by ``envelope``; called under the lock."""
+        if phase == Phase.START:
+            super().transition(phase, envelope)
+            self.started_at = envelope.seq
+            if self.recorded is not None:
+                self.since = self.recorded.start + 1
+                self.opened += self.recorded.emission_parents(finished_steps=True)
+                self.finished_at = max(self.finished_at, self.recorded.boundary)
+        elif isinstance(envelope.event, StepFinished):
+            self._succeed(envelope.seq)
+
+    def _succeed(self, seq: int) -> None:
+        self.succeeded = True
+        log = self.of.tree.log
+        if log is None:
+            return
+        log.ordinals.forget_in(self.event.identity)
+        for attempt in self.of.attempts:
+            attempt.on_rollback.append(partial(log.ordinals.give_back, self.key, self.event.ordinal))
+            if isinstance(attempt, Step):
+                attempt.finished_at = max(attempt.finished_at, seq)
+
+    def recall(self, recorded: RecordedScope) -> None:
+        """Have finished as recorded, without being called; called under the lock."""
+        self._succeed(recorded.end if recorded.end is not None else -1)
+        for attempt in self.of.attempts:
+            attempt.opened += recorded.emission_parents(finished_steps=True)
+
+    def give(self, written: Written) -> None:
+        """Set the result that it ends with."""
+        self._written = written
+
+    def finish(self) -> None:
+        """End the step with its result."""
+        if self.host.closed and self.tree.log is not None:
+            raise BusClosedError(f"this bus is closed: the result of step {self.event.name!r} can't be recorded")
+        if self.claim_end():
+            self.host.transition(self, StepFinished(self.event.name, *self._written), Phase.END)
+
+    def fail(self, error: BaseException | str) -> None:
+        """End the step with ``error``: an Exception retracts what it streamed.
+
+        Any other BaseException leaves the step open, so that a resume performs it again.
+        """
+        if not self.claim_end():
+            return
+        if isinstance(error, Exception):
+            try:
+                self.retract(f"{type(error).__name__}: {text_of(error)}")
+            finally:
+                failed = StepFailed(self.event.name, name_of(type(error)), text_of(error))
+                self.host.transition(self, failed, Phase.END)
+        else:
+            self.reopen()
+
+    def retract(self, reason: str) -> None:
+        """Retract what it streamed, except what finished steps in it streamed."""
+        since, parents = self._boundary(self)
+        with Held(self.tree.lock):
+            self.failed = True
+            self.roll_back()
+        self.host.transition(self, Retracted(since, reason, parents), Phase.END)
+
+    def roll_back(self) -> None:
+        """Make another try at it be the same step; called under the lock."""
+        self._give_back(FailedTry(self.since, tuple(self.opened), tuple(self.on_rollback)))
+        self.on_rollback = []
+
+    def reopen_as(self, failed_try: FailedTry | None) -> None:
+        """Let it be tried again, after a try that could not even start."""
+        self._give_back(failed_try)
+
+    def reopen(self) -> None:
+        """Let it be tried again: its caller never got a result, or the result may not be on disk."""
+        with Held(self.tree.lock):
+            self.roll_back()
+
+    def _give_back(self, failed_try: FailedTry | None) -> None:
+        log = self.of.tree.log
+        if log is not None:
+            with Held(self.of.tree.lock):
+                log.ordinals.give_back(self.key, self.event.ordinal, failed_try)
+
+    def end(self, error: BaseException | None) -> None:
+        """End it as its ``with`` block ended."""
+        if error is not None:
+            self.fail(error)
+            return
+        try:
+            self.finish()
+        except BaseException as refused:  # its result is too large for the store, for example
+            self.ended = False
+            self.fail(refused)
+            raise
+
+
+def path_of(place: Scope | None) -> str:
+    """What distinguishes a run or step by where it is: the names of the runs around it, and the steps."""
+    if isinstance(place, Step):
+        return place.event.identity
+    if not isinstance(place, Run) or place.around is None:
+        return ""
+    return json.dumps([path_of(place.around), place.name])
+
+
+def identity_of(key: StepKey, ordinal: int) -> str:
+    """By what a resumed run finds a step: 24 hex digits."""
+    return hashlib.blake2b(json.dumps([*key, ordinal]).encode(), digest_size=12).hexdigest()
+
+
+def _recorded_scope() -> Any:
+    """The innermost current scope of a recorded run, of whichever bus; if none is recorded, the innermost scope."""
+    innermost = here = scope_var.get()
+    while here is not None:
+        if here.run is not None and here.run.recorded:
+            return here
+        here = here.outer
+    return innermost
+
+
+@overload
+def step(function: F, /) -> F: ...
+@overload
+def step(*, name: str | None = None, key: Key | None = None) -> Callable[[F], F]: ...
+def step(
+    function: Callable[..., Any] | None = None, /, *, name: str | None = None, key: Key | None = None
+) -> Callable[..., Any]:
+    """Make a function, sync or async, a step: in a recorded run its result is on disk before it is returned.
+
+    A run that is resumed returns the recorded result and does not call the function again. ``name`` is by default the
+    function's qualified name. Calls of one name are distinguished by their arguments, or by ``key``: a text, or a
+    function of the arguments that returns one; equal ones by their order. The result must be a JSON value, an instance
+    of a registered type, or what the return annotation describes: otherwise the step raises `UnserializableError` when
+    it returns. In a run that is not recorded the function is called and the step's events are emitted; outside any run
+    it is just called. Raises `StepError` for what can't be a step.
+
+    >>> @step
+    ... def double(number: int) -> int:
+    ...     return 2 * number
+    >>> double(21)
+    42
+    """
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        declared = StepFunction(getattr(function, "__qualname__", "step") if name is None else name, function, key)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            here = _recorded_scope()
+            if here is None:
+                return function(*args, **kwargs)
+            return here.host.steps.perform(declared, here, args, kwargs)
+
+        @functools.wraps(function)
+        async def acall(*args: Any, **kwargs: Any) -> Any:
+            here = _recorded_scope()
+            if here is None:
+                return await function(*args, **kwargs)
+            return await here.host.steps.perform(declared, here, args, kwargs)
+
+        return acall if declared.is_async else call
+
+    return declare if function is None else declare(function)

@@ -1,0 +1,161 @@
+"""Attempts: one try each at a piece of work that is retried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Final, NamedTuple
+
+from crewbus._util import generation
+from crewbus.events import AttemptStarted, Envelope, Retracted
+from crewbus.exceptions import RunError, text_of
+from crewbus.scopes.current import scope_var
+from crewbus.scopes.ports import Phase
+from crewbus.scopes.scope import Scope, checked_attempt_number
+from crewbus.scopes.thread_state import Held
+
+__all__ = ["Attempt"]
+
+
+class UnsuccessfulAttempt(NamedTuple):
+    """The last attempt in a context that did not succeed."""
+
+    at: str | None
+    """What it was an attempt at: the id of the envelope that started that."""
+    number: int
+    cancelled: Attempt | None
+    """The attempt itself if it was cancelled: its chunks are retracted only when another attempt follows."""
+
+
+_unsuccessful: Final[ContextVar[UnsuccessfulAttempt | None]] = ContextVar("crewbus_unsuccessful", default=None)
+
+
+class Attempt(Scope):
+    """One try at a piece of work that is retried. If an Exception ends it, the chunks streamed in it are retracted.
+
+    Made by `Run.attempt` and `Call.attempt`. Calls and runs that start in it are part of it. What its threads still
+    stream after it failed is discarded, with a warning. A cancelled attempt keeps what it streamed, unless another
+    attempt follows, as with a timeout inside a retry.
+    """
+
+    __slots__ = ("_born", "_number", "_started", "ended", "failed", "of", "on_rollback", "opened", "since")
+
+    def __init__(self, of: Scope, number: int | None) -> None:
+        super().__init__(of.host)
+        self.of = of
+        """What it is an attempt at."""
+        self._number = checked_attempt_number(number)
+        self._started = False
+        self._born = generation.number
+        self.ended = True
+        """Whether it is not in progress: not yet, or no longer."""
+        self.failed = False
+        self.since = 0
+        """The number of the first event that can have been emitted in it."""
+        self.opened: list[str] = []
+        """The ids of what started in it, its own first: the parents of what it streams."""
+        self.on_rollback: list[Callable[[], object]] = []
+        """What undoes the effects of steps in it if it fails; called under the tree's lock."""
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.attempt_number} at {self.of!r}>"
+
+    @property
+    def number(self) -> int:
+        """Which attempt it is, from 1."""
+        return self.attempt_number
+
+    def start(self) -> None:
+        """Start the attempt, without making it current. Raises `RunError` if it was started before."""
+        if self._started:
+            raise RunError(f"{self!r} was started before: make another with attempt()")
+        self.outer = scope_var.get()
+        self.of = _in_progress(self.of.innermost())
+        if self.of.start_id is None:
+            raise RunError(f"{self.of!r} has not started, so there is nothing to attempt yet")
+        self.join(self.of)
+        self.attempt_number = self._number or self._next_number(_unsuccessful.get())
+        self._started, self.ended = True, False
+        try:
+            self.host.transition(self, AttemptStarted(self.attempt_number), Phase.START)
+        except BaseException:
+            self.ended = True
+            raise
+
+    def join(self, of: Scope) -> None:
+        """Resolve what it belongs to: the same as ``of``, of which it is an attempt."""
+        self.run, self.call, self.tree, self.step_parent = of.run, of.call, of.tree, of.step_parent
+        self.inherit(of)
+        self.attempts = (*of.attempts, self)
+
+    def _next_number(self, last: UnsuccessfulAttempt | None) -> int:
+        """One more than the last attempt at the same work in this context."""
+        if last is None or last.at != self.of.start_id:
+            return 1
+        if last.cancelled is not None:
+            last.cancelled.retract("cancelled, and tried again")
+        return last.number + 1
+
+    def transition(self, phase: Phase, envelope: Envelope) -> None:
+        """Be started by ``envelope``; called under the lock."""
+        super().transition(phase, envelope)
+        if phase == Phase.START:
+            self.since = envelope.seq + 1
+
+    def accepts(self, phase: Phase) -> bool:  # noqa: ARG002 - as of any scope
+        """Always: its end is its retraction, which `finish` and `fail` admit once."""
+        return True
+
+    def finish(self) -> None:
+        """End the attempt: it succeeded. Ending it again does nothing."""
+        if self.claim_end():
+            self.opened, self.on_rollback = [], []
+            if _unsuccessful.get() is not None:
+                _unsuccessful.set(None)
+
+    def fail(self, error: BaseException | str) -> None:
+        """End the attempt with ``error``: an Exception, or a text that describes one, retracts what was streamed.
+
+        Ending it again does nothing.
+        """
+        if not self.claim_end():
+            return
+        cancelled = None if isinstance(error, Exception | str) else self
+        _unsuccessful.set(UnsuccessfulAttempt(self.of.start_id, self.attempt_number, cancelled))
+        if cancelled is None:
+            self.retract(error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}")
+
+    def claim_end(self) -> bool:
+        """Whether it was in progress until now. In a forked child it is not: it continues in the parent."""
+        with Held(self.tree.lock):
+            ended, self.ended = self.ended, True
+        return not ended and self._born == generation.number
+
+    def retract(self, reason: str) -> None:
+        """Retract the chunks that were streamed in it, and undo its steps."""
+        with Held(self.tree.lock):
+            self.failed = True
+            parents = tuple(self.opened)
+            self.roll_back()
+        self.host.transition(self, Retracted(self.since, reason, parents), Phase.END)
+
+    def roll_back(self) -> None:
+        """Undo the effects of the steps in it; called under the lock."""
+        undo, self.on_rollback = self.on_rollback, []
+        for call in undo:
+            call()
+        self.tree.lane.rolled_back(self)
+
+    def end(self, error: BaseException | None) -> None:
+        """End it as its ``with`` block ended."""
+        if error is None:
+            self.finish()
+        else:
+            self.fail(error)
+
+
+def _in_progress(scope: Scope) -> Scope:
+    """``scope``; or what is around it if it is an ended attempt, since a retry may be made inside the failed one."""
+    while isinstance(scope, Attempt) and scope.ended:
+        scope = scope.of
+    return scope

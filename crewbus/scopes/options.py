@@ -1,0 +1,27 @@
+"""How a run is to be recorded, as far as its maker said."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple, get_args
+
+from crewbus.exceptions import InputError
+
+Durability = Literal["async", "sync"]
+"""When an emission of a recorded run returns: with the event on its way to the store, or on disk."""
+
+
+class RecordingRequest(NamedTuple):
+    """How a run is to be recorded; None: as its bus says."""
+
+    record: bool | None = None
+    durability: Durability | None = None
+
+
+AS_THE_BUS: Final = RecordingRequest()
+
+
+def checked_durability(durability: Durability | None) -> Durability | None:
+    """``durability``. Raises `InputError` if it is neither None nor a `Durability`."""
+    if durability not in (None, *get_args(Durability)):
+        raise InputError(f"durability={durability!r}: choose {' or '.join(map(repr, get_args(Durability)))}")
+    return durability

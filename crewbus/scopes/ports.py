@@ -1,0 +1,113 @@
+"""What scopes ask of their host: the bus fulfils it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from crewbus.events import Envelope
+
+# A run, a call, a tree: they are made of what this module names, so it can't name them.
+AnyScope = Any
+AnyTree = Any
+
+
+class Phase(IntEnum):
+    """What an emission is to its scope. BODY is false, so that it is quick to tell from the others."""
+
+    BODY = 0
+    START = 1
+    END = 2
+
+
+class Lane(Protocol):
+    """How the events of a tree are committed: locked, numbered, recorded, routed, released, delivered."""
+
+    def commit(
+        self,
+        plan: Any,
+        scope: AnyScope,
+        event: Any,
+        source: Any = None,
+        phase: Phase = Phase.BODY,
+        replayed_seq: int | None = None,
+    ) -> Envelope | None:
+        """Commit one event of ``scope``. ``replayed_seq``: its number in the record, if that holds it already."""
+
+    def rolled_back(self, attempt: AnyScope) -> None:
+        """An attempt failed, so what happened in it does not count; called under the tree's lock."""
+
+
+class StepPerformer(Protocol):
+    """Performs steps and saves checkpoints for runs."""
+
+    def perform(self, function: Any, scope: AnyScope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call a step in ``scope``, or return its recorded outcome; of an async one, a coroutine that does."""
+
+    def step(
+        self,
+        scope: AnyScope,
+        name: str,
+        fn: Callable[..., Any],
+        key: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """As `perform`, for a function that is no declared step."""
+
+    def checkpoint(self, scope: AnyScope, name: str) -> Envelope | None:
+        """Save a checkpoint and wait until it is on disk."""
+
+    async def acheckpoint(self, scope: AnyScope, name: str) -> Envelope | None:
+        """As `checkpoint`, without blocking the event loop."""
+
+    def track(self, run: AnyScope, name: str, entity: Any) -> None:
+        """Keep the state of ``entity`` with each checkpoint of ``run``."""
+
+    def complete(self, scope: AnyScope) -> None:
+        """Raise `ReplayMismatch` if the run ends without having asked for every recorded step."""
+
+    def enter(self, run: AnyScope) -> None:
+        """Note that ``run`` continues in this thread or task."""
+
+
+class Host:
+    """All that a scope asks of its bus. The bus fills it in as it builds its parts."""
+
+    __slots__ = (
+        "as_callback", "bus", "current_scope", "emit_in", "finish", "hold_flush", "outside", "own", "register_callback",
+        "start", "steps", "transition",
+    )  # fmt: skip
+
+    outside: AnyTree
+    """The tree of what is emitted outside any run."""
+    steps: StepPerformer
+    """What performs the steps of its runs."""
+    current_scope: Callable[[], AnyScope | None]
+    """The innermost scope of this bus in this context."""
+    own: Callable[[AnyScope | None], AnyScope | None]
+    """The given scope, or the nearest one around it that belongs to this bus."""
+    emit_in: Callable[[AnyScope, Any, Any], Envelope | None]
+    """Emit an event, with its source, in a scope, whatever is current."""
+    transition: Callable[[AnyScope, Any, Phase], None]
+    """Emit the event that starts or ends a call, an attempt or a step."""
+    start: Callable[[AnyScope, Iterable[Any]], None]
+    """Start a run; the given sinks get its frames from the first on."""
+    finish: Callable[[AnyScope, BaseException | None], None]
+    """End a run with the terminal event that the error calls for."""
+    register_callback: Callable[[Any, Any], Any]
+    """For a call or `Callbacks`: what was given as a callback, as the plugins want it called."""
+    as_callback: Callable[[Any], Any]
+    """What was given as a callback, unchanged by plugins."""
+    hold_flush: Callable[[str], Callable[[], object]]
+    """Make flushes wait for what is named, until the returned function is called."""
+
+    def __init__(self, bus: Any) -> None:
+        self.bus = bus
+
+    @property
+    def closed(self) -> bool:
+        """Whether the bus is closed."""
+        return bool(self.bus.closed)
