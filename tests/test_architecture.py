@@ -55,7 +55,7 @@ def test_no_import_hides_in_a_function(module):
 
 
 def test_modules_keep_their_size():
-    long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 455}
+    long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 475}
     assert long == {}
 
 

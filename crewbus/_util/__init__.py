@@ -3,6 +3,7 @@
 from crewbus._util.callables import identity_of, is_async, is_same, is_text, name_of
 from crewbus._util.deadlines import deadline, remaining
 from crewbus._util.errors import raise_first
+from crewbus._util.lazy import lazy_names
 from crewbus._util.loops import call_on, running_loop, settle
 from crewbus._util.process import generation
 from crewbus._util.suggest import did_you_mean
@@ -18,6 +19,7 @@ __all__ = [
     "is_async",
     "is_same",
     "is_text",
+    "lazy_names",
     "name_of",
     "raise_first",
     "remaining",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crewbus import InputError, MemoryStore, Store, hookimpl
+from crewbus import InputError, Store, hookimpl, stores
 
 
 @hookimpl
@@ -13,7 +13,7 @@ def crewbus_open_store(url: str) -> Store | None:
         return None
     option, _, value = rest.strip("/").removeprefix("?").partition("=")
     if not option:
-        return MemoryStore()
+        return stores.MemoryStore()
     if option != "max_bytes" or not value.isdecimal():
         raise InputError(f"{url!r} is not a memory store: use 'memory:' or 'memory:?max_bytes=N'")
-    return MemoryStore(int(value))
+    return stores.MemoryStore(int(value))

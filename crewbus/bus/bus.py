@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-from crewbus import hookspecs
+from crewbus import durability as durability_package
+from crewbus import hookspecs, records
 from crewbus._util import deadline, is_text, name_of, running_loop
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
 from crewbus.bus.live_runs import LiveRuns
@@ -34,14 +34,11 @@ from crewbus.durability import (
     Oversized,
     Recorder,
     RecordingOptions,
-    Resumption,
     StepRunner,
-    fork_run,
 )
 from crewbus.events import Envelope
 from crewbus.exceptions import CallbackError, CallError, RunNotFoundError
 from crewbus.plugins import PluginManager, PluginSelection, parse_requirements
-from crewbus.records import Record, Records, RunInfo
 from crewbus.scopes import (
     Call,
     Callbacks,
@@ -64,6 +61,11 @@ from crewbus.streams import (
     StreamOptions,
     buffers_of,
 )
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from crewbus.records import Record, Records, RunInfo
 
 __all__ = ["Bus"]
 
@@ -136,10 +138,8 @@ class Bus(Dispatcher):
             self, self.plugins, hooks, subscriptions.plan_of, host.outside.lane, live_runs
         )
         self._checkpoints = checkpoints = Checkpoints(recording, recording.disk)
-        self.records = Records(lambda: recording.store, recording.decode, recording.codec)
         host.steps = StepRunner(recording, checkpoints, recording.disk)
         self._live = live = LiveRuns(host, hooks, subscriptions, faults, recording, live_runs)
-        self._resumption = Resumption(host, recording, live)
         self._redelivery = Redelivery(host, subscriptions, deliverer)
         callbacks = CallbackRegistration(self, self.plugins, handlers)
         host.start, host.finish, host.hold_flush = live.start, live.finish, handlers.hold_flush
@@ -158,6 +158,12 @@ class Bus(Dispatcher):
             self._membership,
             closed=lambda: live_buses.discard(self),
         )
+
+    @cached_property
+    def records(self) -> Records:
+        """The records in the store of this bus."""
+        recording = self.recording
+        return records.Records(lambda: recording.store, recording.decode, recording.codec)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self.runs)} live runs"
@@ -374,7 +380,7 @@ class Bus(Dispatcher):
         has finished, or is nested in another (whose root can be resumed); `RecordingError`; and `ReplayMismatch`,
         there or later, if the code asks for other steps than the record has.
         """
-        return self._resumption.run(run_id, at, durability)
+        return durability_package.Resumption(self._host, self.recording, self._live).run(run_id, at, durability)
 
     def fork(self, run_id: str, at: str | None = None, edits: Mapping[str, Any] | None = None) -> str:
         """Make another run that shares the record of this one up to a checkpoint, and return its id: resume that.
@@ -384,7 +390,7 @@ class Bus(Dispatcher):
         step's name, or ``name[key]`` if several steps have the name. Raises `RunNotFoundError`, `StepError` for an edit
         that fits no step or several, `UnserializableError`, and `RecordingError`.
         """
-        return fork_run(self.recording, run_id, at, edits or {})
+        return durability_package.fork_run(self.recording, run_id, at, edits or {})
 
     def record_of(self, run_id: str) -> Record:
         """The record of a run, live or finished. Raises `RunNotFoundError`."""

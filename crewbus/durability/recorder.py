@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import attrs
 
+from crewbus import records, serialization
 from crewbus.durability.disk import Disk
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.tracked import Tracked
 from crewbus.events import Envelope, Truncated, entity_types
 from crewbus.exceptions import EventTypeError, InputError, OversizedEventError, RecordingError, RunIdInUseError
-from crewbus.records import Record
 from crewbus.scopes import Durability, Held, Phase, checked_durability
-from crewbus.serialization import Codec
 from crewbus.stores import LANDMARKS, Store, StoredEvent, store_refs
 
 if TYPE_CHECKING:
     from crewbus.dispatch import HookTable, OrderedLane, Plan
     from crewbus.plugins import PluginManager
+    from crewbus.records import Record
     from crewbus.scopes import Run, Scope, Tree
+    from crewbus.serialization import Codec
 
 STORE: Final = "CREWBUS_STORE"
 """The environment variable that holds the URL of the default store."""
@@ -229,7 +230,7 @@ class Recorder:
 
     def record_of(self, run_id: str) -> Record:
         """The record of a run, live or finished. Raises `RunNotFoundError`."""
-        return Record.find(self.store, run_id, self.decode)
+        return records.Record.find(self.store, run_id, self.decode)
 
     def find_run(self, run_id: str) -> Run | None:
         """The live run of that id, or None."""
@@ -256,7 +257,7 @@ class Recorder:
         if self._codec is None:
             with self._opening:
                 if self._codec is None:
-                    self._codec = Codec(
+                    self._codec = serialization.Codec(
                         lambda made: self._plugins.hook.crewbus_converter(bus=self._bus, converter=made)
                     )
         return self._codec

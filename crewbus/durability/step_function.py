@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from crewbus import serialization
 from crewbus._util import is_async, is_text, name_of
 from crewbus.exceptions import StepError
-from crewbus.serialization import canonical
 
 Key = str | Callable[..., str]
 """A step's key: text, or a function that is called with the step's arguments and returns it."""
@@ -76,7 +76,7 @@ class StepFunction:
         plain, opaque = {}, []
         for name, value in named.items():
             try:
-                plain[name] = canonical(value)
+                plain[name] = serialization.canonical(value)
             except Exception:  # arguments may raise when they are inspected
                 plain[name] = kind = type(value).__qualname__
                 opaque.append(f"{name!r} ({kind})")

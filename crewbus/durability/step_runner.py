@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from crewbus import records, serialization
 from crewbus.durability.checkpoints import Checkpoints
 from crewbus.durability.disk import Disk
 from crewbus.durability.ordinals import FailedTry, StepKey
@@ -15,9 +16,7 @@ from crewbus.durability.step_function import Key, StepFunction
 from crewbus.durability.step_scope import Step, identity_of, path_of
 from crewbus.events import Envelope, Retracted, StepFinished, StepStarted
 from crewbus.exceptions import CrewbusError, DecodeError, StepError
-from crewbus.records import read_progress
 from crewbus.scopes import Held, execution_id
-from crewbus.serialization import Written
 
 if TYPE_CHECKING:
     from crewbus.scopes import Run, Scope
@@ -180,7 +179,9 @@ class StepRunner:
         event = self._recording.decode(stored).event
         if not isinstance(event, StepFinished):
             raise DecodeError(f"event {call.recorded_at} of run {run.root.id} is not the end of step {function.name!r}")
-        result = self._recording.codec().read(Written(event.result, event.type, event.version), function.annotation)
+        result = self._recording.codec().read(
+            serialization.Written(event.result, event.type, event.version), function.annotation
+        )
         with Held(run.tree.lock):
             replay = run.tree.log.replay if run.tree.log is not None else None
             if replay is not None:
@@ -209,7 +210,7 @@ class StepRunner:
             with suppress(CrewbusError):  # a store that fails; the emitter gets its error
                 # What it did before it was reopened here was retracted by the resume.
                 landmarks = self._recording.record_of(run.root.id).landmarks(step.started_at - 1)
-                recorded = read_progress(landmarks).steps.get(step.event.identity)
+                recorded = records.read_progress(landmarks).steps.get(step.event.identity)
                 if recorded is not None:
                     return recorded.boundary + 1, tuple(recorded.retracted_parents(ended=True))
         return max(step.since, step.finished_at + 1), tuple(step.opened)

@@ -15,10 +15,10 @@ from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
 from crewbus.exceptions import BusClosedError, text_of
 from crewbus.scopes import Attempt, Held, Phase, Run, Scope, execution_id, scope_var
-from crewbus.serialization import Written
 
 if TYPE_CHECKING:
     from crewbus.records import RecordedScope
+    from crewbus.serialization import Written
 
 __all__ = ["Step", "step"]
 
@@ -66,7 +66,7 @@ class Step(Attempt):
         """The thread or task in which it was called."""
         self._boundary = boundary
         self._failed_try = failed_try
-        self._written = Written(None, None, 0)
+        self._written: Written | None = None
 
     def __repr__(self) -> str:
         return f"<Step {self.event.name} in {self.of!r}>"
@@ -128,7 +128,7 @@ class Step(Attempt):
         if self.host.closed and self.tree.log is not None:
             raise BusClosedError(f"this bus is closed: the result of step {self.event.name!r} can't be recorded")
         if self.claim_end():
-            self.host.transition(self, StepFinished(self.event.name, *self._written), Phase.END)
+            self.host.transition(self, StepFinished(self.event.name, *(self._written or ())), Phase.END)
 
     def fail(self, error: BaseException | str) -> None:
         """End the step with ``error``: an Exception retracts what it streamed.

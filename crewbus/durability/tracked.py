@@ -6,12 +6,15 @@ import copy
 import hashlib
 import json
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from crewbus import serialization
 from crewbus.exceptions import UnserializableError
-from crewbus.serialization import Codec, Written, fields_of, is_declared
+
+if TYPE_CHECKING:
+    from crewbus.serialization import Codec, Written
 
 _TRIES: Final = 100
 """How often an entity is written anew that others change meanwhile."""
@@ -67,9 +70,9 @@ def still(value: Any, seen: dict[int, Any]) -> Any:
         copied = tuple(still(inner, seen) for inner in value)
     elif type(value) is set:
         copied = value.copy()
-    elif is_declared(type(value)) and (copied := _copy_of(value)) is not value:
+    elif serialization.is_declared(type(value)) and (copied := _copy_of(value)) is not value:
         seen[id(value)] = copied
-        for field in [field for field, _ in fields_of(type(value)) if hasattr(value, field)]:
+        for field in [field for field, _ in serialization.fields_of(type(value)) if hasattr(value, field)]:
             object.__setattr__(copied, field, still(getattr(value, field), seen))
     return copied
 

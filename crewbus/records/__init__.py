@@ -1,15 +1,20 @@
 """Records: what runs emitted, read back from a store."""
 
-from crewbus.records.checkpoint import Checkpoint, find_checkpoint
-from crewbus.records.diff import Divergence
-from crewbus.records.export import Branch, as_json, read_export, write_export
-from crewbus.records.info import RunInfo
-from crewbus.records.library import Records
-from crewbus.records.lineage import in_fork, is_generated
-from crewbus.records.progress import Progress, RecordedCall, RecordedScope, Retraction, read_progress, valid
-from crewbus.records.record import Landmark, Record, require_root
-from crewbus.records.retractions import DiscardedRanges
-from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree, RunMembership
+from typing import TYPE_CHECKING
+
+from crewbus._util import lazy_names
+
+if TYPE_CHECKING:
+    from crewbus.records.checkpoint import Checkpoint, find_checkpoint
+    from crewbus.records.diff import Divergence
+    from crewbus.records.export import Branch, as_json, read_export, write_export
+    from crewbus.records.info import RunInfo
+    from crewbus.records.library import Records
+    from crewbus.records.lineage import in_fork, is_generated
+    from crewbus.records.progress import Progress, RecordedCall, RecordedScope, Retraction, read_progress, valid
+    from crewbus.records.record import Landmark, Record, require_root
+    from crewbus.records.retractions import DiscardedRanges
+    from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree, RunMembership
 
 __all__ = [
     "CLOSERS",
@@ -39,3 +44,20 @@ __all__ = [
     "valid",
     "write_export",
 ]
+
+# Loaded at first use: a bus that records nothing needs none of it.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "checkpoint": "Checkpoint find_checkpoint",
+        "diff": "Divergence",
+        "export": "Branch as_json read_export write_export",
+        "info": "RunInfo",
+        "library": "Records",
+        "lineage": "in_fork is_generated",
+        "progress": "Progress RecordedCall RecordedScope Retraction read_progress valid",
+        "record": "Landmark Record require_root",
+        "retractions": "DiscardedRanges",
+        "tree": "CLOSERS OPENERS Node RecordTree RunMembership",
+    },
+)

@@ -1,8 +1,13 @@
 """Events and values as JSON, and back."""
 
-from crewbus.serialization.codec import Codec, Written
-from crewbus.serialization.fingerprint import canonical
-from crewbus.serialization.round_trip import fields_of, is_declared
+from typing import TYPE_CHECKING
+
+from crewbus._util import lazy_names
+
+if TYPE_CHECKING:
+    from crewbus.serialization.codec import Codec, Written
+    from crewbus.serialization.fingerprint import canonical
+    from crewbus.serialization.round_trip import fields_of, is_declared
 
 __all__ = [
     "Codec",
@@ -11,3 +16,13 @@ __all__ = [
     "fields_of",
     "is_declared",
 ]
+
+# Loaded at first use, and cattrs with it: a bus that records nothing needs none of it.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "codec": "Codec Written",
+        "fingerprint": "canonical",
+        "round_trip": "fields_of is_declared",
+    },
+)

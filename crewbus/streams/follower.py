@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from crewbus import records
 from crewbus.dispatch import now
 from crewbus.events import (
     FRAMES,
@@ -22,12 +23,13 @@ from crewbus.events import (
     find_event_type,
 )
 from crewbus.exceptions import ConsumptionError, SlowConsumer
-from crewbus.records import Record, RunMembership
 from crewbus.stores import LANDMARKS, Store
 from crewbus.streams.cursor import Cursor
 
 if TYPE_CHECKING:
     import asyncio
+
+    from crewbus.records import Record
 
 _BATCH: Final = 256  # frames read from the store at once
 _FIRST_PAUSE: Final = 0.001  # seconds between two reads, doubled each time there is nothing new
@@ -67,7 +69,7 @@ class Follower:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: list[Envelope] | None = None
         self._fetching = False
-        self._membership = RunMembership(record.run_id, record.root_id)
+        self._membership = records.RunMembership(record.run_id, record.root_id)
         self.epoch = 1
         """The epoch of the frames read last."""
         self._shared = -1
