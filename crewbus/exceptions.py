@@ -1,7 +1,7 @@
 """Every error that crewbus raises, under one root.
 
-`CrewbusError` is the root of what means "something was wrong". `Cancelled` stands apart: it is the
-way out of a run that was cancelled, a `BaseException`, so that ``except Exception`` does not swallow it.
+`CrewbusError` is the root of all errors. `Cancelled` is not one of them: it unwinds a run that was cancelled, and is
+a `BaseException`, so that ``except Exception`` does not swallow it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 
 
 def text_of(error: BaseException) -> str:
-    """``str(error)``, even where that raises."""
+    """``str(error)``, or a placeholder if that raises."""
     try:
         return str(error)
     except Exception:
@@ -59,45 +59,45 @@ class CrewbusError(Exception):
 
 
 class BusClosedError(CrewbusError):
-    """The bus was closed and takes nothing more."""
+    """The bus is closed and accepts no more work."""
 
 
 class EventTypeError(CrewbusError):
-    """A class can't serve as an event type: what it is, and how to register it."""
+    """A class can't be an event type. The message names it and says how to register it."""
 
 
 class UnregisteredEventError(EventTypeError):
-    """An object was emitted whose class is not registered as an event type."""
+    """The class of an emitted object is not registered as an event type."""
 
 
 class UnserializableError(EventTypeError):
-    """An event would not survive being recorded: names the event type and the field."""
+    """A value would not survive being recorded. The message names the type and the field."""
 
 
 class DecodeError(CrewbusError):
-    """Recorded bytes are not what their event type says; nothing named in them was executed."""
+    """Recorded bytes do not match their event type. Nothing named in them was executed."""
 
 
 class RunError(CrewbusError):
-    """A run, or an attempt at something in it, is used in a way its state does not allow."""
+    """The state of a run or attempt does not allow this use of it."""
 
 
 class RunIdInUseError(RunError):
-    """The id belongs to a run that is live, or that is recorded."""
+    """The id belongs to a live or a recorded run."""
 
 
 class RunNotFoundError(RunError):
-    """No run of that id is live, recorded, or started within the time given."""
+    """No run with that id is live or recorded, or started within the timeout."""
 
 
 class RunHeldError(RunError):
-    """A run can't be taken because it is alive elsewhere: names who holds it, and until when at least."""
+    """Another process holds the run. The message names the holder and the end of its lease."""
 
 
 class ReplayMismatch(RunError):
-    """A resumed run asks for other steps than it recorded: the first divergence.
+    """A resumed run calls other steps than it recorded.
 
-    ``expected`` and ``found`` are steps in words, ``scope`` is the run or step in which they stand.
+    ``expected`` and ``found`` describe the first steps that differ, ``scope`` the run or step that they belong to.
     """
 
     def __init__(self, message: str, *, expected: str = "", found: str = "", scope: str = "") -> None:
@@ -108,11 +108,11 @@ class ReplayMismatch(RunError):
 
 
 class RunCancelledError(RunError):
-    """The result was asked for of a run that was cancelled."""
+    """A cancelled run has no result."""
 
 
 class ResultTimeoutError(RunError, TimeoutError):
-    """The time given to wait for a result ran out; the run goes on."""
+    """The result was not there within the timeout. The run continues."""
 
 
 class UnscopedError(RunError):
@@ -120,15 +120,15 @@ class UnscopedError(RunError):
 
 
 class StepError(CrewbusError):
-    """A step is declared or called in a way that can't work: which one, and what to do."""
+    """A step is declared or called in a way that can't work. The message names it and says what to do."""
 
 
 class CallError(CrewbusError):
-    """A call is used in a way its state does not allow."""
+    """The state of a call does not allow this use of it."""
 
 
 class CallbackError(CrewbusError):
-    """What was given as a callback can't serve as one: what it is, and what is needed."""
+    """An object can't be a callback. The message describes it and says what is needed."""
 
 
 class ConsumptionError(CrewbusError):
@@ -136,55 +136,55 @@ class ConsumptionError(CrewbusError):
 
 
 class SlowConsumer(CrewbusError):
-    """A stream was failed because its consumer fell too far behind."""
+    """A consumer or background handler fell too far behind: its stream fails, or events were discarded."""
 
 
 class RecordingError(CrewbusError):
-    """What should be recorded was not: the reason, and what to do."""
+    """Something could not be recorded or read. The message says why, and what to do."""
 
 
 class OversizedEventError(RecordingError):
-    """An event is larger than the bound for one event: names its type, its size and the bound."""
+    """An event exceeds the size limit. The message names its type, its size and the limit."""
 
 
 class FencedError(RecordingError):
-    """Another process has taken the run over: what this one still emits in it is not written."""
+    """Another process took the run over. Nothing that this process still emits in it is written."""
 
 
 class CorruptRecordError(RecordingError):
-    """A store's bytes are not those that were written: damaged, cut, or never a record. Nothing in them was run."""
+    """A store's bytes are damaged, truncated, or no record. Nothing named in them was executed."""
 
 
 class StoreVersionError(RecordingError):
-    """A store was written by a newer release than this one reads, or is not a store: both versions, and what to do."""
+    """A newer release wrote the store, or it is no store. The message names both versions and says what to do."""
 
 
 class StoreFullError(RecordingError):
-    """The store's bound is reached and nothing finished is left to give up."""
+    """The store has reached its limit, and holds no finished run that it could drop."""
 
 
 class RedactionError(CrewbusError):
-    """A redactor failed; the event was kept from every sink, since it may hold what must not be seen."""
+    """A redactor failed. The event reached no sink, since it may hold what must not be seen."""
 
 
 class FlushError(CrewbusError):
-    """Flushing here could never end, or what is owed can never be handled."""
+    """Flushing here could never return, or pending events can never be handled."""
 
 
 class FlushTimeoutError(FlushError, TimeoutError):
-    """The time given to a flush ran out: names what is still owed."""
+    """The flush timed out. The message names what is still pending."""
 
 
 class PluginError(CrewbusError):
-    """A plugin was refused: its name, its distribution and the reason."""
+    """A plugin was refused. The message names it, its distribution and the reason."""
 
 
 class TargetError(CrewbusError):
-    """The command's TARGET can't be found, imported or called."""
+    """A TARGET or function can't be found, imported or called."""
 
 
 class InputError(CrewbusError):
-    """The command's input is malformed: names file and line."""
+    """An argument or input is malformed. For a file the message names the line."""
 
 
 class CrewbusWarning(UserWarning):
@@ -192,15 +192,15 @@ class CrewbusWarning(UserWarning):
 
 
 class PluginWarning(CrewbusWarning):
-    """A plugin was skipped: its name, its distribution and the reason."""
+    """A plugin was skipped. The message names it, its distribution and the reason."""
 
 
 class UnscopedWarning(CrewbusWarning):
-    """A chunk was emitted outside any run, or an event in a finished one: no stream gets it."""
+    """A chunk was emitted outside any run, or an event in a finished run: no stream gets it."""
 
 
 class GraceWarning(CrewbusWarning):
-    """Work still runs after the time it had to end: names it."""
+    """Work still runs after its grace period. The message names it."""
 
 
 class Cancelled(BaseException):

@@ -57,10 +57,10 @@ def crewbus_record(bus: Bus, run: Run, envelope: Envelope) -> None:
 
 @hookspec
 def crewbus_stream_chunk(bus: Bus, run: Run, envelope: Envelope) -> None:
-    """Route a stream's frame: each chunk, retraction and terminal event. For streams, and transports elsewhere.
+    """Route a frame: each chunk, retraction and terminal event. For streams, and transports to other processes.
 
     Called under the root run's lock, in the order of the numbers; it must not block and must not emit.
-    An implementation whose function has the attribute ``attached_streams_only = True`` is passed over while no stream
+    An implementation whose function has the attribute ``attached_streams_only = True`` is skipped while no stream
     is attached to the run's tree, so that it costs nothing then. The built-in router, ``run_scope``, has it.
     """
 
@@ -95,10 +95,10 @@ def crewbus_configure(bus: Bus) -> None:
 
 @hookspec(firstresult=True)
 def crewbus_current_run(bus: Bus) -> Run | None:
-    """Say which run of ``bus`` an emission belongs to that names none. For other notions of scope than ContextVars.
+    """Return the run of ``bus`` that an emission belongs to if it names none. For scopes other than ContextVars.
 
     Called for each `Bus.emit` and `Bus.chunk`, in the emitter's context: it must be fast. None leaves
-    the answer to the next implementation. A finished run may be answered; the bus deals with it. An implementation
+    the answer to the next implementation. The run may have finished; the bus handles that. An implementation
     may offer a faster function of no arguments as its attribute ``direct``, which returns the innermost scope of any
     bus, or None; it is called instead while no other plugin implements the hook.
     """
@@ -179,9 +179,9 @@ def crewbus_flush(bus: Bus, timeout: float | None) -> None:
 
 @hookspec
 def crewbus_after_fork(bus: Bus) -> None:
-    """Begin anew in a forked child: take new locks, forget queues and threads; what the parent began is the parent's.
+    """Reset the plugin in a forked child: make new locks, forget queues and threads. The parent's work is the parent's.
 
-    Called in the child, where only the thread that forked lives on, once the bus itself has begun anew.
+    Called in the child, where only the thread that forked survives, after the bus itself was reset.
     """
 
 

@@ -153,8 +153,8 @@ def test_an_event_loop_waits_in_drain(bus):
     assert len(handled) == BOUND + 1
 
 
-def test_what_nobody_could_wait_for_is_counted_and_told(bus):
-    """A loop that never drains: at twice the bound events are left out, and the handler is named for it."""
+def test_events_that_a_loop_emits_at_twice_the_bound_are_discarded_and_counted(bus):
+    """A loop that never drains: at twice the bound events are discarded, and reported with the handler's name."""
     watcher, gate, handled, entered = Watcher(), threading.Event(), [], threading.Event()
     bus.plugins.register(watcher)
 
@@ -179,7 +179,7 @@ def test_what_nobody_could_wait_for_is_counted_and_told(bus):
     assert handled == list(range(1, 2 * BOUND + 2))
     (failure,) = watcher.failures
     assert isinstance(failure.error, crewbus.SlowConsumer)
-    assert str(failure.error).startswith("7 events were left out")
+    assert str(failure.error).startswith("7 events were discarded")
     assert failure.name.endswith("slow")
 
 

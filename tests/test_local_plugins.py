@@ -192,7 +192,7 @@ def test_one_that_asks_for_the_default_bus_while_that_is_made_is_told_so(here, m
     (here / "eager.py").write_text(f"import crewbus\n{asks}{how}\n")
     monkeypatch.setenv("CREWBUS_PLUGINS", "eager,mine")
     before = set(crewbus.bus.bus.live_buses)
-    with pytest.warns(PluginWarning, match="'eager' was skipped: .*the default bus is just being made") as warned:
+    with pytest.warns(PluginWarning, match="'eager' was skipped: .*the default bus is still being made") as warned:
         bus = crewbus.default_bus()
     with bus:
         assert len(warned) == 1
@@ -414,7 +414,7 @@ def test_the_next_default_bus_is_made_without_the_plugins_of_the_command(cli):
 def test_p_is_an_error_if_the_default_bus_exists_already(cli):
     with crewbus.default_bus():
         assert cli("plugins", "-p", "mine") == 2
-        assert "the default bus is there already" in cli.err
+        assert "the default bus exists already" in cli.err
         assert not crewbus.default_bus().plugins.has_plugin("mine")
 
 

@@ -1,4 +1,4 @@
-"""The process's default bus, and what libraries call on whichever bus is in scope."""
+"""The process's default bus, and the functions that libraries call on the current bus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Default:
         self.forked()
 
     def forked(self) -> None:
-        """In a forked child: take a new lock; whoever was making the bus makes none here."""
+        """In a forked child: make a new lock; the thread that was making the bus does not exist here."""
         self.lock, self.making = threading.RLock(), False
 
     def get(self) -> Bus:
@@ -35,10 +35,10 @@ class _Default:
             return self.bus
 
     def _make(self) -> Bus:
-        if self.making:  # by this very thread: another one would wait for the lock
+        if self.making:  # by this thread: another one would wait for the lock
             raise PluginError(
-                "the default bus is just being made, and is not there while its plugins are imported and configured: "
-                "use the bus that crewbus_configure is given, or ask for it later"
+                "the default bus is still being made, and can't be used while its plugins are imported and configured: "
+                "use the bus that crewbus_configure gets, or use the default bus later"
             )
         self.making = True
         try:
@@ -48,14 +48,14 @@ class _Default:
 
     @contextmanager
     def made_with(self, **options: Any) -> Iterator[None]:
-        """Have the default bus be made with these arguments, if it is made meanwhile.
+        """Make the default bus with these arguments if it is first used inside the ``with``.
 
-        Raises `PluginError` where there are any, and the bus is there already.
+        Raises `PluginError` if there are any, and the default bus exists already.
         """
         with self.lock:
             if options and self.bus is not None and not self.bus.closed:
                 raise PluginError(
-                    f"the default bus is there already, too early for {', '.join(options)}: close it first"
+                    f"the default bus exists already, so {', '.join(options)} can't apply: close it first"
                 )
             before, self.options = self.options, options
         try:
@@ -65,7 +65,7 @@ class _Default:
 
     @contextmanager
     def separate(self) -> Iterator[None]:
-        """Have no default bus at first: one that is made meanwhile is closed afterwards, and this one is back."""
+        """Hide the default bus: one that is made inside the ``with`` is closed at its end, and this one is restored."""
         before = self._replace(None)
         try:
             yield
@@ -86,38 +86,38 @@ separate_default_bus: Final = _default.separate
 
 
 def existing_default_bus() -> Bus | None:
-    """The process's default bus, if it was made already; it may be closed."""
+    """The process's default bus, or None if it was not made yet. It may be closed."""
     return _default.bus
 
 
 def default_bus() -> Bus:
-    """The process's default bus, with the plugins that are installed; made at first use, and anew once closed.
+    """The process's default bus, with the installed plugins; made at first use, and again after it was closed.
 
-    Raises `PluginError` where one of those plugins asks for it while it is being made.
+    Raises `PluginError` if one of those plugins uses it while it is being made.
     """
     return _default.get()
 
 
 def current_bus(default: Bus | None = None) -> Bus:
-    """The bus of the current run or call, else ``default``, else the default bus: where a library emits."""
+    """The bus of the current run or call, else ``default``, else the default bus. For libraries."""
     here = scope_var.get()
     return here.bus if here is not None and isinstance(here.bus, Bus) else default or default_bus()
 
 
 def emit(event: Any, source: Any = None) -> Envelope | None:
-    """Emit ``event`` on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.emit`."""
+    """Emit ``event`` on the current run's bus, or on the default bus. For libraries. See `Bus.emit`."""
     return current_bus().emit(event, source=source)
 
 
 def chunk(text: str, kind: str = "text", source: Any = None) -> Envelope | None:
-    """Emit a `Chunk` on the bus of the run in scope, or else on the default bus: for libraries."""
+    """Emit a `Chunk` on the current run's bus, or on the default bus. For libraries."""
     return current_bus().emit(Chunk(text, kind), source=source)
 
 
 def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool = False, source: Any = None) -> Call:
-    """A call on the bus of the call in scope, of the callbacks given here, or of the run in scope, or on the default.
+    """A call on the bus of the current call, of `Bus.callbacks` in this context, or of the current run.
 
-    For libraries. See `Bus.call`.
+    Otherwise on the default bus. For libraries. See `Bus.call`.
     """
     here, given = scope_var.get(), callbacks_in_context()
     bus = given[-1].bus if given and (here is None or here.call is None) else None
@@ -127,12 +127,12 @@ def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool 
 
 
 def run(name: str | None = None, *, tags: Mapping[str, str] | None = None) -> Run:
-    """A run on the bus of the run in scope, or else on the default bus: for libraries. See `Bus.run`."""
+    """A run on the current run's bus, or on the default bus. For libraries. See `Bus.run`."""
     return current_bus().run(name, tags=tags)
 
 
 async def drain() -> None:
-    """Wait until the streams of the run in scope have room: where an async producer feels its consumers."""
+    """Wait until the streams of the current run, and background handlers, have room. See `Bus.drain`."""
     await current_bus().drain()
 
 

@@ -1,4 +1,4 @@
-"""Background handlers: each has a bounded queue and a thread of its own, which tells it what happened in order."""
+"""Background handlers: each has a bounded queue and a thread of its own, which calls it in the order of the events."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 BOUND: Final = 1024
 """How many events may wait for a background handler."""
 
-_IDLE: Final = 5.0  # seconds after which a thread with nothing to do ends; the next event starts another
-_POLL: Final = 0.5  # seconds between two looks at whether a full queue still has somebody who empties it
+_IDLE: Final = 5.0  # seconds after which an idle thread ends; the next event starts another
+_POLL: Final = 0.5  # seconds between two checks whether a full queue still has a thread
 
 
 class _Here(threading.local):
@@ -35,10 +35,10 @@ _here: Final = _Here()
 
 
 class Worker:
-    """Tells one handler of events, in the order in which they were pushed, each in its emitter's context.
+    """Calls one handler with events, in the order in which they were pushed, each in its emitter's context.
 
     When the queue is full the emitter waits, outside every lock. Event loops and the threads of workers never wait,
-    since two that fed each other would wait for ever: at twice the bound what they emit is left out, and reported.
+    since two that feed each other would wait forever: at twice the bound their events are discarded, and reported.
     """
 
     def __init__(self, handler: Callable[[Envelope], Any], tasks: AsyncHandlers, report: Report) -> None:
@@ -51,28 +51,28 @@ class Worker:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, with an empty queue: after a fork, where no thread survived."""
-        # Re-entrant, since a finaliser may emit while this thread is inside.
+        """Start again with an empty queue: after a fork, where no thread survived."""
+        # Re-entrant, since a finaliser may emit while this thread holds it.
         self._changed = threading.Condition(threading.RLock())
         self._queue: deque[tuple[Envelope, Context, PendingDelivery]] = deque()
         self.thread: threading.Thread | None = None
         self._waiting: list[Callable[[], object]] = []
-        self._left_out = 0
-        self._patience = _IDLE
+        self._discarded = 0
+        self._timeout = _IDLE
         self._stopped = False
 
     # The emitter's side
 
     def push(self, _bus: object, _run: Run | None, envelope: Envelope) -> None:
-        """Take the next event; called under the lock under which it was numbered. The emitter waits later."""
+        """Append the next event; called under the lock under which it was numbered. The emitter waits later."""
         with self._changed:
             if self._stopped:
                 return
             if len(self._queue) >= 2 * self._bound:
-                self._left_out += 1
+                self._discarded += 1
                 return
             if self.thread is None:
-                self._begin()
+                self._start_thread()
             delivery = self._tasks.hold(self.name, worker=self)
             self._queue.append((envelope, copy_context(), delivery))
             full = len(self._queue) >= self._bound
@@ -80,9 +80,9 @@ class Worker:
         if full:
             threads.state.defer(self.wait_for_room)
 
-    def _begin(self) -> None:
+    def _start_thread(self) -> None:
         thread = threading.Thread(target=self._serve, name=f"crewbus-handler:{self.name}", daemon=True)
-        # In a context of its own: some builds' threads inherit the caller's, which would outlive the emitter's run.
+        # In a new context: on some builds threads inherit the caller's, which would outlive the emitter's run.
         Context().run(thread.start)
         self.thread = thread
 
@@ -119,7 +119,7 @@ class Worker:
         try:
             while (taken := self._take()) is not None:
                 self._deliver(runner, *taken)
-                del taken  # or the last event would be kept until the next
+                del taken  # otherwise the last event would be kept until the next
         finally:
             if runner is not None:
                 runner.close()
@@ -127,7 +127,7 @@ class Worker:
     def _take(self) -> tuple[Envelope, Context, PendingDelivery] | None:
         with self._changed:
             if not self._queue:
-                self._changed.wait_for(lambda: bool(self._queue) or self._stopped or not self._patience, self._patience)
+                self._changed.wait_for(lambda: bool(self._queue) or self._stopped or not self._timeout, self._timeout)
             if self._stopped or not self._queue:
                 self.thread = None
                 return None
@@ -136,16 +136,16 @@ class Worker:
             waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()
-        self._confess(taken[0])
+        self._report_discarded(taken[0])
         return taken
 
-    def _confess(self, envelope: Envelope) -> None:
-        """Tell of the events that were left out since the last look."""
+    def _report_discarded(self, envelope: Envelope) -> None:
+        """Report the events that were discarded since the last report."""
         with self._changed:
-            count, self._left_out = self._left_out, 0
+            count, self._discarded = self._discarded, 0
         if count:
             error = SlowConsumer(
-                f"{count} events were left out: {2 * self._bound} were waiting for it, and nobody could wait for it"
+                f"{count} events were discarded: {2 * self._bound} were queued, and their emitters could not wait"
             )
             self._report(self.handler, error, envelope)
 
@@ -158,40 +158,40 @@ class Worker:
                 runner.run(self.handler(envelope), context=context)
             else:
                 context.run(self.handler, envelope)
-        except BaseException as error:  # nobody waits whom it could reach
+        except BaseException as error:  # no caller waits for it
             context.run(self._report, self.handler, error, envelope)
         finally:
             self._tasks.settle(delivery)
 
     def is_busy(self) -> bool:
-        """Whether it has something to tell, or a thread."""
+        """Whether it has a thread."""
         with self._changed:
             return self.thread is not None
 
     def resume(self) -> None:
-        """Expect more again, after `finish`."""
+        """Expect more events again, after `finish`."""
         with self._changed:
-            self._patience = _IDLE
+            self._timeout = _IDLE
 
     def finish(self) -> None:
-        """Expect nothing more: once all is told, the thread ends."""
+        """Expect no more events: once the queue is empty, the thread ends."""
         with self._changed:
-            self._patience = 0
+            self._timeout = 0
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Take nothing more, and let go of what still waits."""
+        """Accept no more events, and discard the queued ones."""
         with self._changed:
             self._stopped = True
-            left, self._queue = self._queue, deque()
+            queued, self._queue = self._queue, deque()
             self._changed.notify_all()
             waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()
-        for _, _, delivery in left:
+        for _, _, delivery in queued:
             self._tasks.settle(delivery)
 
 
 def _is_handling() -> bool:
-    """Whether the caller works for a handler, which may be the one that has to make room."""
+    """Whether the caller runs in a handler, which may be the one that must make room."""
     return _here.serving or inside_async_handler()

@@ -1,4 +1,4 @@
-"""Tracked entities: what checkpoints keep the state of, and what was kept last."""
+"""Tracked entities: their state is saved with each checkpoint."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ if TYPE_CHECKING:
     from crewbus.serialization import Codec, Written
 
 _TRIES: Final = 100
-"""How often an entity is written anew that others change meanwhile."""
-_ALIKE: Final = 5
-"""After how many errors in a row that say the same it is not for being changed."""
+"""How many times an entity is written that other threads change at the same time."""
+_SAME_ERRORS: Final = 5
+"""After this many equal errors in a row the cause is the entity, not a concurrent change."""
 _PAUSE: Final = 0.0001
-"""Seconds that each further try waits longer, so that the others get on."""
+"""Seconds by which the pause grows from try to try, so that other threads proceed."""
 
 
 @attrs.define(eq=False)
 class Tracked:
-    """An entity, and what was kept of it last."""
+    """An entity and its state as last saved."""
 
     entity: Any
     saved: tuple[bytes, int] = (b"", -1)
-    """A digest of the state that was kept last, and the number of the `EntitySaved` that holds it."""
+    """A digest of the state saved last, and the number of the `EntitySaved` that holds it."""
 
     def write(self, codec: Codec, name: str) -> tuple[bytes, Written]:
-        """Its state, and a digest of it; raises `UnserializableError`, naming it."""
+        """Its state and a digest of it. Raises `UnserializableError` with its name."""
         errors: list[str] = []
         for tried in range(_TRIES):
             try:
-                written = codec.write_entity(still(self.entity, {}))
+                written = codec.write_entity(snapshot(self.entity, {}))
             except UnserializableError as error:
-                if not isinstance(error.__cause__, RuntimeError):  # it was changed while it was iterated over
+                if not isinstance(error.__cause__, RuntimeError):  # not a change during iteration
                     errors.append(str(error))
             else:
                 return hashlib.blake2b(json.dumps(written).encode(), digest_size=16).digest(), written
-            if len(errors) >= _ALIKE and len(set(errors[-_ALIKE:])) == 1:
+            if len(errors) >= _SAME_ERRORS and len(set(errors[-_SAME_ERRORS:])) == 1:
                 break
             time.sleep(tried * _PAUSE)
-        errors = errors or ["others change it all the time"]
+        errors = errors or ["other threads change it continuously"]
         raise UnserializableError(f"entity {name!r}: {errors[-1]}")
 
 
-def still(value: Any, seen: dict[int, Any]) -> Any:
-    """``value`` with each container in it copied at one moment: what others change from then on does not show.
+def snapshot(value: Any, seen: dict[int, Any]) -> Any:
+    """``value`` with each container in it copied at once: later changes of the containers do not show.
 
-    Without it an entity that is changed all the time would never be found as it was written. ``seen`` has the copies
-    by the ids of what they were made of, so that what contains itself is copied once.
+    Otherwise writing an entity that another thread keeps changing could never succeed. ``seen`` maps the id of each
+    original to its copy, so that a value that contains itself is copied once.
     """
     if id(value) in seen:
         return seen[id(value)]
@@ -62,23 +62,23 @@ def still(value: Any, seen: dict[int, Any]) -> Any:
     if type(value) is dict:
         copied = seen[id(value)] = value.copy()
         for key, inner in list(copied.items()):
-            copied[key] = still(inner, seen)
+            copied[key] = snapshot(inner, seen)
     elif type(value) is list:
         copied = seen[id(value)] = value.copy()
-        copied[:] = [still(inner, seen) for inner in copied]
+        copied[:] = [snapshot(inner, seen) for inner in copied]
     elif type(value) is tuple:
-        copied = tuple(still(inner, seen) for inner in value)
+        copied = tuple(snapshot(inner, seen) for inner in value)
     elif type(value) is set:
         copied = value.copy()
     elif serialization.is_declared(type(value)) and (copied := _copy_of(value)) is not value:
         seen[id(value)] = copied
         for field in [field for field, _ in serialization.fields_of(type(value)) if hasattr(value, field)]:
-            object.__setattr__(copied, field, still(getattr(value, field), seen))
+            object.__setattr__(copied, field, snapshot(getattr(value, field), seen))
     return copied
 
 
 def _copy_of(value: Any) -> Any:
-    """A shallow copy; ``value`` itself where its class does not let it be copied."""
+    """A shallow copy, or ``value`` itself if its class can't be copied."""
     try:
         return copy.copy(value)
     except Exception:
