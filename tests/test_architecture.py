@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import crewbus
 
 PACKAGE = Path(crewbus.__file__).parent
+CHECKOUT = Path(__file__).parents[1]
 
 
 def name_of(path):
@@ -57,6 +60,29 @@ def test_no_import_hides_in_a_function(module):
 def test_modules_keep_their_size():
     long = {name: lines for name, path in MODULES.items() if (lines := len(path.read_text().splitlines())) > 475}
     assert long == {}
+
+
+def documented_packages():
+    """The table of packages of docs/architecture.md: the modules and subpackages that it names, by package."""
+    page = (CHECKOUT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| `(\w+)` \|[^|]+\|([^|]*)\|$", page.partition("| package |")[2].partition("\n\n")[0], re.MULTILINE
+    )
+    return {package: sorted(re.findall(r"`([\w/]+)`", modules)) for package, modules in rows}
+
+
+def test_the_page_on_architecture_names_the_packages_in_the_order_of_their_layers():
+    pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
+    (layers,) = [one["layers"] for one in pyproject["tool"]["importlinter"]["contracts"] if one["id"] == "layers"]
+    assert list(documented_packages()) == layers
+
+
+@pytest.mark.parametrize("package", documented_packages())
+def test_the_page_on_architecture_names_every_module(package):
+    folder = PACKAGE / package
+    modules = [path.stem for path in folder.rglob("*.py") if path.stem != "__init__"]
+    subpackages = [f"{path.parent.name}/" for path in folder.glob("*/__init__.py")]
+    assert documented_packages()[package] == sorted(modules + subpackages)
 
 
 def test_all_is_the_truth():
