@@ -84,7 +84,7 @@ class Lifecycle:
         await asyncio.to_thread(self._call_flush_hooks, remaining(until))
 
     def _refuse_to_block(self, action: str) -> None:
-        if threads.state.delivering or threads.state.locks or inside_async_handler():
+        if threads.state.delivering or threads.state.holds_lock() or inside_async_handler():
             raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
         self._async_handlers.refuse_to_block(action)
 

@@ -11,7 +11,7 @@ from crewbus._util import raise_first
 from crewbus.dispatch import withheld
 from crewbus.events import RunStarted
 from crewbus.exceptions import BusClosedError, RunIdInUseError
-from crewbus.scopes import Held, Host, Phase, Run, Tree, ending, state_after, threads
+from crewbus.scopes import Deferring, Host, Phase, Run, Tree, ending, state_after, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch import FaultReporter, HookTable, Subscriptions
@@ -46,7 +46,7 @@ class LiveRuns:
 
     def all(self) -> list[Run]:
         """The live runs, in the order of their start."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             return list(self.by_id.values())
 
     # Starting
@@ -75,7 +75,7 @@ class LiveRuns:
         """Make ``run`` live, and attach the streams that wait for it; ``known``: the store may have it already."""
         if run.named and not known:
             self._recording.refuse_recorded(run)
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             if self._closed:
                 raise BusClosedError(f"this bus is closed: run {run.id} can't start")
             if run.id in self.by_id:
@@ -100,7 +100,7 @@ class LiveRuns:
         if run.ended:  # it was refused, or an interrupt came first
             self._forget(run)
             return
-        with Held(run.tree.lock):
+        with Deferring(run.tree.lock), run.tree.lock:
             run.retire("failed")
         self._dismiss(run)
 
@@ -108,7 +108,7 @@ class LiveRuns:
 
     def finish(self, run: Run, error: BaseException | None) -> None:
         """End a run with the terminal event that ``error`` calls for; nothing of the run comes after it."""
-        if threads.state.locks:
+        if threads.state.holds_lock():
             self._faults.defer(lambda: self.finish(run, error))
             return
         reasons = (one.cancel_reason for one in run.reach() if one.cancel_reason is not None)
@@ -141,7 +141,7 @@ class LiveRuns:
             self._host.outside.lane.commit(self._subscriptions.closing_plan(), run, event, None, Phase.END, -1)
         except BaseException as failure:
             failures.append(failure)
-            with Held(run.tree.lock):
+            with Deferring(run.tree.lock), run.tree.lock:
                 if not run.ended:
                     run.retire(state_after(event))
 
@@ -155,12 +155,12 @@ class LiveRuns:
         self._forget(run)
         self._faults.notify("crewbus_run_finish", run=run)
         if run.tree.log is not None:
-            with Held(run.tree.lock):
+            with Deferring(run.tree.lock), run.tree.lock:
                 if run.over:
                     run.tree.log.clear()
 
     def _forget(self, run: Run) -> None:
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             if self.by_id.get(run.id) is run:
                 del self.by_id[run.id]
 
@@ -168,7 +168,7 @@ class LiveRuns:
 
     def watch(self, run_id: str, buffer: Buffer) -> Run | None:
         """The live run of that id; if there is none, ``buffer`` is attached to it when it starts."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             if self._closed:
                 raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")
             run = self.by_id.get(run_id)
@@ -189,7 +189,7 @@ class LiveRuns:
 
     def forget_watcher(self, run_id: str, buffer: weakref.ref[Buffer]) -> None:
         """Wait no longer with a buffer that is gone."""
-        with Held(self._lock):  # no thread that holds it ever waits for another lock
+        with Deferring(self._lock), self._lock:  # no thread that holds it ever waits for another lock
             waiting = self._watchers.get(run_id, set())
             waiting.discard(buffer)
             if not waiting:
@@ -203,7 +203,7 @@ class LiveRuns:
 
     def close(self) -> list[Any]:
         """Admit no run any more; returns the buffers of the streams that are left."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             self._closed = True
             buffers: list[Any] = [buffer() for waiting in self._watchers.values() for buffer in waiting]
             buffers += [sink for run in self.by_id.values() for sink in run.sinks]

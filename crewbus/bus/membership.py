@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crewbus.events import event_type_of, forget_event, register_event
 from crewbus.exceptions import BusClosedError, PluginError, UnregisteredEventError, text_of
 from crewbus.plugins import Loader, PluginSelection, Requirement
-from crewbus.scopes import Held
+from crewbus.scopes import Deferring
 
 if TYPE_CHECKING:
     from crewbus.dispatch import Dispatcher, FaultReporter, Subscription, Subscriptions
@@ -115,7 +115,7 @@ class Membership:
 
     def leave(self, member: Any) -> None:
         """Close a plugin that is unregistered, if it was configured and not closed yet."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             close = self._serving.pop(id(member), None)
         if close is not None:
             close()

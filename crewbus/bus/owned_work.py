@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crewbus.exceptions import BusClosedError
-from crewbus.scopes import Held, Run
+from crewbus.scopes import Deferring, Run
 from crewbus.streams import Buffer, OwnedStream, StreamOptions, check_streamable
 from crewbus.work import OwnedTask, submission
 
@@ -53,7 +53,7 @@ class OwnedWork:
     def submit(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[T]:
         """Call ``function`` in a thread of its own; see `Bus.submit`."""
         future, task = submission(function, args, kwargs, self._submitted)
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             if self._closed:
                 raise BusClosedError(f"this bus is closed: {task.name} was not submitted")
             self._submitted.add(task)
@@ -93,7 +93,7 @@ class OwnedWork:
 
     def close(self) -> None:
         """Take nothing more."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             self._closed = True
 
     def after_fork(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from crewbus.events import Envelope, RunStarted
-from crewbus.scopes import Held, Host, Run
+from crewbus.scopes import Deferring, Host, Run
 
 if TYPE_CHECKING:
     from crewbus.dispatch import Deliverer, Subscriptions
@@ -30,7 +30,8 @@ class Redelivery:
                 runs[envelope.run_id] = self._finished_run(envelope.run_id, event, runs)
             run = runs.get(envelope.run_id or "")
             plan = self._subscriptions.plan_of(event)
-            with Held(self._host.outside.lock):  # a full queue makes this thread wait after the release
+            lock = self._host.outside.lock
+            with Deferring(lock), lock:  # a full queue makes this thread wait after the release
                 for push, _ in plan.pushes:
                     push(self._host.bus, run, envelope)
             self._deliverer.deliver(plan, run, envelope)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crewbus._util import raise_first
 from crewbus.dispatch.plan import Plan
-from crewbus.scopes import Held, threads
+from crewbus.scopes import Deferring, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch.faults import FaultReporter
@@ -25,7 +25,8 @@ class Deliverer:
     def deliver(self, plan: Plan, run: Run | None, envelope: Envelope) -> None:
         """Call observers and inline handlers; a BaseException is raised when all have run."""
         state = threads.state
-        if state.locks:  # a finaliser or a signal handler emits while this thread holds a lock
+        # A finaliser or a signal handler emits while this thread holds a lock.
+        if state.lock is not None and state.holds_lock():
             self._faults.defer(partial(self.deliver, plan, run, envelope))
             return
         escaped: list[BaseException] | None = None
@@ -65,7 +66,7 @@ class Deliverer:
         call.delivering.discard(envelope)
         if call.last is None:
             return
-        with Held(call.tree.lock):
+        with Deferring(call.tree.lock), call.tree.lock:
             last, callbacks, release_flush = call.take_last()
         if last is None:
             return

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from crewbus._util import name_of
-from crewbus.exceptions import text_of
+from crewbus.exceptions import Cancelled, text_of
 from crewbus.plugins import Failure, HookOwner, raising_deferred, wrappers_of
 from crewbus.scopes import Callback, threads
 
@@ -92,7 +92,7 @@ class FaultReporter:
     def _contained(call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception as error:
+        except (Exception, Cancelled) as error:
             with suppress(Exception):
                 _log.error("a deferred emission failed: %s", text_of(error), exc_info=error)
 

@@ -12,7 +12,7 @@ from crewbus._util import raise_first
 from crewbus.dispatch.plan import Plan
 from crewbus.events import Envelope
 from crewbus.exceptions import CrewbusError
-from crewbus.scopes import Phase, threads
+from crewbus.scopes import Phase, make_deferred, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch.delivery import Deliverer
@@ -58,17 +58,19 @@ class OrderedLane:
     ) -> Envelope | None:
         """Commit one event of ``scope``; see `Lane`. Returns None for one that has no place any more."""
         state = threads.state
-        if state.locks:  # a finaliser, a signal handler or a hook emits while this thread holds a lock
+        outer = state.lock
+        if outer is not None and state.holds_lock():  # a finaliser, a signal handler or a hook emits meanwhile
             self.faults.defer(partial(self.commit, plan, scope, event, source, phase, replayed_seq))
             return None
         run, call, tree = scope.run, scope.call, scope.tree
+        lock = tree.lock
         if tree.cancelled and not phase and run is not None:
             run.check()
         envelope = deferred = escaped = None
         try:
             try:
-                state.locks = 1
-                tree.lock.acquire()  # inside, since an interrupt may follow at once
+                state.lock = lock
+                lock.acquire()  # inside, since an interrupt may follow at once
                 if (
                     (run is not None and run.ended)
                     or (run is None and not phase and call is not None and call.ended)
@@ -100,9 +102,9 @@ class OrderedLane:
                     if call is not None and (not call.ended or phase):
                         call.delivering.add(envelope)
             finally:
-                state.locks = 0
+                state.lock = outer
                 try:  # noqa: SIM105 - this costs nothing
-                    tree.lock.release()
+                    lock.release()
                 except RuntimeError:  # an interrupt ended the wait for the lock
                     pass
                 deferred, state.deferred = state.deferred, None
@@ -116,10 +118,12 @@ class OrderedLane:
                 raise_first(escaped)
             return envelope
         finally:
-            if call is not None and envelope is not None:
-                self.deliverer.end_delivery(call, envelope)
-            for wait in deferred or ():
-                wait()
+            try:
+                if call is not None and envelope is not None:
+                    self.deliverer.end_delivery(call, envelope)
+            finally:
+                if deferred is not None:
+                    make_deferred(deferred)
 
     def rolled_back(self, attempt: Attempt) -> None:
         """Nothing to do: the lanes of durability undo what is recorded of the attempt."""

@@ -13,7 +13,7 @@ from crewbus.dispatch.background import Worker
 from crewbus.dispatch.plan import Plan
 from crewbus.events import FRAMES, Envelope, event_type_of
 from crewbus.exceptions import BusClosedError, EventTypeError
-from crewbus.scopes import Held
+from crewbus.scopes import Deferring
 
 if TYPE_CHECKING:
     from crewbus.dispatch.async_handlers import AsyncHandlers
@@ -72,7 +72,7 @@ class Subscriptions:
         def subscribe(function: H) -> H:
             if not callable(function):
                 raise EventTypeError(f"a handler is called with the envelope; {function!r} can't be called")
-            with Held(self._lock):
+            with Deferring(self._lock), self._lock:
                 self._add(event_type, function, background)
             return function
 
@@ -107,7 +107,7 @@ class Subscriptions:
 
     def off(self, event_type: type, handler: Callable[[Envelope], Any]) -> bool:
         """See `Bus.off`."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             before = self._all
             self._all = tuple(one for one in before if not one.is_of(event_type, handler))
             self.forget_plans()
@@ -130,13 +130,13 @@ class Subscriptions:
 
     def forget_plans(self) -> None:
         """Make all plans again when they are needed next."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             self.plans.clear()
             self.no_effect.clear()
 
     def close(self) -> None:
         """Make no plan any more: what is emitted from now on raises `BusClosedError`."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             self._closed = True
             self.forget_plans()
 
@@ -152,7 +152,7 @@ class Subscriptions:
 
     def plan_for(self, kind: type) -> Plan:
         """Make the plan for a class of events. Raises `UnregisteredEventError` and `BusClosedError`."""
-        with Held(self._lock):
+        with Deferring(self._lock), self._lock:
             if self._closed:
                 raise BusClosedError(f"this bus is closed: {kind.__qualname__} was not emitted")
             event_type_of(kind)

@@ -11,7 +11,7 @@ from crewbus.durability.recorder import Recorder
 from crewbus.durability.tracked import Tracked
 from crewbus.events import CheckpointSaved, EntitySaved, Envelope, entity_types, event_type_of
 from crewbus.exceptions import InputError
-from crewbus.scopes import Held
+from crewbus.scopes import Deferring
 
 if TYPE_CHECKING:
     from crewbus.dispatch import Subscriptions
@@ -40,7 +40,7 @@ class Checkpoints:
 
     @staticmethod
     def _is_repeated(scope: Scope, run: Run, log: RunLog) -> bool:
-        with Held(run.tree.lock):
+        with Deferring(run.tree.lock), run.tree.lock:
             return log.replay is not None and log.replay.repeats(scope)
 
     def _save_entities(self, scope: Scope, log: RunLog) -> dict[str, int]:
@@ -85,7 +85,7 @@ class Checkpoints:
             raise InputError(f"a tracked entity has a name; got {name!r}")
         entity_types.of(type(entity))
         if log is not None:
-            with Held(run.tree.lock):
+            with Deferring(run.tree.lock), run.tree.lock:
                 known = log.entities.get(name)
                 if known is None or known.entity is not entity:
                     log.entities[name] = log.sources[id(entity)] = Tracked(entity)

@@ -12,7 +12,7 @@ from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
 from crewbus.durability.step_scope import Step
 from crewbus.exceptions import CrewbusError
-from crewbus.scopes import Attempt, Call, Held, Lane, Phase, Run, threads
+from crewbus.scopes import Attempt, Call, Deferring, Lane, Phase, Run, threads
 from crewbus.stores import Store
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SyncedLane(RecordedLane):
     ) -> Envelope | None:
         """As `OrderedLane.commit`; on disk when it returns."""
         envelope = super().commit(plan, scope, event, source, phase, replayed_seq)
-        if scope.run is not None and replayed_seq is None and not threads.state.locks:
+        if scope.run is not None and replayed_seq is None and not threads.state.holds_lock():
             self._disk.wait(scope.run)
         return envelope
 
@@ -78,7 +78,7 @@ class ReplayLane:
         replayed_seq: int | None = None,
     ) -> Envelope | None:
         """Commit one event of ``scope``; see `Lane`."""
-        if threads.state.locks:
+        if threads.state.holds_lock():
             self._recorded.faults.defer(partial(self.commit, plan, scope, event, source, phase, replayed_seq))
             return None
         run = scope.run
@@ -93,7 +93,7 @@ class ReplayLane:
     def _claim(scope: Scope, run: Run, phase: Phase) -> int | None:
         """The number under which the record holds this event, -1 if it is not known; None: it is new."""
         log = run.tree.log
-        with Held(run.tree.lock):
+        with Deferring(run.tree.lock), run.tree.lock:
             replay = log.replay if log is not None else None
             if replay is None:
                 return None

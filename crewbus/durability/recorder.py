@@ -16,7 +16,7 @@ from crewbus.durability.run_log import RunLog
 from crewbus.durability.tracked import Tracked
 from crewbus.events import Envelope, Truncated, entity_types
 from crewbus.exceptions import EventTypeError, InputError, OversizedEventError, RecordingError, RunIdInUseError
-from crewbus.scopes import Durability, Held, Phase, checked_durability
+from crewbus.scopes import Deferring, Durability, Phase, checked_durability
 from crewbus.stores import LANDMARKS, Store, StoredEvent, store_refs
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Recorder:
         log: RunLog | None = run.tree.log
         if run.parent is None or log is None or log.replay is None:
             return None
-        with Held(run.tree.lock):
+        with Deferring(run.tree.lock), run.tree.lock:
             recorded = log.replay.claim_run(run)
             if recorded is None:
                 return -1 if log.replay.is_repeated(run) else None

@@ -16,7 +16,7 @@ from crewbus.durability.step_function import Key, StepFunction
 from crewbus.durability.step_scope import Step, identity_of, path_of
 from crewbus.events import Envelope, Retracted, StepFinished, StepStarted
 from crewbus.exceptions import CrewbusError, DecodeError, StepError
-from crewbus.scopes import Held, execution_id
+from crewbus.scopes import Deferring, execution_id
 
 if TYPE_CHECKING:
     from crewbus.scopes import Run, Scope
@@ -137,7 +137,7 @@ class StepRunner:
         given = function.key(args, kwargs)
         place = scope.step_parent
         key = StepKey(path_of(place), function.name, given.text)
-        with Held(run.tree.lock):
+        with Deferring(run.tree.lock), run.tree.lock:
             if given.opaque and key in log.busy:
                 raise StepError(
                     f"step {function.name!r} is in progress twice, distinguished only by {', '.join(given.opaque)}, "
@@ -182,7 +182,7 @@ class StepRunner:
         result = self._recording.codec().read(
             serialization.Written(event.result, event.type, event.version), function.annotation
         )
-        with Held(run.tree.lock):
+        with Deferring(run.tree.lock), run.tree.lock:
             replay = run.tree.log.replay if run.tree.log is not None else None
             if replay is not None:
                 call.step.recall(replay.returned(call.step.event.identity))
@@ -192,7 +192,7 @@ class StepRunner:
         log = run.tree.log
         if log is None:
             return
-        with Held(run.tree.lock):
+        with Deferring(run.tree.lock), run.tree.lock:
             if call.opaque:
                 log.busy.discard(call.step.key)
             if log.replay is not None:
@@ -227,7 +227,7 @@ class StepRunner:
         run = scope.run
         log = run.tree.log if run is not None else None
         if run is not None and log is not None and log.replay is not None:
-            with Held(run.tree.lock):
+            with Deferring(run.tree.lock), run.tree.lock:
                 if log.replay is not None:
                     log.replay.refuse_rest(scope)
 

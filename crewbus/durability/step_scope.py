@@ -14,7 +14,7 @@ from crewbus.durability.ordinals import FailedTry, StepKey
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
 from crewbus.exceptions import BusClosedError, text_of
-from crewbus.scopes import Attempt, Held, Phase, Run, Scope, execution_id, scope_var
+from crewbus.scopes import Attempt, Deferring, Phase, Run, Scope, execution_id, scope_var
 
 if TYPE_CHECKING:
     from crewbus.records import RecordedScope
@@ -149,7 +149,7 @@ class Step(Attempt):
     def retract(self, reason: str) -> None:
         """Retract what it streamed, except what finished steps in it streamed."""
         since, parents = self._boundary(self)
-        with Held(self.tree.lock):
+        with Deferring(self.tree.lock), self.tree.lock:
             self.failed = True
             self.roll_back()
         self.host.transition(self, Retracted(since, reason, parents), Phase.END)
@@ -165,13 +165,13 @@ class Step(Attempt):
 
     def reopen(self) -> None:
         """Let it be tried again: its caller never got a result, or the result may not be on disk."""
-        with Held(self.tree.lock):
+        with Deferring(self.tree.lock), self.tree.lock:
             self.roll_back()
 
     def _give_back(self, failed_try: FailedTry | None) -> None:
         log = self.of.tree.log
         if log is not None:
-            with Held(self.of.tree.lock):
+            with Deferring(self.of.tree.lock), self.of.tree.lock:
                 log.ordinals.give_back(self.key, self.event.ordinal, failed_try)
 
     def end(self, error: BaseException | None) -> None:

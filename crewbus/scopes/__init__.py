@@ -9,7 +9,7 @@ from crewbus.scopes.options import AS_THE_BUS, Durability, RecordingRequest, che
 from crewbus.scopes.ports import Host, Lane, Phase
 from crewbus.scopes.run import Run, Sink, check_run_arguments, ending, new_id, state_after
 from crewbus.scopes.scope import Scope
-from crewbus.scopes.thread_state import Held, forget_thread, threads
+from crewbus.scopes.thread_state import Deferring, forget_thread, make_deferred, threads
 from crewbus.scopes.tree import Tree
 
 __all__ = [
@@ -18,9 +18,9 @@ __all__ = [
     "Call",
     "Callback",
     "Callbacks",
+    "Deferring",
     "Durability",
     "Function",
-    "Held",
     "Host",
     "Lane",
     "Phase",
@@ -38,6 +38,7 @@ __all__ = [
     "execution_id",
     "forget_thread",
     "handling",
+    "make_deferred",
     "nearest",
     "new_id",
     "scope_var",

@@ -12,7 +12,7 @@ from crewbus.exceptions import RunError, text_of
 from crewbus.scopes.current import scope_var
 from crewbus.scopes.ports import Phase
 from crewbus.scopes.scope import Scope, checked_attempt_number
-from crewbus.scopes.thread_state import Held
+from crewbus.scopes.thread_state import Deferring
 
 __all__ = ["Attempt"]
 
@@ -127,13 +127,13 @@ class Attempt(Scope):
 
     def claim_end(self) -> bool:
         """Whether it was in progress until now. In a forked child it is not: it continues in the parent."""
-        with Held(self.tree.lock):
+        with Deferring(self.tree.lock), self.tree.lock:
             ended, self.ended = self.ended, True
         return not ended and self._born == generation.number
 
     def retract(self, reason: str) -> None:
         """Retract the chunks that were streamed in it, and undo its steps."""
-        with Held(self.tree.lock):
+        with Deferring(self.tree.lock), self.tree.lock:
             self.failed = True
             parents = tuple(self.opened)
             self.roll_back()

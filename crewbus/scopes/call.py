@@ -13,7 +13,7 @@ from crewbus.scopes.callbacks import Callback, Function, callbacks_in_context, w
 from crewbus.scopes.current import scope_var
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope
-from crewbus.scopes.thread_state import Held
+from crewbus.scopes.thread_state import Deferring
 
 __all__ = ["Call"]
 
@@ -154,7 +154,7 @@ class Call(Scope):
             else:
                 self.fail(error)
         except BaseException:
-            with Held(self.tree.lock):
+            with Deferring(self.tree.lock), self.tree.lock:
                 if not self.ended:
                     self.abandon()
             raise

@@ -19,7 +19,7 @@ from crewbus.scopes.current import scope_var
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope
-from crewbus.scopes.thread_state import Held
+from crewbus.scopes.thread_state import Deferring
 from crewbus.scopes.tree import CLOSED
 
 __all__ = ["Run", "Sink"]
@@ -177,7 +177,7 @@ class Run(Scope):
     def begin(self) -> None:
         """Be live; called when the run was admitted."""
         self.state, self.ended = "running", False
-        with Held(self.tree.lock):
+        with Deferring(self.tree.lock), self.tree.lock:
             self.tree.live += 1
             if self.parent is not None:
                 self.parent.unfinished += 1
@@ -273,7 +273,7 @@ class Run(Scope):
         Cancellation is cooperative: work that makes no crewbus call is not interrupted.
         """
         self.mark_cancelled(reason)
-        with Held(self.tree.lock):
+        with Deferring(self.tree.lock), self.tree.lock:
             for run in self.reach():
                 for sink in run.sinks:
                     sink.release()

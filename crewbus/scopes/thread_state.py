@@ -1,24 +1,33 @@
-"""What each thread is doing inside crewbus: which locks it holds, whether it delivers, what it has deferred."""
+"""What each thread is doing inside crewbus: which lock it holds, whether it delivers, what it has deferred."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Any, Final
+
+from crewbus._util import raise_first
 
 
 class ThreadState:
     """One thread's state. Only its own thread reads and writes it, so it needs no lock."""
 
-    __slots__ = ("deferred", "delivering", "locks")
+    __slots__ = ("deferred", "delivering", "lock")
 
     def __init__(self) -> None:
-        self.locks = 0
-        """How many of crewbus's locks the thread holds, or is about to take."""
+        self.lock: Any = None
+        """The outermost of crewbus's locks that the thread holds or is taking. See `holds_lock`."""
         self.delivering = 0
         """How many deliveries to handlers, callbacks and observers the thread is inside."""
         self.deferred: list[Callable[[], object]] | None = None
         """What waits until the thread holds no lock: emissions of finalisers and signal handlers, and waits."""
+
+    def holds_lock(self) -> bool:
+        """Whether the thread holds one of crewbus's locks.
+
+        An interrupt can keep `lock` from being reset after the release, so the lock itself is asked.
+        """
+        return self.lock is not None and self.lock._is_owned()
 
     def defer(self, call: Callable[[], object]) -> None:
         """Make ``call`` once this thread holds no lock."""
@@ -26,10 +35,16 @@ class ThreadState:
             self.deferred = []
         self.deferred.append(call)
 
-    def take_deferred(self) -> list[Callable[[], object]] | None:
-        """What was deferred, which the caller makes now."""
-        deferred, self.deferred = self.deferred, None
-        return deferred
+
+def make_deferred(calls: list[Callable[[], object]]) -> None:
+    """Make the calls that were deferred. What one raises is raised when all are made."""
+    failures = list[BaseException]()
+    for call in calls:
+        try:
+            call()
+        except BaseException as error:
+            failures.append(error)
+    raise_first(failures)
 
 
 class _Threads(threading.local):
@@ -41,32 +56,31 @@ threads: Final = _Threads()
 """``threads.state`` is the state of the thread that reads it."""
 
 
-class Held:
-    """``with Held(lock):`` holds one of crewbus's locks. What the thread defers meanwhile runs after the release."""
+class Deferring:
+    """``with Deferring(lock), lock:`` holds one of crewbus's locks: what the thread defers runs after the release.
 
-    __slots__ = ("_lock",)
+    The lock's own C code takes and releases it, since an interrupt at the start of a Python ``__exit__`` would leave it
+    held. Here an interrupt only delays what is deferred until the thread leaves its next lock.
+    """
 
-    def __init__(self, lock: threading.RLock | threading.Condition) -> None:
+    __slots__ = ("_lock", "_outer")
+
+    def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
+        self._outer: Any = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         state = threads.state
-        outer = state.locks
-        try:
-            state.locks = outer + 1
-            self._lock.acquire()
-        except BaseException:  # an interrupt: `__exit__` will not run
-            state.locks = outer
-            raise
-        return self
+        self._outer = state.lock
+        if not state.holds_lock():
+            state.lock = self._lock
 
     def __exit__(self, *_: object) -> None:
         state = threads.state
-        self._lock.release()
-        state.locks -= 1
-        if not state.locks:
-            for call in state.take_deferred() or ():
-                call()
+        state.lock = self._outer
+        if state.deferred is not None and not state.holds_lock():
+            deferred, state.deferred = state.deferred, None
+            make_deferred(deferred)
 
 
 def forget_thread() -> None:
