@@ -18,13 +18,13 @@ source_suffix = {".md": "markdown"}
 # A name in single backticks is a link, in docstrings and in pages; one that leads nowhere fails the build.
 default_role = "py:obj"
 nitpicky = True
-# What others document, also by its short name; type variables and private aliases, which the docstrings explain.
+# Names that others document, also by their short names; type variables and private aliases, which the docstrings explain.
 OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|types|typing"
 SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence"
 PRIVATE = "[A-Z]|Contained|Durability|Function|Key|Oversized|Slow|Structure|Unstructure|Upgrades"
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\.(\w+\.)*)?({PRIVATE})")]
 
-autodoc_mock_imports = ["crewai", "litellm"]  # which the distributions follow, and nobody needs who reads of them
+autodoc_mock_imports = ["crewai", "litellm"]  # the distributions import them; the pages do not need them
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_display_short_literal_types = True

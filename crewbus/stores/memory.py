@@ -63,8 +63,8 @@ class MemoryStore(Store):
     """Keeps records in memory, up to ``max_bytes`` bytes (256 MiB by default; `InputError` below 1).
 
     At the bound it drops whole records: finished ones that no fork needs, oldest first. When there are none left,
-    `append` raises `StoreFullError`. Nothing survives the process, so a lease never ends by itself: a log is held
-    until its holder releases it. `close` releases all logs; the store can then be given to another bus.
+    `Store.append` raises `StoreFullError`. Nothing survives the process, so a lease never ends by itself: a log is held
+    until its holder releases it. `Store.close` releases all logs; the store can then be given to another bus.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:

@@ -1,4 +1,4 @@
-"""What Sphinx needs to know of crewbus: where public names live, which hooks are firstresult, what a command takes."""
+"""For Sphinx: where public names are documented, which hooks are firstresult, the arguments of a command."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ PLACES = (
     "crewbus",
     "crewbus.hookspecs",
     "crewbus.stores",
+    "crewbus.stores.liveness",
+    "crewbus.durability",
     "crewbus.events",
     "crewbus.integration",
     "crewbus.stores.journal",
     "crewbus.testing",
 )
-"""The modules in which a public name is looked for, wherever it is mentioned."""
+"""The modules in which a mentioned public name is looked up."""
 INSTANCES = {
     "bus": ("Bus",),
     "call": ("Call",),
@@ -40,12 +42,12 @@ NAME = re.compile(r"@?((?:\w+\.)+\w+|[A-Z]\w+|crewbus_\w+)(\(.*\))?", re.DOTALL)
 
 
 class CrewbusCommand(SphinxDirective):
-    """``.. crewbus-command:: run``: what ``crewbus run`` takes; without an argument, ``crewbus`` itself."""
+    """``.. crewbus-command:: run``: the arguments of ``crewbus run``; without an argument, of ``crewbus``."""
 
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """The nodes that stand for it."""
+        """The nodes of the command's documentation."""
         command_line = CommandLine()
         add_built_in_commands(command_line)
         whole = command_line.parser
@@ -58,18 +60,17 @@ class CrewbusCommand(SphinxDirective):
 
 
 def find_public_name(env: BuildEnvironment, name: str) -> str | None:
-    """The documented object that ``name`` means, whichever module mentions it; None where there is none."""
-    parts = name.split(".")
-    if parts[0] == "crewbus" and len(parts) > 2 and parts[1].startswith(("_", "builtin")):
-        name = parts[-1]  # an annotation names the private module that defines a class
+    """The documented object that ``name`` means in any module, or None."""
     known = env.domains.python_domain.objects
-    return next((found for found in (name, *(f"{place}.{name}" for place in PLACES)) if found in known), None)
+    names = [name, name.rpartition(".")[2]] if name.startswith("crewbus.") else [name]  # an annotation names a module
+    found = (candidate for name in names for candidate in (name, *(f"{place}.{name}" for place in PLACES)))
+    return next((candidate for candidate in found if candidate in known), None)
 
 
 def link_public_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
 ) -> nodes.Node | None:
-    """A link to a name that is not where Sphinx has looked for it: ``Bus.emit`` in the docstring of any module."""
+    """A link to a name that Sphinx did not find: ``Bus.emit`` in the docstring of any module."""
     if node.get("refdomain") != "py":
         return None
     found = find_public_name(env, node["reftarget"])
@@ -77,7 +78,7 @@ def link_public_name(
 
 
 def link_code(app: Sphinx, doctree: nodes.document, page: str) -> None:
-    """Make links of the public names in the code spans of a page, so that plain Markdown will do."""
+    """Turn the public names in the code spans of a page into links."""
     for literal in list(doctree.findall(nodes.literal)):
         found = _meant_by(app.env, literal.astext()) if not _is_settled(literal) else None
         link = _link(app, page, found, literal.deepcopy()) if found else None
@@ -86,7 +87,7 @@ def link_code(app: Sphinx, doctree: nodes.document, page: str) -> None:
 
 
 def _is_settled(literal: nodes.literal) -> bool:
-    """Whether it is a link already, or stands in a docstring, which says itself what is one."""
+    """Whether it is a link already, or is in a docstring, which marks its own links."""
     node: nodes.Node | None = literal
     while node is not None and not isinstance(node, nodes.reference | desc_content):
         node = node.parent
@@ -108,7 +109,7 @@ def _link(app: Sphinx, page: str, name: str, text: nodes.TextElement) -> nodes.N
 
 
 def leave_builtins(_app: Sphinx, doctree: nodes.document) -> None:
-    """Make no link of what Python itself names: ``type`` is not the attribute that some class calls so."""
+    """Make no link of Python's own names: ``type`` does not mean an attribute of that name."""
     for xref in list(doctree.findall(pending_xref)):
         if xref.get("refdomain") == "py" and hasattr(builtins, xref["reftarget"]):
             xref.replace_self(xref.next_node(nodes.literal) or nodes.Text(xref["reftarget"]))
@@ -118,19 +119,19 @@ def leave_builtins(_app: Sphinx, doctree: nodes.document) -> None:
 
 
 def prepare_page(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Have links lead to pages; give a title to a table of measurements, which stands in no toctree."""
+    """Make links lead to pages, and give a title to a table of measurements, which is in no toctree."""
     source[0] = _with_links_to_pages(source[0])
     if page.startswith("benchmarks/table-"):
         source[0] = f"---\norphan: true\n---\n# Measured on Python {page.rpartition('-')[2]}\n\n{source[0]}"
 
 
 def prepare_included(_app: Sphinx, _path: Path, _page: str, source: list[str]) -> None:
-    """Have the links of an included README lead to pages."""
+    """Make the links of an included README lead to pages."""
     source[0] = _with_links_to_pages(source[0])
 
 
 def _with_links_to_pages(text: str) -> str:
-    """In the repository a distribution's README is where it is; here it is a page of the reference."""
+    """Links to a distribution's README lead to its page of the reference."""
     text = re.sub(r"\]\((?:\.\./)+docs/", "](/", text).replace("](../../README.md", "](/index.md")
     return re.sub(r"\]\((?:\.\./)+(?:plugins/)?(crewbus-\w+)/README\.md", r"](/reference/\1.md", text)
 
@@ -138,26 +139,26 @@ def _with_links_to_pages(text: str) -> str:
 # Docstrings
 
 
-def tell_defaults(
+def show_defaults(
     _app: Sphinx, _what: str, _name: str, _thing: Any, _options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Have defaults read as they are written; ``...`` stands for what attrs makes anew each time."""
+    """Show defaults as they are written; ``...`` stands for those that attrs makes for each instance."""
     if signature is not None:
         signature = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature.replace("= NOTHING", "= ..."))
     return signature, returns
 
 
-def tell_firstresult(_app: Sphinx, _what: str, _name: str, hook: Any, _options: Any, lines: list[str]) -> None:
-    """Have the documentation of a hook say whether it is firstresult."""
+def note_firstresult(_app: Sphinx, _what: str, _name: str, hook: Any, _options: Any, lines: list[str]) -> None:
+    """Add to the documentation of a hook that it is firstresult."""
     if getattr(hook, "crewbus_spec", {}).get("firstresult"):
         lines += ["*firstresult*: the implementations are called until one returns something other than None.", ""]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Take part in a build."""
+    """Add the extension to a build."""
     app.add_directive("crewbus-command", CrewbusCommand)
-    app.connect("autodoc-process-signature", tell_defaults)
-    app.connect("autodoc-process-docstring", tell_firstresult)
+    app.connect("autodoc-process-signature", show_defaults)
+    app.connect("autodoc-process-docstring", note_firstresult)
     app.connect("source-read", prepare_page)
     app.connect("include-read", prepare_included)
     app.connect("doctree-read", leave_builtins)

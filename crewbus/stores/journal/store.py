@@ -38,7 +38,7 @@ class JournalStore(Store):
     A run is held as long as its holder's process lives, which locks a file: there is no time limit. ``lock_prefix`` is
     the path that the names of these files begin with, the same for all processes that share the journal; by default it
     is in the temporary directory. Beside the journal, processes in other containers see the files too. Where files
-    can't be locked, as on Windows, the lease of a dead process ends with `revoke`.
+    can't be locked, as on Windows, the lease of a dead process ends with `Store.revoke`.
     """
 
     def __init__(self, lock_prefix: Path | None = None) -> None:
