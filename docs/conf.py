@@ -18,7 +18,7 @@ source_suffix = {".md": "markdown"}
 # A name in single backticks is a link, in docstrings and in pages; one that leads nowhere fails the build.
 default_role = "py:obj"
 nitpicky = True
-# Names that others document, also by their short names; type variables and private aliases, which the docstrings explain.
+# Names that others document, also short; type variables and private aliases, which the docstrings explain.
 OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|types|typing"
 SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence"
 PRIVATE = "[A-Z]|Contained|Durability|Function|Key|Oversized|Slow|Structure|Unstructure|Upgrades"

@@ -31,7 +31,7 @@ _log = logging.getLogger("crewbus")
 
 
 class PluginManager(pluggy.PluginManager):
-    """The plugins of one bus. It extends pluggy's manager: `hook` and `set_blocked`, for example, are pluggy's.
+    """The plugins of one bus. It extends pluggy's manager: ``hook`` and `set_blocked`, for example, are pluggy's.
 
     ``hookspecs``: the module with the bus's own hooks. ``report`` gets each contained fault, and returns the exception
     that the caller must get nevertheless, if any. ``propagates`` says of an exception that it ends a hook call at once
