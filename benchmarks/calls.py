@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final
 from uuid import uuid4
 
 import attrs
 
-from benchmarks._harness import Size, TaskFinished, emitting, handler, interleaved, per_call, stamped_chunk
+from benchmarks._harness import Size, TaskFinished, Timed, emitting, handler, interleaved, per_call, stamped_chunk
 from benchmarks._table import Row, main
-from crewbus import Bus, Envelope
+from crewbus import Bus, Envelope, Stream
 
 THREADS: Final = 32
 CHUNKS: Final = 10
@@ -145,9 +146,43 @@ def emission(size: Size) -> Iterator[Row]:
     yield Row("  emit to 1 callback, in a call / to 1 handler, in a run", took["call"], took["run"])
 
 
+def streaming(bus: Bus, stream: Stream, n: int, scope: Callable[[], AbstractContextManager[object]]) -> Timed:
+    """The nanoseconds of a chunk that is emitted in a scope of a run with a stream; taking it is not counted."""
+
+    def timed() -> float:
+        with scope():
+            start = time.perf_counter_ns()
+            for _ in range(n):
+                bus.chunk("Hello")
+            took = time.perf_counter_ns() - start
+        while stream.source.take(time.monotonic()):
+            pass
+        return took / n
+
+    return timed
+
+
+def streamed(size: Size) -> Iterator[Row]:
+    """What an agent emits all day: chunks of a call, in a run that somebody watches."""
+    n, repeat = size.n(2000), size.repeat(60)
+    with Bus(entry_points=False) as bus, bus.run() as run, bus.subscribe(run.id, bound=4 * n) as stream:
+        emitting_in = partial(streaming, bus, stream, n)
+        took = interleaved(
+            {
+                "run": emitting_in(nullcontext),
+                "call": emitting_in(lambda: bus.call("gpt", callbacks=[handler])),
+                "attempt": emitting_in(run.attempt),
+            },
+            repeat,
+        )
+    yield Row("a chunk in a call with one callback, streamed / without the call", took["call"], took["run"], 1.6)
+    yield Row("a chunk in an attempt, streamed / without the attempt", took["attempt"], took["run"], 1.4)
+
+
 def rows(size: Size) -> Iterator[Row]:
     yield from calls(size)
     yield from emission(size)
+    yield from streamed(size)
 
 
 if __name__ == "__main__":

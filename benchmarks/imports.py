@@ -57,7 +57,7 @@ def imports(size: Size) -> Iterator[Row]:
     }
     least = interleaved(candidates, size.repeat(15))
     yield _row("import crewbus / import pluggy, attrs", least["ours"], least["peer"], 1.3)
-    yield _row("import crewbus; crewbus.Bus / import pluggy, attrs", least["bus"], least["peer"])
+    yield _row("import crewbus; crewbus.Bus / import pluggy, attrs", least["bus"], least["peer"], 2)
 
 
 def among_peers(size: Size) -> Iterator[Row]:
