@@ -93,7 +93,7 @@ class LiveRuns:
         event: Any = started
         if self._hooks.redaction.chain:
             event = self._hooks.redaction.apply(run, event)
-        run.tree.commit(self._subscriptions.plan_of(event), run, event, None, Phase.START, replayed_seq)
+        run.tree.lane.commit(self._subscriptions.plan_of(event), run, event, None, Phase.START, replayed_seq)
 
     def withdraw(self, run: Run) -> None:
         """Forget a run whose start failed."""
@@ -118,7 +118,7 @@ class LiveRuns:
             if self._hooks.redaction.chain:
                 event = self._redacted(run, event, failures)
             plan = self._subscriptions.closing_plan() if self._closed else self._subscriptions.plan_of(event)
-            run.tree.commit(plan, run, event, None, Phase.END)
+            run.tree.lane.commit(plan, run, event, None, Phase.END)
         except BaseException as failure:
             failures.append(failure)
         finally:

@@ -80,7 +80,7 @@ class Dispatcher:
                     self._deliver(plan, here, envelope)
                 return envelope
             if not plan.redacted:
-                return here.tree.commit(plan, here, event, source)  # type: ignore[no-any-return]
+                return here.tree.lane.commit(plan, here, event, source)  # type: ignore[no-any-return]
         return self._emit_slowly(plan, nearest(self, here), event, source)
 
     def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
@@ -91,14 +91,14 @@ class Dispatcher:
         if here is not None and here.bus is self and not here.gate.free:
             plan = self._plans.get(Chunk)
             if plan is not None and not plan.redacted:
-                return here.tree.commit(plan, here, event, source)  # type: ignore[no-any-return]
+                return here.tree.lane.commit(plan, here, event, source)  # type: ignore[no-any-return]
         return self.emit(event, source)
 
     def _emit_in(self, scope: Scope, event: Any, source: Any = None) -> Envelope | None:
         """Emit ``event`` in ``scope``, whatever is current."""
         plan = self._plans.get(type(event)) or self._subscriptions.plan_for(type(event))
         if not plan.redacted:
-            return scope.tree.commit(plan, scope, event, source)  # type: ignore[no-any-return]
+            return scope.tree.lane.commit(plan, scope, event, source)
         return self._emit_slowly(plan, scope, event, source)
 
     def _emit_slowly(self, plan: Plan, scope: Scope | None, event: Any, source: Any) -> Envelope | None:
@@ -111,7 +111,7 @@ class Dispatcher:
             plan = self._subscriptions.plan_of(event)
         if scope is None:
             return self._unscoped.emit(plan, None, event, source)
-        return scope.tree.commit(plan, scope, event, source)  # type: ignore[no-any-return]
+        return scope.tree.lane.commit(plan, scope, event, source)
 
     def _transition(self, scope: Scope, event: Any, phase: Phase) -> None:
         """Emit the event that starts or ends a call, an attempt or a step."""
@@ -130,7 +130,7 @@ class Dispatcher:
                 failures.append(error)
             plan = self._subscriptions.plan_of(event)
         source = scope.call.source if scope.call is not None else None
-        scope.tree.commit(plan, scope, event, source, phase)
+        scope.tree.lane.commit(plan, scope, event, source, phase)
         raise_first(failures)
 
     # What scopes ask for

@@ -153,7 +153,7 @@ class OrderedLane:
         run, call = scope.run, scope.call
         if run is not None and run.ended and run is not scope and (phase or (call is not None and not call.ended)):
             scope.leave_run(self.host.outside)
-            return scope.tree.commit(plan, scope, event, source, phase)  # type: ignore[no-any-return]
+            return scope.tree.lane.commit(plan, scope, event, source, phase)
         if phase:
             return None
         if run is not None and run.ended and run.is_cancelled():

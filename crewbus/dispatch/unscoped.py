@@ -36,7 +36,7 @@ class Unscoped:
             self.warn(event, f"in a run that {_state_phrase(run)}")
         elif plan.frame:
             self.warn(event, "outside any run")
-        return self.nowhere.tree.commit(plan, self.nowhere, event, source)  # type: ignore[no-any-return]
+        return self.nowhere.tree.lane.commit(plan, self.nowhere, event, source)
 
     def warn_lost_attempt(self, event: Any) -> None:
         """Warn of an event of an attempt that has failed."""

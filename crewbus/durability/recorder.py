@@ -137,13 +137,13 @@ class Recorder:
         sync = (durability or self.options.durability) == "sync"
         tree.log = log = RunLog(self._recorded, sync, epoch)
         tree.recorded = True
-        tree.use(self._synced if sync else self._recorded)
+        tree.lane = self._synced if sync else self._recorded
         tree.refresh()
         return log
 
     def replaying(self, tree: Tree) -> None:
         """Have the lane of a tree compare each event with the record first."""
-        tree.use(ReplayLane(self._recorded, tree.lane))
+        tree.lane = ReplayLane(self._recorded, tree.lane)
 
     def claim_nested(self, run: Run) -> int | None:
         """The number under which a resumed run repeats a nested one, whose id ``run`` gets; None: ``run`` is new."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,11 +29,10 @@ class Tree(Gate):
     ``free`` holds while nothing needs an order: no recorder, no stream, no cancelled run.
     """
 
-    __slots__ = ("cancelled", "commit", "lane", "live", "lock", "log", "numbers", "recorded", "sinks")
+    __slots__ = ("cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks")
 
     lane: Lane
-    commit: Callable[..., Any]
-    """``lane.commit``, bound once."""
+    """How its events are committed."""
 
     def __init__(self, lane: Lane) -> None:
         super().__init__(True)
@@ -51,11 +49,7 @@ class Tree(Gate):
         """How many streams are attached to its runs."""
         self.live = 0
         """How many of its runs are live."""
-        self.use(lane)
-
-    def use(self, lane: Lane) -> None:
-        """Commit events through ``lane`` from now on; called under the lock, or before the tree is shared."""
-        self.lane, self.commit = lane, lane.commit
+        self.lane = lane
 
     def refresh(self) -> None:
         """Set `free` again; called under the lock, or before the tree is shared."""
@@ -69,5 +63,5 @@ class Tree(Gate):
         self.sinks = self.live = 0
         self.cancelled = {}
         self.recorded, self.log = False, None
-        self.use(lane)
+        self.lane = lane
         self.refresh()
