@@ -73,7 +73,10 @@ BUDGETS: dict[str, dict[str, float]] = {
         "growth after 2,000 events recorded to SQLite and flushed, resident set": 2 * MB,
         "an open run with one stream, tracemalloc": 1500,
     },
-    "benchmarks.imports": {"import crewbus / import pluggy, attrs": 1.3},
+    "benchmarks.imports": {
+        "import crewbus / import pluggy, attrs": 1.3,
+        "import crewbus; crewbus.Bus / import pluggy, attrs": 2,
+    },
 }
 """What DESIGN.md allows, each by its row."""
 
