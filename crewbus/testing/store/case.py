@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import queue
 import threading
@@ -19,7 +20,7 @@ PATIENCE: Final = 60.0
 """Seconds after which a wait has failed."""
 
 
-class StoreCase:
+class StoreCase(abc.ABC):
     """How a subclass of the contract describes its store."""
 
     survives: ClassVar[bool] = False
@@ -27,9 +28,9 @@ class StoreCase:
     path: Path
     """A directory for the test, empty at first."""
 
+    @abc.abstractmethod
     def open(self) -> Store:
         """Open the store under test. If its data survive, each call in one test opens the same data."""
-        raise NotImplementedError(f"{type(self).__name__}.open() must return the store under test")
 
     def opener(self) -> str:
         """Python source that opens the store in another process, as `open` does here, and binds it to ``store``."""

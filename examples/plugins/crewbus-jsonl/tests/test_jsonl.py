@@ -137,7 +137,7 @@ def test_a_disk_that_is_full(path, monkeypatch):
     epoch = store.acquire("a")
     with monkeypatch.context() as full:
         full.setattr(os, "write", lambda file, data: write(file, data[:20]))
-        with pytest.raises(crewbus.RecordingError, match="no room"):
+        with pytest.raises(crewbus.RecordingError, match="not written completely"):
             store.append("a", epoch, stored(2))
     assert store.info("a").last == 1
     store.append("a", epoch, stored(2))
