@@ -276,7 +276,7 @@ def test_a_key_selects_among_steps_of_one_name(bus):
     with bus.run(id="parent") as run:
         for key in "xy":
             run.step("each", work, key, key, key=key)
-    with pytest.raises(crewbus.StepError, match=r"2 steps bear that name; name one as each\[x\] or each\[y\]"):
+    with pytest.raises(crewbus.StepError, match=r"2 steps have that name; choose one as each\[x\] or each\[y\]"):
         bus.fork("parent", edits={"each": 1})
     fork = bus.fork("parent", edits={"each[y]": "Y"})
     with bus.resume(fork) as run:

@@ -311,7 +311,7 @@ def test_result_on_a_loop_without_iterating(bus):
 def test_result_with_a_timeout(bus):
     go = threading.Event()
     with bus.stream(go.wait, TIMEOUT) as stream:
-        with pytest.raises(crewbus.ResultTimeoutError, match="it goes on"):
+        with pytest.raises(crewbus.ResultTimeoutError, match="it continues"):
             stream.result(timeout=0.01)
         go.set()
         assert stream.result(timeout=TIMEOUT) is True

@@ -1,4 +1,4 @@
-"""Process forks: tells objects of this process from those inherited from its parent."""
+"""Process forks: distinguishes objects of this process from those inherited from its parent."""
 
 from __future__ import annotations
 

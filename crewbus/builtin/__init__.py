@@ -1,1 +1,1 @@
-"""The built-in plugins: written as anybody's, and blocked or replaced by name like anybody's."""
+"""The built-in plugins: written, blocked and replaced as any other plugin."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CallbackIsolation:
-    """Binds callbacks to the context of whoever gave them.
+    """Binds callbacks to the context in which they were given.
 
     So a callback sees its owner's ContextVars, whichever thread an event comes from; what it sets leaks
     nowhere; and what it emits belongs to the run in which it was given, not to the call that it listens to.

@@ -22,19 +22,19 @@ class CheckpointRecorder:
 
     @hookimpl
     def crewbus_record(self, bus: Bus, run: Run, envelope: Envelope) -> None:
-        """Encode the event and append it: what was emitted can't be changed once this has returned."""
+        """Encode the event and append it. Later changes of the event do not change the record."""
         root = run.root.id
         encoded = bus.recording.encode(envelope)
         log = self._logs.get(root)
         if log is None and run.epoch:
-            self._go_on(bus.store, root, run.epoch, encoded)
+            self._continue(bus.store, root, run.epoch, encoded)
         elif log is None:
             self._begin(bus.store, root, encoded)
         else:
             store, epoch = log
             store.append(root, epoch, encoded)
 
-    def _go_on(self, store: Store, root: str, epoch: int, first: StoredEvent) -> None:
+    def _continue(self, store: Store, root: str, epoch: int, first: StoredEvent) -> None:
         """Record a resumed run, whose log the bus has taken."""
         self._written = store
         store.append(root, epoch, first)
@@ -68,6 +68,6 @@ class CheckpointRecorder:
 
     @hookimpl
     def crewbus_flush(self, bus: Bus, timeout: float | None) -> None:
-        """Wait for the store to have written everything; one that was given up was flushed then."""
+        """Wait until the store has written everything. A store that was replaced was flushed then."""
         if self._written is not None and self._written is bus.store:
             self._written.flush(timeout)

@@ -34,5 +34,5 @@ class RunScope:
                     sink.push(run, envelope)
                 around = around.parent
 
-    # It is passed over while no stream is attached.
+    # It is skipped while no stream is attached.
     crewbus_stream_chunk.attached_streams_only = True  # type: ignore[attr-defined]

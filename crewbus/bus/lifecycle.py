@@ -32,7 +32,7 @@ CLOSE_TIMEOUT: Final = 10.0
 class Lifecycle:
     """Flushes and closes a bus, in the order in which its parts depend on each other.
 
-    It also tells tools that look for leaks what a bus keeps.
+    For tools that look for leaks it also reports what a bus keeps.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Lifecycle:
         if self._work.runs_on(running_loop()):
             raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
         if not self._begin():
-            # Another thread closes it, unless it is this one, in a hook, or the other one waits for this one.
+            # Another thread closes it, unless this one does, in a hook, or the other one waits for this one.
             if self._closer != threading.get_ident() and not self._work.runs_here():
                 self._is_closed.wait(timeout)
             return
@@ -148,7 +148,7 @@ class Lifecycle:
             self.shut(late, timeout)
 
     def _begin(self) -> bool:
-        """Whether the caller is the first to close, and so the one to do it."""
+        """Whether the caller is the first to close, and so closes the bus."""
         with self._lock:
             first = self._closer is None
             if first:
@@ -156,7 +156,7 @@ class Lifecycle:
             return first
 
     def shut(self, late: list[str], timeout: float) -> None:
-        """Take nothing more, release everything; ``late``: what still runs, to be named in a warning."""
+        """Accept nothing more and release everything; ``late``: the work that still runs, for a warning."""
         self._bus.closed = True
         self._subscriptions.close()
         self._work.close()

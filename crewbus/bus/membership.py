@@ -46,7 +46,7 @@ class Membership:
         subscriptions.notice = _notice
 
     def after_fork(self) -> None:
-        """In a forked child: take new locks, and tell the plugins."""
+        """In a forked child: take new locks, and notify the plugins."""
         self._lock = threading.RLock()
         self._plugins.after_fork()
         self._faults.notify("crewbus_after_fork")

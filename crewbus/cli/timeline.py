@@ -30,7 +30,7 @@ from crewbus.records import CLOSERS, OPENERS, DiscardedRanges, Node, RecordTree
 from crewbus.stores import LANDMARKS, StoredEvent
 
 RESUMING: Final = frozenset(("crewbus.RunResumed", "crewbus.RunForked"))
-"""The names of the event types with which an ended or interrupted run goes on."""
+"""The names of the event types with which an ended or interrupted run continues."""
 _DECODED: Final = LANDMARKS | {"crewbus.Chunk", "crewbus.Retracted"}
 """The names of the event types that the timeline reads; all others are counted."""
 _ENDED: Final = ("finished", "failed", "cancelled")

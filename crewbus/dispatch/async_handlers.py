@@ -135,7 +135,7 @@ class AsyncHandlers:
             self._report(culprit, error, envelope)
             if delivery.loop is not self._loop:
                 raise
-            # Nobody awaits a task of the background loop, which must keep running for the others.
+            # No caller awaits a task of the background loop, which must keep running for the others.
 
     def _settle(self, delivery: PendingDelivery, task: asyncio.Task[None], culprit: Any, envelope: Any) -> None:
         self._references.discard(task)

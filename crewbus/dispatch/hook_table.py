@@ -121,7 +121,7 @@ class HookTable:
             # Every emission of a recorded tree passes under its lock, so the number is still the last.
             run.tree.numbers = count(envelope.seq)
         if not failures:
-            failures.append(RecordingError(f"run {run.id} is to be recorded, but no plugin records any more"))
+            failures.append(RecordingError(f"run {run.id} is recorded, but no plugin records any more"))
         raise_first(failures)
 
 

@@ -18,7 +18,7 @@ Policy = Literal["warn", "raise", "ignore"]
 
 
 class Unscoped:
-    """Emits outside any run, after it has warned, raised or ignored as the bus was told."""
+    """Emits outside any run, after the bus's policy is applied: warn, raise or ignore."""
 
     nowhere: Scope
     """The scope of what is emitted outside any run; set once the bus can make it."""

@@ -76,4 +76,4 @@ def _one_step(progress: Progress, edit: str) -> tuple[RecordedScope, int]:
     some = sorted(names)[:10]
     if not found:
         raise StepError(f"edit {edit!r}: no step of that name has finished; there are {', '.join(some) or 'none'}")
-    raise StepError(f"edit {edit!r}: {len(found)} steps bear that name; name one as {' or '.join(some)}")
+    raise StepError(f"edit {edit!r}: {len(found)} steps have that name; choose one as {' or '.join(some)}")

@@ -26,7 +26,7 @@ from crewbus.stores import LANDMARKS, LogInfo, Store, StoredEvent
 
 
 class Found(NamedTuple):
-    """What was found of a run that is to be resumed."""
+    """What is recorded of a run that is being resumed."""
 
     record: Record
     info: LogInfo
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     last: int
     """The number that it is resumed after."""
     unannounced: int | None
-    """The first number that an earlier resume retracted without telling consumers; None: they were told."""
+    """The first number that an earlier resume retracted unknown to consumers, if it did."""
     retractions: list[Retraction]
     """What the resume retracts."""
 
@@ -133,12 +133,12 @@ class Resumption:
         if landmarks[0].kind is not RunStarted or landmarks[0].run_id != run_id:
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
         last = info.last if at is None else position(record, at)
-        # What was retracted after that stays retracted, since consumers were told.
+        # What was retracted after that stays retracted, since consumers got the retraction.
         progress = read_progress(one for one in landmarks if one.seq <= last or one.kind is Retracted)
         return Found(record, info, landmarks[0], progress, last, unannounced, [])
 
     def _restore(self, run: Run, found: Found, epoch: int) -> None:
-        """Put ``run`` where its record ends."""
+        """Set ``run`` to the state in which its record ends."""
         run.name = found.start.event.name
         run.set_tags(found.start.event.tags)
         run.start_id = found.start.id
@@ -159,7 +159,7 @@ def position(record: Record, name: str) -> int:
 
 
 def emissions(record: Record, progress: Progress) -> Emissions:
-    """Finds what a record holds that code emitted directly in something, and that was not taken back."""
+    """Finds the recorded events that user code emitted, by their parents, without retracted ones."""
 
     def between(after: int, upto: int) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -175,7 +175,7 @@ def emissions(record: Record, progress: Progress) -> Emissions:
 
 
 def _is_counted(record: Record, stored: StoredEvent) -> bool:
-    """Whether the code emits it, rather than what it stands in."""
+    """Whether user code emits it, rather than crewbus."""
     if stored.name == "crewbus.CheckpointSaved":
         return not record.decoded(stored).event.automatic
     return stored.name not in LANDMARKS

@@ -31,7 +31,7 @@ NO_KEY: Final = StepKey("", "", "")
 
 
 class Step(Attempt):
-    """One call of a step in a run: a scope like an attempt, whose terminal event bears its outcome.
+    """One call of a step in a run: a scope like an attempt, whose terminal event has its outcome.
 
     What is emitted in it belongs to it. If an Exception ends it, what it streamed is retracted, except what finished
     steps in it streamed.

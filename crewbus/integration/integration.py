@@ -90,7 +90,7 @@ class Integration:
                 self._restore()
 
     def contained(self, action: str) -> Contained:
-        """A context manager for the integration's own code: it logs an exception, and the library's work goes on.
+        """A context manager for the integration's own code: it logs an exception, and the library continues.
 
         The log message says that ``action`` failed, as in "reporting a call". `RecordingError` and `ReplayMismatch`
         propagate, because hiding them would hide lost data; so does a BaseException such as `Cancelled`.

@@ -370,7 +370,7 @@ class Valid(NamedTuple):
 
     landmarks: list[Landmark]
     unannounced: int | None
-    """From which number on a resume discarded events before it told consumers so; None: they were told."""
+    """The first number that a resume discarded unknown to consumers, if it did."""
 
 
 def valid(landmarks: Iterable[Landmark]) -> Valid:
@@ -383,7 +383,7 @@ def valid(landmarks: Iterable[Landmark]) -> Valid:
             unannounced = landmark.event.at + 1
         elif landmark.kind is Retracted and unannounced is not None and _announces(landmark.event, unannounced):
             unannounced = None
-    # Consumers were told of the retractions, so these stay.
+    # Consumers got these retractions, so they stay.
     return Valid([one for one in found if one.kind is Retracted or one.seq not in discarded], unannounced)
 
 

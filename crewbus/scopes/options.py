@@ -1,4 +1,4 @@
-"""How a run is to be recorded, as far as its maker said."""
+"""How a run is recorded, as far as its maker chose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Durability = Literal["async", "sync"]
 
 
 class RecordingRequest(NamedTuple):
-    """How a run is to be recorded; None: as its bus says."""
+    """How a run is recorded; None: as its bus is set."""
 
     record: bool | None = None
     durability: Durability | None = None

@@ -15,7 +15,7 @@ AnyTree = Any
 
 
 class Phase(IntEnum):
-    """What an emission is to its scope. BODY is false, so that it is quick to tell from the others."""
+    """What an emission is to its scope. BODY is false, so that testing for it is fast."""
 
     BODY = 0
     START = 1

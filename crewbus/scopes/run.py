@@ -114,7 +114,7 @@ class Run(Scope):
         """The buffers of this run's own streams, for routers."""
         self.cancel_reason: str | None = None
         self.request = request
-        """How it is to be recorded, as far as its maker said."""
+        """How it is recorded, as far as its maker chose."""
         self._open: Opener = opener or host.start
         self._notified: weakref.WeakSet[Any] | None = None
 

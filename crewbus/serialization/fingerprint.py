@@ -1,4 +1,4 @@
-"""Fingerprints: arguments in a canonical form that is the same in every process, to tell one call from another."""
+"""Fingerprints: arguments in a canonical form that is the same in every process. They distinguish calls of one step."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The kernel releases the lock when the process ends, however it ends, so no process id has to be known. That holds
 within one running system, which `host_id` identifies, across containers and pid namespaces that share the folder.
-Between systems, and where files can't be locked, only a lease can tell.
+Between systems, and where files can't be locked, only a lease can show it.
 
 The locks are those of ``flock``, which belong to the opened file: unlike those of ``fcntl``, they are not lost when
 the process opens and closes the file elsewhere. A forked child would share them, so it closes what it inherits.

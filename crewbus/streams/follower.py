@@ -139,7 +139,7 @@ class Follower:
     def _is_shown(self, envelope: Envelope, inside: bool) -> bool:
         if isinstance(envelope.event, RunEnded):
             return envelope.run_id == self._record.run_id and self._is_last(envelope)
-        # The root may have emitted a retraction that applies to a nested run: its parents tell.
+        # The root may have emitted a retraction that applies to a nested run: its parents show it.
         return inside or isinstance(envelope.event, Retracted)
 
     def _is_last(self, envelope: Envelope) -> bool:

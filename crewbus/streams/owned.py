@@ -103,7 +103,7 @@ class OwnedStream(Stream, Generic[T]):
                 while batch := self._buffer.take(until):
                     self._transcript.add(batch)
             if not self._task.wait(remaining(until)):
-                raise ResultTimeoutError(f"run {self.run_id} has no result after {timeout} s; it goes on")
+                raise ResultTimeoutError(f"run {self.run_id} has no result after {timeout} s; it continues")
         return self._outcome()
 
     async def aresult(self) -> T:
@@ -149,7 +149,7 @@ class OwnedStream(Stream, Generic[T]):
     # Leaving
 
     def close(self) -> None:
-        """Leave the stream: cancel the run if it goes on, and wait up to ``grace`` seconds for its work to end."""
+        """Leave the stream: cancel the run if it is live, and wait up to ``grace`` seconds for its work to end."""
         if self._begun and not self._task.over and running_loop() is not None:
             raise ConsumptionError("closing would block the event loop that runs here: use 'async with' or 'aclose()'")
         if self._cancel_work() and not self._task.wait(self._grace):

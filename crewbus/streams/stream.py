@@ -181,7 +181,7 @@ class Stream:
     # Leaving
 
     def close(self) -> None:
-        """Leave the stream: it takes and keeps nothing more. The run goes on."""
+        """Leave the stream: it takes and keeps nothing more. The run continues."""
         self.source.close()
 
     async def aclose(self) -> None:
