@@ -180,7 +180,7 @@ class PluginError(CrewbusError):
 
 
 class TargetError(CrewbusError):
-    """A TARGET or function can't be found, imported or called."""
+    """A TARGET or function can't be found, imported or called, or it returned what can't be used."""
 
 
 class InputError(CrewbusError):

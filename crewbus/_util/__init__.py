@@ -1,6 +1,6 @@
 """Small helpers: callables, deadlines, event loops, errors, warnings."""
 
-from crewbus._util.callables import identity_of, is_async, is_same, is_text, name_of
+from crewbus._util.callables import awaitable_in, identity_of, is_async, is_same, is_text, name_of, refuse_generator
 from crewbus._util.deadlines import deadline, remaining
 from crewbus._util.errors import raise_first
 from crewbus._util.lazy import lazy_names
@@ -10,6 +10,7 @@ from crewbus._util.suggest import did_you_mean
 from crewbus._util.warn import external_stacklevel
 
 __all__ = [
+    "awaitable_in",
     "call_on",
     "deadline",
     "did_you_mean",
@@ -22,6 +23,7 @@ __all__ = [
     "lazy_names",
     "name_of",
     "raise_first",
+    "refuse_generator",
     "remaining",
     "running_loop",
     "settle",

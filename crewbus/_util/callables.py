@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import BuiltinMethodType, MethodType
 from typing import Any
+
+from crewbus.exceptions import TargetError
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -22,6 +24,26 @@ def name_of(function: Callable[..., Any]) -> str:
         return f"{plain.__module__}.{plain.__qualname__}"
     except Exception:  # an object without these attributes, or whose attributes raise
         return f"{type(plain).__module__}.{type(plain).__qualname__}"
+
+
+def awaitable_in(result: Any, name: str) -> Awaitable[Any] | None:
+    """``result``, which the function ``name`` returned, if it must be awaited; else None.
+
+    Raises `TargetError` for a generator: nothing would iterate over it, so none of its code would run.
+    """
+    if inspect.isawaitable(result):
+        return result
+    refuse_generator(result, name)
+    return None
+
+
+def refuse_generator(result: Any, name: str) -> None:
+    """Raise `TargetError` if ``result``, which the function ``name`` returned, is a generator."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TargetError(
+            f"{name} returned a generator, which runs only when something iterates over it: "
+            "iterate over it inside the function, and return what it makes"
+        )
 
 
 def identity_of(function: Any) -> object:

@@ -18,6 +18,7 @@ from crewbus.bus.owned_work import OwnedWork
 from crewbus.bus.process import live_buses
 from crewbus.bus.redelivery import Redelivery
 from crewbus.dispatch import (
+    ABSENT,
     AsyncHandlers,
     CallbackRegistration,
     Deliverer,
@@ -128,9 +129,9 @@ class Bus(Dispatcher):
             leaving=self._plugin_leaves,
         )
         self._hook_table = hooks = HookTable(self, self.plugins, faults)
-        handlers = AsyncHandlers(faults.report_handler)
+        handlers = AsyncHandlers(faults.report_culprit)
         self._handlers = subscriptions = Subscriptions(hooks, handlers, faults)
-        deliverer = Deliverer(self, faults)
+        deliverer = Deliverer(self, faults, handlers.take_result)
         self._host = host = Host(self)
         super().__init__(host, hooks, subscriptions, deliverer, faults, Unscoped(unscoped))
         live_runs: dict[str, Run] = {}
@@ -141,7 +142,7 @@ class Bus(Dispatcher):
         host.steps = StepRunner(recording, checkpoints, recording.disk)
         self._live = live = LiveRuns(host, hooks, subscriptions, faults, recording, live_runs)
         self._redelivery = Redelivery(host, subscriptions, deliverer)
-        callbacks = CallbackRegistration(self, self.plugins, handlers)
+        callbacks = CallbackRegistration(self, self.plugins)
         host.start, host.finish, host.hold_flush = live.start, live.finish, handlers.hold_flush
         host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
         self._work = OwnedWork()
@@ -193,11 +194,13 @@ class Bus(Dispatcher):
     def on(self, event_type: type, *, background: bool = False) -> Callable[[H], H]: ...
     @overload
     def on(self, event_type: type, handler: H, *, background: bool = False) -> H: ...
-    def on(self, event_type: type, handler: H | None = None, *, background: bool = False) -> H | Callable[[H], H]:
+    def on(self, event_type: type, handler: H = ABSENT, *, background: bool = False) -> H | Callable[[H], H]:
         """Subscribe ``handler(envelope)`` to an event type and its subclasses; a decorator without ``handler``.
 
-        Handlers run inline, in the order of their registration, in the emitter's thread and context. An ``async def``
-        handler runs as a task on the emitter's event loop, or on a background loop if none runs. With ``background`` a
+        Handlers run inline, in the order of their registration, in the emitter's thread and context. An awaitable that
+        a handler returns, as an ``async def`` one does, is awaited as a task: on the emitter's event loop; if it has
+        none, on the loop on which the handler was subscribed, if that runs; else on a background loop. A generator that
+        it returns is reported, since none of its code would run. With ``background`` a
         handler of either kind has a thread of its own, which calls it in a copy of the emitter's context, one event at
         a time, those of a root run in the order of their numbers; when 1024 events wait for it, emitters wait.
         Subscribing the same handler to the same type again changes nothing. A handler that raises is reported by name,

@@ -9,10 +9,11 @@ from crewbus.dispatch.hook_table import HookTable
 from crewbus.dispatch.lane import OrderedLane, now
 from crewbus.dispatch.plan import Plan
 from crewbus.dispatch.redaction import withheld
-from crewbus.dispatch.subscriptions import Subscription, Subscriptions
+from crewbus.dispatch.subscriptions import ABSENT, Subscription, Subscriptions
 from crewbus.dispatch.unscoped import Unscoped
 
 __all__ = [
+    "ABSENT",
     "AsyncHandlers",
     "CallbackRegistration",
     "Deliverer",

@@ -5,22 +5,37 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import call_on, deadline, external_stacklevel, is_async, remaining, running_loop
+from crewbus._util import awaitable_in, call_on, deadline, external_stacklevel, remaining, running_loop
 from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
 from crewbus.scopes import handling
 
 if TYPE_CHECKING:
     import asyncio
 
-Handler = Callable[[Any], Coroutine[Any, Any, object]]
 Report = Callable[[Any, BaseException, Any], object]
 
 _POLL: Final = 0.25  # seconds between checks that the loops with pending deliveries still run
+
+
+class HomeLoop:
+    """The event loop on which a handler or callback was given; without keeping that loop alive."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self) -> None:
+        loop = running_loop()
+        self._loop = weakref.ref(loop) if loop is not None else None
+
+    def get(self) -> asyncio.AbstractEventLoop | None:
+        """The loop, if there was one and it still runs."""
+        loop = self._loop() if self._loop is not None else None
+        return loop if loop is not None and loop.is_running() else None
 
 
 class PendingDelivery:
@@ -81,27 +96,35 @@ class AsyncHandlers:
             self._pending.pop(delivery, None)
             self._notify()
 
-    def schedule(self, handler: Handler, name: str, culprit: Any, envelope: Any) -> None:
-        """Call ``handler(envelope)`` on the loop that runs here, else on the background loop, in this context.
+    def take_result(self, result: Any, name: str, culprit: Any, envelope: Any, home: HomeLoop) -> None:
+        """Await what a handler or callback returned, if it is awaitable. Raises `TargetError` for a generator.
 
-        A fault is reported as ``culprit``'s.
+        It is awaited in this context, on the loop that runs here, else on ``home``, else on the background loop; a
+        future, on its own loop. A fault is reported as ``culprit``'s.
         """
-        loop = running_loop()
-        here = loop is not None
-        if loop is None:
-            loop = self._background()
+        awaitable = awaitable_in(result, name)
+        if awaitable is not None:
+            try:
+                self._schedule(awaitable, name, culprit, envelope, home)
+            except BaseException:
+                getattr(awaitable, "close", _nothing)()  # it will not be awaited: Python need not warn of that
+                raise
+
+    def _schedule(self, awaitable: Awaitable[Any], name: str, culprit: Any, envelope: Any, home: HomeLoop) -> None:
+        here = running_loop()
+        loop = getattr(awaitable, "get_loop", _nothing)() or here or home.get() or self._background()
         delivery = self.hold(name, loop)
         context = copy_context()
 
         def begin() -> None:
             task = loop.create_task(
-                self._call(handler, culprit, envelope, delivery), name=f"crewbus:{name}", context=context
+                self._await(awaitable, culprit, envelope, delivery), name=f"crewbus:{name}", context=context
             )
             self._references.add(task)
             task.add_done_callback(lambda task: self._settle(delivery, task, culprit, envelope))
 
         try:
-            if here:
+            if loop is here:
                 begin()
             else:
                 loop.call_soon_threadsafe(begin)
@@ -110,23 +133,12 @@ class AsyncHandlers:
                 self._pending.pop(delivery, None)
             raise
 
-    def as_call(self, function: Callable[[Any], Any], name: str, culprit: Any) -> Callable[[Any], Any]:
-        """``function`` as a plain call: an async one is scheduled, and its fault reported as ``culprit``'s."""
-        if not is_async(function):
-            return function
-
-        @functools.wraps(function)
-        def call(envelope: Any) -> None:
-            self.schedule(function, name, culprit, envelope)
-
-        return call
-
-    async def _call(self, handler: Handler, culprit: Any, envelope: Any, delivery: PendingDelivery) -> None:
+    async def _await(self, awaitable: Awaitable[Any], culprit: Any, envelope: Any, delivery: PendingDelivery) -> None:
         import asyncio  # loaded: this is one of its tasks
 
         handling.set(delivery)
         try:
-            await handler(envelope)
+            await awaitable
         except Exception as error:
             self._report(culprit, error, envelope)
         except asyncio.CancelledError:
@@ -278,6 +290,10 @@ class AsyncHandlers:
                 warnings.warn(
                     f"async handlers still run after {timeout} s", GraceWarning, stacklevel=external_stacklevel()
                 )
+
+
+def _nothing() -> None:
+    """For an awaitable without the method that is looked for."""
 
 
 def _chain(call: PendingDelivery | None) -> Iterator[PendingDelivery]:

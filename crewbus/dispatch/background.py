@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import call_on, is_async, name_of, running_loop, settle
+from crewbus._util import awaitable_in, call_on, name_of, running_loop, settle
 from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
 from crewbus.events import Envelope
 from crewbus.exceptions import SlowConsumer
@@ -34,6 +34,30 @@ class _Here(threading.local):
 _here: Final = _Here()
 
 
+class _Awaiting:
+    """A thread's event loop for what a handler returns to be awaited, made at first use."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+
+    def run(self, awaitable: Awaitable[Any], context: Context) -> None:
+        """Await it in ``context``."""
+        if self._runner is None:
+            import asyncio  # loaded at first use
+
+            self._runner = asyncio.Runner()
+        self._runner.run(_awaited(awaitable), context=context)
+
+    def close(self) -> None:
+        """Close the loop, if there is one."""
+        if self._runner is not None:
+            self._runner.close()
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> None:
+    await awaitable
+
+
 class Worker:
     """Calls one handler with events, in the order in which they were pushed, each in its emitter's context.
 
@@ -44,7 +68,6 @@ class Worker:
     def __init__(self, handler: Callable[[Envelope], Any], tasks: AsyncHandlers, report: Report) -> None:
         self.handler = handler
         self.name = name_of(handler)
-        self._is_async = is_async(handler)
         self._tasks = tasks
         self._report = report
         self._bound = BOUND
@@ -111,18 +134,13 @@ class Worker:
 
     def _serve(self) -> None:
         _here.serving = True
-        runner = None
-        if self._is_async:
-            import asyncio  # loaded at first use
-
-            runner = asyncio.Runner()
+        awaiting = _Awaiting()
         try:
             while (taken := self._take()) is not None:
-                self._deliver(runner, *taken)
+                self._deliver(awaiting, *taken)
                 del taken  # otherwise the last event would be kept until the next
         finally:
-            if runner is not None:
-                runner.close()
+            awaiting.close()
 
     def _take(self) -> tuple[Envelope, Context, PendingDelivery] | None:
         with self._changed:
@@ -149,15 +167,12 @@ class Worker:
             )
             self._report(self.handler, error, envelope)
 
-    def _deliver(
-        self, runner: asyncio.Runner | None, envelope: Envelope, context: Context, delivery: PendingDelivery
-    ) -> None:
+    def _deliver(self, awaiting: _Awaiting, envelope: Envelope, context: Context, delivery: PendingDelivery) -> None:
         context.run(handling.set, delivery)
         try:
-            if runner is not None:
-                runner.run(self.handler(envelope), context=context)
-            else:
-                context.run(self.handler, envelope)
+            awaitable = awaitable_in(context.run(self.handler, envelope), self.name)
+            if awaitable is not None:
+                awaiting.run(awaitable, context)
         except BaseException as error:  # no caller waits for it
             context.run(self._report, self.handler, error, envelope)
         finally:

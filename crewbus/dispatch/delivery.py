@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from crewbus._util import raise_first
+from crewbus._util import name_of, raise_first
+from crewbus.dispatch.async_handlers import HomeLoop
 from crewbus.dispatch.plan import Plan
 from crewbus.scopes import Deferring, threads
 
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
     from crewbus.scopes import Call, Callback, Run
 
 
+class TakeResult(Protocol):
+    """What is done with what a handler or callback returned: `AsyncHandlers.take_result`."""
+
+    def __call__(self, result: Any, name: str, culprit: Any, envelope: Envelope, home: HomeLoop) -> None:
+        """Await it, or raise `TargetError`."""
+
+
 class Deliverer:
     """Calls what listens inline. What one listener raises changes nothing for its siblings."""
 
-    def __init__(self, bus: Any, faults: FaultReporter) -> None:
+    def __init__(self, bus: Any, faults: FaultReporter, take_result: TakeResult) -> None:
         self._bus = bus
         self._faults = faults
+        self._take_result = take_result
 
     def deliver(self, plan: Plan, run: Run | None, envelope: Envelope) -> None:
         """Call observers and inline handlers; a BaseException is raised when all have run."""
@@ -35,12 +44,16 @@ class Deliverer:
             state.delivering = outer + 1
             for observer, blame in plan.observers:
                 try:
-                    observer(self._bus, run, envelope)
+                    result = observer(self._bus, run, envelope)
+                    if result is not None:
+                        self._take_result(result, blame.plugin, blame, envelope, HomeLoop())
                 except BaseException as error:
                     escaped = self._faults.contain(blame, error, envelope, escaped)
             for handler in plan.handlers:
                 try:
-                    handler(envelope)
+                    result = handler(envelope)
+                    if result is not None:
+                        self._take_result(result, name_of(handler), handler, envelope, plan.home_of(handler))
                 except BaseException as error:
                     escaped = self._faults.contain(handler, error, envelope, escaped)
         finally:
@@ -87,7 +100,9 @@ class Deliverer:
             state.delivering = outer + 1
             for callback in callbacks:
                 try:
-                    callback.call(envelope)
+                    result = callback.call(envelope)
+                    if result is not None:
+                        self._take_result(result, callback.name, callback, envelope, callback.home)
                 except BaseException as error:
                     escaped = self._faults.contain(callback, error, envelope, escaped)
         finally:

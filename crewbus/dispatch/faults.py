@@ -37,11 +37,14 @@ class FaultReporter:
         if isinstance(error, Exception):
             if recursed_too_deep(error):
                 raise error
-            if isinstance(culprit, HookOwner):
-                raised = self.report_plugin(culprit, error, envelope)
-            else:
-                raised = self.report_handler(culprit, error, envelope)
+            raised = self.report_culprit(culprit, error, envelope)
         return escaped if raised is None else [*(escaped or ()), raised]
+
+    def report_culprit(self, culprit: Any, error: BaseException, envelope: Any) -> BaseException | None:
+        """Report the fault of a plugin's function, a handler or a callback."""
+        if isinstance(culprit, HookOwner):
+            return self.report_plugin(culprit, error, envelope)
+        return self.report_handler(culprit, error, envelope)
 
     def report_plugin(self, blame: HookOwner, error: BaseException, envelope: Any = None) -> BaseException | None:
         """Report a plugin's fault."""

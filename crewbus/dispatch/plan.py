@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from crewbus._util import identity_of
 from crewbus.plugins import Function, HookOwner, OwnedFunction
 
 if TYPE_CHECKING:
+    from crewbus.dispatch.async_handlers import HomeLoop
     from crewbus.dispatch.background import Worker
 
 
@@ -15,13 +17,13 @@ class Plan:
     """What happens to the events of one class. Plans are made again when plugins or subscriptions change."""
 
     __slots__ = (
-        "frame", "handlers", "has_inline_listeners", "no_effect", "observers", "plain", "pushes", "queues", "redacted",
-        "routers",
+        "_homes", "frame", "handlers", "has_inline_listeners", "no_effect", "observers", "plain", "pushes", "queues",
+        "redacted", "routers",
     )  # fmt: skip
 
     def __init__(
         self,
-        handlers: Iterable[Callable[[Any], Any]],
+        handlers: Iterable[tuple[Callable[[Any], Any], HomeLoop]],
         queues: Iterable[Worker],
         *,
         frame: bool,
@@ -33,8 +35,10 @@ class Plan:
         self.frame = frame
         """Whether streams get it."""
         self.observers = observers
-        self.handlers = tuple(handlers)
-        """The inline handlers; an async one is scheduled by its function here."""
+        inline = tuple(handlers)
+        self.handlers = tuple(handler for handler, _ in inline)
+        """The inline handlers."""
+        self._homes = {identity_of(handler): home for handler, home in inline}
         self.queues = tuple(queues)
         """The workers of the background handlers."""
         self.pushes: tuple[OwnedFunction, ...] = tuple((one.push, HookOwner(one.name, "bus.on")) for one in self.queues)
@@ -47,3 +51,7 @@ class Plan:
         self.has_inline_listeners = bool(self.observers or self.handlers)
         self.no_effect = not (self.has_inline_listeners or self.queues or frame)
         """Whether nothing at all happens to it outside a run."""
+
+    def home_of(self, handler: Callable[[Any], Any]) -> HomeLoop:
+        """The loop on which an inline handler was subscribed."""
+        return self._homes[identity_of(handler)]

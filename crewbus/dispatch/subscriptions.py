@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
 from crewbus._util import identity_of, is_same, name_of
+from crewbus.dispatch.async_handlers import HomeLoop
 from crewbus.dispatch.background import Worker
 from crewbus.dispatch.plan import Plan
 from crewbus.events import FRAMES, Envelope, event_type_of
-from crewbus.exceptions import BusClosedError, EventTypeError
-from crewbus.scopes import Deferring
+from crewbus.exceptions import BusClosedError, EventTypeError, text_of
+from crewbus.scopes import Deferring, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch.async_handlers import AsyncHandlers
     from crewbus.dispatch.faults import FaultReporter
     from crewbus.dispatch.hook_table import HookTable
 
+Key = tuple[type, object]
+"""An event type, and the identity of a handler."""
+
 H = TypeVar("H", bound=Callable[[Envelope], Any])
+
+
+ABSENT: Final[Any] = object()
+"""Stands for a handler that was not given, as in a decorator."""
 
 
 @attrs.frozen(eq=False)
 class Subscription:
-    """A handler of an event type: as the call that is made inline, or with the worker that calls it."""
+    """A handler of an event type, called inline, or by a worker."""
 
     event_type: type
     function: Callable[[Envelope], Any]
-    call: Callable[[Envelope], Any]
+    home: HomeLoop
+    """The loop on which it was made."""
     worker: Worker | None = None
 
-    def is_of(self, event_type: type, function: Callable[..., Any]) -> bool:
-        """Whether it subscribes ``function`` to exactly that type."""
-        return self.event_type is event_type and is_same(self.function, function)
+    @property
+    def key(self) -> Key:
+        """What distinguishes it from all others of its bus."""
+        return self.event_type, identity_of(self.function)
 
 
 class Subscriptions:
@@ -53,7 +64,10 @@ class Subscriptions:
         """The classes whose plan has no effect outside a run."""
         self.notice: Callable[[Subscription], None] | None = None
         """Called with each subscription that is made."""
-        self._all: tuple[Subscription, ...] = ()
+        self._all: dict[Key, Subscription] = {}
+        """In the order in which they were made."""
+        self._workers: dict[object, Worker] = {}
+        """The workers of background handlers, by the identity of the handler."""
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -64,10 +78,9 @@ class Subscriptions:
 
     # Subscribing
 
-    def on(self, event_type: type, handler: H | None, background: bool) -> H | Callable[[H], H]:
+    def on(self, event_type: type, handler: H = ABSENT, background: bool = False) -> H | Callable[[H], H]:
         """See `Bus.on`."""
-        if not isinstance(event_type, type):
-            raise EventTypeError(f"bus.on() takes an event class; got {event_type!r}")
+        _check_event_type(event_type)
 
         def subscribe(function: H) -> H:
             if not callable(function):
@@ -76,55 +89,60 @@ class Subscriptions:
                 self._add(event_type, function, background)
             return function
 
-        return subscribe if handler is None else subscribe(handler)
+        return subscribe if handler is ABSENT else subscribe(handler)
 
     def _add(self, event_type: type, function: Callable[[Envelope], Any], background: bool) -> None:
-        known = next((one for one in self._all if one.is_of(event_type, function)), None)
+        known = self._all.get((event_type, identity_of(function)))
         if known is not None and (known.worker is not None) is not background:
             raise EventTypeError(
                 f"{name_of(function)} is subscribed to {event_type.__qualname__} already, and not with "
                 f"background={background}: call bus.off() first"
             )
         if known is None:
-            made = self._made(event_type, function, background)
-            self._all += (made,)
-            self.forget_plans()
+            worker = self._worker_of(function) if background else None
+            made = Subscription(event_type, function, HomeLoop(), worker)
+            self._all[made.key] = made
+            self._forget_plans_for(made)
             if self.notice is not None:
                 self.notice(made)
 
-    def _made(self, event_type: type, function: Callable[[Envelope], Any], background: bool) -> Subscription:
-        if not background:
-            call = self._async_handlers.as_call(function, name_of(function), function)
-            return Subscription(event_type, function, call)
+    def _worker_of(self, function: Callable[[Envelope], Any]) -> Worker:
         # One worker for each handler, so that it gets the events of several types in order too.
-        workers = [*self.workers(), *self._retired]
-        worker = next((one for one in workers if is_same(one.handler, function)), None)
+        worker = self._workers.get(identity_of(function))
         if worker is None:
-            worker = Worker(function, self._async_handlers, self._faults.report_handler)
-        worker.resume()
-        self._retired = [one for one in self._retired if one is not worker]
-        return Subscription(event_type, function, function, worker)
+            retired = (one for one in self._retired if is_same(one.handler, function))
+            worker = next(retired, None) or Worker(function, self._async_handlers, self._faults.report_handler)
+            worker.resume()
+            self._retired = [one for one in self._retired if one is not worker]
+            self._workers[identity_of(function)] = worker
+        return worker
 
     def off(self, event_type: type, handler: Callable[[Envelope], Any]) -> bool:
         """See `Bus.off`."""
         with Deferring(self._lock), self._lock:
-            before = self._all
-            self._all = tuple(one for one in before if not one.is_of(event_type, handler))
-            self.forget_plans()
-            gone = {one.worker for one in before if one.worker is not None}.difference(self.workers())
-            self._retired = [worker for worker in self._retired if worker.is_busy()] + list(gone)
-        for worker in gone:
-            worker.finish()
-        return len(self._all) < len(before)
+            gone = self._all.pop((event_type, identity_of(handler)), None)
+            if gone is None:
+                return False
+            self._forget_plans_for(gone)
+            unused = gone.worker
+            if unused is not None and any(one.worker is unused for one in self._all.values()):
+                unused = None
+            if unused is not None:
+                del self._workers[identity_of(handler)]
+                self._retired = [*(worker for worker in self._retired if worker.is_busy()), unused]
+        if unused is not None:
+            unused.finish()
+        return True
 
     def remove(self, subscription: Subscription) -> None:
         """End exactly this subscription, if it is still there."""
-        if subscription in self._all:
+        if self._all.get(subscription.key) is subscription:
             self.off(subscription.event_type, subscription.function)
 
-    def workers(self) -> set[Worker]:
+    def workers(self) -> list[Worker]:
         """The workers of background handlers."""
-        return {one.worker for one in self._all if one.worker is not None}
+        with Deferring(self._lock), self._lock:
+            return list(self._workers.values())
 
     # Plans
 
@@ -133,6 +151,19 @@ class Subscriptions:
         with Deferring(self._lock), self._lock:
             self.plans.clear()
             self.no_effect.clear()
+
+    def _forget_plans_for(self, subscription: Subscription) -> None:
+        for kind in [kind for kind in self.plans if self._is_for(subscription, kind)]:
+            del self.plans[kind]
+            self.no_effect.discard(kind)
+
+    def _is_for(self, subscription: Subscription, kind: type) -> bool:
+        """Whether ``kind`` is the event type or a subclass. A metaclass that fails at that is reported."""
+        try:
+            return issubclass(kind, subscription.event_type)
+        except Exception as error:
+            threads.state.defer(partial(self._faults.report_handler, subscription.function, error, None))
+            return False
 
     def close(self) -> None:
         """Make no plan any more: what is emitted from now on raises `BusClosedError`."""
@@ -144,7 +175,7 @@ class Subscriptions:
         """Stop the workers, and keep no handler: a closed bus calls none."""
         for worker in [*self.workers(), *self._retired]:
             worker.stop()
-        self._all, self._retired = (), []
+        self._all, self._workers, self._retired = {}, {}, []
 
     def plan_of(self, event: Any) -> Plan:
         """The plan for the class of ``event``. Raises `UnregisteredEventError` and `BusClosedError`."""
@@ -157,9 +188,9 @@ class Subscriptions:
                 raise BusClosedError(f"this bus is closed: {kind.__qualname__} was not emitted")
             event_type_of(kind)
             found: dict[object, Subscription] = {}
-            for one in self._all:
-                if issubclass(kind, one.event_type):
-                    found.setdefault(identity_of(one.function), one)
+            for (_, handler), one in self._all.items():
+                if self._is_for(one, kind):
+                    found.setdefault(handler, one)
             plan = self._plan(kind, list(found.values()))
             self.plans[kind] = plan
             if plan.no_effect:
@@ -169,7 +200,7 @@ class Subscriptions:
     def _plan(self, kind: type, subscriptions: list[Subscription]) -> Plan:
         hooks = self._hooks
         return Plan(
-            (one.call for one in subscriptions if one.worker is None),
+            ((one.function, one.home) for one in subscriptions if one.worker is None),
             (one.worker for one in subscriptions if one.worker is not None),
             frame=issubclass(kind, FRAMES),
             observers=hooks.observers,
@@ -181,3 +212,18 @@ class Subscriptions:
     def closing_plan(self) -> Plan:
         """The plan for the terminal event of a run on a closed bus: its streams get it, and nothing else does."""
         return Plan((), (), frame=True, observers=(), routers=self._hooks.routers, transported=False, redacted=False)
+
+
+def _check_event_type(event_type: Any) -> None:
+    """Raise `EventTypeError` for what no event can be an instance of."""
+    if not isinstance(event_type, type):
+        raise EventTypeError(f"bus.on() takes an event class; got {event_type!r}")
+    try:
+        issubclass(object, event_type)
+    except Exception as error:
+        raise EventTypeError(f"{event_type!r} has no subclasses to look for: {text_of(error)}") from error
+    if event_type is Any or getattr(event_type, "_is_protocol", False):
+        raise EventTypeError(
+            f"bus.on() delivers events by their class, and {event_type!r} has no instances of its own: "
+            "subscribe to a base class of the events, or to object for all of them"
+        )

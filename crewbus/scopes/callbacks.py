@@ -29,6 +29,8 @@ class Callback:
     given: Any
     name: str
     call: Function
+    home: Any
+    """The event loop on which it was given, for what it returns to be awaited."""
 
 
 _in_context: Final[ContextVar[tuple[Callback, ...]]] = ContextVar("crewbus_callbacks", default=())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
@@ -10,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from crewbus._util import call_on, is_async, name_of, running_loop, settle
+from crewbus._util import awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
 from crewbus.exceptions import Cancelled
 
 if TYPE_CHECKING:
@@ -116,10 +115,12 @@ class OwnedTask:
         with Outcome() as outcome:
             self._on_start()
             outcome.result = self._call()
-            if inspect.isawaitable(outcome.result):
+            awaitable = awaitable_in(outcome.result, self.name)
+            if awaitable is not None:
                 import asyncio  # loaded at first use
 
-                outcome.result = asyncio.run(self._await(outcome.result))
+                outcome.result = asyncio.run(self._await(awaitable))
+                refuse_generator(outcome.result, self.name)
         self._end(outcome)
         del self, outcome  # break the exception/traceback/frame reference cycle: f_back leads here
 
@@ -137,6 +138,7 @@ class OwnedTask:
         with Outcome() as outcome:
             self._on_start()
             outcome.result = await self._call()
+            refuse_generator(outcome.result, self.name)
         self._end(outcome)
         del self, outcome  # as in `_run`
 
