@@ -84,7 +84,7 @@ def test_returning_after_each_frame(disk):
 def test_a_cursor_is_where_the_consumer_stands_not_what_was_read_ahead(disk):
     said(disk)
     with disk.bus() as bus, bus.subscribe("run", after="start") as stream:
-        assert stream.cursor is None
+        assert stream.cursor == "start"
         assert next(stream).event == Chunk("a")
         first = stream.cursor
         assert next(stream).event == Chunk("b")
@@ -508,3 +508,20 @@ def test_a_run_that_is_alive_in_another_process_is_held_by_that(tmp_path):
             bus.resume("run").start()
         assert f"process {process.pid} " in bus.records.info("run").holder
         assert bus.records.prune(keep=0) == []
+
+
+@pytest.mark.parametrize("after", ["start", "own"])
+def test_promise_05_the_cursor_of_a_resumed_stream_is_the_given_one_until_its_first_frame(bus, after):
+    with bus.run(id="run") as run:
+        say(run, "a b")
+        with bus.subscribe("run", after="start") as stream:
+            next(stream)
+            given = stream.cursor if after == "own" else after
+        for _ in range(2):  # the connection breaks before any frame
+            with bus.subscribe("run", after=given) as stream:
+                assert stream.cursor == given
+        with bus.subscribe("run", after=given) as stream:
+            frame = next(stream)
+            assert stream.cursor not in (given, None)
+            assert frame.event == Chunk("b" if after == "own" else "a")
+        assert bus.subscribe("run").cursor is None

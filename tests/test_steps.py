@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 
 import attrs
 import pytest
-from helpers import TIMEOUT
+from helpers import TIMEOUT, quiet_bus
 from recorded_helpers import found, names
 
 import crewbus
@@ -539,3 +540,16 @@ def test_a_step_that_fails_takes_back_nothing_of_a_step_beside_it(bus, recorded)
         with pytest.raises(LookupError):
             failed.result(TIMEOUT)
     assert watching.text() == "beside "
+
+
+def test_promise_03_the_identity_of_a_step_does_not_grow_with_the_runs_around_it():
+    with quiet_bus() as bus, contextlib.ExitStack() as runs:
+        bus.enable_recording()
+        for name in ("root", *"abcdefghij" * 20):
+            run = runs.enter_context(bus.run(name))
+            run.step("leaf", int)
+        assert len(run.path) < 1000
+        run.step("again", int)
+        with bus.run("other") as other:
+            other.step("leaf", int)
+        assert other.path != run.path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import pickle
 import threading
 import weakref
 
@@ -657,3 +659,20 @@ def test_a_consumer_may_close_the_bus(bus):
         bus.close()
         assert ended.is_set()
     assert bus.closed
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_promise_10_a_stream_is_not_copied_and_goes_on(copied):
+    with quiet_bus() as bus:
+        with bus.stream(agent, "a", "b") as stream:
+            with pytest.raises(ConsumptionError, match="one consumer"):
+                copied(stream)
+            gc.collect()
+            assert (len(list(stream)), stream.text()) == (3, "ab")
+        with bus.run() as run:
+            watching = bus.subscribe(run.id)
+            with pytest.raises(ConsumptionError, match="one consumer"):
+                copied(watching)
+            gc.collect()
+            bus.chunk("x")
+        assert [type(frame.event) for frame in watching] == [Chunk, RunFinished]

@@ -289,7 +289,7 @@ class Bus(Dispatcher):
         """
         if after is not None:
             cursor = Cursor.parse(after)
-            return Stream(run_id, Follower(self.record_of(run_id), self.store, cursor))
+            return Stream(run_id, Follower(self.record_of(run_id), self.store, cursor), after)
         buffer = Buffer(run_id, bound, slow, deadline(timeout))
         run = self._live.watch(run_id, buffer)
         if run is not None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from crewbus.bus.bus import Bus
 from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import PluginError
-from crewbus.scopes import Call, Function, Run, callbacks_in_context, scope_var
+from crewbus.scopes import Call, Function, Run, callbacks_in_context, innermost
 
 __all__ = ["call", "chunk", "current_bus", "default_bus", "drain", "emit", "run"]
 
@@ -100,7 +100,7 @@ def default_bus() -> Bus:
 
 def current_bus(default: Bus | None = None) -> Bus:
     """The bus of the current run or call, else ``default``, else the default bus. For libraries."""
-    here = scope_var.get()
+    here = innermost()
     return here.bus if here is not None and isinstance(here.bus, Bus) else default or default_bus()
 
 
@@ -119,7 +119,7 @@ def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool 
 
     Otherwise on the default bus. For libraries. See `Bus.call`.
     """
-    here, given = scope_var.get(), callbacks_in_context()
+    here, given = innermost(), callbacks_in_context()
     bus = given[-1].bus if given and (here is None or here.call is None) else None
     return (bus if isinstance(bus, Bus) else current_bus()).call(
         name, callbacks=callbacks, inherit=inherit, source=source

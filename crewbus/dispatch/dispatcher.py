@@ -10,7 +10,7 @@ from crewbus.dispatch.lane import OrderedLane, now, unscoped_numbers
 from crewbus.dispatch.redaction import withheld
 from crewbus.events import Chunk, Envelope, StepFinished
 from crewbus.exceptions import RedactionError
-from crewbus.scopes import Host, Phase, Scope, Tree, nearest
+from crewbus.scopes import Host, Phase, Scope, Tree, innermost, nearest
 
 if TYPE_CHECKING:
     from crewbus.dispatch.delivery import Deliverer
@@ -71,7 +71,7 @@ class Dispatcher:
             plan = self._plans[kind]
         except KeyError:
             plan = self._subscriptions.plan_for(kind)
-        if here is not None and here.bus is self:
+        if here is not None and here.found_by is self:
             if plan.plain and here.gate.free:
                 envelope = Envelope(
                     event, here.run.id, next(here.tree.numbers), here.start_id, now(), source, here.attempt_number
@@ -81,6 +81,8 @@ class Dispatcher:
                 return envelope
             if not plan.redacted:
                 return here.tree.lane.commit(plan, here, event, source)  # type: ignore[no-any-return]
+        if here is not None and here.found_by is None:
+            here = innermost()
         return self._emit_slowly(plan, nearest(self, here), event, source)
 
     def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
@@ -88,7 +90,7 @@ class Dispatcher:
         event = Chunk(text, kind)
         find = self._here
         here: Any = find()
-        if here is not None and here.bus is self and not here.gate.free:
+        if here is not None and here.found_by is self and not here.gate.free:
             plan = self._plans.get(Chunk)
             if plan is not None and not plan.redacted:
                 return here.tree.lane.commit(plan, here, event, source)  # type: ignore[no-any-return]

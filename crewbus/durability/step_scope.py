@@ -14,7 +14,7 @@ from crewbus.durability.ordinals import FailedTry, StepKey
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
 from crewbus.exceptions import BusClosedError, text_of
-from crewbus.scopes import Attempt, Deferring, Phase, Run, Scope, execution_id, scope_var
+from crewbus.scopes import Attempt, Deferring, Phase, Run, Scope, enclosing, execution_id, innermost
 
 if TYPE_CHECKING:
     from crewbus.records import RecordedScope
@@ -26,6 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 Boundary = Callable[["Step"], tuple[int, tuple[str, ...]]]
 """For a step that fails: the first number that is retracted, and the parents of what is."""
+
+LONGEST_PATH: Final = 512
+"""A longer path is replaced by its digest, since each level escapes the one around it: its length would double."""
 
 NO_KEY: Final = StepKey("", "", "")
 
@@ -78,7 +81,7 @@ class Step(Attempt):
 
     def start(self) -> None:
         """Start the step, without making it current."""
-        self.outer = scope_var.get()
+        self.outer = enclosing()
         self.execution = execution_id()
         self.join(self.of)
         self.step_parent = self
@@ -193,22 +196,29 @@ def path_of(place: Scope | None) -> str:
         return place.event.identity
     if not isinstance(place, Run) or place.around is None:
         return ""
-    return json.dumps([path_of(place.around), place.name])
+    if place.path is None:
+        path = json.dumps([path_of(place.around), place.name])
+        place.path = path if len(path) <= LONGEST_PATH else _digest([path])
+    return place.path
 
 
 def identity_of(key: StepKey, ordinal: int) -> str:
     """By what a resumed run finds a step: 24 hex digits."""
-    return hashlib.blake2b(json.dumps([*key, ordinal]).encode(), digest_size=12).hexdigest()
+    return _digest([*key, ordinal])
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
 def _recorded_scope() -> Any:
     """The innermost current scope of a recorded run, of whichever bus; if none is recorded, the innermost scope."""
-    innermost = here = scope_var.get()
+    found = here = innermost()
     while here is not None:
-        if here.run is not None and here.run.recorded:
+        if here.found_by is not None and here.run is not None and here.run.recorded:
             return here
         here = here.outer
-    return innermost
+    return found
 
 
 @overload

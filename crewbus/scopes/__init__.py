@@ -3,7 +3,7 @@
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.call import Call
 from crewbus.scopes.callbacks import Callback, Callbacks, Function, callbacks_in_context
-from crewbus.scopes.current import execution_id, handling, nearest, scope_var
+from crewbus.scopes.current import enclosing, execution_id, handling, innermost, nearest, scope_var
 from crewbus.scopes.lookup import current_call, current_run
 from crewbus.scopes.options import AS_THE_BUS, Durability, RecordingRequest, checked_durability
 from crewbus.scopes.ports import Host, Lane, Phase
@@ -34,10 +34,12 @@ __all__ = [
     "checked_durability",
     "current_call",
     "current_run",
+    "enclosing",
     "ending",
     "execution_id",
     "forget_thread",
     "handling",
+    "innermost",
     "make_deferred",
     "nearest",
     "new_id",

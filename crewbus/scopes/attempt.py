@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from crewbus._util import generation
 from crewbus.events import AttemptStarted, Envelope, Retracted
 from crewbus.exceptions import RunError, text_of
-from crewbus.scopes.current import scope_var
+from crewbus.scopes.current import enclosing
 from crewbus.scopes.ports import Phase
 from crewbus.scopes.scope import Scope, checked_attempt_number
 from crewbus.scopes.thread_state import Deferring
@@ -38,7 +38,7 @@ class Attempt(Scope):
     attempt follows, as with a timeout inside a retry.
     """
 
-    __slots__ = ("_born", "_number", "_started", "ended", "failed", "of", "on_rollback", "opened", "since")
+    __slots__ = ("_born", "_number", "_started", "failed", "of", "on_rollback", "opened", "since")
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.host)
@@ -47,8 +47,6 @@ class Attempt(Scope):
         self._number = checked_attempt_number(number)
         self._started = False
         self._born = generation.number
-        self.ended = True
-        """Whether it is not in progress: not yet, or no longer."""
         self.failed = False
         self.since = 0
         """The number of the first event that can have been emitted in it."""
@@ -69,7 +67,7 @@ class Attempt(Scope):
         """Start the attempt, without making it current. Raises `RunError` if it was started before."""
         if self._started:
             raise RunError(f"{self!r} was started before: make another with attempt()")
-        self.outer = scope_var.get()
+        self.outer = enclosing()
         self.of = _in_progress(self.of.innermost())
         if self.of.start_id is None:
             raise RunError(f"{self.of!r} has not started, so there is nothing to attempt yet")

@@ -10,7 +10,7 @@ from crewbus.events import CallCancelled, CallEnded, CallFailed, CallFinished, C
 from crewbus.exceptions import CallError, text_of
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.callbacks import Callback, Function, callbacks_in_context, without_repeats
-from crewbus.scopes.current import scope_var
+from crewbus.scopes.current import enclosing, scope_var
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope
 from crewbus.scopes.thread_state import Deferring
@@ -27,7 +27,7 @@ class Call(Scope):
     """
 
     __slots__ = (
-        "_born", "_given", "_inherits", "callbacks", "delivering", "ended", "last", "name", "release_flush", "source",
+        "_born", "_given", "_inherits", "callbacks", "delivering", "last", "name", "release_flush", "source",
     )  # fmt: skip
 
     def __init__(self, host: Host, name: str, callbacks: Iterable[Any], inherit: bool, source: Any) -> None:
@@ -36,8 +36,6 @@ class Call(Scope):
         self.name = name
         self.source = source
         """Who makes the call, as given, until it has ended."""
-        self.ended = True
-        """Whether it is not in progress: not yet, or no longer."""
         self.callbacks: tuple[Callback, ...] = ()
         self._given: tuple[Any, ...] | None = tuple(callbacks)
         self._inherits = inherit
@@ -82,7 +80,7 @@ class Call(Scope):
         if self._given is None:
             raise CallError(f"call {self.name!r} was started before: make another with bus.call()")
         given, self._given = self._given, None
-        self.outer = scope_var.get()
+        self.outer = enclosing()
         around = self.host.current_scope()
         self._join(around)
         try:

@@ -10,15 +10,33 @@ from typing import Any, Final
 from crewbus._util import running_loop
 
 scope_var: Final[ContextVar[Any]] = ContextVar("crewbus_scope", default=None)
-"""The `Scope` that was entered last in this context, of whichever bus, or None. It may have ended."""
+"""The `Scope` that was entered last in this context, of whichever bus, or None. It may have ended: see `innermost`."""
 
 handling: Final[ContextVar[Any]] = ContextVar("crewbus_handling", default=None)
 """The delivery to an async or background handler that this context belongs to, or None."""
 
 
+def innermost() -> Any:
+    """The scope that is current in this context, of whichever bus, or None. It may have ended."""
+    here = scope_var.get()
+    if here is not None and here.found_by is None:
+        while here is not None and here.found_by is None:
+            here = here.outer
+        scope_var.set(here)  # so that the next look-up is quick, and the scope that was left is released
+    return here
+
+
 def nearest(bus: object, here: Any) -> Any:
-    """``here``, or the nearest scope around it, that belongs to ``bus``."""
-    while here is not None and here.bus is not bus:
+    """``here``, or the nearest scope around it, that the emissions of ``bus`` find."""
+    while here is not None and here.found_by is not bus:
+        here = here.outer
+    return here
+
+
+def enclosing() -> Any:
+    """The innermost current scope in which anything can still happen: what a new scope keeps alive, and finds."""
+    here = innermost()
+    while here is not None and (here.found_by is None or here.is_over()):
         here = here.outer
     return here
 

@@ -15,7 +15,7 @@ from crewbus._util import is_text, name_of, running_loop
 from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished
 from crewbus.exceptions import Cancelled, ReplayMismatch, RunCancelledError, RunError, SlowConsumer, text_of
 from crewbus.scopes.attempt import Attempt
-from crewbus.scopes.current import scope_var
+from crewbus.scopes.current import enclosing, scope_var
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope
@@ -77,7 +77,7 @@ class Run(Scope):
     """
 
     __slots__ = (
-        "_notified", "_open", "around", "cancel_reason", "ended", "id", "name", "named", "parent", "request", "root",
+        "_notified", "_open", "around", "cancel_reason", "id", "name", "named", "parent", "path", "request", "root",
         "sinks", "state", "tags", "unfinished",
     )  # fmt: skip
 
@@ -104,10 +104,10 @@ class Run(Scope):
         """The outermost run around this one, or itself."""
         self.around: Scope | None = None
         """The run or step that it is nested in, or None."""
+        self.path: str | None = None
+        """What distinguishes it from runs nested elsewhere; made when the first step asks for it."""
         self.state = "new"
         """"new", "running", "finished", "failed" or "cancelled"."""
-        self.ended = True
-        """Whether it is not running: not yet, or no longer."""
         self.unfinished = 0
         """How many runs directly inside it are live, or have a live run inside them."""
         self.sinks: tuple[Sink, ...] = ()
@@ -161,7 +161,7 @@ class Run(Scope):
         if self.cancel_reason is not None:
             self.state = "cancelled"
             raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
-        self.outer = scope_var.get()
+        self.outer = enclosing()
         self._open(self, sinks)
 
     def nest(self, around: Scope | None) -> bool:

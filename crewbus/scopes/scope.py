@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
 
 from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import InputError
-from crewbus.scopes.current import scope_var
+from crewbus.scopes.current import innermost, scope_var
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.tree import CLOSED, Gate, Tree
 
@@ -19,16 +20,20 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_entered", "_left", "attempt_number", "attempts", "bus", "call", "gate", "host", "outer", "run",
-        "start_id", "step_parent", "tree",
+        "__weakref__", "_token", "attempt_number", "attempts", "bus", "call", "ended", "found_by", "gate", "host",
+        "outer", "run", "start_id", "step_parent", "tree",
     )  # fmt: skip
 
     bus: Any
     """The `Bus` that it belongs to."""
+    found_by: Any
+    """The bus whose emissions find it while it is current: its own. None: it was left where that did not show."""
     host: Host
-    """What it asks of that bus."""
+    """What it asks of its bus."""
     outer: Scope | None
-    """What was current when it started, of whichever bus."""
+    """The innermost scope, of whichever bus, that was current and not over when it started."""
+    ended: bool
+    """Whether it is not in progress: not yet, or no longer."""
     run: Any
     """The `Run` that it belongs to, or None; a run belongs to itself."""
     call: Any
@@ -48,14 +53,14 @@ class Scope:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.bus = host.bus
+        self.bus = self.found_by = host.bus
         self.tree = host.outside
         self.gate = CLOSED
         self.outer = self.start_id = self.run = self.call = self.step_parent = None
         self.attempt_number = 1
         self.attempts = ()
-        self._entered = False
-        self._left = False
+        self.ended = True
+        self._token: Token[Any] | None = None
 
     def emit(self, event: Any, source: Any = None) -> Envelope | None:
         """Emit ``event`` here, from any thread or context. See `Bus.emit`."""
@@ -78,6 +83,12 @@ class Scope:
     def leave_run(self, outside: Tree) -> None:
         """Continue outside any run: the run has ended."""
         self.run, self.tree, self.gate = None, outside, CLOSED
+
+    def is_over(self) -> bool:
+        """Whether nothing can happen in it any more that a scope around it should know of."""
+        # In a record, a call is identified by the calls around it, ended ones too.
+        run = self.run
+        return self.ended and (run is None or run.ended or not run.recorded)
 
     # Called under the tree's lock
 
@@ -106,9 +117,9 @@ class Scope:
     def __enter__(self) -> Self:
         self.start()
         try:
-            scope_var.set(self)
-            self._entered = True
+            self._token = scope_var.set(self)
         except BaseException as error:  # an interrupt
+            self._leave()
             self.end(error)
             raise
         return self
@@ -130,14 +141,28 @@ class Scope:
         self.__exit__(kind, error, trace)
 
     def _leave(self) -> None:
-        """Stop being current here. A scope that was entered since stays current, as with interleaved generators."""
-        entered, self._entered = self._entered, False
-        self._left = True
-        if entered and scope_var.get() is self:
-            around = self.outer
-            while around is not None and around._left:
-                around = around.outer
-            scope_var.set(around)
+        """Stop being current. Where the variable can't be reset, emissions pass over this scope from now on.
+
+        That is so in another context than the one in which it was entered, as when a generator is closed elsewhere,
+        and where a scope that was entered since is current, as with generators that take turns.
+        """
+        token, self._token = self._token, None
+        here = scope_var.get()
+        try:
+            if token is not None:
+                scope_var.reset(token)
+                if here is not self:
+                    scope_var.set(here)
+        except ValueError:  # the token is of another context
+            self._hide()
+        if here is not self:
+            self._hide()
+        elif scope_var.get() is self:
+            scope_var.set(self.outer)
+        innermost()
+
+    def _hide(self) -> None:
+        self.found_by, self.gate = None, CLOSED
 
 
 def checked_attempt_number(number: int | None) -> int | None:

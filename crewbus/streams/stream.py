@@ -65,10 +65,12 @@ class Stream:
     It is a context manager of both kinds, and leaving it releases all it holds.
     """
 
-    __slots__ = ("__weakref__", "_batch", "_mode", "_taken", "_transcript", "run_id", "source")
+    __slots__ = ("__weakref__", "_after", "_batch", "_mode", "_taken", "_transcript", "run_id", "source")
 
-    def __init__(self, run_id: str, source: FrameSource) -> None:
+    def __init__(self, run_id: str, source: FrameSource, after: str | None = None) -> None:
         self.run_id = run_id
+        self._after = after
+        """The cursor from which it continues; None: it began with what was emitted next."""
         self.source = source
         """Where it takes its frames from."""
         self._batch: Iterator[Envelope] = iter(())
@@ -85,6 +87,10 @@ class Stream:
         source = getattr(self, "source", None)
         if source is not None:
             source.abandon()
+
+    def __reduce__(self) -> str:
+        # What copies and pickles a stream would otherwise share its source with it, and end it when it is dropped.
+        raise ConsumptionError("a stream has one consumer and can't be copied or pickled: subscribe() for each")
 
     # Iteration
 
@@ -141,12 +147,13 @@ class Stream:
     def cursor(self) -> str | None:
         """Where the consumer stands: pass it as ``after=`` to `Bus.subscribe`, in any process, to continue from there.
 
-        None if the run is not recorded, or nothing was consumed yet.
+        Until the first frame it is the cursor that the stream was given. None if it was given none and nothing was
+        consumed yet, and if the run is not recorded.
         """
         epoch = self.source.epoch
         given = len(self._taken) - length_hint(self._batch)
         if epoch is None or given == 0 or self._taken[given - 1].seq < 0:
-            return None
+            return self._after
         return str(Cursor(self._taken[given - 1].seq, epoch, self._transcript.floor))
 
     def _take(self) -> bool:
