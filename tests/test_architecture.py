@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -83,6 +84,16 @@ def test_the_page_on_architecture_names_every_module(package):
     modules = [path.stem for path in folder.rglob("*.py") if path.stem != "__init__"]
     subpackages = [f"{path.parent.name}/" for path in folder.glob("*/__init__.py")]
     assert documented_packages()[package] == sorted(modules + subpackages)
+
+
+def test_the_page_on_architecture_names_classes_and_attributes_that_exist():
+    modules = [importlib.import_module(f"crewbus.{name}") for name in MODULES if name not in ("__init__", "__main__")]
+    classes = {name: found for module in modules for name, found in vars(module).items() if isinstance(found, type)}
+    page = (CHECKOUT / "docs" / "architecture.md").read_text("utf-8")
+    for name, attribute in re.findall(r"`([A-Z]\w*[a-z]\w*)(?:\.(\w+))?(?:\(.*?\))?`", page):
+        assert name in classes, name
+        found = not attribute or hasattr(classes[name], attribute)
+        assert found or f"self.{attribute}" in inspect.getsource(classes[name]), f"{name}.{attribute}"
 
 
 def test_all_is_the_truth():
