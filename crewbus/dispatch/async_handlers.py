@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import awaitable_in, call_on, deadline, external_stacklevel, remaining, running_loop
-from crewbus.exceptions import FlushError, FlushTimeoutError, GraceWarning
+from crewbus.exceptions import BusClosedError, FlushError, FlushTimeoutError, GraceWarning
 from crewbus.scopes import handling
 
 if TYPE_CHECKING:
@@ -75,18 +75,28 @@ class AsyncHandlers:
         self._pending: dict[PendingDelivery, None] = {}
         self._references: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
         self.thread: threading.Thread | None = None
 
     def hold(self, name: str, loop: asyncio.AbstractEventLoop | None = None, worker: object = None) -> PendingDelivery:
-        """Register a delivery to the handler ``name``: a flush waits until it is settled."""
+        """Register a delivery to the handler ``name``: a flush waits until it is settled. Raises `BusClosedError`."""
         delivery = PendingDelivery(name, loop, handling.get(), worker)
         with self._changed:
+            self._refuse_if_stopped(name)
             self._pending[delivery] = None
         return delivery
 
     def hold_flush(self, name: str) -> Callable[[], object]:
         """Make flushes wait for what is named, until the returned function is called."""
-        return functools.partial(self.settle, self.hold(name))
+        try:
+            held = self.hold(name)
+        except BusClosedError:  # nothing flushes any more
+            return lambda: None
+        return functools.partial(self.settle, held)
+
+    def _refuse_if_stopped(self, name: str) -> None:
+        if self._stopped:
+            raise BusClosedError(f"the bus was closed before {name} could be called")
 
     def settle(self, delivery: PendingDelivery) -> None:
         """Note that a delivery was made."""
@@ -112,7 +122,7 @@ class AsyncHandlers:
 
     def _schedule(self, awaitable: Awaitable[Any], name: str, culprit: Any, envelope: Any, home: HomeLoop) -> None:
         here = running_loop()
-        loop = getattr(awaitable, "get_loop", _nothing)() or here or home.get() or self._background()
+        loop = getattr(awaitable, "get_loop", _nothing)() or here or home.get() or self._background(name)
         delivery = self.hold(name, loop)
         context = copy_context()
 
@@ -164,8 +174,9 @@ class AsyncHandlers:
         for listener in self._listeners:
             listener()
 
-    def _background(self) -> asyncio.AbstractEventLoop:
+    def _background(self, name: str) -> asyncio.AbstractEventLoop:
         with self._changed:
+            self._refuse_if_stopped(name)
             if self._loop is None:
                 import asyncio  # loaded at first use: a bus without async handlers never needs it
 
@@ -271,6 +282,7 @@ class AsyncHandlers:
         with self._changed:
             loop, thread = self._loop, self.thread
             self._loop = self.thread = None
+            self._stopped = True
         if loop is None or thread is None:
             return
         import asyncio

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crewbus._util import awaitable_in, call_on, name_of, running_loop, settle
 from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
 from crewbus.events import Envelope
-from crewbus.exceptions import SlowConsumer
+from crewbus.exceptions import BusClosedError, SlowConsumer
 from crewbus.scopes import handling, threads
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Worker:
         """Append the next event; called under the lock under which it was numbered. The emitter waits later."""
         with self._changed:
             if self._stopped:
-                return
+                raise BusClosedError(f"the bus was closed before {self.name} could be called")
             if len(self._queue) >= 2 * self._bound:
                 self._discarded += 1
                 return
@@ -195,7 +195,7 @@ class Worker:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Accept no more events, and discard the queued ones."""
+        """Accept no more events. Those that are queued are discarded, and reported."""
         with self._changed:
             self._stopped = True
             queued, self._queue = self._queue, deque()
@@ -205,6 +205,10 @@ class Worker:
             wake()
         for _, _, delivery in queued:
             self._tasks.settle(delivery)
+        if queued:
+            count = len(queued) + self._discarded
+            error = BusClosedError(f"{count} events were discarded: the bus was closed before they were handled")
+            self._report(self.handler, error, queued[-1][0])
 
 
 def _is_handling() -> bool:
