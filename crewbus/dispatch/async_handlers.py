@@ -131,6 +131,8 @@ class AsyncHandlers:
                 self._await(awaitable, culprit, envelope, delivery), name=f"crewbus:{name}", context=context
             )
             self._references.add(task)
+            # A task that is cancelled before its first step awaits nothing.
+            task.add_done_callback(lambda _: getattr(awaitable, "close", _nothing)())
             task.add_done_callback(lambda task: self._settle(delivery, task, culprit, envelope))
 
         try:
