@@ -1,6 +1,15 @@
 """Small helpers: callables, deadlines, event loops, errors, warnings."""
 
-from crewbus._util.callables import awaitable_in, identity_of, is_async, is_same, is_text, name_of, refuse_generator
+from crewbus._util.callables import (
+    awaitable_in,
+    identity_of,
+    is_async,
+    is_kind,
+    is_same,
+    is_text,
+    name_of,
+    refuse_generator,
+)
 from crewbus._util.deadlines import deadline, remaining
 from crewbus._util.errors import raise_first
 from crewbus._util.lazy import lazy_names
@@ -18,6 +27,7 @@ __all__ = [
     "generation",
     "identity_of",
     "is_async",
+    "is_kind",
     "is_same",
     "is_text",
     "lazy_names",

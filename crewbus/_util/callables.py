@@ -11,10 +11,14 @@ from typing import Any
 from crewbus.exceptions import TargetError
 
 
+def is_kind(function: Callable[..., Any], check: Callable[[Any], bool]) -> bool:
+    """Whether ``check``, one of `inspect`'s, holds for ``function``, or for the ``__call__`` of an object."""
+    return check(function) or check(getattr(type(function), "__call__", None))  # noqa: B004 - looks at its kind
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling ``function`` returns a coroutine: an ``async def``, or an object whose ``__call__`` is one."""
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - looks at its kind
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+    return is_kind(function, inspect.iscoroutinefunction)
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable
 from concurrent import futures
 from contextvars import Context, copy_context
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
-from crewbus._util import is_async
 from crewbus.scopes import handling
+from crewbus.work.private_context import kind_of, kind_of_result
 
 __all__ = ["Thread", "ThreadPoolExecutor", "bind"]
 
@@ -24,8 +24,10 @@ T = TypeVar("T")
 def bind(function: Callable[P, T]) -> Callable[P, T]:
     """``function``, bound to the current context: each call runs in a new copy of it.
 
-    Use it for functions that are called elsewhere: callbacks of a library, ``loop.run_in_executor``, foreign
-    threads. Calls may overlap. An ``async def`` stays one, and runs as a task of its own.
+    Use it for functions that are called elsewhere: callbacks of a library, ``loop.run_in_executor``, foreign threads.
+    Calls may overlap. What the call returns decides: a coroutine, a generator or an async generator runs in that one
+    copy from its first step to its last, whatever advances it, so that it keeps its runs to itself and the caller's
+    context as it is. The function stays of its kind.
 
     >>> import crewbus
     >>> with crewbus.Bus(entry_points=False) as bus, bus.run("here"):
@@ -34,26 +36,22 @@ def bind(function: Callable[P, T]) -> Callable[P, T]:
     'here'
     """
     here = copy_context()
-    if is_async(function):
-        return cast("Callable[P, T]", _bind_async(function, here))
+
+    def begin(*args: P.args, **kwargs: P.kwargs) -> tuple[Context, T]:
+        context = here.copy()
+        # Whether a handler calls it depends on the call, not on the binding, and `flush` must know.
+        context.run(handling.set, handling.get())
+        return context, context.run(function, *args, **kwargs)
+
+    kind = kind_of(function)
+    if kind is not None:
+        return functools.wraps(function)(kind.bind(begin))
 
     @functools.wraps(function)
     def bound(*args: P.args, **kwargs: P.kwargs) -> T:
-        return here.copy().run(function, *args, **kwargs)
-
-    return bound
-
-
-def _bind_async(function: Callable[..., Any], here: Context) -> Callable[..., Any]:
-    import asyncio  # loaded at first use
-
-    @functools.wraps(function)
-    async def bound(*args: Any, **kwargs: Any) -> Any:
-        context = here.copy()
-        # Whether a handler calls it depends on the call, not on the binding, and `aflush` must know.
-        context.run(handling.set, handling.get())
-        # In a task of its own, since a task has one context.
-        return await asyncio.create_task(function(*args, **kwargs), context=context)
+        context, result = begin(*args, **kwargs)
+        kind = kind_of_result(result)
+        return result if kind is None else kind.bind(lambda: (context, result))()
 
     return bound
 
