@@ -183,7 +183,7 @@ def test_the_bus_own_events_are_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    "thing", ["text", 1, None, Unregistered("x"), Base, object()], ids=lambda thing: type(thing).__name__
+    "thing", ["text", 1, None, Unregistered("x"), object()], ids=lambda thing: type(thing).__name__
 )
 def test_objects_that_are_no_events_are_rejected_everywhere(bus: crewbus.Bus, thing: Any) -> None:
     heard: list[crewbus.Envelope] = []

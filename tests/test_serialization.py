@@ -533,7 +533,7 @@ def test_promise_12_an_unresolvable_annotation_is_named(codec: Codec) -> None:
 
 @pytest.mark.parametrize(
     ("event", "field"),
-    [(crewbus.Chunk(b"raw"), "text"), (Reals(1j), "value"), (Reals(1.0, [object()]), "values")],  # type: ignore[arg-type]
+    [(crewbus.RunCancelled(b"raw"), "reason"), (Reals(1j), "value"), (Reals(1.0, [object()]), "values")],  # type: ignore[arg-type]
 )
 def test_promise_12_a_value_of_another_type_than_annotated_is_named(codec: Codec, event: Any, field: str) -> None:
     with pytest.raises(crewbus.UnserializableError, match=field):

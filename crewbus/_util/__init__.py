@@ -1,5 +1,6 @@
 """Small helpers: callables, deadlines, event loops, errors, warnings."""
 
+from crewbus._util.arguments import checked_run_id, is_count
 from crewbus._util.callables import (
     awaitable_in,
     identity_of,
@@ -10,7 +11,7 @@ from crewbus._util.callables import (
     name_of,
     refuse_generator,
 )
-from crewbus._util.deadlines import deadline, remaining
+from crewbus._util.deadlines import checked_seconds, deadline, remaining
 from crewbus._util.errors import raise_first
 from crewbus._util.lazy import lazy_names
 from crewbus._util.loops import call_on, running_loop, settle
@@ -21,12 +22,15 @@ from crewbus._util.warn import external_stacklevel
 __all__ = [
     "awaitable_in",
     "call_on",
+    "checked_run_id",
+    "checked_seconds",
     "deadline",
     "did_you_mean",
     "external_stacklevel",
     "generation",
     "identity_of",
     "is_async",
+    "is_count",
     "is_kind",
     "is_same",
     "is_text",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from crewbus import durability as durability_package
 from crewbus import hookspecs, records
-from crewbus._util import deadline, is_text, name_of, running_loop
+from crewbus._util import checked_run_id, deadline, is_text, name_of, running_loop
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
 from crewbus.bus.live_runs import LiveRuns
 from crewbus.bus.membership import Membership
@@ -50,6 +50,7 @@ from crewbus.scopes import (
     Run,
     check_run_arguments,
     checked_durability,
+    checked_record,
 )
 from crewbus.stores import Store
 from crewbus.streams import (
@@ -61,6 +62,7 @@ from crewbus.streams import (
     Stream,
     StreamOptions,
     buffers_of,
+    checked_options,
 )
 
 if TYPE_CHECKING:
@@ -230,7 +232,7 @@ class Bus(Dispatcher):
         ``durability``: as for `enable_recording`; None: as that says.
         """
         check_run_arguments(name, id, tags)
-        request = RecordingRequest(record, checked_durability(durability))
+        request = RecordingRequest(checked_record(record), checked_durability(durability))
         return Run(self._host, name, id, tags, request)
 
     @property
@@ -247,7 +249,7 @@ class Bus(Dispatcher):
         runs; in either case in a copy of the caller's context. ``options`` changes the defaults; pass an argument of
         ``fn`` that has this name by `functools.partial`.
         """
-        chosen = options or StreamOptions()
+        chosen = StreamOptions() if options is None else checked_options(options)
         name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
         if chosen.resume is not None:
             run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
@@ -287,6 +289,7 @@ class Bus(Dispatcher):
         the run is gone, the last frame is `RunInterrupted`; follow a run that is resumed later by the cursor again.
         Raises `RunNotFoundError`, and `InputError` for what is no cursor.
         """
+        checked_run_id(run_id)
         if after is not None:
             cursor = Cursor.parse(after)
             return Stream(run_id, Follower(self.record_of(run_id), self.store, cursor), after)
@@ -331,6 +334,8 @@ class Bus(Dispatcher):
             raise CallError(f"a call has a name, such as its model's; got {name!r}")
         if callable(callbacks):
             raise CallbackError(f"callbacks= takes several: write callbacks=[{name_of(callbacks)}]")
+        if callbacks is not None and not isinstance(callbacks, Iterable):
+            raise CallbackError(f"callbacks= takes several functions; got {callbacks!r}")
         return Call(self._host, name, callbacks or (), inherit, source)
 
     def callbacks(self, *callbacks: Function) -> Callbacks:

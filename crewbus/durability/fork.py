@@ -9,13 +9,15 @@ from typing import Any
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.resume import position
 from crewbus.events import Envelope, RunFinished, RunForked, StepFinished
-from crewbus.exceptions import RunNotFoundError, StepError
+from crewbus.exceptions import InputError, RunNotFoundError, StepError
 from crewbus.records import Progress, Record, RecordedScope, in_fork, read_progress, require_root, valid
 from crewbus.scopes import new_id
 
 
 def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[str, Any]) -> str:
     """Make another run that shares the record of this one; see `Bus.fork`."""
+    if not isinstance(edits, Mapping):
+        raise InputError(f"edits map the names of steps to results; got {edits!r}")
     store = recording.store
     require_root(store, run_id)
     record = Record(store, run_id, run_id, recording.decode)

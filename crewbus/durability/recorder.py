@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import attrs
 
 from crewbus import records, serialization
+from crewbus._util import is_count
 from crewbus.durability.disk import Disk
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
 from crewbus.durability.run_log import RunLog
@@ -53,11 +54,13 @@ class RecordingOptions:
         cls, durability: Durability, checkpoint_on: Iterable[type], max_event_bytes: int, oversized: Oversized
     ) -> RecordingOptions:
         """The options that `Bus.enable_recording` was given. Raises `InputError` and `EventTypeError`."""
+        if not isinstance(checkpoint_on, Iterable):
+            raise EventTypeError(f"checkpoint_on takes several event classes; got {checkpoint_on!r}")
         made = cls(checked_durability(durability) or "async", tuple(checkpoint_on), max_event_bytes, oversized)
         if oversized not in get_args(Oversized):
             raise InputError(f"oversized={oversized!r}: choose 'refuse' or 'truncate'")
-        if max_event_bytes < _SHOWN:
-            raise InputError(f"max_event_bytes={max_event_bytes}: at least {_SHOWN}")
+        if not is_count(max_event_bytes, _SHOWN):
+            raise InputError(f"max_event_bytes={max_event_bytes!r}: at least {_SHOWN}")
         for event_type in made.checkpoint_on:
             if not isinstance(event_type, type):
                 raise EventTypeError(f"checkpoint_on takes event classes; got {event_type!r}")

@@ -121,6 +121,8 @@ class Registry:
         except KeyError:
             known = self.find_class(cls)
         if known is None:
+            if issubclass(cls, type):
+                raise UnregisteredEventError("a class was given where an event is expected: make an instance of it")
             raise UnregisteredEventError(
                 f"{qualified(cls)} is not {self._noun}: {self._advice.format(name=cls.__name__)}"
             ) from None

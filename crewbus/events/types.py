@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 
 from crewbus.events.registration import event
+from crewbus.exceptions import InputError
 
 
 @event(name="crewbus.RunStarted", landmark=True)
@@ -92,12 +93,30 @@ class AttemptStarted:
     number: int
 
 
+def _check_chunk(text: Any, kind: Any) -> None:
+    for name, value in (("text", text), ("kind", kind)):
+        if not isinstance(value, str):
+            raise InputError(f"a chunk's {name} is a str; got {value!r}")
+
+
+def _check_fields(chunk: Chunk, _: Any, __: Any) -> None:
+    _check_chunk(chunk.text, chunk.kind)
+
+
 @event(name="crewbus.Chunk")
 class Chunk:
     """A streamed piece of text. ``kind`` is "text", "reasoning" or "tool_call" (a piece of the call's arguments)."""
 
-    text: str
-    kind: str = "text"
+    # The validator is for subclasses, whose `__init__` attrs makes.
+    text: str = attrs.field(validator=_check_fields, on_setattr=attrs.setters.NO_OP)
+    kind: str = attrs.field(default="text", on_setattr=attrs.setters.NO_OP)
+
+    # Written by hand, since it is called for each token, and a validator costs a call.
+    def __init__(self, text: str, kind: str = "text") -> None:
+        if text.__class__ is not str or kind.__class__ is not str:
+            _check_chunk(text, kind)
+        self.text = text
+        self.kind = kind
 
 
 @event(name="crewbus.Retracted", landmark=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Self
 
+from crewbus._util import checked_run_id
 from crewbus.events import (
     Envelope,
     Retracted,
@@ -71,7 +72,7 @@ class Record:
     @classmethod
     def find(cls, store: Store, run_id: str, decode: Callable[[StoredEvent], Envelope]) -> Self:
         """Return the record of a run, nested or not; raises `RunNotFoundError` if the store has none."""
-        root = store.root_of(run_id)
+        root = store.root_of(checked_run_id(run_id))
         if root is None:
             raise RunNotFoundError(f"run {run_id} is not recorded in {store!r}: arm recording before it starts")
         return cls(store, run_id, root, decode)
@@ -164,7 +165,7 @@ class Record:
 
 def require_root(store: Store, run_id: str) -> None:
     """Raise `RunNotFoundError` if a run is not recorded, and `RunError` if it is nested in another."""
-    root = store.root_of(run_id)
+    root = store.root_of(checked_run_id(run_id))
     if root is None:
         raise RunNotFoundError(f"run {run_id} is not recorded in {store!r}")
     if root != run_id:

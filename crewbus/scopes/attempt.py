@@ -11,7 +11,7 @@ from crewbus.events import AttemptStarted, Envelope, Retracted
 from crewbus.exceptions import RunError, text_of
 from crewbus.scopes.current import enclosing
 from crewbus.scopes.ports import Phase
-from crewbus.scopes.scope import Scope, checked_attempt_number
+from crewbus.scopes.scope import Scope, checked_attempt_number, checked_error
 from crewbus.scopes.thread_state import Deferring
 
 __all__ = ["Attempt"]
@@ -116,6 +116,7 @@ class Attempt(Scope):
 
         Ending it again does nothing.
         """
+        checked_error(error, str)
         if not self.claim_end():
             return
         cancelled = None if isinstance(error, Exception | str) else self

@@ -7,12 +7,12 @@ from typing import Any
 
 from crewbus._util import generation, name_of
 from crewbus.events import CallCancelled, CallEnded, CallFailed, CallFinished, CallStarted, Envelope
-from crewbus.exceptions import CallError, text_of
+from crewbus.exceptions import CallError, InputError, text_of
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.callbacks import Callback, Function, callbacks_in_context, without_repeats
 from crewbus.scopes.current import enclosing, scope_var
 from crewbus.scopes.ports import Host, Phase
-from crewbus.scopes.scope import Scope
+from crewbus.scopes.scope import Scope, checked_error
 from crewbus.scopes.thread_state import Deferring
 
 __all__ = ["Call"]
@@ -122,6 +122,10 @@ class Call(Scope):
         Ending it again does nothing. Raises `RecordingError` if the run is recorded and this could not be: the call
         then stays in progress.
         """
+        if usage is not None and not isinstance(usage, Mapping):
+            raise InputError(f"usage maps names to counts; got {usage!r}")
+        if cost is not None and not isinstance(cost, int | float):
+            raise InputError(f"cost is a number of US dollars; got {cost!r}")
         self._end(CallFinished(output, usage, cost))
 
     def fail(self, error: BaseException | str) -> None:
@@ -129,6 +133,7 @@ class Call(Scope):
 
         A text stands for an exception that is not at hand. Ending it again does nothing.
         """
+        checked_error(error, str)
         if isinstance(error, str):
             self._end(CallFailed("", error))
         elif isinstance(error, Exception):

@@ -17,6 +17,13 @@ class RecordingRequest(NamedTuple):
     durability: Durability | None = None
 
 
+def checked_record(record: bool | None) -> bool | None:
+    """``record``. Raises `InputError` unless it is None, True or False."""
+    if record is not None and not isinstance(record, bool):
+        raise InputError(f"record= is True, False or None; got {record!r}")
+    return record
+
+
 AS_THE_BUS: Final = RecordingRequest()
 
 

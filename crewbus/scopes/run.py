@@ -18,7 +18,7 @@ from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.current import enclosing, scope_var
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
-from crewbus.scopes.scope import Scope
+from crewbus.scopes.scope import Scope, checked_error
 from crewbus.scopes.thread_state import Deferring
 from crewbus.scopes.tree import CLOSED
 
@@ -194,6 +194,7 @@ class Run(Scope):
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the run with the terminal event that ``error`` calls for; ending it again does nothing."""
+        checked_error(error, type(None))
         if not self.ended:
             self.host.finish(self, error)
 
@@ -272,6 +273,8 @@ class Run(Scope):
 
         Cancellation is cooperative: work that makes no crewbus call is not interrupted.
         """
+        if not is_text(reason):
+            raise RunError(f"a run is cancelled for a reason, which is a text; got {reason!r}")
         self.mark_cancelled(reason)
         with Deferring(self.tree.lock), self.tree.lock:
             for run in self.reach():
@@ -362,6 +365,8 @@ def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) 
         raise RunError(f"a run id is a string that is not empty; got {run_id!r}")
     if name is not None and not isinstance(name, str):
         raise RunError(f"a run's name is a string; got {name!r}")
+    if tags is not None and not isinstance(tags, Mapping):
+        raise RunError(f"tags map strings to strings; got {tags!r}")
     for key, value in (tags or {}).items():
         if not (is_text(key) and isinstance(value, str)):
             raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")

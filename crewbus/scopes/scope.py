@@ -6,6 +6,7 @@ from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
 
+from crewbus._util import is_count
 from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import InputError
 from crewbus.scopes.current import innermost, scope_var
@@ -166,7 +167,15 @@ class Scope:
 
 
 def checked_attempt_number(number: int | None) -> int | None:
-    """``number``. Raises `InputError` if it is below 1."""
-    if number is not None and number < 1:
-        raise InputError(f"attempts count from 1; got {number}")
+    """``number``. Raises `InputError` unless it is None or counts from 1."""
+    if number is not None and not is_count(number):
+        raise InputError(f"attempts count from 1; got {number!r}")
     return number
+
+
+def checked_error(error: Any, *kinds: type) -> Any:
+    """``error``. Raises `InputError` unless it is an instance of an exception, or of ``kinds``."""
+    if not isinstance(error, (BaseException, *kinds)):
+        also = "".join(f" or {kind.__name__}" for kind in kinds if kind is not type(None))
+        raise InputError(f"what ends a scope is an exception{also}, not its class; got {error!r}")
+    return error

@@ -3,7 +3,7 @@
 from crewbus.streams.buffer import Buffer, buffers_of
 from crewbus.streams.cursor import Cursor
 from crewbus.streams.follower import Follower
-from crewbus.streams.options import Slow, StreamOptions
+from crewbus.streams.options import Slow, StreamOptions, checked_options
 from crewbus.streams.owned import OwnedStream, check_streamable
 from crewbus.streams.stream import Stream
 from crewbus.streams.waker import forget_wakers
@@ -18,5 +18,6 @@ __all__ = [
     "StreamOptions",
     "buffers_of",
     "check_streamable",
+    "checked_options",
     "forget_wakers",
 ]

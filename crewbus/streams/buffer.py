@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import generation, running_loop
 from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
 from crewbus.scopes import Run, threads
-from crewbus.streams.options import Slow
+from crewbus.streams.options import Slow, checked_policy
 from crewbus.streams.waker import LoopWaker, waker_of
 
 if TYPE_CHECKING:
@@ -44,10 +44,7 @@ class Buffer:
     )  # fmt: skip
 
     def __init__(self, run_id: str, bound: int, slow: Slow, deadline: float | None = None) -> None:
-        if bound < 1:
-            raise ConsumptionError(f"a stream's bound is a number of frames, at least 1; got {bound}")
-        if slow not in get_args(Slow):
-            raise ConsumptionError(f"slow={slow!r}: choose one of {', '.join(get_args(Slow))}")
+        checked_policy(bound, slow)
         self.born = generation.number
         self.run_id = run_id
         self.bound = bound

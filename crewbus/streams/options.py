@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import attrs
 
+from crewbus._util import checked_seconds, is_count
+from crewbus.exceptions import ConsumptionError
 from crewbus.scopes import Durability
 
 Slow = Literal["block", "coalesce", "drop", "fail"]
 """What happens to a frame when its consumer's buffer is full: the emitter waits (``block``), adjacent text is merged
 (``coalesce``), the frame is dropped and counted (``drop``), or the stream fails (``fail``)."""
+
+
+def checked_policy(bound: Any, slow: Any) -> None:
+    """Raise `ConsumptionError` unless these are the bound and the policy of a buffer."""
+    if not is_count(bound):
+        raise ConsumptionError(f"a stream's bound is a number of frames, at least 1; got {bound!r}")
+    if slow not in get_args(Slow):
+        raise ConsumptionError(f"slow={slow!r}: choose one of {', '.join(get_args(Slow))}")
+
+
+def checked_options(options: Any) -> StreamOptions:
+    """``options``. Raises `ConsumptionError` unless they are `StreamOptions`."""
+    if not isinstance(options, StreamOptions):
+        raise ConsumptionError(
+            f"options= takes StreamOptions(...), and arguments of the function that have its name go into a "
+            f"functools.partial; got {options!r}"
+        )
+    checked_policy(options.bound, options.slow)
+    checked_seconds(options.grace)
+    return options
 
 
 @attrs.frozen(kw_only=True)
