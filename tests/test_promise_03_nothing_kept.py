@@ -60,7 +60,7 @@ def no_collector() -> Iterator[None]:
 
 
 def nothing_registered(bus: crewbus.Bus) -> bool:
-    awaited = [buffer for buffers in bus._live._watchers.values() for buffer in buffers]
+    awaited = bus._live.awaited()
     handlers = bus.lifecycle._async_handlers
     return not (bus.runs or bus._work._streamed or awaited or handlers._pending or handlers._references)
 
@@ -571,13 +571,13 @@ def test_promise_03_a_bus_keeps_no_record_of_the_ids_it_waited_for(bus: crewbus.
     for number in range(3000):
         bus.subscribe(f"nobody {number}", timeout=None)
         bus.stream(talk).close()
-    assert len(bus._live._watchers) <= 512
+    assert len(bus._live.awaited()) <= 512
 
 
 def test_promise_03_a_stream_that_never_began_leaves_no_entry(bus: crewbus.Bus) -> None:
     bus.stream(talk).close()
     bus.subscribe("nobody").close()
-    assert not bus._live._watchers
+    assert not bus._live.awaited()
 
 
 def test_promise_03_a_chain_of_async_handlers_keeps_no_history(bus: crewbus.Bus) -> None:

@@ -185,7 +185,7 @@ def test_an_awaitable_that_cannot_be_scheduled_is_closed_and_reported(monkeypatc
             raise OSError("too many open files")
 
         with monkeypatch.context() as patched:
-            patched.setattr("asyncio.new_event_loop", refuse)
+            patched.setattr("crewbus.dispatch.background_loop.BackgroundLoop.call", refuse)
             bus.emit(Noted())
         bus.flush(TIMEOUT)
     assert [str(failure.error) for failure in watcher.failures] == ["too many open files"]

@@ -131,7 +131,7 @@ def test_promise_11_flush_does_not_wait_for_what_is_emitted_after_it(bus: crewbu
     bus.on(Note, handle)
     bus.emit(Note("first"))
     flush = Caller(bus.flush, PATIENCE)
-    until(lambda: bus.lifecycle._async_handlers._changed._waiters)  # type: ignore[attr-defined]
+    until(lambda: bus.lifecycle._async_handlers._listeners)
     bus.emit(Note("second"))
     first.open()
     flush.outcome()

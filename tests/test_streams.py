@@ -53,7 +53,7 @@ def bus():
     with quiet_bus() as bus:
         yield bus
         assert bus.runs == []
-        assert not bus._live._watchers
+        assert not bus._live.awaited()
     assert not bus._work._streamed
     assert crewbus_threads() == []
 

@@ -12,15 +12,18 @@ from crewbus._util.callables import (
     refuse_generator,
 )
 from crewbus._util.deadlines import checked_seconds, deadline, remaining
-from crewbus._util.errors import raise_first
+from crewbus._util.errors import call_all, raise_first
 from crewbus._util.lazy import lazy_names
 from crewbus._util.loops import call_on, running_loop, settle
 from crewbus._util.process import generation
 from crewbus._util.suggest import did_you_mean
+from crewbus._util.wakeup import Wakeup
 from crewbus._util.warn import external_stacklevel
 
 __all__ = [
+    "Wakeup",
     "awaitable_in",
+    "call_all",
     "call_on",
     "checked_run_id",
     "checked_seconds",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 
 def raise_first(errors: list[BaseException]) -> None:
     """Raise the first of ``errors``, if there is one, and empty the list.
@@ -12,3 +14,14 @@ def raise_first(errors: list[BaseException]) -> None:
     if errors:
         del errors[1:]
         raise errors.pop()
+
+
+def call_all(calls: Iterable[Callable[[], object]]) -> None:
+    """Make all ``calls``, in order. The first exception that one raises is raised when all are made."""
+    errors = list[BaseException]()
+    for call in calls:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+    raise_first(errors)

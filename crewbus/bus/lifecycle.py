@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from crewbus._util import deadline, external_stacklevel, raise_first, remaining, running_loop
+from crewbus._util import call_all, deadline, external_stacklevel, raise_first, remaining, running_loop
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
 from crewbus.exceptions import FlushError, GraceWarning
 from crewbus.plugins import flatten
@@ -72,7 +72,8 @@ class Lifecycle:
         """See `Bus.flush`."""
         self._refuse_to_block("flush")
         until = deadline(timeout)
-        self._async_handlers.wait(timeout)
+        self._subscriptions.serve_here()
+        self._async_handlers.wait(remaining(until))
         self._call_flush_hooks(remaining(until))
 
     async def aflush(self, timeout: float | None) -> None:
@@ -80,7 +81,8 @@ class Lifecycle:
         import asyncio
 
         until = deadline(timeout)
-        await self._async_handlers.await_all(timeout)
+        self._subscriptions.serve_here()
+        await self._async_handlers.await_all(remaining(until))
         await asyncio.to_thread(self._call_flush_hooks, remaining(until))
 
     def _refuse_to_block(self, action: str) -> None:
@@ -158,19 +160,20 @@ class Lifecycle:
     def shut(self, late: list[str], timeout: float) -> None:
         """Accept nothing more and release everything; ``late``: the work that still runs, for a warning."""
         self._bus.closed = True
-        self._subscriptions.close()
-        self._work.close()
-        for buffer in self._live.close():
-            buffer.close()
-        try:
-            self._async_handlers.stop(timeout)
-            self._subscriptions.release()
-            self._membership.close()
-        finally:
-            self._on_closed()
-            self._is_closed.set()
-            self._recording.close()
-        if late:
+        call_all(
+            [
+                self._subscriptions.close,
+                self._work.close,
+                lambda: call_all([buffer.close for buffer in self._live.close()]),
+                lambda: late.extend([] if self._async_handlers.stop(timeout) else ["async handlers"]),
+                self._subscriptions.release,
+                self._membership.close,
+                self._on_closed,
+                self._is_closed.set,
+                self._recording.close,
+            ]
+        )
+        if late:  # at the end, since a filter may make it an error
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=external_stacklevel()
             )
@@ -192,7 +195,7 @@ class Lifecycle:
 
     def is_watching(self, buffer: Buffer) -> bool:
         """Whether the bus will attach ``buffer`` to a run that has not started."""
-        return self._live.is_watched(buffer)
+        return any(one is buffer for one in self._live.awaited())
 
     # Forking
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ class LiveRuns:
         """The live runs, in the order of their start."""
         self._watchers: dict[str, set[weakref.ref[Buffer]]] = {}
         """The buffers that wait for a run to start, by its id."""
+        self._gone: deque[tuple[str, weakref.ref[Buffer]]] = deque()
+        """Of these buffers, those that are gone, and are to be forgotten."""
         self._closed = False
         self._lock = threading.RLock()
 
@@ -171,33 +174,30 @@ class LiveRuns:
         with Deferring(self._lock), self._lock:
             if self._closed:
                 raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")
+            self._forget_watchers()
             run = self.by_id.get(run_id)
             if run is None:
-                forget = self._forgetter(run_id)
-                self._watchers.setdefault(run_id, set()).add(weakref.ref(buffer, forget))
+                gone = self._gone
+                self._watchers.setdefault(run_id, set()).add(
+                    weakref.ref(buffer, lambda ref: gone.append((run_id, ref)))
+                )
             return run
 
-    def _forgetter(self, run_id: str) -> Any:
-        live = weakref.ref(self)
-
-        def forget(gone: weakref.ref[Buffer]) -> None:
-            owner = live()
-            if owner is not None:
-                owner.forget_watcher(run_id, gone)
-
-        return forget
-
-    def forget_watcher(self, run_id: str, buffer: weakref.ref[Buffer]) -> None:
-        """Wait no longer with a buffer that is gone."""
-        with Deferring(self._lock), self._lock:  # no thread that holds it ever waits for another lock
+    def _forget_watchers(self) -> None:
+        """Forget the buffers that are gone; called under the lock, which their weakrefs' callbacks do not take."""
+        while self._gone:
+            run_id, buffer = self._gone.popleft()
             waiting = self._watchers.get(run_id, set())
             waiting.discard(buffer)
             if not waiting:
                 self._watchers.pop(run_id, None)
 
-    def is_watched(self, buffer: Buffer) -> bool:
-        """Whether ``buffer`` waits for a run to start."""
-        return any(waiting() is buffer for waiting in list(self._watchers.get(buffer.run_id, ())))
+    def awaited(self) -> list[Buffer]:
+        """The buffers that wait for a run to start."""
+        with Deferring(self._lock), self._lock:
+            self._forget_watchers()
+            buffers = [buffer() for waiting in self._watchers.values() for buffer in waiting]
+        return [buffer for buffer in buffers if buffer is not None]
 
     # Closing and forking
 
@@ -205,10 +205,10 @@ class LiveRuns:
         """Admit no run any more; returns the buffers of the streams that are left."""
         with Deferring(self._lock), self._lock:
             self._closed = True
-            buffers: list[Any] = [buffer() for waiting in self._watchers.values() for buffer in waiting]
+            buffers: list[Any] = list(self.awaited())
             buffers += [sink for run in self.by_id.values() for sink in run.sinks]
             self._watchers.clear()
-        return [buffer for buffer in buffers if buffer is not None]
+        return buffers
 
     def after_fork(self) -> None:
         """In a forked child: every run continues in the parent only."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import awaitable_in, call_on, deadline, external_stacklevel, remaining, running_loop
-from crewbus.exceptions import BusClosedError, FlushError, FlushTimeoutError, GraceWarning
-from crewbus.scopes import handling
+from crewbus._util import Wakeup, awaitable_in, call_on, deadline, generation, remaining, running_loop
+from crewbus.dispatch.background_loop import BackgroundLoop
+from crewbus.exceptions import BusClosedError, FlushError, FlushTimeoutError
+from crewbus.scopes import Deferring, handling
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,16 +41,17 @@ class HomeLoop:
 class PendingDelivery:
     """One delivery that a flush waits for: queued or in progress."""
 
-    __slots__ = ("done", "flushing", "loop", "name", "outer", "worker")
+    __slots__ = ("born", "done", "flushing", "loop", "name", "outer", "worker")
 
     def __init__(
         self, name: str, loop: asyncio.AbstractEventLoop | None, outer: PendingDelivery | None, worker: object = None
     ) -> None:
+        self.born = generation.number
         self.name = name
         self.worker = worker
         """The worker that makes it, if it is not a task of its own."""
         self.loop = loop
-        """Where it is made; None: in a thread."""
+        """The emitter's loop, if it is made there; None: in a thread of the bus."""
         self.outer = outer
         self.done = False
         self.flushing = False
@@ -58,7 +59,7 @@ class PendingDelivery:
 
 def inside_async_handler() -> bool:
     """Whether the caller's context is that of an async or background handler."""
-    return any(not call.done for call in _chain(handling.get()))
+    return any(not call.done and call.born == generation.number for call in _chain(handling.get()))
 
 
 class AsyncHandlers:
@@ -70,37 +71,37 @@ class AsyncHandlers:
 
     def reset(self) -> None:
         """Forget everything: after a fork, where no thread and no loop survived."""
-        self._changed = threading.Condition(threading.RLock())
+        # Re-entrant, since a finaliser may settle a delivery while this thread is inside.
+        self._lock = threading.RLock()
         self._listeners: set[Callable[[], object]] = set()
         self._pending: dict[PendingDelivery, None] = {}
         self._references: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped = False
-        self.thread: threading.Thread | None = None
+        self._background = BackgroundLoop()
+        weakref.finalize(self, self._background.abandon).atexit = False
 
-    def hold(self, name: str, loop: asyncio.AbstractEventLoop | None = None, worker: object = None) -> PendingDelivery:
-        """Register a delivery to the handler ``name``: a flush waits until it is settled. Raises `BusClosedError`."""
-        delivery = PendingDelivery(name, loop, handling.get(), worker)
-        with self._changed:
-            self._refuse_if_stopped(name)
-            self._pending[delivery] = None
-        return delivery
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread of the background loop, if it runs."""
+        return self._background.thread
 
-    def hold_flush(self, name: str) -> Callable[[], object]:
-        """Make flushes wait for what is named, until the returned function is called."""
-        try:
-            held = self.hold(name)
-        except BusClosedError:  # nothing flushes any more
-            return lambda: None
-        return functools.partial(self.settle, held)
+    def register(self, delivery: PendingDelivery) -> None:
+        """Make flushes wait until a delivery is settled.
 
-    def _refuse_if_stopped(self, name: str) -> None:
-        if self._stopped:
-            raise BusClosedError(f"the bus was closed before {name} could be called")
+        Called once it is certain that it will be settled, which may have happened already.
+        """
+        with Deferring(self._lock), self._lock:
+            if not delivery.done:
+                self._pending[delivery] = None
+
+    def hold_flush(self, name: str, publish: Callable[[Callable[[], object]], object]) -> None:
+        """Make flushes wait for what is named, until the function that ``publish`` is given is called."""
+        delivery = PendingDelivery(name, None, handling.get())
+        publish(functools.partial(self.settle, delivery))
+        self.register(delivery)
 
     def settle(self, delivery: PendingDelivery) -> None:
         """Note that a delivery was made."""
-        with self._changed:
+        with Deferring(self._lock), self._lock:
             delivery.done = True
             delivery.outer = None  # a chain of handlers must not keep its whole history
             self._pending.pop(delivery, None)
@@ -121,12 +122,14 @@ class AsyncHandlers:
                 raise
 
     def _schedule(self, awaitable: Awaitable[Any], name: str, culprit: Any, envelope: Any, home: HomeLoop) -> None:
+        if self._background.stopped:
+            raise BusClosedError(f"the bus was closed before {name} could be called")
         here = running_loop()
-        loop = getattr(awaitable, "get_loop", _nothing)() or here or home.get() or self._background(name)
-        delivery = self.hold(name, loop)
+        chosen: asyncio.AbstractEventLoop | None = getattr(awaitable, "get_loop", _nothing)() or here or home.get()
+        delivery = PendingDelivery(name, chosen, handling.get())
         context = copy_context()
 
-        def begin() -> None:
+        def begin(loop: asyncio.AbstractEventLoop) -> None:
             task = loop.create_task(
                 self._await(awaitable, culprit, envelope, delivery), name=f"crewbus:{name}", context=context
             )
@@ -135,15 +138,13 @@ class AsyncHandlers:
             task.add_done_callback(lambda _: getattr(awaitable, "close", _nothing)())
             task.add_done_callback(lambda task: self._settle(delivery, task, culprit, envelope))
 
-        try:
-            if loop is here:
-                begin()
-            else:
-                loop.call_soon_threadsafe(begin)
-        except BaseException:
-            with self._changed:
-                self._pending.pop(delivery, None)
-            raise
+        if chosen is None:
+            self._background.call(begin)
+        elif chosen is here:
+            begin(here)
+        else:
+            chosen.call_soon_threadsafe(begin, chosen)
+        self.register(delivery)
 
     async def _await(self, awaitable: Awaitable[Any], culprit: Any, envelope: Any, delivery: PendingDelivery) -> None:
         import asyncio  # loaded: this is one of its tasks
@@ -157,7 +158,7 @@ class AsyncHandlers:
             raise
         except BaseException as error:
             self._report(culprit, error, envelope)
-            if delivery.loop is not self._loop:
+            if delivery.loop is not None:
                 raise
             # No caller awaits a task of the background loop, which must keep running for the others.
 
@@ -172,29 +173,8 @@ class AsyncHandlers:
         self.settle(delivery)
 
     def _notify(self) -> None:
-        self._changed.notify_all()
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener()
-
-    def _background(self, name: str) -> asyncio.AbstractEventLoop:
-        with self._changed:
-            self._refuse_if_stopped(name)
-            if self._loop is None:
-                import asyncio  # loaded at first use: a bus without async handlers never needs it
-
-                self._loop = asyncio.new_event_loop()
-                self.thread = threading.Thread(
-                    target=self._serve, args=(self._loop,), name="crewbus-background", daemon=True
-                )
-                self.thread.start()
-            return self._loop
-
-    @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            loop.run_forever()
-        finally:
-            loop.close()
 
     def loops(self) -> set[asyncio.AbstractEventLoop | None]:
         """The loops on which deliveries are pending."""
@@ -207,8 +187,11 @@ class AsyncHandlers:
     def refuse_to_block(self, action: str) -> None:
         """Raise `FlushError` where ``action`` would wait for itself: on a loop that has to make a pending delivery."""
         here = running_loop()
-        pending = [call for call in self._snapshot() if call.loop is here]
-        if here is not None and pending:
+        if here is None:
+            return
+        of_this_loop = None if self._background.runs_here() else here
+        pending = [call for call in self._snapshot() if call.loop is of_this_loop and call.worker is None]
+        if pending:
             raise FlushError(
                 f"{action}() would block the loop that has to run {_names(pending)}: use 'await bus.a{action}()' there"
             )
@@ -216,14 +199,20 @@ class AsyncHandlers:
     def wait(self, timeout: float | None) -> None:
         """Block until the deliveries that are pending now are made.
 
-        Raises `FlushError` for a loop that has stopped, and `FlushTimeoutError`.
+        Raises `FlushError` for a loop that does not run, and `FlushTimeoutError`.
         """
-        pending = self._snapshot()
-        until = deadline(timeout)
-        with self._changed:
+        pending, until, changed = self._snapshot(), deadline(timeout), Wakeup()
+        if self._background.has_calls and not self._background.start():
+            if running_loop() is not None:
+                raise FlushError(f"no thread can start to run {_names(pending)}: use 'await bus.aflush()' there")
+            self._background.run_here(timeout)
+        self._listen(changed.set)
+        try:
             while pending := [call for call in pending if not call.done]:
-                self._refuse_dead_loops(pending)
-                self._changed.wait(_patience(until, pending))
+                self._refuse_idle_loops(pending)
+                changed.wait(_patience(until, pending))
+        finally:
+            self._listeners.discard(changed.set)
 
     async def await_all(self, timeout: float | None) -> None:
         """As `wait`, without blocking the loop; inside an async handler it waits for all the others.
@@ -242,68 +231,51 @@ class AsyncHandlers:
         behind = {call.worker for call in inside if call.worker is not None}
         pending = [call for call in self._snapshot() if call not in inside and call.worker not in behind]
         until = deadline(timeout)
+        if self._background.has_calls and not self._background.start():
+            self._background.make_calls()
         self._mark(inside, True)
+        self._listen(listener)
         try:
-            with self._changed:
-                self._listeners.add(listener)
             while pending := [call for call in pending if not (call.done or (inside and call.flushing))]:
-                self._refuse_dead_loops(pending)
+                self._refuse_idle_loops(pending)
                 patience = _patience(until, pending)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), patience)
                 changed.clear()
         finally:
-            with self._changed:
-                self._listeners.discard(listener)
+            self._listeners.discard(listener)
             self._mark(inside, False)
 
+    def _listen(self, listener: Callable[[], object]) -> None:
+        with Deferring(self._lock), self._lock:
+            self._listeners.add(listener)
+
     def _mark(self, calls: list[PendingDelivery], flushing: bool) -> None:
-        with self._changed:
+        with Deferring(self._lock), self._lock:
             for call in calls:
                 call.flushing = flushing
             self._notify()
 
     def _snapshot(self) -> list[PendingDelivery]:
-        with self._changed:
+        with Deferring(self._lock), self._lock:
             return list(self._pending)
 
-    def _refuse_dead_loops(self, pending: list[PendingDelivery]) -> None:
-        dead = [
-            call
-            for call in pending
-            if call.loop is not None and not call.loop.is_running() and call.loop is not self._loop
-        ]
-        if dead:
-            with self._changed:
-                for call in dead:
+    def _refuse_idle_loops(self, pending: list[PendingDelivery]) -> None:
+        idle = [call for call in pending if call.loop is not None and not call.loop.is_running()]
+        if idle:
+            with Deferring(self._lock), self._lock:
+                for call in idle:
                     self._pending.pop(call, None)
-            raise FlushError(f"the event loop that had to run {_names(dead)} has stopped: they are lost")
-
-    def stop(self, timeout: float) -> None:
-        """End the background loop and its thread, cancelling what still runs on it."""
-        with self._changed:
-            loop, thread = self._loop, self.thread
-            self._loop = self.thread = None
-            self._stopped = True
-        if loop is None or thread is None:
-            return
-        import asyncio
-
-        def finish() -> None:
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            asyncio.ensure_future(asyncio.wait(tasks) if tasks else asyncio.sleep(0), loop=loop).add_done_callback(
-                lambda _: loop.stop()
+            if all(call.loop is not None and call.loop.is_closed() for call in idle):
+                raise FlushError(f"the event loop that had to run {_names(idle)} is closed: they are lost")
+            raise FlushError(
+                f"the event loop that has to run {_names(idle)} does not run, "
+                "and flushes wait for them no longer: they are called if it runs again"
             )
 
-        loop.call_soon_threadsafe(finish)
-        if thread is not threading.current_thread():
-            thread.join(timeout)
-            if thread.is_alive():
-                warnings.warn(
-                    f"async handlers still run after {timeout} s", GraceWarning, stacklevel=external_stacklevel()
-                )
+    def stop(self, timeout: float) -> bool:
+        """End the background loop, cancelling what still runs on it; returns whether its thread ends in time."""
+        return self._background.stop(timeout)
 
 
 def _nothing() -> None:

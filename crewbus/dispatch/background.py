@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import awaitable_in, call_on, name_of, running_loop, settle
+from crewbus._util import Wakeup, awaitable_in, call_on, name_of, running_loop, settle
 from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
 from crewbus.events import Envelope
 from crewbus.exceptions import BusClosedError, SlowConsumer
-from crewbus.scopes import handling, threads
+from crewbus.scopes import Deferring, handling, threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,13 +26,6 @@ BOUND: Final = 1024
 
 _IDLE: Final = 5.0  # seconds after which an idle thread ends; the next event starts another
 _POLL: Final = 0.5  # seconds between two checks whether a full queue still has a thread
-
-
-class _Here(threading.local):
-    serving = False
-
-
-_here: Final = _Here()
 
 
 class _Awaiting:
@@ -76,10 +70,14 @@ class Worker:
     def reset(self) -> None:
         """Start again with an empty queue: after a fork, where no thread survived."""
         # Re-entrant, since a finaliser may emit while this thread holds it.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
         self._queue: deque[tuple[Envelope, Context, PendingDelivery]] = deque()
+        self._wakeup = Wakeup()
+        """Wakes the thread."""
+        weakref.finalize(self, self._wakeup.set).atexit = False
         self.thread: threading.Thread | None = None
         self._waiting: list[Callable[[], object]] = []
+        """Wake the emitters that wait for room."""
         self._discarded = 0
         self._timeout = _IDLE
         self._stopped = False
@@ -88,78 +86,117 @@ class Worker:
 
     def push(self, _bus: object, _run: Run | None, envelope: Envelope) -> None:
         """Append the next event; called under the lock under which it was numbered. The emitter waits later."""
-        with self._changed:
+        with self._lock:  # which that lock makes a finaliser respect
             if self._stopped:
                 raise BusClosedError(f"the bus was closed before {self.name} could be called")
             if len(self._queue) >= 2 * self._bound:
                 self._discarded += 1
                 return
+            delivery = PendingDelivery(self.name, None, handling.get(), self)
+            self._queue.append((envelope, copy_context(), delivery))
+            self._tasks.register(delivery)
+            full = len(self._queue) >= self._bound
             if self.thread is None:
                 self._start_thread()
-            delivery = self._tasks.hold(self.name, worker=self)
-            self._queue.append((envelope, copy_context(), delivery))
-            full = len(self._queue) >= self._bound
-            self._changed.notify_all()
+        self._wakeup.set()
         if full:
             threads.state.defer(self.wait_for_room)
 
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._serve, name=f"crewbus-handler:{self.name}", daemon=True)
-        # In a new context: on some builds threads inherit the caller's, which would outlive the emitter's run.
-        Context().run(thread.start)
+    def _start_thread(self) -> bool:
+        """Start a thread that empties the queue; returns whether it could. Called under the lock."""
+        thread = threading.Thread(
+            target=_serve, args=(weakref.ref(self), self._wakeup), name=f"crewbus-handler:{self.name}", daemon=True
+        )
+        try:
+            # In a new context: on some builds threads inherit the caller's, which would outlive the emitter's run.
+            Context().run(thread.start)
+        except RuntimeError:  # the system has no thread left, or the interpreter is ending
+            return False
         self.thread = thread
+        return True
+
+    def serve_here(self) -> None:
+        """Empty the queue in the caller's thread, if no other can start: what is queued is not lost."""
+        with Deferring(self._lock), self._lock:
+            if self.thread is not None or not self._queue or self._start_thread():
+                return
+        _serve(weakref.ref(self), self._wakeup, patient=False)
 
     def wait_for_room(self) -> None:
         """Block the emitter while the queue is full; never an event loop, nor the thread of a worker."""
         if running_loop() is not None or _is_handling():
             return
-        with self._changed:
-            while self._is_full():
-                self._changed.wait(_POLL)
+        wakeup = Wakeup()
+        while self._add_waiter(wakeup.set):
+            self.serve_here()
+            wakeup.wait(_POLL)
 
     async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """As `wait_for_room`, without blocking the loop."""
         while not _is_handling():
-            with self._changed:
-                if not self._is_full():
-                    return
-                future = loop.create_future()
-                self._waiting.append(partial(call_on, loop, partial(settle, future)))
+            future = loop.create_future()
+            if not self._add_waiter(partial(call_on, loop, partial(settle, future))):
+                return
             await future
 
-    def _is_full(self) -> bool:
-        return len(self._queue) >= self._bound and not self._stopped
+    def _add_waiter(self, wake: Callable[[], object]) -> bool:
+        """Have ``wake`` called once there may be room, unless there is room already; returns whether it waits."""
+        with Deferring(self._lock), self._lock:
+            is_full = len(self._queue) >= self._bound and not self._stopped
+            if is_full and wake not in self._waiting:
+                self._waiting.append(wake)
+            return is_full
+
+    def _wake_waiters(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
 
     # The handler's side
 
-    def _serve(self) -> None:
-        _here.serving = True
-        awaiting = _Awaiting()
-        try:
-            while (taken := self._take()) is not None:
-                self._deliver(awaiting, *taken)
-                del taken  # otherwise the last event would be kept until the next
-        finally:
-            awaiting.close()
+    def claim(self) -> bool:
+        """Whether the caller's thread may empty the queue, since no other does.
 
-    def _take(self) -> tuple[Envelope, Context, PendingDelivery] | None:
-        with self._changed:
-            if not self._queue:
-                self._changed.wait_for(lambda: bool(self._queue) or self._stopped or not self._timeout, self._timeout)
-            if self._stopped or not self._queue:
+        An interrupt may have kept the emitter that started this thread from noting it.
+        """
+        with Deferring(self._lock), self._lock:
+            if self.thread is None:
+                self.thread = threading.current_thread()
+            return self.thread is threading.current_thread()
+
+    def release(self) -> None:
+        """The thread ends: the next event starts another."""
+        with Deferring(self._lock), self._lock:
+            if self.thread is threading.current_thread():
                 self.thread = None
-                return None
+
+    @property
+    def idle_time(self) -> float:
+        """How many seconds its thread waits for the next event before it ends."""
+        return self._timeout
+
+    def deliver_next(self, awaiting: _Awaiting) -> bool:
+        """Call the handler with the next event; returns whether there was one."""
+        with Deferring(self._lock), self._lock:
+            if not self._queue:
+                return False
             taken = self._queue.popleft()
-            self._changed.notify_all()
-            waiting, self._waiting = self._waiting, []
-        for wake in waiting:
-            wake()
+            self._wake_waiters()
         self._report_discarded(taken[0])
-        return taken
+        self._deliver(awaiting, *taken)
+        return True
+
+    def retire(self, woken: bool) -> bool:
+        """Let the thread end if it has nothing left to do; returns whether it ends."""
+        with Deferring(self._lock), self._lock:
+            if not self._stopped and (self._queue or (woken and self._timeout)):
+                return False
+            self.thread = None
+            return True
 
     def _report_discarded(self, envelope: Envelope) -> None:
         """Report the events that were discarded since the last report."""
-        with self._changed:
+        with Deferring(self._lock), self._lock:
             count, self._discarded = self._discarded, 0
         if count:
             error = SlowConsumer(
@@ -179,30 +216,27 @@ class Worker:
             self._tasks.settle(delivery)
 
     def is_busy(self) -> bool:
-        """Whether it has a thread."""
-        with self._changed:
-            return self.thread is not None
+        """Whether it has a thread, or events."""
+        return self.thread is not None or bool(self._queue)
 
     def resume(self) -> None:
         """Expect more events again, after `finish`."""
-        with self._changed:
+        with Deferring(self._lock), self._lock:
             self._timeout = _IDLE
 
     def finish(self) -> None:
         """Expect no more events: once the queue is empty, the thread ends."""
-        with self._changed:
+        with Deferring(self._lock), self._lock:
             self._timeout = 0
-            self._changed.notify_all()
+        self._wakeup.set()
 
     def stop(self) -> None:
         """Accept no more events. Those that are queued are discarded, and reported."""
-        with self._changed:
+        with Deferring(self._lock), self._lock:
             self._stopped = True
             queued, self._queue = self._queue, deque()
-            self._changed.notify_all()
-            waiting, self._waiting = self._waiting, []
-        for wake in waiting:
-            wake()
+            self._wake_waiters()
+        self._wakeup.set()
         for _, _, delivery in queued:
             self._tasks.settle(delivery)
         if queued:
@@ -211,6 +245,32 @@ class Worker:
             self._report(self.handler, error, queued[-1][0])
 
 
+def _serve(ref: weakref.ref[Worker], wakeup: Wakeup, patient: bool = True) -> None:
+    """Call a worker's handler until there is nothing to do. While idle, it does not keep the worker alive."""
+    worker = ref()
+    if worker is None or not worker.claim():
+        return
+    state, awaiting = threads.state, _Awaiting()
+    outer = state.serving
+    try:
+        state.serving = True
+        while True:
+            while worker.deliver_next(awaiting):
+                pass
+            idle_time, worker = worker.idle_time if patient else 0, None
+            woken = wakeup.wait(idle_time)
+            worker = ref()
+            if worker is None or worker.retire(woken and patient):
+                return
+    finally:
+        state.serving = outer
+        worker = ref()
+        if worker is not None:
+            worker.release()  # for an interrupt or another BaseException
+        del worker
+        awaiting.close()
+
+
 def _is_handling() -> bool:
     """Whether the caller runs in a handler, which may be the one that must make room."""
-    return _here.serving or inside_async_handler()
+    return threads.state.serving or inside_async_handler()

@@ -62,7 +62,7 @@ class Deliverer:
             raise_first(escaped)
 
     def deliver_in_call(self, plan: Plan, run: Run | None, call: Call, envelope: Envelope) -> None:
-        """Call observers and handlers, then the callbacks; they get the terminal event of a call in `end_delivery`."""
+        """Call observers and handlers, then the callbacks; they get the terminal event of a call in `deliver_last`."""
         escaped: list[BaseException] | None = None
         if plan.has_inline_listeners:
             try:
@@ -74,11 +74,8 @@ class Deliverer:
         if escaped is not None:
             raise_first(escaped)
 
-    def end_delivery(self, call: Call, envelope: Envelope) -> None:
-        """Note that ``envelope`` was delivered. The last delivery hands the terminal event to the callbacks."""
-        call.delivering.discard(envelope)
-        if call.last is None:
-            return
+    def deliver_last(self, call: Call) -> None:
+        """Hand the terminal event of a call to its callbacks, unless other events are still being delivered."""
         with Deferring(call.tree.lock), call.tree.lock:
             last, callbacks, release_flush = call.take_last()
         if last is None:

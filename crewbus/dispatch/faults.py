@@ -79,13 +79,20 @@ class FaultReporter:
         """As `notify`, for a caller that may reach some of the plugins only."""
         if not (caller.get_hookimpls() or self.plugins.watched):
             return
+        state = threads.state
+        outer = state.notifying
         try:
+            state.notifying = outer + 1
             with raising_deferred():
                 caller(bus=self._bus, **values)
         except Exception as error:
+            if recursed_too_deep(error):
+                raise
             escaped = self.report_plugin(HookOwner(wrappers_of(caller), caller.name), error)
             if escaped is not None:
                 raise escaped from None
+        finally:
+            state.notifying = outer
 
     def defer(self, call: Callable[[], object]) -> None:
         """Make an emission once this thread holds no lock; its fault hits no other emitter."""
@@ -102,4 +109,4 @@ class FaultReporter:
 
 def recursed_too_deep(error: BaseException) -> bool:
     """Whether ``error`` is left to the outermost delivery: contained further in, the siblings would recurse again."""
-    return isinstance(error, RecursionError) and threads.state.delivering > 1
+    return isinstance(error, RecursionError) and threads.state.delivering + threads.state.notifying > 1

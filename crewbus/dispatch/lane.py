@@ -8,11 +8,11 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import raise_first
+from crewbus._util import call_all, raise_first
 from crewbus.dispatch.plan import Plan
 from crewbus.events import Envelope
 from crewbus.exceptions import CrewbusError
-from crewbus.scopes import Phase, make_deferred, threads
+from crewbus.scopes import Phase, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch.delivery import Deliverer
@@ -120,10 +120,12 @@ class OrderedLane:
         finally:
             try:
                 if call is not None and envelope is not None:
-                    self.deliverer.end_delivery(call, envelope)
+                    call.delivering.discard(envelope)  # here, since an interrupt may keep a function from beginning
+                    if call.last is not None:
+                        self.deliverer.deliver_last(call)
             finally:
                 if deferred is not None:
-                    make_deferred(deferred)
+                    call_all(deferred)
 
     def rolled_back(self, attempt: Attempt) -> None:
         """Nothing to do: the lanes of durability undo what is recorded of the attempt."""

@@ -73,7 +73,7 @@ class Subscriptions:
     def after_fork(self) -> None:
         """In a forked child: take a new lock; no worker's thread survived."""
         self._lock = threading.RLock()
-        for worker in self.workers():
+        for worker in self._all_workers():
             worker.reset()
 
     # Subscribing
@@ -144,6 +144,14 @@ class Subscriptions:
         with Deferring(self._lock), self._lock:
             return list(self._workers.values())
 
+    def _all_workers(self) -> list[Worker]:
+        return [*self.workers(), *self._retired]
+
+    def serve_here(self) -> None:
+        """Call the background handlers for which no thread can start in this thread, with all that is queued."""
+        for worker in self._all_workers():
+            worker.serve_here()
+
     # Plans
 
     def forget_plans(self) -> None:
@@ -173,7 +181,7 @@ class Subscriptions:
 
     def release(self) -> None:
         """Stop the workers, and keep no handler: a closed bus calls none."""
-        for worker in [*self.workers(), *self._retired]:
+        for worker in self._all_workers():
             worker.stop()
         self._all, self._workers, self._retired = {}, {}, []
 

@@ -9,7 +9,7 @@ from crewbus.scopes.options import AS_THE_BUS, Durability, RecordingRequest, che
 from crewbus.scopes.ports import Host, Lane, Phase
 from crewbus.scopes.run import Run, Sink, check_run_arguments, ending, new_id, state_after
 from crewbus.scopes.scope import Scope
-from crewbus.scopes.thread_state import Deferring, forget_thread, make_deferred, threads
+from crewbus.scopes.thread_state import Deferring, forget_thread, threads
 from crewbus.scopes.tree import Tree
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "forget_thread",
     "handling",
     "innermost",
-    "make_deferred",
     "nearest",
     "new_id",
     "scope_var",

@@ -175,7 +175,10 @@ class Call(Scope):
             self.ended = True
             self.last = envelope
             if self.delivering:
-                self.release_flush = self.host.hold_flush(self.name)
+                self.host.hold_flush(self.name, self._set_release)
+
+    def _set_release(self, release: Callable[[], object]) -> None:
+        self.release_flush = release
 
     def take_last(self) -> tuple[Envelope | None, tuple[Callback, ...], Callable[[], object] | None]:
         """The terminal event, the callbacks that get it, and what releases flushes; once no delivery is left."""

@@ -101,8 +101,8 @@ class Host:
     """For a call or `Callbacks`: what was given as a callback, as the plugins want it called."""
     as_callback: Callable[[Any], Any]
     """What was given as a callback, unchanged by plugins."""
-    hold_flush: Callable[[str], Callable[[], object]]
-    """Make flushes wait for what is named, until the returned function is called."""
+    hold_flush: Callable[[str, Callable[[Callable[[], object]], object]], object]
+    """Make flushes wait for what is named, until the function that the given one receives is called."""
 
     def __init__(self, bus: Any) -> None:
         self.bus = bus

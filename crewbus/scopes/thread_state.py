@@ -6,19 +6,23 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
-from crewbus._util import raise_first
+from crewbus._util import call_all
 
 
 class ThreadState:
     """One thread's state. Only its own thread reads and writes it, so it needs no lock."""
 
-    __slots__ = ("deferred", "delivering", "lock")
+    __slots__ = ("deferred", "delivering", "lock", "notifying", "serving")
 
     def __init__(self) -> None:
         self.lock: Any = None
         """The outermost of crewbus's locks that the thread holds or is taking. See `holds_lock`."""
         self.delivering = 0
         """How many deliveries to handlers, callbacks and observers the thread is inside."""
+        self.notifying = 0
+        """How many notifications of plugins about runs and the bus the thread is inside."""
+        self.serving = False
+        """Whether the thread empties the queue of a background handler."""
         self.deferred: list[Callable[[], object]] | None = None
         """What waits until the thread holds no lock: emissions of finalisers and signal handlers, and waits."""
 
@@ -36,18 +40,10 @@ class ThreadState:
         self.deferred.append(call)
 
 
-def make_deferred(calls: list[Callable[[], object]]) -> None:
-    """Make the calls that were deferred. What one raises is raised when all are made."""
-    failures = list[BaseException]()
-    for call in calls:
-        try:
-            call()
-        except BaseException as error:
-            failures.append(error)
-    raise_first(failures)
-
-
 class _Threads(threading.local):
+    # For finalisers that a collection calls while a thread's own state is being made.
+    state = ThreadState()
+
     def __init__(self) -> None:
         self.state = ThreadState()
 
@@ -80,7 +76,7 @@ class Deferring:
         state.lock = self._outer
         if state.deferred is not None and not state.holds_lock():
             deferred, state.deferred = state.deferred, None
-            make_deferred(deferred)
+            call_all(deferred)
 
 
 def forget_thread() -> None:
