@@ -156,6 +156,7 @@ class Replay:
 
     def is_repeated(self, scope: Scope | None) -> bool:
         """Whether all of ``scope`` is recorded: a call or run that ended, or an attempt in one."""
+        scope = scope.represented() if scope is not None else None
         while scope is not None:
             if scope in self._repeated:
                 return True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Final, NamedTuple
 
 from crewbus._util import generation
 from crewbus.events import AttemptStarted, Envelope, Retracted
@@ -13,21 +11,9 @@ from crewbus.scopes.current import enclosing
 from crewbus.scopes.ports import Phase
 from crewbus.scopes.scope import Scope, checked_attempt_number, checked_error
 from crewbus.scopes.thread_state import Deferring
+from crewbus.scopes.tries import Tries, tries_at
 
 __all__ = ["Attempt"]
-
-
-class UnsuccessfulAttempt(NamedTuple):
-    """The last attempt in a context that did not succeed."""
-
-    at: str | None
-    """What it was an attempt at: the id of the envelope that started that."""
-    number: int
-    cancelled: Attempt | None
-    """The attempt itself if it was cancelled: its chunks are retracted only when another attempt follows."""
-
-
-_unsuccessful: Final[ContextVar[UnsuccessfulAttempt | None]] = ContextVar("crewbus_unsuccessful", default=None)
 
 
 class Attempt(Scope):
@@ -38,13 +24,14 @@ class Attempt(Scope):
     attempt follows, as with a timeout inside a retry.
     """
 
-    __slots__ = ("_born", "_number", "_started", "failed", "of", "on_rollback", "opened", "since")
+    __slots__ = ("_born", "_number", "_started", "_tries", "failed", "of", "on_rollback", "opened", "since")
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.host)
         self.of = of
         """What it is an attempt at."""
         self._number = checked_attempt_number(number)
+        self._tries: Tries | None = None
         self._started = False
         self._born = generation.number
         self.failed = False
@@ -72,7 +59,10 @@ class Attempt(Scope):
         if self.of.start_id is None:
             raise RunError(f"{self.of!r} has not started, so there is nothing to attempt yet")
         self.join(self.of)
-        self.attempt_number = self._number or self._next_number(_unsuccessful.get())
+        self._tries = tries = tries_at(self.of)
+        self.attempt_number, cancelled = tries.next(self._number)
+        if cancelled is not None:
+            cancelled.retract("cancelled, and tried again")
         self._started, self.ended = True, False
         try:
             self.host.transition(self, AttemptStarted(self.attempt_number), Phase.START)
@@ -85,14 +75,6 @@ class Attempt(Scope):
         self.run, self.call, self.tree, self.step_parent = of.run, of.call, of.tree, of.step_parent
         self.inherit(of)
         self.attempts = (*of.attempts, self)
-
-    def _next_number(self, last: UnsuccessfulAttempt | None) -> int:
-        """One more than the last attempt at the same work in this context."""
-        if last is None or last.at != self.of.start_id:
-            return 1
-        if last.cancelled is not None:
-            last.cancelled.retract("cancelled, and tried again")
-        return last.number + 1
 
     def transition(self, phase: Phase, envelope: Envelope) -> None:
         """Be started by ``envelope``; called under the lock."""
@@ -108,8 +90,8 @@ class Attempt(Scope):
         """End the attempt: it succeeded. Ending it again does nothing."""
         if self.claim_end():
             self.opened, self.on_rollback = [], []
-            if _unsuccessful.get() is not None:
-                _unsuccessful.set(None)
+            if self._tries is not None:
+                self._tries.succeeded(self.of)
 
     def fail(self, error: BaseException | str) -> None:
         """End the attempt with ``error``: an Exception, or a text that describes one, retracts what was streamed.
@@ -119,15 +101,16 @@ class Attempt(Scope):
         checked_error(error, str)
         if not self.claim_end():
             return
-        cancelled = None if isinstance(error, Exception | str) else self
-        _unsuccessful.set(UnsuccessfulAttempt(self.of.start_id, self.attempt_number, cancelled))
-        if cancelled is None:
+        is_cancelled = not isinstance(error, Exception | str)
+        if self._tries is not None:
+            self._tries.failed(self.of, self if is_cancelled else None)
+        if not is_cancelled:
             self.retract(error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}")
 
     def claim_end(self) -> bool:
         """Whether it was in progress until now. In a forked child it is not: it continues in the parent."""
         with Deferring(self.tree.lock), self.tree.lock:
-            ended, self.ended = self.ended, True
+            ended, self.ended, self.tries = self.ended, True, ()
         return not ended and self._born == generation.number
 
     def retract(self, reason: str) -> None:
@@ -157,4 +140,4 @@ def _in_progress(scope: Scope) -> Scope:
     """``scope``; or what is around it if it is an ended attempt, since a retry may be made inside the failed one."""
     while isinstance(scope, Attempt) and scope.ended:
         scope = scope.of
-    return scope
+    return scope.represented()

@@ -191,7 +191,7 @@ class Call(Scope):
     def abandon(self) -> None:
         """Be over and release everything; if no terminal event could be emitted, without one."""
         self.ended = True
-        self.callbacks = ()
+        self.callbacks = self.tries = ()
         self.last = self.release_flush = self.source = None
 
     def _orphan(self) -> None:

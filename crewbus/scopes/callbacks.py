@@ -33,13 +33,31 @@ class Callback:
     """The event loop on which it was given, for what it returns to be awaited."""
 
 
-_in_context: Final[ContextVar[tuple[Callback, ...]]] = ContextVar("crewbus_callbacks", default=())
+class _Given:
+    """The callbacks of one ``with`` block. Contexts that were copied in the block hold them after its end."""
+
+    __slots__ = ("callbacks", "hidden", "left")
+
+    def __init__(self, callbacks: tuple[Callback, ...]) -> None:
+        self.callbacks = callbacks
+        self.left = False
+        """Whether the block has ended."""
+        self.hidden = False
+        """Whether it ended in another context, so that the one in which it began can't be reset."""
+
+    def is_repeated_in(self, given: tuple[Any, ...]) -> bool:
+        """Whether all its callbacks are given again."""
+        return all(any(is_same(callback.given, again) for again in given) for callback in self.callbacks)
+
+
+_in_context: Final[ContextVar[tuple[_Given, ...]]] = ContextVar("crewbus_callbacks", default=())
 """The callbacks for the calls that start in a context, of whichever bus. A tuple: adding makes another."""
 
 
 def callbacks_in_context(bus: object = None) -> tuple[Callback, ...]:
     """The callbacks for the calls that start in this context; with ``bus``, only those of that bus."""
-    return tuple(callback for callback in _in_context.get() if bus is None or callback.bus is bus)
+    found = (callback for given in _in_context.get() if not given.hidden for callback in given.callbacks)
+    return without_repeats(callback for callback in found if bus is None or callback.bus is bus)
 
 
 def without_repeats(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
@@ -62,33 +80,41 @@ class Callbacks:
         self.bus = host.bus
         self._given = given
         self._callbacks: tuple[Callback, ...] = ()
-        self._token: Token[tuple[Callback, ...]] | None = None
+        self._entered: tuple[_Given, Token[tuple[_Given, ...]]] | None = None
 
     def add(self, callback: Function) -> None:
         """Add a callback unchanged: for plugins, within `crewbus_callback_register`."""
         self._callbacks += (self.host.as_callback(callback),)
 
     def __enter__(self) -> Self:
-        if self._token is not None:
+        if self._entered is not None:
             raise CallbackError("these callbacks are in use already: call bus.callbacks() for each 'with'")
+        # A plugin may have a callback keep this context: a chain of work that gives the same ones again must not grow.
+        before = _in_context.get()
+        around = tuple(other for other in before if not (other.left and other.is_repeated_in(self._given)))
+        if len(around) < len(before):
+            _in_context.set(around)
         self._callbacks = ()
         for given in self._given:
             taken = self.host.register_callback(self, given)  # which may add others
             self._callbacks += (taken,)
-        self._token = _in_context.set(without_repeats((*_in_context.get(), *self._callbacks)))
+        mine, self._callbacks = _Given(self._callbacks), ()
+        self._entered = mine, _in_context.set((*around, mine))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        token, self._token = self._token, None
-        mine, self._callbacks = self._callbacks, ()
-        if token is None:
+        if self._entered is None:
             return
+        (mine, token), self._entered = self._entered, None
+        mine.left = True
+        here = _in_context.get()
         try:
             _in_context.reset(token)
-        except ValueError:  # left in another context, as async generators may be
-            _in_context.set(tuple(callback for callback in _in_context.get() if callback not in mine))
+        except ValueError:  # another context, as with a generator that is closed elsewhere
+            mine.hidden = True
+        _in_context.set(tuple(other for other in here if other is not mine))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

@@ -43,6 +43,11 @@ def enclosing() -> Any:
 
 def execution_id() -> int:
     """What distinguishes this thread, or the task that runs in it, from all others that are alive."""
-    loop = running_loop()
-    task = sys.modules["asyncio"].current_task(loop) if loop is not None else None
+    task = current_task()
     return threading.get_ident() if task is None else id(task)
+
+
+def current_task() -> Any:
+    """The asyncio task that runs in this thread, or None."""
+    loop = running_loop()
+    return sys.modules["asyncio"].current_task(loop) if loop is not None else None

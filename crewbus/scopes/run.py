@@ -157,7 +157,8 @@ class Run(Scope):
         it was cancelled before, and `RunError` if it was started before.
         """
         if self.state != "new":
-            raise RunError(f"run {self.id} is {self.state}; a run is started once: make another with bus.run()")
+            instead = "enter it once more with run.scope()" if not self.ended else "make another with bus.run()"
+            raise RunError(f"run {self.id} is {self.state}; a run is started once: {instead}")
         if self.cancel_reason is not None:
             self.state = "cancelled"
             raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
@@ -191,6 +192,15 @@ class Run(Scope):
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def scope(self) -> EnteredRun:
+        """This run once more, to be entered with ``with`` where it is not current; leaving that does not end the run.
+
+        For code that the context of the run's own ``with`` does not reach, as in another request handler or callback:
+        what is emitted in there, calls and steps belong to the run. Entering it raises `RunError` unless the run is
+        running, and `Cancelled` if it was cancelled.
+        """
+        return EnteredRun(self)
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the run with the terminal event that ``error`` calls for; ending it again does nothing."""
@@ -243,7 +253,7 @@ class Run(Scope):
 
     def retire(self, state: str) -> None:
         """Be over, with this state, and detach the sinks."""
-        self.state, self.ended, self.gate = state, True, CLOSED
+        self.state, self.ended, self.gate, self.tries = state, True, CLOSED, ()
         self._complete()
         sinks, self.sinks = self.sinks, ()
         self.tree.live -= 1
@@ -357,6 +367,40 @@ class Run(Scope):
         """
         self.host.steps.track(self, name, entity)
         return entity
+
+
+class EnteredRun(Scope):
+    """A running run, entered once more: what `Run.scope` returns."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: Run) -> None:
+        super().__init__(of.host)
+        self._of = of
+
+    def __repr__(self) -> str:
+        return f"<scope of {self._of!r}>"
+
+    def start(self) -> None:
+        """Be part of the run. Raises `RunError` unless it is running."""
+        run = self._of
+        if self.run is not None:
+            raise RunError(f"this scope of run {run.id} was entered before: call run.scope() for each 'with'")
+        if run.ended:
+            raise RunError(f"run {run.id} is {run.state}; only a running run is entered once more")
+        run.check()
+        self.outer = enclosing()
+        self.run, self.tree, self.step_parent = run, run.tree, run
+        self.inherit(run)
+        self.ended = False
+
+    def represented(self) -> Scope:
+        """The run."""
+        return self._of
+
+    def end(self, error: BaseException | None) -> None:  # noqa: ARG002 - as of any scope
+        """End it; the run goes on."""
+        self.ended = True
 
 
 def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) -> None:

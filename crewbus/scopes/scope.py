@@ -12,6 +12,7 @@ from crewbus.exceptions import InputError
 from crewbus.scopes.current import innermost, scope_var
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.tree import CLOSED, Gate, Tree
+from crewbus.scopes.tries import Tries
 
 
 class Scope:
@@ -22,7 +23,7 @@ class Scope:
 
     __slots__ = (
         "__weakref__", "_token", "attempt_number", "attempts", "bus", "call", "ended", "found_by", "gate", "host",
-        "outer", "run", "start_id", "step_parent", "tree",
+        "outer", "run", "start_id", "step_parent", "tree", "tries",
     )  # fmt: skip
 
     bus: Any
@@ -51,6 +52,8 @@ class Scope:
     """Which attempt the events emitted here belong to."""
     attempts: tuple[Any, ...]
     """Each `Attempt` around it, itself among them."""
+    tries: tuple[Tries, ...]
+    """The unsuccessful attempts at it that another one may follow, while it is in progress."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -60,6 +63,7 @@ class Scope:
         self.outer = self.start_id = self.run = self.call = self.step_parent = None
         self.attempt_number = 1
         self.attempts = ()
+        self.tries = ()
         self.ended = True
         self._token: Token[Any] | None = None
 
@@ -73,6 +77,10 @@ class Scope:
 
     def innermost(self) -> Scope:
         """The current scope if it is inside this one, else this one."""
+        return self
+
+    def represented(self) -> Scope:
+        """The scope that it stands for: itself, unless it is a run that was entered once more."""
         return self
 
     def inherit(self, around: Scope) -> None:
