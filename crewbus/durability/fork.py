@@ -12,6 +12,7 @@ from crewbus.events import Envelope, RunFinished, RunForked, StepFinished
 from crewbus.exceptions import InputError, RunNotFoundError, StepError
 from crewbus.records import Progress, Record, RecordedScope, in_fork, read_progress, require_root, valid
 from crewbus.scopes import new_id
+from crewbus.serialization import Written
 
 
 def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[str, Any]) -> str:
@@ -28,10 +29,12 @@ def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[st
             raise StepError(f"edit {edit!r}: the step finished after checkpoint {at!r}")
     fork_id = new_id()
     events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(edited)), f"{fork_id}:0")]
-    for edit, (scope, _) in edited.items():
+    for edit, (scope, end) in edited.items():
         assert scope.step is not None
         assert scope.parent is not None
-        written = recording.codec().write(edits[edit], Any, f"edit {edit!r}")
+        before: StepFinished = record.at(end).event
+        recorded = Written(before.result, before.type, before.version)
+        written = recording.codec().edit(edits[edit], recorded, f"edit {edit!r}")
         events.append((scope.step, in_fork(scope.parent.ids[0], run_id, fork_id)))
         events.append((StepFinished(scope.step.name, *written), f"{fork_id}:{last + len(events)}"))
     envelopes = (

@@ -95,7 +95,17 @@ def as_json(stored: StoredEvent) -> dict[str, Any]:
     """Return an event of a record as a JSON object; raises `CorruptRecordError` if it is not JSON."""
     fields = stored._asdict()
     del fields["data"]
-    return {**fields, "event": _event_of(stored)}
+    event = _event_of(stored)
+    return {**fields, "event": event} if _is_strict(event) else {**fields, "data": stored.data.decode()}
+
+
+def _is_strict(event: Any) -> bool:
+    """Whether every reader of JSON takes it: NaN and infinities are Python's own, and are written as text."""
+    try:
+        json.dumps(event, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _event_of(stored: StoredEvent) -> Any:
@@ -162,7 +172,10 @@ def _event(fields: dict[str, Any], where: str) -> StoredEvent:
     for name, types in _FIELDS.items():
         if type(fields.get(name, ...)) not in types:
             raise CorruptRecordError(f"{where}: {name!r} is missing or is not of type {types[0].__name__}")
-    if "event" not in fields:
+    if "event" in fields:
+        data = _dump(fields["event"])
+    elif isinstance(fields.get("data"), str) and fields["data"].isascii():
+        data = fields["data"]
+    else:
         raise CorruptRecordError(f"{where}: 'event' is missing")
-    data = _dump(fields["event"]).encode()
-    return StoredEvent(**{name: fields[name] for name in _FIELDS}, data=data)
+    return StoredEvent(**{name: fields[name] for name in _FIELDS}, data=data.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import json.encoder
+import typing
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -15,10 +16,12 @@ from crewbus.events import (
     event_type_of,
     find_event_type,
     find_type,
+    qualified,
     type_of_value,
 )
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
-from crewbus.serialization.round_trip import fields_of, is_exact, is_same, unpreserved
+from crewbus.serialization.converter_hooks import add_hooks
+from crewbus.serialization.round_trip import check_of, fields_of, is_rebuilt_as_it_is, is_same, unpreserved
 
 if TYPE_CHECKING:
     import cattrs
@@ -59,7 +62,7 @@ def _load(data: bytes) -> Any:
 
 
 BY_ANNOTATION: Final = "->"
-"""In place of a type's name: the value is decoded by the return annotation of its step function."""
+"""How the type of a value begins that is decoded by the return annotation of its step function; that follows."""
 
 
 class Written(NamedTuple):
@@ -68,7 +71,7 @@ class Written(NamedTuple):
     data: Any
     """A JSON value."""
     type: str | None
-    """The name of a registered type; `BY_ANNOTATION`; or None for a value that is plain JSON."""
+    """The name of a registered type; `BY_ANNOTATION` and the annotation; or None for a value that is plain JSON."""
     version: int
     """The version of the registered type, or 0."""
 
@@ -80,6 +83,7 @@ class Codec:
         from cattrs.preconf.json import make_converter  # loaded at first use: most buses never record
 
         self._converter = make_converter()
+        add_hooks(self._converter)
         if configure is not None:
             configure(self._converter)
         self._encoders: dict[EventType, Encode] = {}
@@ -144,7 +148,7 @@ class Codec:
             try:
                 data = json.loads(self._write(value, annotation))
                 if is_same(self._converter.structure(data, annotation), value):
-                    return Written(data, BY_ANNOTATION, 0)
+                    return Written(data, BY_ANNOTATION + _spelled(annotation), 0)
             except Exception as error:  # cattrs may raise anything for an annotation
                 fault += f"; nor can it be decoded by the annotation {annotation!r} ({_first_line(error)})"
         raise UnserializableError(
@@ -163,8 +167,8 @@ class Codec:
         try:
             if name is None:
                 return data
-            if name == BY_ANNOTATION:
-                return self._converter.structure(data, annotation)
+            if name.startswith(BY_ANNOTATION):
+                return self._read_by_annotation(data, name, annotation)
             registered = find_type(name)
             if registered is None or registered.version < version:
                 known = "not registered" if registered is None else f"registered as version {registered.version}"
@@ -174,6 +178,39 @@ class Codec:
             raise
         except Exception as error:
             raise DecodeError(f"{name} version {version}: {_first_line(error)}") from error
+
+    def _read_by_annotation(self, data: Any, name: str, annotation: Any) -> Any:
+        spelled = name.removeprefix(BY_ANNOTATION)
+        if spelled and spelled != _spelled(annotation):
+            raise DecodeError(
+                f"a result of type {spelled} was recorded, and the step function is annotated to return "
+                f"{_spelled(annotation)} now: annotate it as it was, or fork the run before the step"
+            )
+        return self._converter.structure(data, annotation)
+
+    def edit(self, value: Any, before: Written, what: str) -> Written:
+        """Encode a value that takes the place of ``before``, as a value of the same type; JSON is decoded into it.
+
+        Raises `UnserializableError` if it is no value of that type.
+        """
+        if before.type is None:
+            return self.write(value, Any, what)
+        if before.type.startswith(BY_ANNOTATION):
+            if unpreserved(value, what) is None:  # JSON, which is decoded when the run is resumed
+                return Written(value, before.type, before.version)
+            written = self.write(value, type(value), what)
+            if written.type != before.type:
+                raise UnserializableError(f"{what}: a {type(value).__qualname__} is not {before.type[2:]}, as recorded")
+            return written
+        registered = find_type(before.type)
+        if registered is not None and type(value) is not registered.cls:
+            try:
+                value = self._structure(registered, registered.version, value)
+            except Exception as error:
+                raise UnserializableError(
+                    f"{what}: it is no {before.type}, as recorded: {_first_line(error)}"
+                ) from error
+        return self.write(value, Any, what)
 
     def _structure(self, registered: EventType, version: int, raw: Any) -> Any:
         if version < registered.version:
@@ -193,21 +230,27 @@ class Codec:
         for field, annotation in fields:
             self._refuse_unreadable(registered, field, annotation)
         unstructure = self._converter.get_unstructure_hook(cls)
-        if is_exact(cls, set(), top=True):
-            return lambda event: _dump(unstructure(event)).encode()
+        checks = [(field, check_of(annotation)) for field, annotation in fields]
+        certain = [(field, check) for field, check in checks if check is not None]
+        may_be_certain = len(certain) == len(checks) and is_rebuilt_as_it_is(cls)
 
-        def checked(event: Any) -> bytes:
+        def encode(event: Any) -> bytes:
             data = _dump(unstructure(event)).encode()
-            again = self._read_back(registered, data, event)
-            for field, _ in fields:
-                if not is_same(getattr(again, field), getattr(event, field)):
-                    raise UnserializableError(
-                        f"{registered.name}: field {field!r} would be read back as {getattr(again, field)!r}, "
-                        f"not {getattr(event, field)!r}: give the field a precise type, or use JSON values"
-                    )
+            if not (may_be_certain and all(check(getattr(event, field)) for field, check in certain)):
+                self._require_same(registered, data, event)
             return data
 
-        return checked
+        return encode
+
+    def _require_same(self, registered: EventType, data: bytes, event: Any) -> None:
+        """Raise `UnserializableError`, naming the field, if ``data`` would not be decoded as ``event``."""
+        again = self._read_back(registered, data, event)
+        for field, _ in fields_of(registered.cls):
+            if not is_same(getattr(again, field), getattr(event, field)):
+                raise UnserializableError(
+                    f"{registered.name}: field {field!r} would be read back as {getattr(again, field)!r}, "
+                    f"not {getattr(event, field)!r}: give the field a precise type, or use JSON values"
+                )
 
     def _read_back(self, registered: EventType, data: bytes, event: Any) -> Any:
         try:
@@ -248,6 +291,13 @@ class Codec:
     def _blame(self, registered: EventType, event: Any) -> str:
         culprit = self._culprit(registered, event, self._write) if registered.unstructure is None else None
         return f"field {culprit[0]!r} can't be written as JSON" if culprit else "can't be written as JSON"
+
+
+def _spelled(annotation: Any) -> str:
+    """An annotation in words, by which one is told from another."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return qualified(annotation)
+    return repr(annotation)
 
 
 def _first_line(error: BaseException) -> str:
