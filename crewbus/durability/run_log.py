@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class RunLog:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
-    __slots__ = ("busy", "entities", "epoch", "executions", "lane", "ordinals", "replay", "sources", "sync")
+    __slots__ = ("busy", "entities", "epoch", "executions", "lane", "ordinals", "paths", "replay", "sources", "sync")
 
     def __init__(self, lane: Lane, sync: bool, epoch: int = 0) -> None:
         self.lane = lane
@@ -32,6 +32,8 @@ class RunLog:
         """What is tracked because it was the source of an event, by its id(): it lives as long as this does."""
         self.executions: WeakKeyDictionary[Scope, int] = WeakKeyDictionary()
         """The thread or task in which each run was entered."""
+        self.paths: WeakKeyDictionary[Scope, str] = WeakKeyDictionary()
+        """Where each nested run is, as far as a step in it asked; see `path_of`."""
         self.busy: set[StepKey] = set()
         """The steps in progress whose arguments have no fingerprint."""
         self.replay: Replay | None = None
@@ -42,6 +44,7 @@ class RunLog:
         self.entities.clear()
         self.sources.clear()
         self.executions.clear()
+        self.paths.clear()
         self.ordinals = Ordinals()
         self.replay = None
 

@@ -136,8 +136,8 @@ class StepRunner:
             return StepCall(Step(scope, StepStarted(function.name), self._boundary))
         given = function.key(args, kwargs)
         place = scope.step_parent
-        key = StepKey(path_of(place), function.name, given.text)
         with Deferring(run.tree.lock), run.tree.lock:
+            key = StepKey(path_of(place, log.paths), function.name, given.text)
             if given.opaque and key in log.busy:
                 raise StepError(
                     f"step {function.name!r} is in progress twice, distinguished only by {', '.join(given.opaque)}, "

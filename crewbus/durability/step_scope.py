@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -190,16 +190,22 @@ class Step(Attempt):
             raise
 
 
-def path_of(place: Scope | None) -> str:
-    """What distinguishes a run or step by where it is: the names of the runs around it, and the steps."""
+def path_of(place: Scope | None, paths: MutableMapping[Scope, str]) -> str:
+    """What distinguishes a run or step by where it is: the names of the runs around it, and the steps.
+
+    ``paths`` keeps those of runs, so that each is made once.
+    """
     if isinstance(place, Step):
         return place.event.identity
     if not isinstance(place, Run) or place.around is None:
         return ""
-    if place.path is None:
-        path = json.dumps([path_of(place.around), place.name])
-        place.path = path if len(path) <= LONGEST_PATH else _digest([path])
-    return place.path
+    path = paths.get(place)
+    if path is None:
+        path = json.dumps([path_of(place.around, paths), place.name])
+        if len(path) > LONGEST_PATH:
+            path = _digest([path])
+        paths[place] = path
+    return path
 
 
 def identity_of(key: StepKey, ordinal: int) -> str:

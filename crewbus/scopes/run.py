@@ -77,7 +77,7 @@ class Run(Scope):
     """
 
     __slots__ = (
-        "_notified", "_open", "around", "cancel_reason", "id", "name", "named", "parent", "path", "request", "root",
+        "_notified", "_open", "around", "cancel_reason", "id", "name", "named", "parent", "request", "root",
         "sinks", "state", "tags", "unfinished",
     )  # fmt: skip
 
@@ -104,8 +104,6 @@ class Run(Scope):
         """The outermost run around this one, or itself."""
         self.around: Scope | None = None
         """The run or step that it is nested in, or None."""
-        self.path: str | None = None
-        """What distinguishes it from runs nested elsewhere; made when the first step asks for it."""
         self.state = "new"
         """"new", "running", "finished", "failed" or "cancelled"."""
         self.unfinished = 0

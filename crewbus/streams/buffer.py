@@ -87,6 +87,11 @@ class Buffer:
         return sum(frame.event.count for frame in last if isinstance(frame.event, Dropped))
 
     @property
+    def after(self) -> None:
+        """A buffer continues from no cursor."""
+        return None
+
+    @property
     def epoch(self) -> int | None:
         """The epoch of the run's record; None if it is not recorded."""
         log = self.tree.log if self.tree is not None else None

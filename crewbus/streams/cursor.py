@@ -27,6 +27,8 @@ class Cursor(NamedTuple):
     """
 
     def __str__(self) -> str:
+        if self.seq < 0:
+            return START
         return ".".join(str(part) for part in self if part is not None)
 
     @classmethod

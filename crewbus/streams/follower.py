@@ -70,6 +70,8 @@ class Follower:
         self._ready: list[Envelope] | None = None
         self._fetching = False
         self._membership = records.RunMembership(record.run_id, record.root_id)
+        self.after = str(cursor)
+        """The cursor from which it continues."""
         self.epoch = 1
         """The epoch of the frames read last."""
         self._shared = -1

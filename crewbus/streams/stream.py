@@ -42,6 +42,10 @@ class FrameSource(Protocol):
     def epoch(self) -> int | None:
         """The epoch of the run's record; None: it is not recorded."""
 
+    @property
+    def after(self) -> str | None:
+        """The cursor from which it continues; None: it began with what was emitted next."""
+
     def take(self, deadline: float | None = None) -> list[Envelope]:
         """Wait for at least one frame; empty at the end, or once ``deadline`` (monotonic) has passed."""
 
@@ -65,12 +69,10 @@ class Stream:
     It is a context manager of both kinds, and leaving it releases all it holds.
     """
 
-    __slots__ = ("__weakref__", "_after", "_batch", "_mode", "_taken", "_transcript", "run_id", "source")
+    __slots__ = ("__weakref__", "_batch", "_mode", "_taken", "_transcript", "run_id", "source")
 
-    def __init__(self, run_id: str, source: FrameSource, after: str | None = None) -> None:
+    def __init__(self, run_id: str, source: FrameSource) -> None:
         self.run_id = run_id
-        self._after = after
-        """The cursor from which it continues; None: it began with what was emitted next."""
         self.source = source
         """Where it takes its frames from."""
         self._batch: Iterator[Envelope] = iter(())
@@ -153,7 +155,7 @@ class Stream:
         epoch = self.source.epoch
         given = len(self._taken) - length_hint(self._batch)
         if epoch is None or given == 0 or self._taken[given - 1].seq < 0:
-            return self._after
+            return self.source.after
         return str(Cursor(self._taken[given - 1].seq, epoch, self._transcript.floor))
 
     def _take(self) -> bool:
