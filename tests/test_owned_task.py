@@ -117,7 +117,7 @@ def test_the_function_runs_in_the_given_context(owner):
     assert task.outcome.result == "acme"
 
 
-def test_cancelling_tells_the_owner_and_cancels_the_asyncio_task(owner):
+def test_cancelling_notifies_the_owner_and_cancels_the_asyncio_task(owner):
     async def main():
         task = owner.task(asyncio.Event().wait)
         task.start(copy_context())
