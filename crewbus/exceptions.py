@@ -6,6 +6,8 @@ a `BaseException`, so that ``except Exception`` does not swallow it.
 
 from __future__ import annotations
 
+import sys
+
 __all__ = [
     "BusClosedError",
     "CallError",
@@ -52,6 +54,31 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:
         return f"({type(error).__name__} without a readable text)"
+
+
+class Cancelled(BaseException):
+    """The run was cancelled: raised in the run's own work, once in each thread or task that calls crewbus in it.
+
+    Once the run has ended, it is raised at each further call. It is never raised in handlers, callbacks or observers.
+    """
+
+    run_id: str | None = None
+    """The run that was cancelled."""
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether ``error`` ends work that is no longer wanted, so that nothing in the work went wrong.
+
+    That is `Cancelled`, ``asyncio.CancelledError``, KeyboardInterrupt, GeneratorExit, and a group of nothing else.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return not isinstance(error, Exception) and all(map(is_cancellation, error.exceptions))
+    if error is None or isinstance(error, Exception):
+        return False
+    asyncio = sys.modules.get("asyncio.exceptions")  # what is not loaded has raised nothing
+    return isinstance(error, Cancelled | KeyboardInterrupt | GeneratorExit) or (
+        asyncio is not None and isinstance(error, asyncio.CancelledError)
+    )
 
 
 class CrewbusError(Exception):
@@ -107,8 +134,11 @@ class ReplayMismatch(RunError):
         self.scope = scope
 
 
-class RunCancelledError(RunError):
-    """A cancelled run has no result."""
+class RunCancelledError(RunError, Cancelled):
+    """The code around a cancelled run gets it: from leaving the ``with`` block, or from asking for the result.
+
+    It is an Exception, since that code was not cancelled. It is a `Cancelled` too, so that one clause catches both.
+    """
 
 
 class ResultTimeoutError(RunError, TimeoutError):
@@ -201,7 +231,3 @@ class UnscopedWarning(CrewbusWarning):
 
 class GraceWarning(CrewbusWarning):
     """Work still runs after its grace period. The message names it."""
-
-
-class Cancelled(BaseException):
-    """The run was cancelled; raised once in each thread or task that calls crewbus inside it."""

@@ -117,7 +117,7 @@ class HeldStore(crewbus.MemoryStore):
 
 
 class FailingStore(crewbus.MemoryStore):
-    """Fails while it is set to."""
+    """Fails while told to."""
 
     broken = False
 

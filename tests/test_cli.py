@@ -165,10 +165,12 @@ def test_the_traceback_starts_in_the_target(cli: Cli) -> None:
     assert "KeyError: 1" in cli.err
 
 
-@pytest.mark.parametrize(("target", "why"), [("leaves", "SystemExit: 3"), ("cancels", "enough")])
-def test_a_cancelled_run_is_exit_code_1(cli: Cli, target: str, why: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "how", "why"), [("leaves", "failed", "SystemExit: 3"), ("cancels", "cancelled", "enough")]
+)
+def test_a_run_that_is_cancelled_or_exits_is_exit_code_1(cli: Cli, target: str, how: str, why: str) -> None:
     assert cli("run", f"agents.py:{target}") == 1
-    assert f"{target} cancelled after 0 chunks in " in cli.err
+    assert f"{target} {how} after 0 chunks in " in cli.err
     assert why in cli.err
 
 
@@ -649,12 +651,12 @@ def test_hooks_of_plugins_are_listed_while_they_have_a_hookspec_or_an_implementa
     class Spec:
         @crewbus.hookspec
         def acme_paid(self, cents: int) -> None:
-            """A payment was made."""
+            """Somebody paid."""
 
     cli.bus.plugins.add_hookspecs(Spec)
     cli.bus.plugins.register(plugin(acme_tomorrow=crewbus.hookimpl(optionalhook=True)(lambda: None)), "early bird")
     assert cli("hooks") == 0
-    assert "acme_paid(cents)\n    A payment was made.\n    not implemented\n" in cli.out
+    assert "acme_paid(cents)\n    Somebody paid.\n    not implemented\n" in cli.out
     assert "acme_tomorrow()\n    implemented by early bird\n" in cli.out
     assert cli("hooks", "acme_tomorrow") == 0
     assert "It has no hookspec." in cli.out

@@ -1,4 +1,4 @@
-"""Forks: another run that shares the beginning of one, and continues differently."""
+"""Forks: another run that shares the beginning of one, and goes on in another way."""
 
 from __future__ import annotations
 

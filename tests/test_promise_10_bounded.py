@@ -76,22 +76,22 @@ def test_promise_10_drop_counts_the_dropped_frames():
 def test_promise_10_drop_takes_frames_again_when_there_is_room():
     with quiet_bus() as bus, bus.run() as run:
         stream = bus.subscribe(run.id, bound=4)
-        received, texts = 0, 0
+        told, texts = 0, 0
         for _ in range(10):
             chunks(7)
             for frame in stream.source.take():
                 if isinstance(frame.event, Dropped):
-                    received += frame.event.count
+                    told += frame.event.count
                 else:
                     texts += 1
         run.finish()
         for frame in stream:
             if isinstance(frame.event, Dropped):
-                received += frame.event.count
+                told += frame.event.count
             elif isinstance(frame.event, Chunk):
                 texts += 1
-        assert received + texts == 70
-        assert received > 0
+        assert told + texts == 70
+        assert told > 0
 
 
 def test_promise_10_drop_never_drops_a_retraction():
@@ -215,7 +215,7 @@ def test_promise_10_fail_fails_the_consumer_not_the_run():
 
 
 def test_promise_10_a_loops_own_thread_never_waits():
-    """An async producer that never drains is not blocked; at twice the bound its stream fails with an error."""
+    """An async producer that never drains is not blocked; at twice the bound its stream fails, and that is told."""
 
     async def produce():
         return chunks(100)
@@ -304,7 +304,7 @@ def test_promise_10_emitting_from_the_consumers_loop_body():
 
 @pytest.mark.parametrize("leave", ["close", "exception", "garbage"])
 def test_promise_10_blocked_emitters_are_freed_when_the_consumer_leaves(leave):
-    """Eight emitters blocked by one consumer, which leaves: all are released."""
+    """Eight emitters blocked by one consumer, which goes: all are told, none stays."""
     blocked = threading.Barrier(9)
     outcomes = []
 
@@ -361,8 +361,8 @@ def test_promise_10_two_streams_of_one_run_one_slow_one_quick():
             slow = bus.subscribe("run", bound=4)
             assert len([frame for frame in quick if type(frame.event) is Chunk]) == 1000
         frames = list(slow)
-        received = sum(frame.event.count for frame in frames if isinstance(frame.event, Dropped))
-        assert received + sum(type(frame.event) is Chunk for frame in frames) <= 1000
+        told = sum(frame.event.count for frame in frames if isinstance(frame.event, Dropped))
+        assert told + sum(type(frame.event) is Chunk for frame in frames) <= 1000
         assert type(frames[-1].event) is RunFinished
 
 
@@ -421,7 +421,7 @@ def test_promise_10_invalid_options_are_rejected(bound, slow):
 
 @pytest.mark.parametrize("bound", [1, 2, 3])
 def test_promise_10_the_smallest_buffers_do_not_deadlock(bound):
-    """A consumer that comes for more releases what it had before it waits."""
+    """A consumer that comes for more lets go of what it had, before it waits."""
 
     async def main(bus):
         async with bus.stream(chunks, 200, options=StreamOptions(bound=bound)) as stream:

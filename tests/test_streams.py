@@ -186,8 +186,8 @@ def test_failure_on_a_loop(bus):
         asyncio.run(main())
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
-def test_a_base_exception_of_the_work_cancels_its_run(bus, error):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_an_interrupt_of_the_work_cancels_its_run(bus, error):
     def leaves():
         raise error
 
@@ -469,7 +469,7 @@ def test_work_that_ignores_its_cancellation_is_named_and_silenced(bus):
     assert bus.runs == []
     go.set()
     assert stream._task.wait(TIMEOUT)
-    assert emitted == ["cancelled", None, None]
+    assert emitted == ["cancelled"] * 3
     assert seen == []
 
 
@@ -497,7 +497,7 @@ def test_runs_nested_in_work_that_ignores_its_cancellation_are_ended_too(bus):
     assert ends == [("nested", left), ("outer", left)]
     go.set()
     assert stream._task.wait(TIMEOUT)
-    assert emitted == ["cancelled", None]
+    assert emitted == ["cancelled"] * 2
 
 
 def test_cancelled_once_in_each_thread_so_that_cleaning_up_may_emit(bus):
@@ -527,8 +527,8 @@ def test_cancellation_reaches_nested_runs(bus):
 
 def test_a_run_cancelled_before_it_starts_does_not_start(bus):
     stream = bus.stream(agent, "a")
-    stream.run.cancel("it is not wanted")
-    with pytest.raises(RunCancelledError, match="before it started: it is not wanted"):
+    stream.run.cancel("nobody wants it")
+    with pytest.raises(RunCancelledError, match="before it started: nobody wants it"):
         stream.__enter__()
     stream.close()
     assert stream.run.state == "cancelled"
@@ -662,7 +662,7 @@ def test_a_consumer_may_close_the_bus(bus):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_promise_10_a_stream_is_not_copied_and_continues(copied):
+def test_promise_10_a_stream_is_not_copied_and_goes_on(copied):
     with quiet_bus() as bus:
         with bus.stream(agent, "a", "b") as stream:
             with pytest.raises(ConsumptionError, match="one consumer"):

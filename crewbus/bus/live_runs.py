@@ -114,7 +114,7 @@ class LiveRuns:
         if threads.state.holds_lock():
             self._faults.defer(lambda: self.finish(run, error))
             return
-        reasons = (one.cancel_reason for one in run.reach() if one.cancel_reason is not None)
+        reasons = (one.cancel_reason for one in run.cancelled_by() if one.cancel_reason is not None)
         event: Any = ending(error, next(reasons, None))
         failures = list[BaseException]()
         try:
@@ -153,6 +153,7 @@ class LiveRuns:
         for nested in reversed(self.all()):
             if run in nested.reach():
                 nested.finish(error)
+        run.interrupt()
 
     def _dismiss(self, run: Run) -> None:
         self._forget(run)

@@ -44,8 +44,8 @@ class OwnedWork:
             args,
             kwargs,
             live=self._streamed,
-            on_start=lambda: run.host.steps.enter(run),
-            on_end=lambda _, error: run.end(error),
+            on_start=run.work_here,
+            on_end=lambda _, error: run.end_work(error),
             on_cancel=run.cancel,
         )
         return OwnedStream(run, task, Buffer(run.id, options.bound, options.slow), options.grace, give_up)

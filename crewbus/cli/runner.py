@@ -21,7 +21,7 @@ from crewbus.cli.target import Target
 from crewbus.cli.terminal import Terminal
 from crewbus.cli.warning_notes import OverdueRuns
 from crewbus.events import Chunk, Dropped, Envelope
-from crewbus.exceptions import RunCancelledError
+from crewbus.exceptions import RunCancelledError, is_cancellation
 
 GRACE: Final = 5.0
 """How many seconds cancelled runs have to end."""
@@ -155,7 +155,9 @@ class Runner:
                 async for envelope in stream:
                     self._take(envelope)
                 await stream.aresult()
-        except Exception as raised:
+        except BaseException as raised:
+            if is_cancellation(raised):
+                raise
             error = raised
         finally:
             self._streams.discard(stream)
@@ -217,7 +219,9 @@ def _failure_of(stream: OwnedStream[Any]) -> BaseException | None:
     """The error of a failed run whose consumer was cancelled before it asked for the result."""
     try:
         stream.result()
-    except Exception as error:
+    except BaseException as error:
+        if is_cancellation(error):
+            raise
         return error
     return None
 

@@ -61,7 +61,10 @@ class FaultReporter:
         """Report a contained fault. Returns the BaseException that a plugin raised when it was notified, if any."""
         with suppress(Exception):  # a logging handler that raises
             _log.error("%s", failure, exc_info=failure.error)
+        state = threads.state
+        outer = state.notifying
         try:
+            state.notifying = outer + 1
             with raising_deferred():
                 self.plugins.hook.crewbus_plugin_error(bus=self._bus, failure=failure)
         except Exception as error:
@@ -69,6 +72,8 @@ class FaultReporter:
                 _log.error("reporting it failed: %s", text_of(error))
         except BaseException as error:
             return error
+        finally:
+            state.notifying = outer
         return None
 
     def notify(self, hook: str, **values: Any) -> None:

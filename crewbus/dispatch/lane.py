@@ -153,14 +153,14 @@ class OrderedLane:
     def _without_place(self, plan: Plan, scope: Scope, event: Any, source: Any, phase: Phase) -> Envelope | None:
         """An event whose run or call has ended, or whose attempt has failed."""
         run, call = scope.run, scope.call
+        if run is not None and run.ended and not phase and run.is_cancelled() and run.is_own_work():
+            run.check()
+            return None  # what a cancelled run still emits after its end is discarded
         if run is not None and run.ended and run is not scope and (phase or (call is not None and not call.ended)):
             scope.leave_run(self.host.outside)
             return scope.tree.lane.commit(plan, scope, event, source, phase)
         if phase:
             return None
-        if run is not None and run.ended and run.is_cancelled():
-            run.check()
-            return None  # what a cancelled run still emits after its end is discarded
         if (run is not None and run.ended) or (run is None and call is not None and call.ended):
             return self.unscoped.emit(plan, run, event, source)
         self.unscoped.warn_lost_attempt(event)

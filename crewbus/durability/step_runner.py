@@ -60,6 +60,8 @@ class StepRunner:
 
     def _perform(self, function: StepFunction, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         run = scope.run
+        if run is not None and (run.ended or run.tree.cancelled):
+            run.check()
         if run is None or run.ended:
             return function.function(*args, **kwargs)
         call = self._prepare(function, scope, run, args, kwargs)
@@ -76,6 +78,8 @@ class StepRunner:
         self, function: StepFunction, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         run = scope.run
+        if run is not None and (run.ended or run.tree.cancelled):
+            run.check()
         if run is None or run.ended:
             return await function.function(*args, **kwargs)
         call = self._prepare(function, scope, run, args, kwargs)
@@ -129,8 +133,6 @@ class StepRunner:
     def _prepare(
         self, function: StepFunction, scope: Scope, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> StepCall:
-        if run.tree.cancelled:
-            run.check()
         log = run.tree.log
         if log is None:
             return StepCall(Step(scope, StepStarted(function.name), self._boundary))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crewbus._util import generation
 from crewbus.events import AttemptStarted, Envelope, Retracted
-from crewbus.exceptions import RunError, text_of
+from crewbus.exceptions import RunError, is_cancellation, text_of
 from crewbus.scopes.current import enclosing
 from crewbus.scopes.ports import Phase
 from crewbus.scopes.scope import Scope, checked_attempt_number, checked_error
@@ -59,6 +59,8 @@ class Attempt(Scope):
         if self.of.start_id is None:
             raise RunError(f"{self.of!r} has not started, so there is nothing to attempt yet")
         self.join(self.of)
+        if self.run is not None:
+            self.run.check()
         self._tries = tries = tries_at(self.of)
         self.attempt_number, cancelled = tries.next(self._number)
         if cancelled is not None:
@@ -101,7 +103,7 @@ class Attempt(Scope):
         checked_error(error, str)
         if not self.claim_end():
             return
-        is_cancelled = not isinstance(error, Exception | str)
+        is_cancelled = not isinstance(error, str) and is_cancellation(error)
         if self._tries is not None:
             self._tries.failed(self.of, self if is_cancelled else None)
         if not is_cancelled:

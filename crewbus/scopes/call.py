@@ -7,7 +7,7 @@ from typing import Any
 
 from crewbus._util import generation, name_of
 from crewbus.events import CallCancelled, CallEnded, CallFailed, CallFinished, CallStarted, Envelope
-from crewbus.exceptions import CallError, InputError, text_of
+from crewbus.exceptions import CallError, InputError, is_cancellation, text_of
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.callbacks import Callback, Function, callbacks_in_context, without_repeats
 from crewbus.scopes.current import enclosing, scope_var
@@ -136,10 +136,10 @@ class Call(Scope):
         checked_error(error, str)
         if isinstance(error, str):
             self._end(CallFailed("", error))
-        elif isinstance(error, Exception):
-            self._end(CallFailed(name_of(type(error)), text_of(error)))
-        else:
+        elif is_cancellation(error):
             self._end(CallCancelled(text_of(error) or type(error).__name__))
+        else:
+            self._end(CallFailed(name_of(type(error)), text_of(error)))
 
     def _end(self, event: CallEnded) -> None:
         if self._given is not None:

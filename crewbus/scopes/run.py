@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from crewbus._util import is_text, name_of, running_loop
+from crewbus._util import is_text, name_of
 from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished
-from crewbus.exceptions import Cancelled, ReplayMismatch, RunCancelledError, RunError, SlowConsumer, text_of
+from crewbus.exceptions import (
+    Cancelled,
+    ReplayMismatch,
+    RunCancelledError,
+    RunError,
+    SlowConsumer,
+    is_cancellation,
+    text_of,
+)
 from crewbus.scopes.attempt import Attempt
-from crewbus.scopes.current import enclosing, scope_var
+from crewbus.scopes.cancellation import Origin, WorkingTask, current_task, ends_with, is_own_work, origin_here
+from crewbus.scopes.current import enclosing, innermost, scope_var
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope, checked_error
-from crewbus.scopes.thread_state import Deferring
+from crewbus.scopes.thread_state import Deferring, ThreadState, threads
 from crewbus.scopes.tree import CLOSED
 
 __all__ = ["Run", "Sink"]
@@ -72,13 +78,14 @@ def new_id() -> str:
 class Run(Scope):
     """One execution: the scope of what is emitted in it, and a context manager around it.
 
-    Made by `Bus.run`. Leaving its ``with`` block ends it with its terminal event: `RunFinished`, `RunFailed` for an
-    Exception, `RunCancelled` for any other BaseException.
+    Made by `Bus.run`. Leaving its ``with`` block ends it with its terminal event: `RunFinished`; `RunCancelled` if it
+    was cancelled, or is left by KeyboardInterrupt, ``asyncio.CancelledError`` or GeneratorExit; `RunFailed` for what
+    else is raised. The `Cancelled` with which its own cancellation ends the block leaves it as `RunCancelledError`.
     """
 
     __slots__ = (
-        "_notified", "_open", "around", "cancel_reason", "id", "name", "named", "parent", "request", "root",
-        "sinks", "state", "tags", "unfinished",
+        "_open", "_origin", "_started_by_handler", "_task", "around", "cancel_reason", "id", "name", "named", "parent",
+        "request", "root", "sinks", "state", "tags", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -114,7 +121,11 @@ class Run(Scope):
         self.request = request
         """How it is recorded, as far as its maker chose."""
         self._open: Opener = opener or host.start
-        self._notified: weakref.WeakSet[Any] | None = None
+        self._origin: Origin | None = None
+        self._started_by_handler = False
+        """Whether a handler of the run around it started it: the cancellation of that run does not reach it."""
+        self._task: WorkingTask | None = None
+        """The asyncio task that entered it."""
 
     def __repr__(self) -> str:
         return f"<Run {self.name or ''} {self.id} {self.state}>"
@@ -161,6 +172,7 @@ class Run(Scope):
             self.state = "cancelled"
             raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
         self.outer = enclosing()
+        self._origin = origin_here()
         self._open(self, sinks)
 
     def nest(self, around: Scope | None) -> bool:
@@ -170,6 +182,7 @@ class Run(Scope):
             return False
         self.parent, self.root, self.tree = parent, parent.root, parent.tree
         self.around = around.step_parent
+        self._started_by_handler = not parent.is_own_work()
         self.inherit(around)
         return True
 
@@ -181,12 +194,14 @@ class Run(Scope):
             if self.parent is not None:
                 self.parent.unfinished += 1
             self.gate = CLOSED if self.attempts else self.tree
+        if self.cancel_reason is not None:
+            self._mark_in_tree()
 
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            self.host.steps.enter(self)
-        except BaseException as error:  # an interrupt
+            self.work_here()
+        except BaseException as error:  # an interrupt, or it was cancelled meanwhile
             self.__exit__(type(error), error, None)
             raise
         return self
@@ -200,16 +215,61 @@ class Run(Scope):
         """
         return EnteredRun(self)
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        is_cancelled = self._stop_working(error)
+        super().__exit__(kind, error, trace)
+        if is_cancelled:
+            raise self.left_error() from error
+
+    def work_here(self) -> None:
+        """Note that this thread or task does the run's work. Raises `Cancelled` if the run was cancelled."""
+        self.host.steps.enter(self)
+        self._task = self.enter_task()
+        self.refuse_cancelled()
+
+    def enter_task(self) -> WorkingTask | None:
+        """The asyncio task that runs here, if one does: cancelling the run interrupts what it awaits from now on."""
+        task = current_task()
+        if task is None:
+            return None
+        working = WorkingTask(self, task)
+        self.tree.working[working] = None
+        return working
+
+    def leave_task(self, working: WorkingTask | None, error: BaseException | None) -> bool:
+        """Interrupt the task no longer. Returns whether ``error`` is this run's own cancellation."""
+        interrupted = False
+        if working is not None:
+            self.tree.working.pop(working, None)
+            interrupted = working.leave()
+        return self.cancel_reason is not None and ends_with(error, self.id, interrupted)
+
+    def _stop_working(self, error: BaseException | None) -> bool:
+        task, self._task = self._task, None
+        return self.leave_task(task, error)
+
+    def refuse_cancelled(self) -> None:
+        """As `check`, once the work is known: `cancel` marks the run first, and then looks for its tasks."""
+        if self.tree.cancelled:
+            self.check()
+
     def finish(self, error: BaseException | None = None) -> None:
         """End the run with the terminal event that ``error`` calls for; ending it again does nothing."""
         checked_error(error, type(None))
         if not self.ended:
             self.host.finish(self, error)
 
+    def end_work(self, error: BaseException | None) -> None:
+        """End it as the function that `work_here` was called for has ended."""
+        self._stop_working(error)
+        self.end(error)
+
     def end(self, error: BaseException | None) -> None:
         """End it as its ``with`` block ended."""
         try:
-            if error is None:
+            if error is None and not self.is_cancelled():
                 self.host.steps.complete(self)
         except ReplayMismatch as mismatch:
             self.finish(mismatch)
@@ -277,9 +337,11 @@ class Run(Scope):
     # Cancelling
 
     def cancel(self, reason: str = "cancelled") -> None:
-        """Cancel this run and those nested in it: the next crewbus call in each thread or task raises `Cancelled`.
+        """Cancel this run and those nested in it. It ends as cancelled, and cancelling it again changes nothing.
 
-        Cancellation is cooperative: work that makes no crewbus call is not interrupted.
+        The next crewbus call in each thread or task of its own work raises `Cancelled`, and the asyncio tasks that
+        entered it, or that a stream started for it, are cancelled where they await. Handlers, callbacks, observers and
+        the runs around it are not cancelled. Threads that make no crewbus call are not interrupted.
         """
         if not is_text(reason):
             raise RunError(f"a run is cancelled for a reason, which is a text; got {reason!r}")
@@ -291,34 +353,76 @@ class Run(Scope):
 
     def mark_cancelled(self, reason: str) -> None:
         """As `cancel`, for a finaliser, which may take no lock: blocked emitters notice a little later."""
-        if self.cancel_reason is None:
+        if self.cancel_reason is None and not (self.ended and self.state != "new"):
             self.cancel_reason = reason
-            if self.state == "running":
-                self.tree.cancelled[self] = None
-                self.tree.free = False
-                if self.ended and not self.unfinished:  # it ended meanwhile
-                    self.tree.cancelled.pop(self, None)
+            if not self.ended:
+                self._mark_in_tree()
+
+    def _mark_in_tree(self) -> None:
+        self.tree.cancelled[self] = None
+        self.tree.free = False
+        if self.ended and not self.unfinished:  # it ended meanwhile
+            self.tree.cancelled.pop(self, None)
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Interrupt the asyncio tasks of this run and of those nested in it."""
+        for task in list(self.tree.working):
+            if self in task.run.cancelled_by():
+                task.interrupt()
+
+    def cancelled_by(self) -> Iterator[Run]:
+        """The runs whose cancellation cancels this one: itself, and those around it whose own work it is part of."""
+        run: Run | None = self
+        while run is not None:
+            yield run
+            run = None if run._started_by_handler else run.parent
 
     def is_cancelled(self) -> bool:
-        """Whether this run or one around it was cancelled."""
-        return any(run.cancel_reason is not None for run in self.reach())
+        """Whether this run, or one around it whose own work it is part of, was cancelled."""
+        return any(run.cancel_reason is not None for run in self.cancelled_by())
+
+    def is_own_work(self) -> bool:
+        """Whether the caller does this run's own work, and not that of a handler which one of its events called."""
+        return is_own_work(self._origin)
 
     def check(self) -> None:
-        """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet notified."""
-        for run in self.reach():
-            if run.cancel_reason is not None:
-                run._notify()
+        """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet notified.
 
-    def _notify(self) -> None:
-        # Once for each thread or task, so that clean-up code may emit on its way out.
-        loop = running_loop()
-        task = sys.modules["asyncio"].current_task(loop) if loop is not None else None
-        caller = task or threading.current_thread()
-        if self._notified is None:
-            self._notified = weakref.WeakSet()
-        if caller not in self._notified:
-            self._notified.add(caller)
-            raise Cancelled(f"run {self.id} was cancelled: {self.cancel_reason}")
+        Does nothing in handlers, callbacks and observers. Once a cancelled run has ended, for example because its work
+        did not stop in time, each call in its work raises.
+        """
+        cancelled = [run for run in self.cancelled_by() if run.cancel_reason is not None and run.is_own_work()]
+        if cancelled:
+            state, task = threads.state, current_task()
+            # Each is claimed: the outermost ends the others too.
+            notified = [run for run in cancelled if run._notifies(state, task)]
+            if notified:
+                raise notified[-1].cancelled_error()
+
+    def _notifies(self, state: ThreadState, task: object | None) -> bool:
+        """Whether its cancellation is raised in the caller, which does its own work."""
+        here = scope_var.get() if self.ended else None
+        if here is None or here.run is None or self not in here.run.reach():
+            return state.claim(task, self)
+        here = innermost()
+        return here is not None and here.run is not None and self in here.run.reach()
+
+    def claim_cancellations(self, task: object) -> list[Run]:
+        """The cancelled runs that this one is part of and of which ``task`` is to be notified, innermost first."""
+        state = threads.state
+        cancelled = [run for run in self.cancelled_by() if run.cancel_reason is not None]
+        return [run for run in cancelled if state.claim(task, run) or run.ended]
+
+    def cancelled_error(self) -> Cancelled:
+        """What its cancellation raises in its own work."""
+        error = Cancelled(f"run {self.id} was cancelled: {self.cancel_reason}")
+        error.run_id = self.id
+        return error
+
+    def left_error(self) -> RunCancelledError:
+        """What its cancellation raises where its work is left."""
+        return RunCancelledError(f"run {self.id} was cancelled: {self.cancel_reason}")
 
     def reach(self) -> Iterator[Run]:
         """This run and the runs around it, innermost first."""
@@ -370,11 +474,12 @@ class Run(Scope):
 class EnteredRun(Scope):
     """A running run, entered once more: what `Run.scope` returns."""
 
-    __slots__ = ("_of",)
+    __slots__ = ("_of", "_task")
 
     def __init__(self, of: Run) -> None:
         super().__init__(of.host)
         self._of = of
+        self._task: WorkingTask | None = None
 
     def __repr__(self) -> str:
         return f"<scope of {self._of!r}>"
@@ -391,6 +496,25 @@ class EnteredRun(Scope):
         self.run, self.tree, self.step_parent = run, run.tree, run
         self.inherit(run)
         self.ended = False
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            self._task = self._of.enter_task()
+            self._of.refuse_cancelled()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        is_cancelled = self._of.leave_task(task, error)
+        super().__exit__(kind, error, trace)
+        if is_cancelled:
+            raise self._of.left_error() from error
 
     def represented(self) -> Scope:
         """The run."""
@@ -416,11 +540,11 @@ def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) 
 
 def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
     """The terminal event for a run that ended with ``error``; ``reason``: why it was cancelled, if it was."""
-    if error is None:
-        return RunFinished()
-    if isinstance(error, Exception):
+    if error is not None and not is_cancellation(error):
         return RunFailed(name_of(type(error)), text_of(error))
-    return RunCancelled(reason if reason is not None else text_of(error) or type(error).__name__)
+    if reason is not None:
+        return RunCancelled(reason)
+    return RunFinished() if error is None else RunCancelled(text_of(error) or type(error).__name__)
 
 
 def state_after(event: RunEnded) -> str:

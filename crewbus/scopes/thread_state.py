@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
 
 from crewbus._util import call_all
 
@@ -12,7 +13,7 @@ from crewbus._util import call_all
 class ThreadState:
     """One thread's state. Only its own thread reads and writes it, so it needs no lock."""
 
-    __slots__ = ("deferred", "delivering", "lock", "notifying", "serving")
+    __slots__ = ("__weakref__", "deferred", "delivering", "lock", "notified", "notifying", "serving")
 
     def __init__(self) -> None:
         self.lock: Any = None
@@ -25,6 +26,8 @@ class ThreadState:
         """Whether the thread empties the queue of a background handler."""
         self.deferred: list[Callable[[], object]] | None = None
         """What waits until the thread holds no lock: emissions of finalisers and signal handlers, and waits."""
+        self.notified: WeakKeyDictionary[object, WeakSet[object]] | None = None
+        """The cancelled runs of which this thread, or a task that runs in it, was notified."""
 
     def holds_lock(self) -> bool:
         """Whether the thread holds one of crewbus's locks.
@@ -38,6 +41,24 @@ class ThreadState:
         if self.deferred is None:
             self.deferred = []
         self.deferred.append(call)
+
+    @property
+    def visits(self) -> int:
+        """How many calls of handlers, callbacks, observers and notifying hooks the thread is inside."""
+        return self.delivering + self.notifying
+
+    def claim(self, task: object | None, run: object) -> bool:
+        """Whether this thread, or the ``task`` that runs in it, was not yet notified that ``run`` was cancelled.
+
+        It counts as notified from now on. A thread and a task are told apart by their objects: idents are reused.
+        """
+        if self.notified is None:
+            self.notified = WeakKeyDictionary()
+        runs = self.notified.setdefault(self if task is None else task, WeakSet())
+        if run in runs:
+            return False
+        runs.add(run)
+        return True
 
 
 class _Threads(threading.local):

@@ -7,6 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from crewbus.scopes.cancellation import WorkingTask
     from crewbus.scopes.ports import Lane
 
 
@@ -29,7 +30,7 @@ class Tree(Gate):
     ``free`` holds while nothing needs an order: no recorder, no stream, no cancelled run.
     """
 
-    __slots__ = ("cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks")
+    __slots__ = ("cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "working")
 
     lane: Lane
     """How its events are committed."""
@@ -45,6 +46,8 @@ class Tree(Gate):
         """What durability keeps about a recorded tree; None: it is not recorded."""
         self.cancelled: dict[object, None] = {}
         """Its cancelled runs in which anything is still live. A finaliser may add one without the lock."""
+        self.working: dict[WorkingTask, None] = {}
+        """The asyncio tasks that are to be interrupted if a run is cancelled."""
         self.sinks = 0
         """How many streams are attached to its runs."""
         self.live = 0
@@ -61,7 +64,7 @@ class Tree(Gate):
         """In a forked child: take a new lock and keep nothing; the runs continue in the parent only."""
         self.lock = threading.RLock()
         self.sinks = self.live = 0
-        self.cancelled = {}
+        self.cancelled, self.working = {}, {}
         self.recorded, self.log = False, None
         self.lane = lane
         self.refresh()

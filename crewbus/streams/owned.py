@@ -19,6 +19,7 @@ from crewbus.exceptions import (
     RunCancelledError,
     RunError,
     TargetError,
+    is_cancellation,
 )
 from crewbus.scopes import Run, scope_var
 from crewbus.streams.buffer import Buffer
@@ -139,9 +140,9 @@ class OwnedStream(Stream, Generic[T]):
     def _outcome(self) -> T:
         outcome = self._task.outcome
         assert outcome is not None
-        if outcome.error is None:
+        if outcome.error is None and self._run.state != "cancelled":
             return cast(T, outcome.result)
-        if isinstance(outcome.error, Exception):
+        if outcome.error is not None and not is_cancellation(outcome.error):
             raise outcome.error
         reason = self._run.cancel_reason or type(outcome.error).__name__
         raise RunCancelledError(f"run {self.run_id} was cancelled: {reason}") from outcome.error

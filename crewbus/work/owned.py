@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crewbus._util import awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
-from crewbus.exceptions import Cancelled
+from crewbus.exceptions import Cancelled, is_cancellation
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,7 +35,7 @@ class Outcome:
             self.result = None
             # Keep no frame alive that refers to the work; the traceback of a cancellation is of no use.
             trace = error.__traceback__
-            self.error = error.with_traceback(trace.tb_next if trace and isinstance(error, Exception) else None)
+            self.error = error.with_traceback(trace.tb_next if trace and not is_cancellation(error) else None)
         return True
 
 
@@ -49,11 +49,11 @@ class OwnedTask:
     In a thread of its own, so that calls that wait for each other cannot starve; in a daemon thread, so that none
     keeps the process alive. ``live`` contains the task from its start to its end. ``on_start`` is called in the
     thread or asyncio task before the function, and ``on_end`` with the result and the error after it; an error of
-    ``on_end`` replaces the outcome. ``on_cancel`` is called with the reason before the asyncio task is cancelled.
+    ``on_end`` replaces the outcome. ``on_cancel`` is called with the reason when it is cancelled.
     """
 
     __slots__ = (
-        "__weakref__", "_call", "_is_async", "_is_cancelled", "_listeners", "_live", "_lock", "_on_cancel", "_on_end",
+        "__weakref__", "_call", "_is_async", "_listeners", "_live", "_lock", "_on_cancel", "_on_end",
         "_on_start", "_over", "_task", "_thread", "loop", "name", "outcome",
     )  # fmt: skip
 
@@ -79,7 +79,6 @@ class OwnedTask:
         self._on_start = on_start
         self._on_end = on_end
         self._on_cancel = on_cancel
-        self._is_cancelled = False
         self._over = threading.Event()
         self._listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
@@ -127,10 +126,13 @@ class OwnedTask:
     async def _await(self, awaitable: Awaitable[Any]) -> Any:
         import asyncio
 
-        self._on_start()
+        try:
+            self._on_start()
+        except BaseException:
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()  # or Python warns that it was never awaited
+            raise
         self.loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        if self._is_cancelled:
-            raise asyncio.CancelledError
         return await awaitable
 
     async def _run_as_task(self) -> None:
@@ -164,13 +166,9 @@ class OwnedTask:
                 notify()
 
     def cancel(self, reason: str) -> None:
-        """Cancel the call: the asyncio task if it is one, else whatever ``on_cancel`` makes of it."""
-        self._is_cancelled = True
+        """Cancel the call, which is up to ``on_cancel``."""
         if self._on_cancel is not None:
             self._on_cancel(reason)
-        loop, task = self.loop, self._task
-        if loop is not None and task is not None:
-            call_on(loop, task.cancel)
 
     def after_fork(self) -> None:
         """End in a forked child, where neither the thread nor the loop exists."""

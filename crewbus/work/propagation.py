@@ -12,6 +12,7 @@ from concurrent import futures
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from crewbus.exceptions import Cancelled, is_cancellation
 from crewbus.scopes import handling
 from crewbus.work.private_context import kind_of, kind_of_result
 
@@ -57,7 +58,7 @@ def bind(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class Thread(threading.Thread):
-    """A thread that runs in a copy of the context in which `start` is called."""
+    """A thread that runs in a copy of the context in which `start` is called. `Cancelled` ends it silently."""
 
     def start(self) -> None:
         """Start the thread in a copy of the current context."""
@@ -66,7 +67,11 @@ class Thread(threading.Thread):
         def run_in_context() -> None:
             # The attribute forms a reference cycle with this thread and its context.
             del self.run
-            context.run(run)
+            try:
+                context.run(run)
+            except Cancelled as error:
+                if not is_cancellation(error):
+                    raise
 
         self.run = run_in_context  # type: ignore[method-assign]
         super().start()

@@ -29,7 +29,7 @@ def checkpointed(*tags, **options):
 
 
 def calls():
-    """A concurrent call of a model."""
+    """Whoever asks a model meanwhile."""
     return listening(crewai().LLMCallStartedEvent)
 
 

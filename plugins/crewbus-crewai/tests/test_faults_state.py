@@ -207,7 +207,7 @@ class Meddling(BaseEvent):
 
 
 class Meddled(Flow):
-    """Writes a checkpoint of itself while it runs."""
+    """Writes a checkpoint of itself while it goes on."""
 
     @start()
     def meddle(self):
