@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from plugin_helpers import Watcher, logged
 
 import crewbus
-from crewbus.dispatch.hook_table import _nobody_records
 from crewbus.plugins.isolation import raising_deferred
 
 ARGUMENTS = {
@@ -232,7 +231,8 @@ class Stage:
             before = self.base.calls
             hook(bus=self.bus, run=self.run, envelope=envelope)
             if self.hook == "crewbus_record" and self.base.calls == before:
-                raise _nobody_records(self.run)  # a wrapper swallowed what kept all from being called
+                # A wrapper swallowed what kept all from being called.
+                raise crewbus.RecordingError(f"run {self.run.id} is recorded, but no plugin records any more")
         return self.run, self.event
 
     def redacted(self) -> Any:

@@ -273,11 +273,11 @@ def test_in_a_run_that_is_not_recorded_it_is_called_and_told(bus):
         assert run.step("pair", lambda: (1, 2)) == (1, 2)
         assert asyncio.run(afetch("tea")) == "tea 1"
         with pytest.raises(ZeroDivisionError):
-            run.step("bad", lambda: 1 // 0)
+            run.step("bad", lambda: 1 / 0)
     assert told == [
         StepFinished("pair"),
         StepFinished("afetch"),
-        StepFailed("bad", "builtins.ZeroDivisionError", "integer division or modulo by zero"),
+        StepFailed("bad", "builtins.ZeroDivisionError", "division by zero"),
     ]
 
 
@@ -448,7 +448,7 @@ def test_steps_are_events_like_others(bus):
     with bus.run() as run:
         fetch("tea")
         with pytest.raises(ZeroDivisionError):
-            run.step("bad", lambda: 1 // 0)
+            run.step("bad", lambda: 1 / 0)
     assert told == [("started", "fetch"), ("StepFinished", "fetch"), ("started", "bad"), ("StepFailed", "bad")]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from crewbus import InputError, Store, hookimpl, stores
+from crewbus import InputError, Store, hookimpl
+from crewbus.stores import MemoryStore
 
 
 @hookimpl
@@ -13,7 +14,7 @@ def crewbus_open_store(url: str) -> Store | None:
         return None
     option, _, value = rest.strip("/").removeprefix("?").partition("=")
     if not option:
-        return stores.MemoryStore()
+        return MemoryStore()
     if option != "max_bytes" or not value.isdecimal():
         raise InputError(f"{url!r} is not a memory store: use 'memory:' or 'memory:?max_bytes=N'")
-    return stores.MemoryStore(int(value))
+    return MemoryStore(int(value))
