@@ -6,6 +6,8 @@ import asyncio
 import copy
 import gc
 import pickle
+import queue
+import sys
 import threading
 import weakref
 
@@ -27,6 +29,7 @@ from crewbus import (
     StreamOptions,
     TargetError,
 )
+from crewbus.scopes import Deferring
 
 
 def agent(*words):
@@ -676,3 +679,79 @@ def test_promise_10_a_stream_is_not_copied_and_goes_on(copied):
             gc.collect()
             bus.chunk("x")
         assert [type(frame.event) for frame in watching] == [Chunk, RunFinished]
+
+
+# Generators that a web framework drops
+
+
+def endless(bus, ended):
+    try:
+        while True:
+            bus.chunk("and so on ")
+    finally:
+        ended.set()
+
+
+def body(bus, ended):
+    """What a web framework iterates for its client."""
+    with bus.stream(endless, bus, ended, options=StreamOptions(bound=4)) as stream:
+        for frame in stream:
+            yield frame.event.text
+
+
+def dropped(generator):
+    generator.pop()
+    gc.collect()
+
+
+def dropped_in_a_lock(generator):
+    """The garbage collector may run while the thread holds a lock of another run."""
+    with quiet_bus() as other, other.run() as run, Deferring(run.tree.lock), run.tree.lock:
+        dropped(generator)
+
+
+def dropped_by_its_work(bus, ended, generators):
+    crewbus.chunk("first")
+    generators.get(timeout=TIMEOUT).clear()
+    gc.collect()
+    endless(bus, ended)
+
+
+@pytest.mark.parametrize("how", [dropped, dropped_in_a_lock])
+@pytest.mark.parametrize("on_loop", [True, False])
+def test_promise_11_a_plain_generator_that_is_dropped_ends_its_run_silently(how, on_loop, monkeypatch):
+    ignored, ended = [], threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: ignored.append(unraisable.exc_value))
+
+    async def main(bus):
+        generator = [body(bus, ended)]
+        await asyncio.to_thread(next, generator[0])
+        if on_loop:
+            how(generator)
+        else:
+            await asyncio.to_thread(how, generator)
+        await asyncio.to_thread(ended.wait, TIMEOUT)
+        await asyncio.to_thread(until, lambda: not bus.runs)
+
+    with quiet_bus() as bus:
+        asyncio.run(main(bus))
+        assert ended.is_set()
+        assert ignored == []
+
+
+def test_promise_11_a_generator_that_its_own_work_drops_does_not_wait_for_itself(monkeypatch):
+    ignored, ended, generators = [], threading.Event(), queue.SimpleQueue()
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: ignored.append(unraisable.exc_value))
+
+    def body():
+        options = StreamOptions(grace=TIMEOUT)
+        with bus.stream(dropped_by_its_work, bus, ended, generators, options=options) as stream:
+            yield from stream
+
+    with quiet_bus() as bus:
+        generator = [body()]
+        next(generator[0])
+        generators.put(generator)
+        assert ended.wait(TIMEOUT / 2)
+        until(lambda: not bus.runs)
+    assert ignored == []

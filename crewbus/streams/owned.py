@@ -21,7 +21,7 @@ from crewbus.exceptions import (
     TargetError,
     is_cancellation,
 )
-from crewbus.scopes import Run, scope_var
+from crewbus.scopes import Run, scope_var, threads
 from crewbus.streams.buffer import Buffer
 from crewbus.streams.stream import Stream
 from crewbus.work import OwnedTask
@@ -177,6 +177,18 @@ class OwnedStream(Stream, Generic[T]):
             self._task.cancel(_LEFT)
         return True
 
+    def _may_wait(self) -> bool:
+        """Whether a generator that is closed here, perhaps by the garbage collector, may wait for the work to end."""
+        return running_loop() is None and not self._task.is_here() and not threads.state.holds_lock()
+
+    def _leave_at_once(self) -> None:
+        """Cancel the run and wait for nothing."""
+        if threads.state.holds_lock():
+            self._buffer.abandon()
+            self._run.mark_cancelled(_LEFT)
+        else:
+            self._cancel_work()
+
     def _give_up(self) -> None:
         self._discard(Cancelled(_LEFT))
         warnings.warn(
@@ -202,7 +214,10 @@ class OwnedStream(Stream, Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if isinstance(error, GeneratorExit) and not self._may_wait():
+            self._leave_at_once()
+        else:
+            self.close()
         self._raise_unasked(error)
 
     async def __aenter__(self) -> Self:
