@@ -153,7 +153,9 @@ class OwnedStream(Stream, Generic[T]):
         """Leave the stream: cancel the run if it is live, and wait up to ``grace`` seconds for its work to end."""
         if self._begun and not self._task.over and running_loop() is not None:
             raise ConsumptionError("closing would block the event loop that runs here: use 'async with' or 'aclose()'")
-        if self._cancel_work() and not self._task.wait(self._grace):
+        if self._task.is_here() or threads.state.holds_lock():  # in a finaliser
+            self._leave_at_once()
+        elif self._cancel_work() and not self._task.wait(self._grace):
             self._give_up()
 
     async def aclose(self) -> None:
@@ -176,10 +178,6 @@ class OwnedStream(Stream, Generic[T]):
         if not self._run.ended:
             self._task.cancel(_LEFT)
         return True
-
-    def _may_wait(self) -> bool:
-        """Whether a generator that is closed here, perhaps by the garbage collector, may wait for the work to end."""
-        return running_loop() is None and not self._task.is_here() and not threads.state.holds_lock()
 
     def _leave_at_once(self) -> None:
         """Cancel the run and wait for nothing."""
@@ -214,8 +212,8 @@ class OwnedStream(Stream, Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, GeneratorExit) and not self._may_wait():
-            self._leave_at_once()
+        if isinstance(error, GeneratorExit) and running_loop() is not None:
+            self._leave_at_once()  # a generator that is dropped on a loop's thread can't await
         else:
             self.close()
         self._raise_unasked(error)
