@@ -3,6 +3,12 @@ from crewbus.bus import (
     Bus as Bus,
 )
 from crewbus.bus import (
+    achunk as achunk,
+)
+from crewbus.bus import (
+    aemit as aemit,
+)
+from crewbus.bus import (
     call as call,
 )
 from crewbus.bus import (

@@ -2,6 +2,8 @@
 
 from crewbus.bus.bus import Bus
 from crewbus.bus.default import (
+    achunk,
+    aemit,
     call,
     chunk,
     current_bus,
@@ -17,6 +19,8 @@ from crewbus.bus.process import live_buses
 
 __all__ = [
     "Bus",
+    "achunk",
+    "aemit",
     "call",
     "chunk",
     "current_bus",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from crewbus import durability as durability_package
 from crewbus import hookspecs, records
-from crewbus._util import checked_run_id, deadline, is_text, name_of, running_loop
+from crewbus._util import checked_run_id, deadline, is_text, name_of
+from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
 from crewbus.bus.live_runs import LiveRuns
 from crewbus.bus.membership import Membership
@@ -51,6 +52,7 @@ from crewbus.scopes import (
     check_run_arguments,
     checked_durability,
     checked_record,
+    execution_id,
 )
 from crewbus.stores import Store
 from crewbus.streams import (
@@ -61,7 +63,6 @@ from crewbus.streams import (
     Slow,
     Stream,
     StreamOptions,
-    buffers_of,
     checked_options,
 )
 
@@ -74,6 +75,7 @@ __all__ = ["Bus"]
 
 H = TypeVar("H", bound=Callable[[Envelope], Any])
 T = TypeVar("T")
+
 
 DEFAULT_PLUGINS: Final[Mapping[str, str]] = {
     "memory_store": "crewbus.builtin.memory_store",
@@ -146,6 +148,7 @@ class Bus(Dispatcher):
         self._redelivery = Redelivery(host, subscriptions, deliverer)
         callbacks = CallbackRegistration(self, self.plugins)
         host.start, host.finish, host.hold_flush = live.start, live.finish, handlers.hold_flush
+        self._draining = Draining(host, subscriptions, handlers)
         host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
         self._work = OwnedWork()
         self._membership = Membership(self, self.plugins, subscriptions, faults)
@@ -301,22 +304,21 @@ class Bus(Dispatcher):
                 raise RunNotFoundError(f"run {run_id} has just ended")
         return Stream(run_id, buffer)
 
-    async def drain(self) -> None:
-        """Wait until the streams of the current run, and background handlers, have room.
+    def aemit(self, event: Any, source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
+        """As `emit`, and then `drain`: so an async emitter waits for slow consumers without blocking its loop."""
+        return self._draining.after(partial(self.emit, event, source), execution_id())
+
+    def achunk(self, text: str, kind: str = "text", source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
+        """As `chunk`, and then `drain`: so an async emitter waits for slow consumers without blocking its loop."""
+        return self._draining.after(partial(self.chunk, text, kind, source), execution_id())
+
+    def drain(self) -> Coroutine[Any, Any, None]:
+        """Let other tasks run, and wait until the streams of the current run, and handlers, have room.
 
         An event loop's thread never blocks in an emission, so this is where an async producer waits for its consumers.
+        It waits neither for the task that calls it, nor once the run is cancelled or the bus is closing.
         """
-        here = self._current_scope()
-        run = here.run if here is not None else None
-        loop = running_loop()
-        assert loop is not None
-        for worker in self._handlers.workers():
-            await worker.drain(loop)
-        if run is None:
-            return
-        for buffer in buffers_of(run):
-            await buffer.drain(loop)
-        run.check()
+        return self._draining.drain(execution_id())
 
     # Calls
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import PluginError
 from crewbus.scopes import Call, Function, Run, callbacks_in_context, innermost
 
-__all__ = ["call", "chunk", "current_bus", "default_bus", "drain", "emit", "run"]
+__all__ = ["achunk", "aemit", "call", "chunk", "current_bus", "default_bus", "drain", "emit", "run"]
 
 
 class _Default:
@@ -114,6 +114,16 @@ def chunk(text: str, kind: str = "text", source: Any = None) -> Envelope | None:
     return current_bus().emit(Chunk(text, kind), source=source)
 
 
+def aemit(event: Any, source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
+    """As `emit`, and then `drain`: so an async emitter waits for slow consumers. See `Bus.aemit`."""
+    return current_bus().aemit(event, source=source)
+
+
+def achunk(text: str, kind: str = "text", source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
+    """As `chunk`, and then `drain`: so an async emitter waits for slow consumers. See `Bus.achunk`."""
+    return current_bus().achunk(text, kind, source)
+
+
 def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool = False, source: Any = None) -> Call:
     """A call on the bus of the current call, of `Bus.callbacks` in this context, or of the current run.
 
@@ -131,9 +141,9 @@ def run(name: str | None = None, *, tags: Mapping[str, str] | None = None) -> Ru
     return current_bus().run(name, tags=tags)
 
 
-async def drain() -> None:
-    """Wait until the streams of the current run, and background handlers, have room. See `Bus.drain`."""
-    await current_bus().drain()
+def drain() -> Coroutine[Any, Any, None]:
+    """Wait until the streams of the current run, and handlers, have room. See `Bus.drain`."""
+    return current_bus().drain()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

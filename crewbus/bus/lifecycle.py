@@ -11,7 +11,7 @@ from crewbus._util import call_all, deadline, external_stacklevel, raise_first, 
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
 from crewbus.exceptions import FlushError, GraceWarning
 from crewbus.plugins import flatten
-from crewbus.scopes import threads
+from crewbus.scopes import end_waits, execution_id, threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -62,8 +62,8 @@ class Lifecycle:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._closer: int | None = None
-        """The thread that closes the bus."""
+        self._closer: object = None
+        """The thread or task that closes the bus."""
         self._is_closed = threading.Event()
 
     # Flushing
@@ -111,7 +111,7 @@ class Lifecycle:
             raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
         if not self._begin():
             # Another thread closes it, unless this one does, in a hook, or the other one waits for this one.
-            if self._closer != threading.get_ident() and not self._work.runs_here():
+            if self._closer != execution_id() and not self._work.runs_here():
                 self._is_closed.wait(timeout)
             return
         until, late = deadline(timeout), list[str]()
@@ -154,8 +154,11 @@ class Lifecycle:
         with self._lock:
             first = self._closer is None
             if first:
-                self._closer = threading.get_ident()
-            return first
+                self._closer = execution_id()
+                self._host.closing = True
+        if first:
+            end_waits(host=self._host)
+        return first
 
     def shut(self, late: list[str], timeout: float) -> None:
         """Accept nothing more and release everything; ``late``: the work that still runs, for a warning."""

@@ -63,11 +63,11 @@ class OwnedWork:
     # Closing and forking
 
     def cancel_streamed(self, reason: str) -> list[OwnedTask]:
-        """Cancel the work of the streams, and return it."""
+        """Cancel the work of the streams, and return it, apart from what the caller works for."""
         streamed = list(self._streamed)
         for task in streamed:
             task.cancel(reason)
-        return streamed
+        return [task for task in streamed if not task.is_here()]
 
     def loops(self) -> set[asyncio.AbstractEventLoop | None]:
         """The event loops on which the work of streams runs."""
@@ -78,8 +78,8 @@ class OwnedWork:
         return loop is not None and loop in self.loops()
 
     def runs_here(self) -> bool:
-        """Whether the caller is submitted work."""
-        return any(task.is_here() for task in list(self._submitted))
+        """Whether the caller is work of this bus."""
+        return any(task.is_here() for task in (*self._streamed, *self._submitted))
 
     def submitted_elsewhere(self) -> Iterator[OwnedTask]:
         """What was submitted and still runs, apart from the caller; work submitted meanwhile included, each once."""

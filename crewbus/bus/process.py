@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from crewbus._util import generation
 from crewbus.bus.lifecycle import Lifecycle
 from crewbus.exceptions import GraceWarning, text_of
-from crewbus.scopes import forget_thread
+from crewbus.scopes import forget_thread, forget_waits
 from crewbus.stores import store_refs
 from crewbus.streams import forget_wakers
 
@@ -42,6 +42,7 @@ def _close_all() -> None:
 def _after_fork() -> None:
     generation.advance()
     forget_thread()
+    forget_waits()
     store_refs.after_fork()
     forget_wakers()
     for bus in list(live_buses):

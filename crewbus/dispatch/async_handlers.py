@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import Wakeup, awaitable_in, call_on, deadline, generation, remaining, running_loop
 from crewbus.dispatch.background_loop import BackgroundLoop
-from crewbus.exceptions import BusClosedError, FlushError, FlushTimeoutError
-from crewbus.scopes import Deferring, handling
+from crewbus.exceptions import BusClosedError, FlushError, FlushTimeoutError, SlowConsumer
+from crewbus.scopes import Deferring, Wait, handling, scope_var, wait_for_room, working
 
 if TYPE_CHECKING:
     import asyncio
 
 Report = Callable[[Any, BaseException, Any], object]
+
+BOUND: Final = 1024
+"""How many deliveries to an async handler may be pending."""
 
 _POLL: Final = 0.25  # seconds between checks that the loops with pending deliveries still run
 
@@ -26,10 +29,11 @@ _POLL: Final = 0.25  # seconds between checks that the loops with pending delive
 class HomeLoop:
     """The event loop on which a handler or callback was given; without keeping that loop alive."""
 
-    __slots__ = ("_loop",)
+    __slots__ = ("_loop", "_queue")
 
     def __init__(self) -> None:
         loop = running_loop()
+        self._queue: HandlerQueue | None = None
         self._loop = weakref.ref(loop) if loop is not None else None
 
     def get(self) -> asyncio.AbstractEventLoop | None:
@@ -37,17 +41,31 @@ class HomeLoop:
         loop = self._loop() if self._loop is not None else None
         return loop if loop is not None and loop.is_running() else None
 
+    @property
+    def queue(self) -> HandlerQueue:
+        """The pending deliveries to the handler; made at first use, since few handlers are async."""
+        if self._queue is None:
+            self._queue = HandlerQueue()
+        return self._queue
+
 
 class PendingDelivery:
     """One delivery that a flush waits for: queued or in progress."""
 
-    __slots__ = ("born", "done", "flushing", "loop", "name", "outer", "worker")
+    __slots__ = ("born", "done", "flushing", "loop", "name", "outer", "queue", "worker")
 
     def __init__(
-        self, name: str, loop: asyncio.AbstractEventLoop | None, outer: PendingDelivery | None, worker: object = None
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop | None,
+        outer: PendingDelivery | None,
+        worker: object = None,
+        queue: HandlerQueue | None = None,
     ) -> None:
         self.born = generation.number
         self.name = name
+        self.queue = queue
+        """The pending deliveries to its handler, if it is a task of its own."""
         self.worker = worker
         """The worker that makes it, if it is not a task of its own."""
         self.loop = loop
@@ -55,6 +73,56 @@ class PendingDelivery:
         self.outer = outer
         self.done = False
         self.flushing = False
+
+
+class HandlerQueue:
+    """The pending deliveries to one async handler: emitters wait for them as for a background handler."""
+
+    __slots__ = ("_born", "_pending", "_waiting", "discarded")
+
+    def __init__(self) -> None:
+        self._born = generation.number
+        self._pending: dict[PendingDelivery, None] = {}
+        self._waiting: list[Callable[[], object]] = []
+        self.discarded = 0
+        """How many events were discarded since the last report."""
+
+    def add(self, delivery: PendingDelivery) -> None:
+        """Note that ``delivery`` is pending."""
+        if self._born != generation.number:  # in a forked child, the pending deliveries are the parent's
+            self._born = generation.number
+            self._pending, self._waiting = {}, []
+        self._pending[delivery] = None
+
+    def remove(self, delivery: PendingDelivery) -> None:
+        """Note that ``delivery`` was made, and wake who waits for room."""
+        self._pending.pop(delivery, None)
+        while self._waiting:  # emptied in place, since `is_full` appends without a lock
+            self._waiting.pop()()
+
+    def has(self, count: int) -> bool:
+        """Whether that many deliveries are pending."""
+        return len(self._pending) >= count and self._born == generation.number
+
+    def releasers(self) -> list[object]:
+        """The deliveries: when one is done, there is room."""
+        return list(self._pending)
+
+    def admits(self) -> bool:
+        """Whether there is room for one delivery more. The emitter waits for it, unless it may not."""
+        if self.has(BOUND) and running_loop() is None and not inside_async_handler():
+            here = scope_var.get()
+            wait_for_room(self, here.run if here is not None else None)
+        if self.has(2 * BOUND):
+            self.discarded += 1
+            return False
+        return True
+
+    def is_full(self, wake: Callable[[], object]) -> bool:
+        """Whether emitters wait for the handler; ``wake`` is then called once a delivery is done."""
+        if wake not in self._waiting:
+            self._waiting.append(wake)  # before the check, since no lock is held
+        return self.has(BOUND)
 
 
 def inside_async_handler() -> bool:
@@ -75,6 +143,7 @@ class AsyncHandlers:
         self._lock = threading.RLock()
         self._listeners: set[Callable[[], object]] = set()
         self._pending: dict[PendingDelivery, None] = {}
+        self._full: set[HandlerQueue] = set()
         self._references: set[asyncio.Task[None]] = set()
         self._background = BackgroundLoop()
         weakref.finalize(self, self._background.abandon).atexit = False
@@ -92,6 +161,10 @@ class AsyncHandlers:
         with Deferring(self._lock), self._lock:
             if not delivery.done:
                 self._pending[delivery] = None
+                if delivery.queue is not None:
+                    delivery.queue.add(delivery)
+                    if delivery.queue.has(BOUND):
+                        self._full.add(delivery.queue)
 
     def hold_flush(self, name: str, publish: Callable[[Callable[[], object]], object]) -> None:
         """Make flushes wait for what is named, until the function that ``publish`` is given is called."""
@@ -105,18 +178,31 @@ class AsyncHandlers:
             delivery.done = True
             delivery.outer = None  # a chain of handlers must not keep its whole history
             self._pending.pop(delivery, None)
+            if delivery.queue is not None:
+                delivery.queue.remove(delivery)
+                if not delivery.queue.has(BOUND):
+                    self._full.discard(delivery.queue)
             self._notify()
+
+    def full_queues(self) -> list[HandlerQueue]:
+        """The pending deliveries to each async handler for which emitters wait."""
+        with Deferring(self._lock), self._lock:
+            return list(self._full)
 
     def take_result(self, result: Any, name: str, culprit: Any, envelope: Any, home: HomeLoop) -> None:
         """Await what a handler or callback returned, if it is awaitable. Raises `TargetError` for a generator.
 
         It is awaited in this context, on the loop that runs here, else on ``home``, else on the background loop; a
-        future, on its own loop. A fault is reported as ``culprit``'s.
+        future, on its own loop. A fault is reported as ``culprit``'s. If `BOUND` deliveries to it are pending the
+        emitter waits; at twice as many, the event of an emitter that may not wait is discarded, and reported.
         """
         awaitable = awaitable_in(result, name)
         if awaitable is not None:
             try:
-                self._schedule(awaitable, name, culprit, envelope, home)
+                if home.queue.admits():
+                    self._schedule(awaitable, name, culprit, envelope, home)
+                else:
+                    getattr(awaitable, "close", _nothing)()
             except BaseException:
                 getattr(awaitable, "close", _nothing)()  # it will not be awaited: Python need not warn of that
                 raise
@@ -126,7 +212,7 @@ class AsyncHandlers:
             raise BusClosedError(f"the bus was closed before {name} could be called")
         here = running_loop()
         chosen: asyncio.AbstractEventLoop | None = getattr(awaitable, "get_loop", _nothing)() or here or home.get()
-        delivery = PendingDelivery(name, chosen, handling.get())
+        delivery = PendingDelivery(name, chosen, handling.get(), queue=home.queue)
         context = copy_context()
 
         def begin(loop: asyncio.AbstractEventLoop) -> None:
@@ -150,6 +236,7 @@ class AsyncHandlers:
         import asyncio  # loaded: this is one of its tasks
 
         handling.set(delivery)
+        working.set(None)  # the emitter's work does not wait for this handler
         try:
             await awaitable
         except Exception as error:
@@ -170,6 +257,11 @@ class AsyncHandlers:
             self._report(culprit, asyncio.CancelledError("cancelled before it had handled the event"), envelope)
         else:
             task.exception()  # retrieved, so that asyncio does not report it once more
+        queue = delivery.queue
+        if queue is not None and queue.discarded:
+            count, queue.discarded = queue.discarded, 0
+            why = f"{count} events were discarded: {2 * BOUND} deliveries were pending, and the emitters could not wait"
+            self._report(culprit, SlowConsumer(why), envelope)
         self.settle(delivery)
 
     def _notify(self) -> None:
@@ -207,11 +299,14 @@ class AsyncHandlers:
                 raise FlushError(f"no thread can start to run {_names(pending)}: use 'await bus.aflush()' there")
             self._background.run_here(timeout)
         self._listen(changed.set)
+        waiting = Wait(lambda: list(pending))
         try:
+            waiting.begin()
             while pending := [call for call in pending if not call.done]:
                 self._refuse_idle_loops(pending)
                 changed.wait(_patience(until, pending))
         finally:
+            waiting.end()
             self._listeners.discard(changed.set)
 
     async def await_all(self, timeout: float | None) -> None:
@@ -235,7 +330,9 @@ class AsyncHandlers:
             self._background.make_calls()
         self._mark(inside, True)
         self._listen(listener)
+        waiting = Wait(lambda: list(pending), blocks=False)
         try:
+            waiting.begin()
             while pending := [call for call in pending if not (call.done or (inside and call.flushing))]:
                 self._refuse_idle_loops(pending)
                 patience = _patience(until, pending)
@@ -243,6 +340,7 @@ class AsyncHandlers:
                     await asyncio.wait_for(changed.wait(), patience)
                 changed.clear()
         finally:
+            waiting.end()
             self._listeners.discard(listener)
             self._mark(inside, False)
 

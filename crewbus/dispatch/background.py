@@ -10,11 +10,11 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import Wakeup, awaitable_in, call_on, name_of, running_loop, settle
+from crewbus._util import Wakeup, awaitable_in, name_of, running_loop
 from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
 from crewbus.events import Envelope
 from crewbus.exceptions import BusClosedError, SlowConsumer
-from crewbus.scopes import Deferring, handling, threads
+from crewbus.scopes import Deferring, can_wait, handling, threads, wait_for_room, working
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,7 +25,6 @@ BOUND: Final = 1024
 """How many events may wait for a background handler."""
 
 _IDLE: Final = 5.0  # seconds after which an idle thread ends; the next event starts another
-_POLL: Final = 0.5  # seconds between two checks whether a full queue still has a thread
 
 
 class _Awaiting:
@@ -55,8 +54,8 @@ async def _awaited(awaitable: Awaitable[Any]) -> None:
 class Worker:
     """Calls one handler with events, in the order in which they were pushed, each in its emitter's context.
 
-    When the queue is full the emitter waits, outside every lock. Event loops and the threads of workers never wait,
-    since two that feed each other would wait forever: at twice the bound their events are discarded, and reported.
+    When the queue is full the emitter waits, outside every lock. A handler does not, since two that feed each other
+    would wait for each other. At twice the bound, the events of emitters that may not wait are discarded, and reported.
     """
 
     def __init__(self, handler: Callable[[Envelope], Any], tasks: AsyncHandlers, report: Report) -> None:
@@ -76,31 +75,36 @@ class Worker:
         """Wakes the thread."""
         weakref.finalize(self, self._wakeup.set).atexit = False
         self.thread: threading.Thread | None = None
+        self._handled: PendingDelivery | None = None
+        """The delivery that its thread makes."""
         self._waiting: list[Callable[[], object]] = []
         """Wake the emitters that wait for room."""
+        self._waiting_emitters = 0
+        """How many emitters wait, or are about to: the event of each does not count towards twice the bound."""
         self._discarded = 0
         self._timeout = _IDLE
         self._stopped = False
 
     # The emitter's side
 
-    def push(self, _bus: object, _run: Run | None, envelope: Envelope) -> None:
+    def push(self, _bus: object, run: Run | None, envelope: Envelope) -> None:
         """Append the next event; called under the lock under which it was numbered. The emitter waits later."""
         with self._lock:  # which that lock makes a finaliser respect
             if self._stopped:
                 raise BusClosedError(f"the bus was closed before {self.name} could be called")
-            if len(self._queue) >= 2 * self._bound:
+            waits = len(self._queue) + 1 >= self._bound and not is_handling() and can_wait(self, run)
+            if not waits and len(self._queue) - self._waiting_emitters >= 2 * self._bound:
                 self._discarded += 1
                 return
             delivery = PendingDelivery(self.name, None, handling.get(), self)
             self._queue.append((envelope, copy_context(), delivery))
             self._tasks.register(delivery)
-            full = len(self._queue) >= self._bound
             if self.thread is None:
                 self._start_thread()
+            self._waiting_emitters += waits
         self._wakeup.set()
-        if full:
-            threads.state.defer(self.wait_for_room)
+        if waits:
+            threads.state.defer(partial(self._wait_for_room, run))
 
     def _start_thread(self) -> bool:
         """Start a thread that empties the queue; returns whether it could. Called under the lock."""
@@ -122,25 +126,22 @@ class Worker:
                 return
         _serve(weakref.ref(self), self._wakeup, patient=False)
 
-    def wait_for_room(self) -> None:
-        """Block the emitter while the queue is full; never an event loop, nor the thread of a worker."""
-        if running_loop() is not None or _is_handling():
-            return
-        wakeup = Wakeup()
-        while self._add_waiter(wakeup.set):
+    def _wait_for_room(self, run: Run | None) -> None:
+        """Block the emitter while the queue is full, if it may wait."""
+        try:
+            wait_for_room(self, run)
+        finally:
+            with Deferring(self._lock), self._lock:
+                self._waiting_emitters -= 1
+
+    def releasers(self) -> list[object]:
+        """The delivery that its thread makes: when that is done, there is room."""
+        return [self._handled]
+
+    def is_full(self, wake: Callable[[], object]) -> bool:
+        """Whether emitters wait for the handler; ``wake`` is then called once it has taken an event."""
+        if running_loop() is None:
             self.serve_here()
-            wakeup.wait(_POLL)
-
-    async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        """As `wait_for_room`, without blocking the loop."""
-        while not _is_handling():
-            future = loop.create_future()
-            if not self._add_waiter(partial(call_on, loop, partial(settle, future))):
-                return
-            await future
-
-    def _add_waiter(self, wake: Callable[[], object]) -> bool:
-        """Have ``wake`` called once there may be room, unless there is room already; returns whether it waits."""
         with Deferring(self._lock), self._lock:
             is_full = len(self._queue) >= self._bound and not self._stopped
             if is_full and wake not in self._waiting:
@@ -206,6 +207,8 @@ class Worker:
 
     def _deliver(self, awaiting: _Awaiting, envelope: Envelope, context: Context, delivery: PendingDelivery) -> None:
         context.run(handling.set, delivery)
+        context.run(working.set, None)  # the emitter's work does not wait for this handler
+        self._handled = delivery
         try:
             awaitable = awaitable_in(context.run(self.handler, envelope), self.name)
             if awaitable is not None:
@@ -213,6 +216,7 @@ class Worker:
         except BaseException as error:  # no caller waits for it
             context.run(self._report, self.handler, error, envelope)
         finally:
+            self._handled = None
             self._tasks.settle(delivery)
 
     def is_busy(self) -> bool:
@@ -271,6 +275,6 @@ def _serve(ref: weakref.ref[Worker], wakeup: Wakeup, patient: bool = True) -> No
         awaiting.close()
 
 
-def _is_handling() -> bool:
+def is_handling() -> bool:
     """Whether the caller runs in a handler, which may be the one that must make room."""
     return threads.state.serving or inside_async_handler()

@@ -30,7 +30,7 @@ class RunLog:
         """What is tracked, by name, until the run is over."""
         self.sources: dict[int, Tracked] = {}
         """What is tracked because it was the source of an event, by its id(): it lives as long as this does."""
-        self.executions: WeakKeyDictionary[Scope, int] = WeakKeyDictionary()
+        self.executions: WeakKeyDictionary[Scope, object] = WeakKeyDictionary()
         """The thread or task in which each run was entered."""
         self.paths: WeakKeyDictionary[Scope, str] = WeakKeyDictionary()
         """Where each nested run is, as far as a step in it asked; see `path_of`."""

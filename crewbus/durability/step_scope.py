@@ -65,7 +65,7 @@ class Step(Attempt):
         """The number of its start."""
         self.succeeded = False
         """Whether it has ended with a result."""
-        self.execution = 0
+        self.execution: object = None
         """The thread or task in which it was called."""
         self._boundary = boundary
         self._failed_try = failed_try

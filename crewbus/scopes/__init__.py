@@ -3,7 +3,7 @@
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.call import Call
 from crewbus.scopes.callbacks import Callback, Callbacks, Function, callbacks_in_context
-from crewbus.scopes.current import enclosing, execution_id, handling, innermost, nearest, scope_var
+from crewbus.scopes.current import enclosing, execution_id, handling, innermost, nearest, scope_var, working
 from crewbus.scopes.lookup import current_call, current_run
 from crewbus.scopes.options import AS_THE_BUS, Durability, RecordingRequest, checked_durability, checked_record
 from crewbus.scopes.ports import Host, Lane, Phase
@@ -11,6 +11,17 @@ from crewbus.scopes.run import Run, Sink, check_run_arguments, ending, new_id, s
 from crewbus.scopes.scope import Scope
 from crewbus.scopes.thread_state import Deferring, forget_thread, threads
 from crewbus.scopes.tree import Tree
+from crewbus.scopes.waiting import (
+    Place,
+    Room,
+    Wait,
+    await_room,
+    can_wait,
+    end_waits,
+    forget_waits,
+    unfinished,
+    wait_for_room,
+)
 
 __all__ = [
     "AS_THE_BUS",
@@ -24,21 +35,28 @@ __all__ = [
     "Host",
     "Lane",
     "Phase",
+    "Place",
     "RecordingRequest",
+    "Room",
     "Run",
     "Scope",
     "Sink",
     "Tree",
+    "Wait",
+    "await_room",
     "callbacks_in_context",
+    "can_wait",
     "check_run_arguments",
     "checked_durability",
     "checked_record",
     "current_call",
     "current_run",
     "enclosing",
+    "end_waits",
     "ending",
     "execution_id",
     "forget_thread",
+    "forget_waits",
     "handling",
     "innermost",
     "nearest",
@@ -46,4 +64,7 @@ __all__ = [
     "scope_var",
     "state_after",
     "threads",
+    "unfinished",
+    "wait_for_room",
+    "working",
 ]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-import threading
+import weakref
 from contextvars import ContextVar
 from typing import Any, Final
 
 from crewbus._util import running_loop
+from crewbus.scopes.thread_state import threads
 
 scope_var: Final[ContextVar[Any]] = ContextVar("crewbus_scope", default=None)
 """The `Scope` that was entered last in this context, of whichever bus, or None. It may have ended: see `innermost`."""
 
 handling: Final[ContextVar[Any]] = ContextVar("crewbus_handling", default=None)
 """The delivery to an async or background handler that this context belongs to, or None."""
+
+working: Final[ContextVar[Any]] = ContextVar("crewbus_working", default=None)
+"""The `Place` of the work that a bus owns and that this context belongs to, or None. It may be over."""
 
 
 def innermost() -> Any:
@@ -41,10 +45,14 @@ def enclosing() -> Any:
     return here
 
 
-def execution_id() -> int:
-    """What distinguishes this thread, or the task that runs in it, from all others that are alive."""
+def execution_id() -> object:
+    """What identifies this thread, or the task that runs in it, for as long as anybody holds it."""
     task = current_task()
-    return threading.get_ident() if task is None else id(task)
+    if task is None:
+        return threads.state
+    reference = weakref.ref(task)  # always the same object, and equal to itself when the task is gone
+    hash(reference)  # which it keeps: it has none of its own once the task is gone
+    return reference
 
 
 def current_task() -> Any:

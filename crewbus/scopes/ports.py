@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,8 +77,8 @@ class Host:
     """All that a scope asks of its bus. The bus fills it in as it builds its parts."""
 
     __slots__ = (
-        "as_callback", "bus", "current_scope", "emit_in", "finish", "hold_flush", "outside", "own", "register_callback",
-        "start", "steps", "transition",
+        "as_callback", "bus", "closing", "current_scope", "drain", "emit_in", "finish", "hold_flush", "outside", "own",
+        "register_callback", "start", "steps", "transition",
     )  # fmt: skip
 
     outside: AnyTree
@@ -104,8 +104,14 @@ class Host:
     hold_flush: Callable[[str, Callable[[Callable[[], object]], object]], object]
     """Make flushes wait for what is named, until the function that the given one receives is called."""
 
+    drain: Callable[[AnyScope | None, object], Awaitable[None]]
+    """Wait, without blocking the loop, until what gets the events of a run, or of none, has room. The second argument
+    is the thread or task that asks for it."""
+
     def __init__(self, bus: Any) -> None:
         self.bus = bus
+        self.closing = False
+        """Whether the bus is closing, so that no emitter waits any more."""
 
     @property
     def closed(self) -> bool:

@@ -27,6 +27,7 @@ from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope, checked_error
 from crewbus.scopes.thread_state import Deferring, ThreadState, threads
 from crewbus.scopes.tree import CLOSED
+from crewbus.scopes.waiting import end_waits
 
 __all__ = ["Run", "Sink"]
 
@@ -65,9 +66,6 @@ class Sink(Protocol):
 
     def end(self) -> None:
         """Take nothing more: the run has ended; called under the same lock."""
-
-    def release(self) -> None:
-        """Wake blocked emitters, so that they check again whether they must wait; called under the same lock."""
 
 
 def new_id() -> str:
@@ -346,13 +344,9 @@ class Run(Scope):
         if not is_text(reason):
             raise RunError(f"a run is cancelled for a reason, which is a text; got {reason!r}")
         self.mark_cancelled(reason)
-        with Deferring(self.tree.lock), self.tree.lock:
-            for run in self.reach():
-                for sink in run.sinks:
-                    sink.release()
 
     def mark_cancelled(self, reason: str) -> None:
-        """As `cancel`, for a finaliser, which may take no lock: blocked emitters notice a little later."""
+        """As `cancel`, for a finaliser, which may take no lock."""
         if self.cancel_reason is None and not (self.ended and self.state != "new"):
             self.cancel_reason = reason
             if not self.ended:
@@ -363,6 +357,7 @@ class Run(Scope):
         self.tree.free = False
         if self.ended and not self.unfinished:  # it ended meanwhile
             self.tree.cancelled.pop(self, None)
+        end_waits(run=self)
         self.interrupt()
 
     def interrupt(self) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from contextvars import Token
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from crewbus._util import is_count
 from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import InputError
-from crewbus.scopes.current import innermost, scope_var
+from crewbus.scopes.current import execution_id, innermost, scope_var
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.tree import CLOSED, Gate, Tree
 from crewbus.scopes.tries import Tries
@@ -74,6 +76,19 @@ class Scope:
     def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
         """Emit a `Chunk` here, from any thread or context."""
         return self.host.emit_in(self.innermost(), Chunk(text, kind), source)
+
+    def aemit(self, event: Any, source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
+        """As `emit`, and then wait, without blocking the event loop, until consumers have room. See `Bus.drain`."""
+        return self._drained(partial(self.emit, event, source), execution_id())
+
+    def achunk(self, text: str, kind: str = "text", source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
+        """As `chunk`, and then wait, without blocking the event loop, until consumers have room. See `Bus.drain`."""
+        return self._drained(partial(self.chunk, text, kind, source), execution_id())
+
+    async def _drained(self, emit: Callable[[], Envelope | None], caller: object) -> Envelope | None:
+        envelope = emit()
+        await self.host.drain(self.run, caller)
+        return envelope
 
     def innermost(self) -> Scope:
         """The current scope if it is inside this one, else this one."""

@@ -7,16 +7,17 @@ their numbers, and no wake-up is lost between a check and a wait.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import generation, running_loop
 from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
 from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
-from crewbus.scopes import Run, threads
+from crewbus.scopes import Deferring, Run, execution_id, threads, wait_for_room
 from crewbus.streams.options import Slow, checked_policy
+from crewbus.streams.stream import SECOND_CONSUMER
 from crewbus.streams.waker import LoopWaker, waker_of
 
 if TYPE_CHECKING:
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
     from crewbus.scopes import Tree
 
-_get_ident: Final = threading.get_ident
 _MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractions, however small its bound
 _MAX_MERGED_CHARS: Final = 65_536  # a longer text is not merged with the next
-_SECOND_CONSUMER: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
-_RECHECK: Final = 0.5  # seconds after which a blocked emitter checks whether its consumer was garbage-collected
+_LONG: Final = 0.005  # seconds after which the loop of a consumer that never waits gives other tasks a turn
+_MOST_AT_ONCE: Final = 64  # frames that it gets at once, between two looks at the clock
 
 
 def _release(wakeup: threading.Lock) -> None:
@@ -39,8 +39,9 @@ class Buffer:
     """A bounded queue of frames between a run's emitters and one consumer."""
 
     __slots__ = (
-        "__weakref__", "born", "bound", "closed", "deadline", "ended", "failure", "frames", "half", "held", "lock",
-        "room", "run", "run_id", "slow", "thread", "token", "tree", "waiters", "wake", "waker",
+        "__weakref__", "absorb", "born", "bound", "closed", "consumer", "deadline", "ended", "failure", "frames",
+        "half", "held", "lock", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token", "tree",
+        "waiters", "waiting_emitters", "wake", "waker",
     )  # fmt: skip
 
     def __init__(self, run_id: str, bound: int, slow: Slow, deadline: float | None = None) -> None:
@@ -48,10 +49,10 @@ class Buffer:
         self.born = generation.number
         self.run_id = run_id
         self.bound = bound
-        self.room = bound - 1 if slow != "coalesce" else 0
-        """With fewer frames than this, the next is appended without further checks; 0 if each needs them."""
         self.half = (bound + 1) // 2
         self.slow = slow
+        self.room = self._room()
+        """With fewer frames than this, the next is appended without further checks; 0 if each needs them."""
         self.deadline = deadline
         """When (monotonic) the wait for the start of the run ends; None: never, or it has started."""
         self.tree: Tree | None = None
@@ -72,8 +73,18 @@ class Buffer:
         self.token: Any = None
         self.waker: LoopWaker | None = None
         self.waiters: list[Callable[[], object]] | None = None
-        self.thread: int | None = _get_ident()
-        """The thread that consumes, at first the one that made the buffer: it must never wait for itself."""
+        self.waiting_emitters = 0
+        """How many emitters wait, or are about to: the frame of each does not count towards twice the bound."""
+        self.consumer: object = execution_id()
+        """The thread or task that consumes; at first the one that made the buffer."""
+        self.loop_thread: object = None
+        """The thread of the consumer's event loop, if it has one."""
+        self.absorb: Callable[[list[Envelope]], object] | None = None
+        """What gets all frames at once in place of the consumer, who only wants the run's result."""
+        self.most = 1
+        """How many frames the consumer's task gets at once: fewer, the longer it keeps its event loop."""
+        self.since: float | None = None
+        """When (monotonic) it last got frames without having waited; 0: after a wait; None: it has not since."""
 
     @property
     def waiting(self) -> int:
@@ -101,7 +112,7 @@ class Buffer:
 
     def attach(self, run: Run) -> None:
         """Receive the frames of ``run`` from now on."""
-        with self.lock, run.tree.lock:
+        with Deferring(self.lock), self.lock, run.tree.lock:
             self.tree, self.lock = run.tree, run.tree.lock
             self.deadline = None
             if run.ended and run.state != "new":
@@ -128,6 +139,8 @@ class Buffer:
         room = self.bound - len(self.frames) - self.held
         if self.closed:
             self._detach()
+        elif self.absorb is not None:
+            self.absorb([envelope])
         elif isinstance(event, RunEnded) or room > 1:
             if not (self.slow == "coalesce" and self._merge(envelope)):
                 self.frames.append(envelope)
@@ -182,20 +195,24 @@ class Buffer:
 
     def _overfill(self, run: Run, envelope: Envelope) -> None:
         self.frames.append(envelope)
+        if self.slow != "drop" and running_loop() is None:
+            self.waiting_emitters += 1
+            threads.state.defer(partial(self._wait_for_room, run))
+        else:
+            self._check_limit()
+
+    def _check_limit(self) -> None:
         most = 2 * (self.bound if self.slow != "drop" else max(self.bound, _MIN_DROP_BOUND))
-        if len(self.frames) + self.held >= most:
-            self._fail(f"{most} frames were waiting, twice its bound, and no emitter could wait")
-        elif self.slow != "drop":
-            threads.state.defer(partial(self.wait_for_room, run))
+        if self.waiting - self.waiting_emitters >= most:
+            self._fail(
+                f"{most} frames were waiting, twice its bound, and their emitter could not wait. An async emitter "
+                "waits in 'await bus.achunk(...)', 'await bus.aemit(...)' or 'await bus.drain()'"
+            )
 
     def _fail(self, why: str) -> None:
         self.failure = SlowConsumer(f"the stream failed: {why}; consume faster, or raise its bound")
         self._detach()
         self._wake_consumer()
-
-    def release(self) -> None:
-        """Wake blocked emitters, so that they check again whether they must wait; called under the lock."""
-        self._wake_waiters()
 
     def end(self) -> None:
         """Take no more frames, since the run has ended; called under the lock."""
@@ -204,72 +221,91 @@ class Buffer:
         self._wake_consumer()
         self._wake_waiters()
 
-    def wait_for_room(self, emitter: Run) -> None:
-        """Block while the buffer is full, except on a loop's thread and on the consumer's own.
+    def _wait_for_room(self, emitter: Run) -> None:
+        """Block while the buffer is full, if the emitter may wait."""
+        try:
+            wait_for_room(self, emitter, emitter.host)
+        finally:
+            with Deferring(self.lock), self.lock:
+                self.waiting_emitters -= 1
+                if not (self.has_room() or emitter.is_cancelled()):
+                    self._check_limit()
 
-        An emitter that is cancelled stops waiting: its next call raises `Cancelled`.
-        """
-        wakeup = None
-        while running_loop() is None and _get_ident() != self.thread:
-            with self.lock:
-                if not self._is_full() or emitter.is_cancelled():
-                    return
-                wakeup = self._add_waiter(wakeup)
-            wakeup.acquire(timeout=_RECHECK)
+    def releasers(self) -> list[object]:
+        """Which thread or task consumes, and the thread of its loop: while that is blocked, the task does nothing."""
+        return [self.consumer] if self.loop_thread is None else [self.consumer, self.loop_thread]
 
-    def _add_waiter(self, wakeup: threading.Lock | None) -> threading.Lock:
-        if wakeup is None:
-            wakeup = threading.Lock()
-            wakeup.acquire()
-        self.waiters = self.waiters or []
-        if wakeup.release not in self.waiters:
-            self.waiters.append(wakeup.release)
-        return wakeup
+    def is_full(self, wake: Callable[[], object]) -> bool:
+        """Whether emitters wait for the consumer; ``wake`` is then called once it has made room."""
+        with Deferring(self.lock), self.lock:
+            if self.has_room():
+                return False
+            if self.waiters is None:
+                self.waiters = []
+            if wake not in self.waiters:
+                self.waiters.append(wake)
+            return True
 
-    async def drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait, without blocking the loop, while the buffer is full."""
-        while True:
-            with self.lock:
-                if self.slow in ("drop", "fail") or not self._is_full():
-                    return
-                future = loop.create_future()
-                self.waiters = [*(self.waiters or ()), partial(waker_of(loop).wake, future)]
-            await future
-
-    def _is_full(self) -> bool:
-        return not (self.closed or self.ended) and len(self.frames) + self.held >= self.bound
+    def has_room(self) -> bool:
+        """Whether no emitter waits for the consumer."""
+        return self.closed or self.ended or self.slow in ("drop", "fail") or self.waiting < self.bound
 
     # The consumer's side
 
     def take(self, deadline: float | None = None) -> list[Envelope]:
         """Wait for at least one frame; empty at the end, or once ``deadline`` (monotonic) has passed."""
-        if self.wake is not None and self.thread != _get_ident():
-            raise ConsumptionError(_SECOND_CONSUMER)
-        self.thread = _get_ident()
         wakeup = None
-        while not self._is_inherited():
-            lock = self.lock
-            with lock:
-                if lock is not self.lock:
-                    continue
-                if wakeup is not None:
-                    # Set before the check, since a finaliser may push between the two.
+        try:
+            while not self._is_inherited():
+                lock = self.lock
+                with Deferring(lock), lock:
+                    if lock is not self.lock:
+                        continue
+                    if self.wake is not None and self.token is not wakeup:
+                        raise ConsumptionError(SECOND_CONSUMER)
+                    self._consume_here()
+                    batch = self._swap(self.half)
+                    if batch or self.ended or self.closed:
+                        return batch
+                    if wakeup is None:
+                        wakeup = threading.Lock()
+                        wakeup.acquire()
                     self.token, self.wake = wakeup, _release
-                batch = self._swap()
-                if batch or self.ended or self.closed:
-                    self.wake = self.token = None
-                    return batch
-            if wakeup is None:
-                wakeup = threading.Lock()
-                wakeup.acquire()
-            elif not wakeup.acquire(timeout=self._time_left(deadline)) and self._is_too_late(deadline):
-                return []
-        return []
+                if not wakeup.acquire(timeout=self._time_left(deadline)) and self._is_too_late(deadline):
+                    return []
+            return []
+        finally:
+            if wakeup is not None and self.token is wakeup:
+                self.wake = self.token = None
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the running ``loop`` on which the consumer calls `poll`."""
         self.waker = waker_of(loop)
-        self.thread = self.waker.thread
+        self._consume_here()
+        self.loop_thread = threads.state
+
+    def _consume_here(self) -> None:
+        self.consumer, self.loop_thread = execution_id(), None
+        if self.absorb is not None:
+            with Deferring(self.lock), self.lock:
+                self.absorb = None
+                self.room = self._room()
+
+    def _room(self) -> int:
+        return self.bound - 1 if self.slow != "coalesce" else 0
+
+    def pass_all_to(self, absorb: Callable[[list[Envelope]], object]) -> None:
+        """Pass what is there and what follows to ``absorb``, under the lock, until the consumer takes frames again."""
+        while not self._is_inherited():
+            lock = self.lock
+            with Deferring(lock), lock:
+                if lock is self.lock:
+                    if not self.closed:
+                        self.absorb, self.room, self.held = absorb, 0, 0
+                        frames, self.frames = self.frames, []
+                        absorb(frames)
+                        self._wake_waiters()
+                    return
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
         """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""
@@ -280,10 +316,13 @@ class Buffer:
         try:  # as `with lock`, at half the cost; acquired inside, since an interrupt may follow at once
             lock.acquire()
             if self.frames or self.ended or self.closed:
-                return self._swap()
+                if self.since and monotonic() - self.since > _LONG:
+                    return self._take_turns(waker)
+                return self._swap_some()
             if self.wake is not None and not self.token.done():
-                raise ConsumptionError(_SECOND_CONSUMER)
+                raise ConsumptionError(SECOND_CONSUMER)
             self.held = 0
+            self.since = None
             if self.waiters is not None:
                 self._wake_waiters()
             future = waker.future()
@@ -311,25 +350,34 @@ class Buffer:
         timer = loop.call_later(self._time_left(None), expire)
         future.add_done_callback(lambda _: timer.cancel())
 
-    def _swap(self) -> list[Envelope]:
-        # Half a full buffer at a time, so that emitters continue while the consumer works.
-        frames, most = self.frames, self.half
+    def _take_turns(self, waker: LoopWaker) -> asyncio.Future[None]:
+        """Let the loop's other tasks run first: the consumer has kept it for long."""
+        self.since, self.most = None, 1
+        return waker.next_turn()
+
+    def _swap_some(self) -> list[Envelope]:
+        self.since = monotonic() if self.since is not None else 0.0
+        self.most = min(2 * self.most, self.half, _MOST_AT_ONCE)
+        return self._swap(self.most)
+
+    def _swap(self, most: int) -> list[Envelope]:
+        frames = self.frames
         if len(frames) <= most or self.ended:
             batch, self.frames = frames, []
         else:
             batch, self.frames = frames[:most], frames[most:]
         self.held = len(batch)
-        if self.waiters is not None and not self._is_full():
+        if self.waiters is not None and self.has_room():
             self._wake_waiters()
         return batch
 
     def _time_left(self, deadline: float | None) -> float:
         limits = [limit for limit in (self.deadline, deadline) if limit is not None]
-        return max(0.0, min(limits) - time.monotonic()) if limits else -1
+        return max(0.0, min(limits) - monotonic()) if limits else -1
 
     def _is_too_late(self, deadline: float | None) -> bool:
         """Whether ``deadline`` has passed. Raises `RunNotFoundError` if the run had to start before now."""
-        now = time.monotonic()
+        now = monotonic()
         if self.deadline is not None and now >= self.deadline:
             raise RunNotFoundError(f"no run {self.run_id} started in the time given; it may have ended before")
         return deadline is not None and now >= deadline
@@ -338,7 +386,7 @@ class Buffer:
         """Take no more frames, keep none, and wake blocked emitters."""
         while not self._is_inherited():
             lock = self.lock
-            with lock:
+            with Deferring(lock), lock:
                 if lock is self.lock:
                     self.frames = []
                     self._detach()

@@ -59,7 +59,6 @@ class Follower:
     """
 
     def __init__(self, record: Record, store: Store, cursor: Cursor) -> None:
-        self.thread: int | None = None
         self.failure: SlowConsumer | None = None
         self.closed = False
         self._record = record
@@ -170,7 +169,6 @@ class Follower:
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the running ``loop`` on which the consumer calls `poll`."""
         self._loop = loop
-        self.thread = threading.get_ident()
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
         """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""

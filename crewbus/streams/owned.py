@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 import warnings
 from collections.abc import Callable
 from contextvars import copy_context
@@ -21,7 +20,7 @@ from crewbus.exceptions import (
     TargetError,
     is_cancellation,
 )
-from crewbus.scopes import Run, scope_var, threads
+from crewbus.scopes import Run, execution_id, scope_var, threads
 from crewbus.streams.buffer import Buffer
 from crewbus.streams.stream import Stream
 from crewbus.work import OwnedTask
@@ -100,9 +99,7 @@ class OwnedStream(Stream, Generic[T]):
             if self._task.outcome is None:
                 raise ConsumptionError("result() would block the event loop that runs here: use 'await aresult()'")
         else:
-            if self._is_consumed_here():
-                while batch := self._buffer.take(until):
-                    self._transcript.add(batch)
+            self._discard_frames()
             if not self._task.wait(remaining(until)):
                 raise ResultTimeoutError(f"run {self.run_id} has no result after {timeout} s; it continues")
         return self._outcome()
@@ -110,23 +107,9 @@ class OwnedStream(Stream, Generic[T]):
     async def aresult(self) -> T:
         """As `result`, without blocking the loop."""
         self._ask()
-        if self._is_consumed_here():
-            await self._drain_buffer()
+        self._discard_frames()
         await self._task.wait_async(None)
         return self._outcome()
-
-    async def _drain_buffer(self) -> None:
-        loop = running_loop()
-        assert loop is not None
-        self._buffer.follow(loop)
-        while True:
-            found = self._buffer.poll()
-            if not isinstance(found, list):
-                await found
-            elif found:
-                self._transcript.add(found)
-            else:
-                return
 
     def _ask(self) -> None:
         self._asked = True
@@ -134,8 +117,10 @@ class OwnedStream(Stream, Generic[T]):
         if not self._begun:
             raise RunError(f"the stream of run {self.run_id} was closed before its work began: it has no result")
 
-    def _is_consumed_here(self) -> bool:
-        return self._mode is None or self._buffer.thread == threading.get_ident()
+    def _discard_frames(self) -> None:
+        """Consume nothing more here, so that nothing waits for it; another thread or task that iterates goes on."""
+        if self._mode is None or self._buffer.consumer == execution_id():
+            self._buffer.pass_all_to(self._transcript.add)
 
     def _outcome(self) -> T:
         outcome = self._task.outcome
@@ -189,6 +174,7 @@ class OwnedStream(Stream, Generic[T]):
 
     def _give_up(self) -> None:
         self._discard(Cancelled(_LEFT))
+        self._task.give_up()
         warnings.warn(
             f"{self._task.name} of run {self.run_id} still runs {self._grace} s after its stream was left; "
             "what it emits is discarded",

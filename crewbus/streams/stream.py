@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from operator import length_hint
 from types import TracebackType
@@ -20,15 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameSource", "Stream"]
 
+SECOND_CONSUMER: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
 _NOTHING: Final[list[Envelope]] = []  # one list for all streams that have returned no frame yet
 
 
 class FrameSource(Protocol):
     """Where a stream takes its frames from: a buffer, or a follower of a record."""
-
-    @property
-    def thread(self) -> int | None:
-        """The identifier of the thread that consumes."""
 
     @property
     def failure(self) -> SlowConsumer | None:
@@ -69,7 +67,7 @@ class Stream:
     It is a context manager of both kinds, and leaving it releases all it holds.
     """
 
-    __slots__ = ("__weakref__", "_batch", "_mode", "_taken", "_transcript", "run_id", "source")
+    __slots__ = ("__weakref__", "_batch", "_mode", "_taken", "_taking", "_transcript", "run_id", "source")
 
     def __init__(self, run_id: str, source: FrameSource) -> None:
         self.run_id = run_id
@@ -79,6 +77,8 @@ class Stream:
         """Those of `_taken` that the consumer has not been given."""
         self._taken = _NOTHING
         """The frames that were taken from the source last."""
+        self._taking = threading.Lock()
+        """Held by the thread that waits for frames."""
         self._mode: str | None = None
         self._transcript = Transcript()
 
@@ -116,10 +116,10 @@ class Stream:
     def __next__(self) -> Envelope:
         for envelope in self._batch:
             return envelope
-        if not self._take():
+        first = self._take()
+        if first is None:
             raise StopIteration
-        self._batch = iter(self._taken)
-        return next(self._batch)
+        return first
 
     def __aiter__(self) -> Self:
         self._use("async for")
@@ -158,17 +158,26 @@ class Stream:
             return self.source.after
         return str(Cursor(self._taken[given - 1].seq, epoch, self._transcript.floor))
 
-    def _take(self) -> bool:
-        """Wait for frames; returns whether there are any."""
-        if self._mode is None:
-            self._use("for")
-        batch = self.source.take()
-        if not batch:
-            self._raise_failure()
-            return False
-        self._transcript.add(batch)
-        self._taken = batch
-        return True
+    def _take(self) -> Envelope | None:
+        """Wait for frames, and return the first; None at the end."""
+        if not self._taking.acquire(blocking=False):
+            raise ConsumptionError(SECOND_CONSUMER)
+        try:
+            for envelope in self._batch:  # taken by another thread meanwhile
+                return envelope
+            if self._mode is None:
+                self._use("for")
+            taken = self.source.take()
+            if not taken:
+                self._raise_failure()
+                return None
+            self._transcript.add(taken)
+            self._taken, batch = taken, iter(taken)
+            first = next(batch)
+            self._batch = batch
+            return first
+        finally:
+            self._taking.release()
 
     def _raise_failure(self) -> None:
         if self.source.failure is not None:
@@ -183,8 +192,8 @@ class Stream:
         Retracted text is not in it. Raises `ConsumptionError` if it would have to wait on a running loop.
         """
         if self._mode is None:
-            while self._take():
-                pass
+            while self._take() is not None:
+                self._batch = iter(())
         return self._transcript.text()
 
     # Leaving

@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from crewbus.scopes import threads
+
 if TYPE_CHECKING:
     import asyncio
-
-_get_ident: Final = threading.get_ident
 
 
 class LoopWaker:
@@ -20,13 +20,13 @@ class LoopWaker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.future = loop.create_future
-        self.thread = _get_ident()
+        self.thread = threads.state
         self.ready: deque[asyncio.Future[None]] = deque()
         self.scheduled = False
 
     def wake(self, future: asyncio.Future[None]) -> None:
         """Complete ``future``, from any thread."""
-        if _get_ident() == self.thread:
+        if threads.state is self.thread:
             self._settle(future)
             return
         # Append first, then check: `run` clears the flag before it empties the queue.
@@ -37,6 +37,12 @@ class LoopWaker:
                 self.loop.call_soon_threadsafe(self.run)
             except RuntimeError:  # the loop is closed, so no task waits on it
                 self.ready.clear()
+
+    def next_turn(self) -> asyncio.Future[None]:
+        """A future that completes once the loop's other tasks have had a turn."""
+        future = self.future()
+        self.loop.call_soon(self._settle, future)
+        return future
 
     def run(self) -> None:
         """Complete all futures that are ready; called on the loop."""

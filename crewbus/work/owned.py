@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from crewbus._util import awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
 from crewbus.exceptions import Cancelled, is_cancellation
+from crewbus.scopes import Place, Wait, unfinished, working
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,7 +55,7 @@ class OwnedTask:
 
     __slots__ = (
         "__weakref__", "_call", "_is_async", "_listeners", "_live", "_lock", "_on_cancel", "_on_end",
-        "_on_start", "_over", "_task", "_thread", "loop", "name", "outcome",
+        "_on_start", "_over", "_task", "_thread", "loop", "name", "outcome", "place",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +84,8 @@ class OwnedTask:
         self._listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self.place = Place()
+        """Identifies what happens in its context."""
         self._task: asyncio.Task[Any] | None = None
 
     # Running
@@ -93,6 +96,8 @@ class OwnedTask:
         If that fails, for example because no thread can be started, the task ends with the error, which is raised.
         """
         self._live.add(self)
+        self.place.outer = working.get()
+        context.run(working.set, self.place)
         loop = running_loop() if self._is_async else None
         name = f"crewbus:{self.name}"
         try:
@@ -159,6 +164,7 @@ class OwnedTask:
             self.outcome = Outcome(failure)
         finally:
             self._live.discard(self)
+            self.place.leave()
             with self._lock:
                 self._over.set()
                 listeners, self._listeners = self._listeners, []
@@ -186,12 +192,23 @@ class OwnedTask:
         return self._over.is_set()
 
     def is_here(self) -> bool:
-        """Whether the caller runs in this task's own thread."""
-        return self._thread is threading.current_thread()
+        """Whether the caller works for this task: in its context, so that waiting for it would wait for itself."""
+        return any(place is self.place for place in unfinished(working.get()))
+
+    def give_up(self) -> None:
+        """Let its owner wait for it no more."""
+        self._live.discard(self)
 
     def wait(self, timeout: float | None) -> bool:
         """Block until the call is over and its thread has ended; returns whether it is over."""
-        return self._over.wait(timeout) and self._join()
+        if self._over.is_set():
+            return self._join()
+        waiting = Wait(lambda: [self.place])
+        try:
+            waiting.begin()
+            return self._over.wait(timeout) and self._join()
+        finally:
+            waiting.end()
 
     async def wait_async(self, timeout: float | None) -> bool:
         """As `wait`, without blocking the loop."""
@@ -207,9 +224,12 @@ class OwnedTask:
             if self._over.is_set():
                 return self._join()
             self._listeners.append(notify)
+        waiting = Wait(lambda: [self.place], blocks=False)
         try:
+            waiting.begin()
             await asyncio.wait([future], timeout=timeout)
         finally:
+            waiting.end()
             with self._lock:
                 if notify in self._listeners:
                     self._listeners.remove(notify)
@@ -217,6 +237,6 @@ class OwnedTask:
 
     def _join(self) -> bool:
         # The thread has nothing left to do but to end.
-        if self._thread is not None and not self.is_here():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         return True
