@@ -295,7 +295,8 @@ class Bus(Dispatcher):
         checked_run_id(run_id)
         if after is not None:
             cursor = Cursor.parse(after)
-            return Stream(run_id, Follower(self.record_of(run_id), self.store, cursor))
+            follower = Follower(self.record_of(run_id), self.store, cursor)
+            return Stream(run_id, self._live.follow(run_id, follower))
         buffer = Buffer(run_id, bound, slow, deadline(timeout))
         run = self._live.watch(run_id, buffer)
         if run is not None:

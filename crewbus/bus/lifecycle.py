@@ -167,7 +167,7 @@ class Lifecycle:
             [
                 self._subscriptions.close,
                 self._work.close,
-                lambda: call_all([buffer.close for buffer in self._live.close()]),
+                lambda: call_all([source.interrupt for source in self._live.close()]),
                 lambda: late.extend([] if self._async_handlers.stop(timeout) else ["async handlers"]),
                 self._subscriptions.release,
                 self._membership.close,

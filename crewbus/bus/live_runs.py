@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crewbus.dispatch import FaultReporter, HookTable, Subscriptions
     from crewbus.durability import Recorder
     from crewbus.scopes import Sink
-    from crewbus.streams import Buffer
+    from crewbus.streams import Buffer, Follower
 
 
 class LiveRuns:
@@ -44,6 +44,7 @@ class LiveRuns:
         """The buffers that wait for a run to start, by its id."""
         self._gone: deque[tuple[str, weakref.ref[Buffer]]] = deque()
         """Of these buffers, those that are gone, and are to be forgotten."""
+        self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._closed = False
         self._lock = threading.RLock()
 
@@ -66,8 +67,8 @@ class LiveRuns:
         try:
             self.admit(run, sinks, known=replayed_seq is not None)
             self.announce(run, self._started(run), replayed_seq)
-        except BaseException:
-            self.withdraw(run)
+        except BaseException as error:
+            self.withdraw(run, error)
             raise
 
     @staticmethod
@@ -75,7 +76,10 @@ class LiveRuns:
         return RunStarted(run.name, dict(run.tags), run.parent.id if run.parent is not None else None)
 
     def admit(self, run: Run, sinks: Iterable[Sink], known: bool = False) -> None:
-        """Make ``run`` live, and attach the streams that wait for it; ``known``: the store may have it already."""
+        """Reserve the id of ``run``, which starts with ``sinks``; ``known``: the store may have it already.
+
+        The streams that wait for it are attached when it starts, under the lock under which its start is numbered.
+        """
         if run.named and not known:
             self._recording.refuse_recorded(run)
         with Deferring(self._lock), self._lock:
@@ -84,11 +88,14 @@ class LiveRuns:
             if run.id in self.by_id:
                 raise RunIdInUseError(f"run {run.id} is live: choose another id, or wait for its end")
             self.by_id[run.id] = run
+        run.take_sinks = lambda: [*sinks, *self._take_watchers(run)]
+
+    def _take_watchers(self, run: Run) -> list[Sink]:
+        """The streams that wait for ``run``, which is live from now on."""
+        with Deferring(self._lock), self._lock:
+            run.state = "running"
             watchers = [buffer() for buffer in self._watchers.pop(run.id, ())]
-        run.begin()
-        for sink in [*sinks, *watchers]:
-            if sink is not None:
-                sink.attach(run)
+        return [buffer for buffer in watchers if buffer is not None]
 
     def announce(self, run: Run, started: RunStarted, replayed_seq: int | None = None) -> None:
         """Emit the event that starts ``run``; ``replayed_seq``: its number, if the record holds it."""
@@ -98,14 +105,14 @@ class LiveRuns:
             event = self._hooks.redaction.apply(run, event)
         run.tree.lane.commit(self._subscriptions.plan_of(event), run, event, None, Phase.START, replayed_seq)
 
-    def withdraw(self, run: Run) -> None:
-        """Forget a run whose start failed."""
-        if run.ended:  # it was refused, or an interrupt came first
-            self._forget(run)
-            return
-        with Deferring(run.tree.lock), run.tree.lock:
-            run.retire("failed")
-        self._dismiss(run)
+    def withdraw(self, run: Run, error: BaseException) -> None:
+        """Forget a run whose start failed with ``error``. The streams that wait for it wait on."""
+        if not run.ended:  # its start was committed, and then this came
+            self._end_unrecorded(run, ending(error), [])
+            self._dismiss(run)
+        elif self.by_id.get(run.id) is run:
+            run.state = "failed"
+            self._dismiss(run)
 
     # Finishing
 
@@ -171,14 +178,14 @@ class LiveRuns:
     # Watching
 
     def watch(self, run_id: str, buffer: Buffer) -> Run | None:
-        """The live run of that id; if there is none, ``buffer`` is attached to it when it starts."""
+        """The run of that id, if it has started; if not, ``buffer`` is attached to it when it starts."""
         with Deferring(self._lock), self._lock:
             if self._closed:
                 raise BusClosedError(f"this bus is closed: run {run_id} can't be watched")
             self._forget_watchers()
             run = self.by_id.get(run_id)
-            if run is None:
-                gone = self._gone
+            if run is None or run.state == "new":
+                run, gone = None, self._gone
                 self._watchers.setdefault(run_id, set()).add(
                     weakref.ref(buffer, lambda ref: gone.append((run_id, ref)))
                 )
@@ -202,13 +209,22 @@ class LiveRuns:
 
     # Closing and forking
 
+    def follow(self, run_id: str, follower: Follower) -> Follower:
+        """Interrupt ``follower``, which reads a record, when the bus is closed."""
+        with Deferring(self._lock), self._lock:
+            if self._closed:
+                raise BusClosedError(f"this bus is closed: run {run_id} can't be followed")
+            self._followers.add(follower)
+        return follower
+
     def close(self) -> list[Any]:
-        """Admit no run any more; returns the buffers of the streams that are left."""
+        """Admit no run any more; returns what the streams that are left take their frames from."""
         with Deferring(self._lock), self._lock:
             self._closed = True
             buffers: list[Any] = list(self.awaited())
             buffers += [sink for run in self.by_id.values() for sink in run.sinks]
             self._watchers.clear()
+            buffers += self._followers
         return buffers
 
     def after_fork(self) -> None:

@@ -72,10 +72,12 @@ class Dispatcher:
         except KeyError:
             plan = self._subscriptions.plan_for(kind)
         if here is not None and here.found_by is self:
+            numbers = here.tree.numbers  # read before the gate: if that is closed later, these end
             if plan.plain and here.gate.free:
-                envelope = Envelope(
-                    event, here.run.id, next(here.tree.numbers), here.start_id, now(), source, here.attempt_number
-                )
+                number = next(numbers)
+                if numbers.ended and here.tree.is_void(number, numbers):
+                    return here.tree.lane.commit(plan, here, event, source)  # type: ignore[no-any-return]
+                envelope = Envelope(event, here.run.id, number, here.start_id, now(), source, here.attempt_number)
                 if plan.has_inline_listeners:
                     self._deliver(plan, here, envelope)
                 return envelope

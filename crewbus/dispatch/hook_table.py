@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from crewbus._util import raise_first
 from crewbus.dispatch.redaction import Redaction
 from crewbus.exceptions import RecordingError
 from crewbus.plugins import Function, HookOwner, OwnedFunction, chain, flatten, guarded_call, is_watched, owned
-from crewbus.scopes import Run, nearest, scope_var
+from crewbus.scopes import Numbers, Run, nearest, scope_var
 
 if TYPE_CHECKING:
     from crewbus.dispatch.faults import FaultReporter
@@ -119,7 +118,7 @@ class HookTable:
         """Give the number back, unless another recorder has it, and raise the failure to the emitter."""
         if not taken:
             # Every emission of a recorded tree passes under its lock, so the number is still the last.
-            run.tree.numbers = count(envelope.seq)
+            run.tree.numbers = Numbers(envelope.seq)
         if not failures:
             failures.append(RecordingError(f"run {run.id} is recorded, but no plugin records any more"))
         raise_first(failures)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import call_all, raise_first
 from crewbus.dispatch.plan import Plan
 from crewbus.events import Envelope
 from crewbus.exceptions import CrewbusError
-from crewbus.scopes import Phase, threads
+from crewbus.scopes import Numbers, Phase, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch.delivery import Deliverer
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from crewbus.scopes import Attempt, Host, Run, Scope
 
 now: Final = time.time
-unscoped_numbers: Final = count()
+unscoped_numbers: Final = Numbers()
 """The numbers of what is emitted outside any run: per process."""
 
 
@@ -72,12 +71,14 @@ class OrderedLane:
                 state.lock = lock
                 lock.acquire()  # inside, since an interrupt may follow at once
                 if (
-                    (run is not None and run.ended)
+                    (run is not None and run.ended and not (phase == 1 and run is scope))
                     or (run is None and not phase and call is not None and call.ended)
                     or ((phase or scope.attempts) and not self._accepted(plan, scope, phase))
                 ):
                     pass
                 else:
+                    if phase == 2:
+                        scope.close_gate()
                     envelope = Envelope(
                         event,
                         run.id if run is not None else None,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
 from crewbus.durability.step_scope import Step
 from crewbus.exceptions import CrewbusError
-from crewbus.scopes import Attempt, Call, Deferring, Lane, Phase, Run, threads
+from crewbus.scopes import Attempt, Call, Deferring, Lane, Numbers, Phase, Run, threads
 from crewbus.stores import Store
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class RecordedLane(OrderedLane):
     def resync_sequence(self, run: Run) -> None:
         """Continue the numbers after the last event that reached the store: an interrupt leaves that open."""
         with suppress(CrewbusError):
-            run.tree.numbers = count(self._store().info(run.root.id).last + 1)
+            run.tree.numbers = Numbers(self._store().info(run.root.id).last + 1)
 
 
 class SyncedLane(RecordedLane):

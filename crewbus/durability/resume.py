@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import count
 from typing import NamedTuple, Protocol
 
 from crewbus._util import is_text
@@ -21,7 +20,7 @@ from crewbus.records import (
     require_root,
     valid,
 )
-from crewbus.scopes import Durability, Host, RecordingRequest, Run, Sink, Tree, checked_durability
+from crewbus.scopes import Durability, Host, Numbers, RecordingRequest, Run, Sink, Tree, checked_durability
 from crewbus.stores import LANDMARKS, LogInfo, Store, StoredEvent
 
 
@@ -49,7 +48,7 @@ class Admission(Protocol):
     def announce(self, run: Run, started: RunStarted, replayed_seq: int | None = None) -> None:
         """Emit the event that starts ``run``; ``replayed_seq``: its number, if the record holds it."""
 
-    def withdraw(self, run: Run) -> None:
+    def withdraw(self, run: Run, error: BaseException) -> None:
         """Forget a run whose start failed."""
 
 
@@ -84,8 +83,8 @@ class Resumption:
             self._admission.admit(run, sinks, known=True)
             try:
                 self._announce(run, found, at)
-            except BaseException:
-                self._admission.withdraw(run)
+            except BaseException as error:
+                self._admission.withdraw(run, error)
                 raise
         except BaseException:
             (store.finish if before.sealed else store.release)(run.id, epoch)
@@ -143,7 +142,7 @@ class Resumption:
         run.set_tags(found.start.event.tags)
         run.start_id = found.start.id
         run.tree = Tree(self._host.outside.lane)
-        run.tree.numbers = count(found.info.last + 1)
+        run.tree.numbers = Numbers(found.info.last + 1)
         log = self._recording.open(run.tree, run.request.durability, epoch)
         log.replay = Replay(found.progress, run, emissions(found.record, found.progress))
         self._recording.replaying(run.tree)

@@ -111,6 +111,7 @@ class Step(Attempt):
         if log is None:
             return
         log.ordinals.forget_in(self.event.identity)
+        self.tree.boundary = max(self.tree.boundary, seq)
         for attempt in self.of.attempts:
             attempt.on_rollback.append(partial(log.ordinals.give_back, self.key, self.event.ordinal))
             if isinstance(attempt, Step):

@@ -138,14 +138,20 @@ class Retracted:
 
 @event(name="crewbus.Dropped")
 class Dropped:
-    """A frame that a stream adds: its consumer was too slow, and ``count`` frames were dropped here."""
+    """A frame that a stream adds: its consumer was too slow, and ``count`` frames were dropped here.
+
+    Its envelope's ``parent`` is theirs; None if they had several.
+    """
 
     count: int
 
 
 @event(name="crewbus.RunInterrupted")
 class RunInterrupted(RunEnded):
-    """A terminal frame that a stream adds: the run's holder is dead, and no other has resumed it. Never recorded."""
+    """A terminal frame that a stream adds. Never recorded.
+
+    The run's holder is dead, and no other has resumed the run; or the bus that the stream belongs to was closed.
+    """
 
     holder: str = ""
     """A description of the last holder, such as ``process 12 on host``."""

@@ -10,7 +10,7 @@ from crewbus.scopes.ports import Host, Lane, Phase
 from crewbus.scopes.run import Run, Sink, check_run_arguments, ending, new_id, state_after
 from crewbus.scopes.scope import Scope
 from crewbus.scopes.thread_state import Deferring, forget_thread, threads
-from crewbus.scopes.tree import Tree
+from crewbus.scopes.tree import Numbers, Tree
 from crewbus.scopes.waiting import (
     Place,
     Room,
@@ -34,6 +34,7 @@ __all__ = [
     "Function",
     "Host",
     "Lane",
+    "Numbers",
     "Phase",
     "Place",
     "RecordingRequest",

@@ -12,10 +12,10 @@ from crewbus._util import is_text, name_of
 from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished
 from crewbus.exceptions import (
     Cancelled,
+    CrewbusError,
     ReplayMismatch,
     RunCancelledError,
     RunError,
-    SlowConsumer,
     is_cancellation,
     text_of,
 )
@@ -25,7 +25,7 @@ from crewbus.scopes.current import enclosing, innermost, scope_var
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope, checked_error
-from crewbus.scopes.thread_state import Deferring, ThreadState, threads
+from crewbus.scopes.thread_state import ThreadState, threads
 from crewbus.scopes.tree import CLOSED
 from crewbus.scopes.waiting import end_waits
 
@@ -55,8 +55,8 @@ class Sink(Protocol):
         """How many frames were dropped for lack of room since its consumer last took any."""
 
     @property
-    def failure(self) -> SlowConsumer | None:
-        """The error that its consumer gets for being too slow, or None."""
+    def failure(self) -> CrewbusError | None:
+        """The error that its consumer gets in place of further frames, or None."""
 
     def attach(self, run: Run) -> None:
         """Receive the frames of ``run`` from now on."""
@@ -83,7 +83,8 @@ class Run(Scope):
 
     __slots__ = (
         "_open", "_origin", "_started_by_handler", "_task", "around", "cancel_reason", "id", "name", "named", "parent",
-        "request", "root", "sinks", "state", "tags", "unfinished",
+        "request", "root", "sinks", "state", "tags", "take_sinks",
+        "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +125,8 @@ class Run(Scope):
         """Whether a handler of the run around it started it: the cancellation of that run does not reach it."""
         self._task: WorkingTask | None = None
         """The asyncio task that entered it."""
+        self.take_sinks: Callable[[], Iterable[Sink]] = tuple
+        """Returns the sinks that get its frames from the first on, once it has started; called under the lock."""
 
     def __repr__(self) -> str:
         return f"<Run {self.name or ''} {self.id} {self.state}>"
@@ -131,7 +134,7 @@ class Run(Scope):
     @property
     def recorded(self) -> bool:
         """Whether this run's recording is armed."""
-        return self.state != "new" and self.tree.recorded
+        return self.tree.recorded
 
     @property
     def epoch(self) -> int:
@@ -183,17 +186,6 @@ class Run(Scope):
         self._started_by_handler = not parent.is_own_work()
         self.inherit(around)
         return True
-
-    def begin(self) -> None:
-        """Be live; called when the run was admitted."""
-        self.state, self.ended = "running", False
-        with Deferring(self.tree.lock), self.tree.lock:
-            self.tree.live += 1
-            if self.parent is not None:
-                self.parent.unfinished += 1
-            self.gate = CLOSED if self.attempts else self.tree
-        if self.cancel_reason is not None:
-            self._mark_in_tree()
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -288,11 +280,32 @@ class Run(Scope):
     def transition(self, phase: Phase, envelope: Envelope) -> None:
         """Be started or ended by ``envelope``."""
         super().transition(phase, envelope)
+        if phase == Phase.START:
+            self._begin()
         if phase == Phase.END:
             if envelope.replayed:  # no router is asked about what the record holds already
                 for sink in self.sinks:
                     sink.push(self, envelope)
             self.retire(state_after(envelope.event))
+
+    def _begin(self) -> None:
+        self.ended = False
+        self.tree.live += 1
+        if self.parent is not None:
+            self.parent.unfinished += 1
+        take_sinks, self.take_sinks = self.take_sinks, tuple
+        for sink in take_sinks():
+            sink.attach(self)
+        self.state = "running"
+        self.gate = CLOSED if self.attempts else self.tree
+        if self.cancel_reason is not None:  # it was cancelled while it started
+            self._mark_in_tree()
+
+    def close_gate(self) -> None:
+        """Have what is emitted without the lock numbered before the event that ends it, or not in it."""
+        if self.gate.free:
+            self.gate = CLOSED
+            self.tree.renumber()
 
     def add_sink(self, sink: Sink) -> None:
         """Push frames into ``sink`` from now on."""

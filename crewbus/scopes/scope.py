@@ -127,6 +127,9 @@ class Scope:
             for attempt in self.attempts:
                 attempt.opened.append(envelope.id)
 
+    def close_gate(self) -> None:
+        """Be about to be ended: no event is numbered after its end."""
+
     def abandon(self) -> None:
         """Be over without a terminal event: the bus is closed."""
 

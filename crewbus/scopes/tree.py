@@ -24,13 +24,27 @@ CLOSED: Final = Gate(False)
 """The gate of calls, of attempts, and of runs that are not running: the dispatcher must look closer."""
 
 
+class Numbers(count):  # type: ignore[type-arg]
+    """The numbers of a tree's events. Taking the next is atomic on every supported build.
+
+    They end when events must be in an order: what an emission without the lock takes from then on is void.
+    """
+
+    __slots__ = ("end", "ended")
+
+    def __init__(self, start: int = 0) -> None:  # noqa: ARG002 - `count` takes it as it is made
+        self.ended = False
+        self.end = -1
+        """The first number that is void; set after `ended`, under the lock."""
+
+
 class Tree(Gate):
     """What a root run and the runs nested in it share: the lock, the numbers, and the lane that commits events.
 
     ``free`` holds while nothing needs an order: no recorder, no stream, no cancelled run.
     """
 
-    __slots__ = ("cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "working")
+    __slots__ = ("boundary", "cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "working")
 
     lane: Lane
     """How its events are committed."""
@@ -39,8 +53,9 @@ class Tree(Gate):
         super().__init__(True)
         # Re-entrant: `Run.retire` and the like run under it and are also called by themselves.
         self.lock = threading.RLock()
-        # Taking the next of a count is atomic on every supported build.
-        self.numbers = count()
+        self.numbers = Numbers()
+        self.boundary = -1
+        """The number of the last step that finished in a recorded run: a retraction may begin after it."""
         self.recorded = False
         self.log: Any = None
         """What durability keeps about a recorded tree; None: it is not recorded."""
@@ -56,9 +71,28 @@ class Tree(Gate):
 
     def refresh(self) -> None:
         """Set `free` again; called under the lock, or before the tree is shared."""
-        self.free = not (self.recorded or self.sinks > 0)
+        before, self.free = self.free, not (self.recorded or self.sinks > 0)
         if self.cancelled:  # looked at last, since a finaliser adds to it without the lock
             self.free = False
+        if before and not self.free:
+            self.renumber()
+
+    def renumber(self) -> int:
+        """Continue with other `Numbers`, and return the next; called under the lock.
+
+        An emission that found its gate open, and takes its number only now, finds it void and is committed instead:
+        no such event is numbered after what is numbered next.
+        """
+        numbers = self.numbers
+        numbers.ended = True  # before a number is taken: an emission that takes a later one sees it
+        numbers.end = next(numbers)
+        self.numbers = Numbers(numbers.end)
+        return numbers.end
+
+    def is_void(self, number: int, numbers: Numbers) -> bool:
+        """Whether ``number``, taken from ended ``numbers``, is void."""
+        with self.lock:
+            return number >= numbers.end
 
     def orphan(self, lane: Lane) -> None:
         """In a forked child: take a new lock and keep nothing; the runs continue in the parent only."""

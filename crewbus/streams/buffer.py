@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import generation, running_loop
-from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded
-from crewbus.exceptions import ConsumptionError, RunNotFoundError, SlowConsumer
+from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded, RunInterrupted
+from crewbus.exceptions import BusClosedError, ConsumptionError, CrewbusError, RunNotFoundError, SlowConsumer
 from crewbus.scopes import Deferring, Run, execution_id, threads, wait_for_room
 from crewbus.streams.options import Slow, checked_policy
 from crewbus.streams.stream import SECOND_CONSUMER
@@ -29,6 +29,10 @@ _MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractio
 _MAX_MERGED_CHARS: Final = 65_536  # a longer text is not merged with the next
 _LONG: Final = 0.005  # seconds after which the loop of a consumer that never waits gives other tasks a turn
 _MOST_AT_ONCE: Final = 64  # frames that it gets at once, between two looks at the clock
+
+
+CLOSED_BUS: Final = "a process that closed its bus"
+"""What `RunInterrupted` names as the holder of a run that was live when its bus was closed."""
 
 
 def _release(wakeup: threading.Lock) -> None:
@@ -67,7 +71,7 @@ class Buffer:
         """Whether the run has ended, so that no frame follows."""
         self.closed = False
         """Whether the consumer left or failed, so that no more frames are taken."""
-        self.failure: SlowConsumer | None = None
+        self.failure: CrewbusError | None = None
         self.wake: Callable[[Any], object] | None = None
         """Wakes the consumer when called with `token`; None while it does not wait."""
         self.token: Any = None
@@ -158,7 +162,8 @@ class Buffer:
     def _drop(self, envelope: Envelope) -> None:
         last = self.frames[-1].event if self.frames else None
         count = last.count + 1 if isinstance(last, Dropped) else 1
-        marker = Envelope(Dropped(count), envelope.run_id, envelope.seq, envelope.parent, envelope.at)
+        parent = envelope.parent if count == 1 or self._is_joined(self.frames[-1], envelope) else None
+        marker = Envelope(Dropped(count), envelope.run_id, envelope.seq, parent, envelope.at)
         if count > 1:
             self.frames[-1] = marker
         else:
@@ -182,7 +187,8 @@ class Buffer:
         if not (
             type(last.event) is type(new.event) is Chunk
             and last.event.kind == new.event.kind
-            and (last.parent, last.attempt) == (new.parent, new.attempt)
+            and last.attempt == new.attempt
+            and self._is_joined(last, new)
             and last.source is new.source
             and len(last.event.text) < _MAX_MERGED_CHARS
         ):
@@ -192,6 +198,10 @@ class Buffer:
             Chunk(text, new.event.kind), new.run_id, new.seq, new.parent, new.at, new.source, new.attempt
         )
         return True
+
+    def _is_joined(self, last: Envelope, new: Envelope) -> bool:
+        """Whether each retraction that covers one of two frames, which follow each other, covers the other too."""
+        return last.parent == new.parent and (self.tree is None or self.tree.boundary < last.seq)
 
     def _overfill(self, run: Run, envelope: Envelope) -> None:
         self.frames.append(envelope)
@@ -220,6 +230,29 @@ class Buffer:
         self.run = None
         self._wake_consumer()
         self._wake_waiters()
+
+    def interrupt(self) -> None:
+        """End: the bus is closed. The waiting frames are followed by `RunInterrupted`; without a run, by an error."""
+        while not self._is_inherited():
+            lock = self.lock
+            with Deferring(lock), lock:
+                if lock is self.lock:
+                    self._interrupt()
+                    return
+
+    def _interrupt(self) -> None:
+        if self.closed or self.ended:
+            return
+        run = self.run
+        if run is None:
+            self.failure = BusClosedError(f"the bus was closed, and run {self.run_id} had not started")
+            self._detach()
+        else:
+            last = run.tree.renumber() - 1
+            self.frames.append(Envelope(RunInterrupted(CLOSED_BUS), run.id, last, run.start_id, time()))
+            run.remove_sink(self)
+            self.end()
+        self._wake_consumer()
 
     def _wait_for_room(self, emitter: Run) -> None:
         """Block while the buffer is full, if the emitter may wait."""

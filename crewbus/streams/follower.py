@@ -22,8 +22,9 @@ from crewbus.events import (
     Truncated,
     find_event_type,
 )
-from crewbus.exceptions import ConsumptionError, SlowConsumer
-from crewbus.stores import LANDMARKS, Store
+from crewbus.exceptions import ConsumptionError, CrewbusError
+from crewbus.stores import LANDMARKS, Store, StoredEvent
+from crewbus.streams.buffer import CLOSED_BUS
 from crewbus.streams.cursor import Cursor
 
 if TYPE_CHECKING:
@@ -59,15 +60,23 @@ class Follower:
     """
 
     def __init__(self, record: Record, store: Store, cursor: Cursor) -> None:
-        self.failure: SlowConsumer | None = None
+        self.failure: CrewbusError | None = None
         self.closed = False
         self._record = record
         self._store = store
         self._ended = False
         self._left = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready: list[Envelope] | None = None
-        self._fetching = False
+        self._interrupted = False
+        """Whether the bus is closed."""
+        self._reading = threading.Lock()
+        """Held while the record is read, by one thread at a time."""
+        self._fetching: asyncio.Task[None] | None = None
+        """What reads for a consumer on a loop."""
+        self._waiting: asyncio.Future[None] | None = None
+        """What that consumer awaits."""
+        self._ready: list[Envelope] = []
+        """The frames that were read, and not yet taken."""
         self._membership = records.RunMembership(record.run_id, record.root_id)
         self.after = str(cursor)
         """The cursor from which it continues."""
@@ -75,8 +84,6 @@ class Follower:
         """The epoch of the frames read last."""
         self._shared = -1
         """The number of the last event that a fork shares with its parent; -1 if the run is no fork."""
-        self._pending: list[Envelope] = []
-        """Frames to return before anything is read."""
         self._after = self._begin(cursor)
 
     def _begin(self, cursor: Cursor) -> int:
@@ -97,7 +104,7 @@ class Follower:
             after = min(after, cursor.floor - 1)
         if after < cursor.seq:
             event = Retracted(after + 1, "not in the record: the run went on from before this")
-            self._pending.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
+            self._ready.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
         elif after >= 0:
             stored = next(self._record.stored(after - 1))
             seen = self._record.decoded(stored) if _is_read(stored.name) else None
@@ -112,30 +119,39 @@ class Follower:
 
     def _read(self) -> list[Envelope]:
         """The new frames, at most `_BATCH` of them; notices the end."""
-        if self._pending:
-            pending, self._pending = self._pending, []
-            return pending
         info, before = self._store.info(self._record.root_id), self._after
         frames: list[Envelope] = []
-        for stored in self._record.stored(self._after):
-            self._after = stored.seq
-            if not _is_read(stored.name):
-                continue
-            envelope = self._record.decoded(stored)
-            inside = self._membership.includes(envelope, starts_run=type(envelope.event) is RunStarted)
-            if self._is_new_epoch(type(envelope.event), envelope.seq):
-                self.epoch = envelope.event.epoch
-            elif self._is_shown(envelope, inside) and (frame := _as_frame(envelope)) is not None:
-                frames.append(frame)
-                if len(frames) == _BATCH:
-                    break
+        try:
+            for stored in self._record.stored(self._after):
+                frame = self._frame_for(stored)
+                self._after = stored.seq
+                if frame is not None:
+                    frames.append(frame)
+                    if len(frames) == _BATCH:
+                        break
+        except Exception:
+            if not frames:  # otherwise what came before is returned, and the next read meets the error again
+                raise
         if frames and isinstance(frames[-1].event, RunEnded):  # only the last one is a frame
             self._ended = True
         elif self._after == before and not info.alive:
-            self._ended = True
-            interrupted = RunInterrupted(info.holder or "")
-            frames.append(Envelope(interrupted, self._record.run_id, self._after, None, now(), replayed=True))
+            frames.append(self._end_interrupted(info.holder or ""))
         return frames
+
+    def _end_interrupted(self, holder: str) -> Envelope:
+        self._ended = True
+        return Envelope(RunInterrupted(holder), self._record.run_id, self._after, None, now(), replayed=True)
+
+    def _frame_for(self, stored: StoredEvent) -> Envelope | None:
+        """The frame for an event of the record; None if streams do not contain it."""
+        if not _is_read(stored.name):
+            return None
+        envelope = self._record.decoded(stored)
+        inside = self._membership.includes(envelope, starts_run=type(envelope.event) is RunStarted)
+        if self._is_new_epoch(type(envelope.event), envelope.seq):
+            self.epoch = envelope.event.epoch
+            return None
+        return _as_frame(envelope) if self._is_shown(envelope, inside) else None
 
     def _is_shown(self, envelope: Envelope, inside: bool) -> bool:
         if isinstance(envelope.event, RunEnded):
@@ -153,56 +169,78 @@ class Follower:
 
     # The consumer's side
 
+    def _fill(self) -> bool:
+        """Read what is new and keep it until it is taken; returns whether there is something to take, or the end.
+
+        So a wait that is cancelled or ends too early loses nothing.
+        """
+        with self._reading:
+            if not (self._ready or self._ended or self.closed):
+                self._ready = self._read_or_end()
+            return bool(self._ready) or self._ended or self.closed
+
+    def _read_or_end(self) -> list[Envelope]:
+        if not self._interrupted:
+            try:
+                return self._read()
+            except Exception:  # the store is closed
+                if not self._interrupted:
+                    raise
+        return [self._end_interrupted(CLOSED_BUS)]
+
+    def _take_ready(self) -> list[Envelope]:
+        ready, self._ready = self._ready, []
+        return ready
+
     def take(self, deadline: float | None = None) -> list[Envelope]:
         """Wait for at least one frame; empty at the end, or once ``deadline`` (monotonic) has passed."""
         pause = _FIRST_PAUSE
-        while not (self.closed or self._ended):
-            batch = self._read()
-            if batch:
-                return batch
+        while not self._fill():
             if deadline is not None and time.monotonic() >= deadline:
                 break
             self._left.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        return []
+        return self._take_ready()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the running ``loop`` on which the consumer calls `poll`."""
+        if self._loop is not loop:
+            self._fetching = self._waiting = None
         self._loop = loop
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
         """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""
-        if self._ready is not None:
-            ready, self._ready = self._ready, None
-            return ready
-        if self.closed or self._ended:
-            return []
-        if self._fetching:
+        import asyncio
+
+        if self._ready or self._ended or self.closed:
+            return self._take_ready()
+        if self._waiting is not None and not self._waiting.done():
             raise ConsumptionError("another task waits on this stream; a stream has one consumer: subscribe() for each")
-        assert self._loop is not None
-        return self._loop.create_task(self._fetch())
+        if self._fetching is None or self._fetching.done():
+            assert self._loop is not None
+            self._fetching = self._loop.create_task(self._fetch())
+        self._waiting = asyncio.shield(self._fetching)  # the next call waits for the same read
+        return self._waiting
 
     async def _fetch(self) -> None:
         import asyncio
 
         pause = _FIRST_PAUSE
-        self._fetching = True
-        try:
-            while not self.closed:
-                batch = await asyncio.to_thread(self._read)
-                if batch or self._ended:
-                    self._ready = batch
-                    return
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-        finally:
-            self._fetching = False
+        while not await asyncio.to_thread(self._fill):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def interrupt(self) -> None:
+        """End with `RunInterrupted`: the bus is closed. What was not read is read from the consumer's cursor."""
+        self._interrupted = True
+        self._left.set()
 
     def close(self) -> None:
         """Take no more frames."""
-        self.closed = True
+        self.abandon()
         self._left.set()
 
     def abandon(self) -> None:
         """As `close`, for a finaliser, which takes no lock."""
         self.closed = True
+        self._ready = []

@@ -112,7 +112,6 @@ class OwnedStream(Stream, Generic[T]):
         return self._outcome()
 
     def _ask(self) -> None:
-        self._asked = True
         self._begin()
         if not self._begun:
             raise RunError(f"the stream of run {self.run_id} was closed before its work began: it has no result")
@@ -125,6 +124,7 @@ class OwnedStream(Stream, Generic[T]):
     def _outcome(self) -> T:
         outcome = self._task.outcome
         assert outcome is not None
+        self._asked = True  # only now: a wait for it may have been cancelled, or too short
         if outcome.error is None and self._run.state != "cancelled":
             return cast(T, outcome.result)
         if outcome.error is not None and not is_cancellation(outcome.error):

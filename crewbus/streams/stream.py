@@ -17,7 +17,7 @@ from crewbus.streams.transcript import Transcript
 if TYPE_CHECKING:
     import asyncio
 
-    from crewbus.exceptions import SlowConsumer
+    from crewbus.exceptions import CrewbusError
 
 __all__ = ["FrameSource", "Stream"]
 
@@ -29,7 +29,7 @@ class FrameSource(Protocol):
     """Where a stream takes its frames from: a buffer, or a follower of a record."""
 
     @property
-    def failure(self) -> SlowConsumer | None:
+    def failure(self) -> CrewbusError | None:
         """Why no more frames come before the end of the run; None: they do."""
 
     @property
@@ -189,7 +189,8 @@ class Stream:
     def text(self) -> str:
         """The text consumed so far; if nothing was consumed yet, all of it, once the run has ended.
 
-        Retracted text is not in it. Raises `ConsumptionError` if it would have to wait on a running loop.
+        Retracted text is not in it. Raises `ConsumptionError` if frames were dropped, so that it would have gaps, and
+        if it would have to wait on a running loop.
         """
         if self._mode is None:
             while self._take() is not None:

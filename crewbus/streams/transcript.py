@@ -6,7 +6,8 @@ from array import array
 from bisect import bisect_right
 from typing import Final
 
-from crewbus.events import Chunk, Envelope, Retracted
+from crewbus.events import Chunk, Dropped, Envelope, Retracted
+from crewbus.exceptions import ConsumptionError
 
 FOLDED: Final = 1024
 """How many texts are kept as objects, of some sixty bytes each, before they are joined."""
@@ -15,9 +16,11 @@ FOLDED: Final = 1024
 class Transcript:
     """The text chunks of a stream, in order."""
 
-    __slots__ = ("_texts", "floor")
+    __slots__ = ("_drops", "_texts", "floor")
 
     def __init__(self) -> None:
+        self._drops: list[tuple[int, str | None, int]] | None = None
+        """The number, the parent and the count of what was dropped and not retracted later."""
         self._texts: Texts | None = None
         self.floor: int | None = None
         """The lowest number from which a retraction applies; None: nothing was retracted."""
@@ -31,13 +34,23 @@ class Transcript:
                     if self._texts is None:
                         self._texts = Texts()
                     self._texts.add(envelope.seq, envelope.parent, event.text)
+            elif isinstance(event, Dropped):
+                self._drops = self._drops or []
+                self._drops.append((envelope.seq, envelope.parent, event.count))
             elif isinstance(event, Retracted):
                 self.floor = event.since if self.floor is None else min(self.floor, event.since)
                 if self._texts is not None:
                     self._texts.retract(event)
+                if self._drops is not None:
+                    self._drops = [drop for drop in self._drops if not event.covers(drop[0], drop[1])]
 
     def text(self) -> str:
-        """The text so far."""
+        """The text so far. Raises `ConsumptionError` if frames were dropped, so that it would have gaps."""
+        if self._drops:
+            raise ConsumptionError(
+                f"{sum(count for _, _, count in self._drops)} frames were dropped, so the text has gaps: consume "
+                "faster, raise bound=, or choose slow='block' or 'coalesce'"
+            )
         return "" if self._texts is None else self._texts.whole()
 
 
