@@ -24,7 +24,7 @@ def alone(function: Callable[..., T], *args: Any) -> T:
 
 
 def resident() -> int:
-    """The resident set of this process in bytes; where the system doesn't tell, the largest so far."""
+    """The resident set of this process in bytes; if the system doesn't report it, the largest so far."""
     if _STATM.exists():
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

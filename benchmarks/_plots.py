@@ -18,7 +18,7 @@ FEW: Final = 30
 TICKS: Final = 8
 """Up to how many points each has a tick."""
 TITLE: Final = 90
-"""After how many characters a title goes on in another line."""
+"""After how many characters a title is wrapped."""
 OURS: Final = "#d1495b"
 PEERS: Final = ("#30638e", "#edae49", "#3c8d5a", "#7d5ba6", "#7a7a7a", "#00798c")
 STYLE: Final[Any] = {  # matplotlib has a type for it that names every key

@@ -24,7 +24,7 @@ GROUP: Final = 10_000
 
 
 class LeftOffError(Exception):
-    """Ends a run that is to be resumed."""
+    """Ends a run that is resumed later."""
 
 
 def work(number: int, chunks: int = 1) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from benchmarks._harness import Timed
 
 # All producers wait before the clock starts, and again until it has stopped at the last chunk, so that
-# nobody is charged for making and ending runs, tasks and queues.
+# making and ending runs, tasks and queues is not counted.
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""What a load costs that goes on: a thousand streamed runs, recorded to SQLite, for two minutes.
+"""What a sustained load costs: a thousand streamed runs, recorded to SQLite, for two minutes.
 
 A burst that lands in one commit measures batching; here a commit gets a few chunks of each of many runs. Four threads
 emit, each in its share of the runs, at absolute times and evenly spread; each run has a consumer on one event loop. It

@@ -45,7 +45,7 @@ def article(topic: str) -> str:
 
 
 async def write_article(bus: crewbus.Bus, topic: str, *, task_status: anyio.abc.TaskStatus[str]) -> None:
-    """Write an article in a thread and a run of its own, even if nobody watches; the record has the outcome."""
+    """Write an article in a thread and a run of its own, even if no client watches; the record has the outcome."""
     async with bus.stream(article, topic) as stream:
         task_status.started(stream.run_id)
         with suppress(Exception):

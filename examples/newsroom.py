@@ -7,8 +7,8 @@ Each agent is a run of its own inside the newsroom's run, makes a call of a mode
 run in worker threads. With no key the model is the scripted one below. With OPENAI_BASE_URL and OPENAI_API_KEY set
 it is OPENAI_MODEL on that server, any that speaks OpenAI's protocol: ``pip install crewbus[openai]``.
 
-What asks a model or a tool is a step: where runs are recorded (``pip install crewbus-sqlite``), a newsroom that was
-killed goes on with ``crewbus resume RUN``, and no model is asked a second time for what it has answered.
+Each call of a model or a tool is a step: if runs are recorded (``pip install crewbus-sqlite``), a newsroom that was
+killed continues with ``crewbus resume RUN``, and no model is called a second time for a recorded answer.
 """
 
 import asyncio

@@ -73,7 +73,7 @@ class MismatchError(Exception):
 
 @attrs.define
 class Log:
-    """The events of one root run. A fork shares a tuple of its parent's: nobody can change it."""
+    """The events of one root run. A fork shares a tuple of its parent's: it can't be changed."""
 
     epoch: int = 0
     shared: tuple[Entry, ...] = ()
@@ -130,7 +130,7 @@ def valid(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def standing(entries: Iterable[Entry]) -> list[Entry]:
-    """The events that nobody took back."""
+    """The events that were not retracted."""
     kept: list[Entry] = []
     for entry in valid(entries):
         if entry.kind == "Retracted":
@@ -139,7 +139,7 @@ def standing(entries: Iterable[Entry]) -> list[Entry]:
     return kept
 
 
-# What a record says to whoever resumes the run
+# What a record means for a resume
 
 
 class Row(NamedTuple):
@@ -176,7 +176,7 @@ SCOPES: Final[Mapping[tuple[str, str], Row]] = {
 
 @attrs.define
 class Scope:
-    """A run or a step that goes on: the tail of the record that it has yet to pass, and what it counts."""
+    """A run or a step that continues: the tail of the record that it has yet to pass, and what it counts."""
 
     identity: Identity
     starts: list[int]
@@ -519,7 +519,7 @@ class Session:
 
     def _close(self, scope: Scope) -> None:
         if SCOPES[scope.state, "end"].effect == "ReplayMismatch":
-            raise MismatchError(f"nobody asked for {scope.expected}")
+            raise MismatchError(f"{scope.expected} was not called")
 
     # Runs and calls
 

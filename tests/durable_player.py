@@ -1,4 +1,4 @@
-"""Plays the programs of the durable model with crewbus, on a store whose process dies when it is told to."""
+"""Plays the programs of the durable model with crewbus, on a store whose process dies at a chosen write."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class MortalStore(Store):
         return event.name.rpartition(".")[2] not in self._uncounted
 
     def let_go(self) -> None:
-        """After the death: nobody holds its logs."""
+        """After the death: its logs have no holder."""
         for root_id in self.inner.roots():
             self.inner.revoke(root_id)
 
@@ -137,7 +137,7 @@ class MortalStore(Store):
 
 
 class Strand:
-    """A thread that goes on from one pause to the next when it is told to, in the context of whoever makes it."""
+    """A thread that runs from one pause to the next on demand, in the context in which it was made."""
 
     def __init__(self, work: Callable[[Callable[[], None]], Any]) -> None:
         self._work = work
@@ -362,7 +362,7 @@ class Service:
             return [names[gone] for gone in bus.records.prune(keep=keep)]
 
     def standing(self, run_id: str) -> list[str]:
-        """The texts of the chunks in a run's record that nobody took back."""
+        """The texts of the chunks in a run's record that were not retracted."""
         follower = Follower()
         with self.bus() as bus:
             for envelope in bus.record_of(self.ids[run_id]):

@@ -34,7 +34,7 @@ class Step(NamedTuple):
     key: str = ""
     fails: int = 0
     uid: str = ""
-    """What tells it from all other steps of the program."""
+    """What distinguishes it from all other steps of the program."""
 
 
 class Try(NamedTuple):
@@ -66,7 +66,7 @@ class Break(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """Steps in threads of their own, while the scope's own thread goes on with ``meanwhile``."""
+    """Steps in threads of their own, while the scope's own thread continues with ``meanwhile``."""
 
     steps: tuple[Step, ...]
     meanwhile: tuple[Action, ...] = ()
@@ -131,7 +131,7 @@ class Grown:
 
 
 class Naming:
-    """Gives each action of a program a text of its own, so that frames and executions can be told apart."""
+    """Gives each action of a program a text of its own, so that frames and executions are distinguishable."""
 
     def __init__(self) -> None:
         self._count = 0

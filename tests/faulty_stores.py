@@ -78,7 +78,7 @@ class SealsNothing(MemoryStore):
 
 
 @noticed_by("an_old_epoch_can_not_finish")
-class SealsForAnybody(MemoryStore):
+class SealsWithoutEpoch(MemoryStore):
     def finish(self, root_id, epoch):
         super().finish(root_id, self.info(root_id).epoch)
 
@@ -305,7 +305,7 @@ class WritesOn(MemoryStore):
 
 
 @noticed_by("release_by_a_fenced_holder_is_ignored")
-class ReleasesForAnybody(MemoryStore):
+class ReleasesWithoutEpoch(MemoryStore):
     def release(self, root_id, epoch):
         super().release(root_id, self.info(root_id).epoch)
 

@@ -93,7 +93,7 @@ def script(source: str, *options: str, timeout: float = 60.0) -> subprocess.Comp
 
 
 def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
-    """Look again and again until ``condition`` holds: for what nobody announces."""
+    """Poll until ``condition`` holds: for what can't be waited for."""
     pause, deadline = threading.Event(), time.monotonic() + timeout
     while time.monotonic() < deadline:
         if condition():

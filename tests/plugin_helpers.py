@@ -1,4 +1,4 @@
-"""What the tests of plugins share: a plugin that keeps what it is told, and a logger that keeps what it logs."""
+"""What the tests of plugins share: a plugin that keeps what it gets, and a logger that keeps what it logs."""
 
 from __future__ import annotations
 

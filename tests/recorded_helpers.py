@@ -117,7 +117,7 @@ class HeldStore(crewbus.MemoryStore):
 
 
 class FailingStore(crewbus.MemoryStore):
-    """Fails while told to."""
+    """Fails while it is set to."""
 
     broken = False
 

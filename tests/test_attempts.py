@@ -202,14 +202,14 @@ def test_with_a_tight_buffer(bus, slow):
 
 
 def test_what_a_failed_attempts_threads_still_stream_is_discarded(bus):
-    go, told = threading.Event(), threading.Event()
+    go, received = threading.Event(), threading.Event()
 
     def late():
         assert go.wait(TIMEOUT)
         with pytest.warns(crewbus.UnscopedWarning, match="attempt that has failed"):
             assert crewbus.chunk("late") is None
-        assert crewbus.emit(AttemptStarted(7)) is not None  # no frame: it is told as ever
-        told.set()
+        assert crewbus.emit(AttemptStarted(7)) is not None  # no frame, so it is delivered
+        received.set()
 
     def work():
         def cut(number):
@@ -218,7 +218,7 @@ def test_what_a_failed_attempts_threads_still_stream_is_discarded(bus):
                     bus.submit(late)
                     raise CutError
             go.set()
-            assert told.wait(TIMEOUT)
+            assert received.wait(TIMEOUT)
             crewbus.chunk("text")
 
         retry(2, cut)
@@ -229,7 +229,7 @@ def test_what_a_failed_attempts_threads_still_stream_is_discarded(bus):
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_so_is_what_a_run_nested_in_it_still_streams(bus, streamed):
-    """It was abandoned; what else it emits is told as ever."""
+    """It was abandoned; its other events are delivered."""
     heard = []
     bus.on(Chunk, lambda envelope: heard.append(envelope.event.text))
     bus.on(AttemptStarted, lambda envelope: heard.append(envelope.event.number))
@@ -283,7 +283,7 @@ def test_a_retry_that_is_made_inside_the_failed_attempt(bus):
         assert stream.text() == "try 3 "
 
 
-def test_numbers_begin_anew_for_the_next_piece_of_work(bus):
+def test_numbers_start_from_one_for_the_next_piece_of_work(bus):
     numbers = []
     bus.on(AttemptStarted, lambda envelope: numbers.append(envelope.event.number))
 

@@ -34,7 +34,7 @@ def bus():
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_it_is_told_everything_in_order(bus, kind):
+def test_it_gets_every_event_in_order(bus, kind):
     """From many threads, in many runs: each root run's events in the order of their numbers, one at a time."""
     seen, inside = [], []
 
@@ -234,7 +234,7 @@ def test_it_sees_the_emitters_context_and_does_not_leak(bus):
 
 
 @pytest.mark.parametrize("error", [LookupError("no"), SystemExit("no"), KeyboardInterrupt()], ids=repr)
-def test_one_that_raises_is_told_by_name_and_goes_on(bus, error):
+def test_one_that_raises_is_reported_by_name_and_continues(bus, error):
     watcher, seen = Watcher(), []
     bus.plugins.register(watcher)
 
@@ -253,22 +253,22 @@ def test_one_that_raises_is_told_by_name_and_goes_on(bus, error):
 
 
 def test_flush_waits_for_it_and_says_so_inside(bus):
-    told = []
+    received = []
 
     def flushes(envelope):
         with pytest.raises(crewbus.FlushError, match="aflush"):
             bus.flush()
-        told.append("sync")
+        received.append("sync")
 
     async def flushes_well(envelope):
         await bus.aflush(TIMEOUT)
-        told.append("async")
+        received.append("async")
 
     bus.on(Noted, flushes, background=True)
     bus.on(Noted, flushes_well, background=True)
     bus.emit(Noted())
     bus.flush(TIMEOUT)
-    assert sorted(told) == ["async", "sync"]
+    assert sorted(received) == ["async", "sync"]
 
 
 def test_a_flush_that_is_out_of_time_names_it(bus):
@@ -420,8 +420,8 @@ def test_after_a_fork_the_child_has_an_empty_queue_and_a_thread_of_its_own():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
-def test_after_a_fork_plugins_begin_anew_in_the_child():
-    """In the child only, with the bus at work again; one that fails is told by name and hinders nobody."""
+def test_after_a_fork_plugins_are_reset_in_the_child():
+    """In the child only, with the bus at work again; one that fails is reported by name and affects no other."""
     done = script(
         """
         import os, threading, warnings
@@ -520,7 +520,7 @@ def test_submit_in_a_cancelled_run_is_a_crewbus_call(bus):
         bus.submit(print)
 
 
-def test_work_in_a_run_that_is_cancelled_is_told(bus):
+def test_work_in_a_run_that_is_cancelled_gets_cancelled(bus):
     gate = threading.Event()
 
     def work():
@@ -722,12 +722,12 @@ def test_closing_waits_for_jobs_that_jobs_submit():
         bus.submit(lambda: (bus.emit(Noted()), done.append("inner")))
         done.append("outer")
 
-    bus.on(Noted, lambda envelope: done.append("told"))
+    bus.on(Noted, lambda envelope: done.append("other"))
     bus.submit(outer)
     closing = in_thread(bus.close)
     gate.set()
     closing.result(TIMEOUT)
-    assert sorted(done) == ["inner", "outer", "told"]
+    assert sorted(done) == ["inner", "other", "outer"]
 
 
 def test_jobs_that_close_the_bus_do_not_wait_for_each_other():

@@ -23,7 +23,7 @@ class Crew:
 
 @attrs.define(eq=False)
 class Memory:
-    """Its fields can't be told from JSON by their types: each value is looked at."""
+    """The types of its fields do not say whether they are JSON, so each value is checked."""
 
     items: list[Any] = attrs.field(factory=list)
     notes: dict[str, Any] = attrs.field(factory=dict)
@@ -67,13 +67,13 @@ def test_a_checkpoint_is_a_position_with_a_name(disk):
 
 
 def test_a_checkpoint_is_an_event_like_others(bus):
-    told = []
-    bus.on(CheckpointSaved, told.append)
+    received = []
+    bus.on(CheckpointSaved, received.append)
     with bus.run(id="run"), bus.run("inner") as inner:
         inner.checkpoint("deep")
         inner.step("s", lambda: inner.checkpoint("deeper") and None)
-    assert [one.event.name for one in told] == ["deep", "deeper"]
-    assert [one.run_id for one in told] == [inner.id, inner.id]
+    assert [one.event.name for one in received] == ["deep", "deeper"]
+    assert [one.run_id for one in received] == [inner.id, inner.id]
 
 
 def test_an_unrecorded_run_has_no_checkpoints(bus):
@@ -292,11 +292,11 @@ def test_checkpoint_on_ends_with_the_next_enable_recording(bus):
 
 def test_checkpoint_on_does_not_apply_to_unrecorded_runs(bus):
     bus.enable_recording(checkpoint_on=[Turned])
-    told = []
-    bus.on(object, lambda envelope: told.append(type(envelope.event)))
+    received = []
+    bus.on(object, lambda envelope: received.append(type(envelope.event)))
     with bus.run(record=False) as run:
         run.emit(Turned())
-    assert CheckpointSaved not in told
+    assert CheckpointSaved not in received
 
 
 def test_checkpoint_on_does_not_save_again_on_resume(disk):

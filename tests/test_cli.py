@@ -651,12 +651,12 @@ def test_hooks_of_plugins_are_listed_while_they_have_a_hookspec_or_an_implementa
     class Spec:
         @crewbus.hookspec
         def acme_paid(self, cents: int) -> None:
-            """Somebody paid."""
+            """A payment was made."""
 
     cli.bus.plugins.add_hookspecs(Spec)
     cli.bus.plugins.register(plugin(acme_tomorrow=crewbus.hookimpl(optionalhook=True)(lambda: None)), "early bird")
     assert cli("hooks") == 0
-    assert "acme_paid(cents)\n    Somebody paid.\n    not implemented\n" in cli.out
+    assert "acme_paid(cents)\n    A payment was made.\n    not implemented\n" in cli.out
     assert "acme_tomorrow()\n    implemented by early bird\n" in cli.out
     assert cli("hooks", "acme_tomorrow") == 0
     assert "It has no hookspec." in cli.out

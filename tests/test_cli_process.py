@@ -242,7 +242,7 @@ def drain(terminal: int) -> str:
     while True:
         try:
             piece = os.read(terminal, 4096)
-        except OSError:  # Linux says so that nobody has the other side open
+        except OSError:  # Linux reports a closed other side like this
             piece = b""
         if not piece:
             return found.decode()

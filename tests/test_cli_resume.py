@@ -1,4 +1,4 @@
-"""The command on runs that were killed: `crewbus run` records them in a file, `crewbus resume` goes on with them."""
+"""The command on runs that were killed: `crewbus run` records them in a file, `crewbus resume` continues them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Place:
         return done
 
     def json(self, *argv: str) -> Any:
-        """What the command tells programs."""
+        """What the command prints for programs."""
         done = self(*argv, "--json")
         assert done.returncode in (0, 1), done.stderr
         return json.loads(done.stdout)

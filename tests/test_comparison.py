@@ -143,12 +143,12 @@ def test_pluggy_a_hookimpl_that_raises_reaches_the_caller_and_ends_the_call():
 
     class Specs:
         @spec
-        def told(self):
-            """Is told."""
+        def received(self):
+            """A hook."""
 
     class Failing:
         @impl
-        def told(self):
+        def received(self):
             called.append(self)
             raise Failed
 
@@ -157,7 +157,7 @@ def test_pluggy_a_hookimpl_that_raises_reaches_the_caller_and_ends_the_call():
     for _ in range(2):
         manager.register(Failing())
     with pytest.raises(Failed):
-        manager.hook.told()
+        manager.hook.received()
     assert len(called) == 1
 
 
@@ -479,7 +479,7 @@ def test_llamaindex_what_an_event_handler_raises_is_swallowed_without_a_word(dis
     assert (caplog.text, *capfd.readouterr()) == ("", "", "")
 
 
-def test_llamaindex_a_handler_hears_of_all_runs_and_tells_them_apart_by_their_span(dispatcher):
+def test_llamaindex_a_handler_gets_the_events_of_all_runs_and_distinguishes_them_by_their_span(dispatcher):
     heard = []
     dispatcher.add_event_handler(handling(lambda event: heard.append(event.span_id)))
 
@@ -607,7 +607,7 @@ def test_workflows_a_stream_is_read_once(workflow):
     asyncio.run(main())
 
 
-def test_workflows_a_context_goes_on_elsewhere_and_the_step_under_way_begins_anew():
+def test_workflows_a_context_continues_elsewhere_and_the_step_in_progress_starts_again():
     workflows = pytest.importorskip("workflows")
     events = pytest.importorskip("workflows.events")
     called = []
@@ -878,6 +878,6 @@ def test_dbos_a_workflow_id_is_carried_out_once_and_the_second_process_gets_the_
     assert second.communicate(timeout=4 * TIMEOUT)[0] == "a result of first\n"
 
 
-def test_dbos_goes_on_by_itself_with_what_was_killed_when_it_is_launched_again(process):
+def test_dbos_resumes_killed_workflows_by_itself_when_it_is_launched_again(process):
     assert process(KILLED, RECOVERING, "here", "killed").communicate(timeout=4 * TIMEOUT)[0] == "research\n"
     assert process(KILLED, RECOVERING, "here").communicate(timeout=4 * TIMEOUT)[0] == "written\n"

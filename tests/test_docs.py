@@ -39,7 +39,7 @@ def test_links_lead_somewhere():
             assert (ROOT / target).exists(), f"{page.name} names {target}"
 
 
-def test_each_promise_of_the_documentation_has_tests_that_bear_its_number():
+def test_each_promise_of_the_documentation_has_tests_with_its_number():
     promised = set(map(int, re.findall(r"^(\d+)\. ", (ROOT / "docs" / "promises.md").read_text(), re.MULTILINE)))
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     shown = set(map(int, re.findall(r"def test_promise_(\d+)_", tests)))

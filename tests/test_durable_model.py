@@ -383,7 +383,7 @@ def test_a_run_goes_from_state_to_state_as_the_table_says(state: str, event: str
 # The machines
 
 # The same examples each time; the slow test draws others, but not where what it finds would be laid at the door of
-# whoever changed something else.
+# by an unrelated change.
 often = settings(max_examples=200, stateful_step_count=15, deadline=None, derandomize=True)
 seldom = settings(often, max_examples=60, stateful_step_count=10)
 
@@ -440,7 +440,7 @@ def test_many_more_crashes_end_as_if_nothing_had_happened() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [ModelMachine, MemoryMachine])
-def test_examples_that_nobody_has_seen(machine: type[Machine]) -> None:
+def test_new_random_examples(machine: type[Machine]) -> None:
     unseen = settings(seldom, max_examples=500, derandomize="CI" in os.environ)
     run_state_machine_as_test(machine, settings=unseen)
 

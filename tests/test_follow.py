@@ -1,4 +1,4 @@
-"""Following a recorded run by cursor: each frame exactly once, whoever left, died or went on meanwhile."""
+"""Following a recorded run by cursor: each frame exactly once, although either side leaves, dies or continues."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_the_cursor_of_a_live_stream_continues_in_the_record(disk, kind):
         assert followed(bus, after=cursor) == [*WORDS[2:], RunFinished()]
 
 
-# A run that goes on
+# A live run
 
 
 def test_a_run_is_followed_while_it_is_recorded(disk):
@@ -293,7 +293,7 @@ def test_a_failed_run_ends_its_stream_until_it_is_resumed(disk):
         assert [type(event) for event in followed(bus) if isinstance(event, crewbus.RunEnded)] == [RunFinished]
 
 
-def test_a_run_whose_producer_is_gone_is_interrupted_and_followed_when_it_goes_on(disk):
+def test_a_run_whose_producer_is_gone_is_interrupted_and_followed_once_it_is_resumed(disk):
     with disk.bus() as bus, bus.run(id="run") as run:
         say(run, "a b")
         disk.crash()

@@ -1,4 +1,4 @@
-"""Forks: another run that shares the beginning of one, and goes on in another way."""
+"""Forks: another run that shares the beginning of one, and continues differently."""
 
 from __future__ import annotations
 

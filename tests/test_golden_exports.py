@@ -1,4 +1,4 @@
-"""The exports of former releases, which every later one reads: what was recorded, and how it goes on."""
+"""The exports of former releases, which every later one reads: what was recorded, and how it continues."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_a_plugin_adds_a_command(capsys):
     class Commands:
         @crewbus.hookimpl
         def crewbus_cli_commands(self, commands):
-            commands.add("greet", self.greet, help="greet somebody", configure=self.add_arguments)
+            commands.add("greet", self.greet, help="print a greeting", configure=self.add_arguments)
 
         @staticmethod
         def add_arguments(parser):

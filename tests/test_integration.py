@@ -464,7 +464,7 @@ def test_several_buses_may_load_the_plugin(parrot, parrots):
 
 def test_a_plugin_class_must_name_its_integration():
     with pytest.raises(TypeError, match="of"):
-        type("Nobodys", (IntegrationPlugin,), {})
+        type("Nameless", (IntegrationPlugin,), {})
 
 
 def test_install_serves_the_default_bus_by_default(parrot, integration):
@@ -561,7 +561,7 @@ class Refuser:
         raise self.error
 
 
-def test_a_contained_error_is_logged_and_the_librarys_work_goes_on(parrot, integration):
+def test_a_contained_error_is_logged_and_the_library_continues(parrot, integration):
     with quiet(plugins=[Refuser(ValueError("no"))]) as bus:
         integration.install(bus)
         with logged() as messages:

@@ -1,4 +1,4 @@
-"""A store on a journal whose own faults are many: each is told, and what is in memory is never ahead of the journal."""
+"""A store on a failing journal: each fault is raised, and what is in memory is never ahead of the journal."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_a_write_that_can_not_be_added_has_no_effect(fault):
     store = ListStore([])
     epoch = store.begin("a")
     store.adding = fault
-    told = fault if isinstance(fault, KeyboardInterrupt) else crewbus.RecordingError("")
-    with pytest.raises(type(told), match="no room"):
+    received = fault if isinstance(fault, KeyboardInterrupt) else crewbus.RecordingError("")
+    with pytest.raises(type(received), match="no room"):
         store.append("a", epoch, event(0))
-    with pytest.raises(type(told), match="no room"):
+    with pytest.raises(type(received), match="no room"):
         store.begin("b")
     store.adding = None
     for one in (store, ListStore(store.journal)):

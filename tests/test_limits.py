@@ -36,16 +36,16 @@ def test_an_event_may_have_as_many_bytes_as_the_bound(disk):
         assert [one.seq for one in bus.record_of("run")] == [0, 1, 2, 3]
 
 
-def test_what_is_refused_reaches_nobody(bus):
+def test_a_refused_event_reaches_no_listener(bus):
     bus.enable_recording(max_event_bytes=BOUND)
-    told = []
-    bus.on(object, lambda envelope: told.append(type(envelope.event)))
+    received = []
+    bus.on(object, lambda envelope: received.append(type(envelope.event)))
     with bus.run(id="run") as run, bus.subscribe("run") as stream:
         with pytest.raises(crewbus.RecordingError):
             run.chunk("x" * BOUND)
         run.chunk("y")
         assert next(stream).event == Chunk("y")
-    assert told == [crewbus.RunStarted, Chunk, crewbus.RunFinished]
+    assert received == [crewbus.RunStarted, Chunk, crewbus.RunFinished]
 
 
 def test_bytes_are_counted_as_they_are_written(bus):
@@ -78,14 +78,14 @@ def test_what_a_run_is_resumed_by_is_never_truncated(disk, oversized):
 
 
 def test_an_event_is_truncated_with_a_mark(disk):
-    told = []
+    received = []
     with disk.bus(max_event_bytes=BOUND, oversized="truncate") as bus:
-        bus.on(Noted, told.append)
+        bus.on(Noted, received.append)
         with bus.run(id="run") as run:
             run.emit(noted_of(BOUND))
             run.emit(large := noted_of(5000), source="me")
         whole, cut = list(bus.record_of("run"))[1:3]
-    assert [one.event for one in told] == [noted_of(BOUND), large]
+    assert [one.event for one in received] == [noted_of(BOUND), large]
     assert whole.event == noted_of(BOUND)
     assert (cut.event.name, cut.event.version, cut.event.size) == ("tests.Noted", 1, 5000)
     assert '{"text":"' + large.text == cut.event.data + large.text[len(cut.event.data) - 9 :]
@@ -109,7 +109,7 @@ def test_a_truncated_event_counts_when_the_run_is_resumed(disk):
         assert len(found(bus, "run", Truncated)) == 1
 
 
-def test_a_follower_is_told_of_a_chunk_that_was_truncated(bus):
+def test_a_follower_gets_a_chunk_that_was_truncated(bus):
     bus.enable_recording(max_event_bytes=BOUND, oversized="truncate")
     with bus.run(id="run") as run:
         run.chunk("x" * 5000)
@@ -215,17 +215,17 @@ def test_an_entity_of_an_older_type_is_read_as_the_newer(disk):
     assert (type(kept), kept.heading, kept.by) == (new, "a", "unknown")
 
 
-def test_an_event_of_an_older_type_is_told_again_as_the_newer(disk):
+def test_an_event_of_an_older_type_is_redelivered_as_the_newer(disk):
     event = versions("Said", TITLES, crewbus.register_event)
     old = event(1)
     with disk.bus() as bus, bus.run(id="run") as run:
         run.emit(old("a"))
     new = event(3, UPGRADES)
-    told = []
+    received = []
     with disk.bus() as bus:
-        bus.on(new, told.append)
+        bus.on(new, received.append)
         bus.replay("run")
-    assert [(one.event.heading, one.event.by) for one in told] == [("a", "unknown")]
+    assert [(one.event.heading, one.event.by) for one in received] == [("a", "unknown")]
 
 
 @pytest.mark.parametrize(("name", "version"), [("tests.versions.NobodyKnows", 1), ("tests.Noted", 99)])
@@ -237,10 +237,10 @@ def test_an_event_of_a_type_that_is_not_known_is_kept_as_it_is(bus, name, versio
     (stored,) = [event for event in bus.store.read("run") if event.name == name]
     assert (stored.version, stored.data) == (version, data.encode())
     assert found(bus, "run", UnknownEvent)[0].event == UnknownEvent(name, version, data)
-    told = []
-    bus.on(UnknownEvent, told.append)
+    received = []
+    bus.on(UnknownEvent, received.append)
     bus.replay("run")
-    assert [one.event.data for one in told] == [data]
+    assert [one.event.data for one in received] == [data]
     fork = bus.fork("run")
     with bus.resume(fork) as run:
         assert run.step("s", lambda: "again") is None

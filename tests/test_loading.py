@@ -135,11 +135,11 @@ def test_an_installed_plugin_that_was_not_loaded_may_join_later(three):
 
 def test_a_slow_import_is_reported_by_name(three, monkeypatch):
     monkeypatch.setattr(_loading, "SLOW_IMPORT", -1.0)
-    with pytest.warns(PluginWarning) as told:
+    with pytest.warns(PluginWarning) as received:
         assert sorted(loaded()) == ["blue", "green", "red"]
-    names = {str(warning.message).partition(" took ")[0] for warning in told}
+    names = {str(warning.message).partition(" took ")[0] for warning in received}
     assert names >= {f"plugin '{name}' ({name}-dist 1.5)" for name in ("blue", "green", "red")}
-    assert "CREWBUS_BLOCK=" in str(told[0].message)
+    assert "CREWBUS_BLOCK=" in str(received[0].message)
 
 
 def test_a_quick_import_is_not_reported(three):

@@ -188,7 +188,7 @@ def test_a_module_that_makes_a_bus_while_it_is_imported_is_skipped(here, monkeyp
 
 @pytest.mark.parametrize("asks", ["", "@crewbus.hookimpl\ndef crewbus_configure(bus):\n    "], ids=["import", "serve"])
 @pytest.mark.parametrize("how", ["crewbus.default_bus()", "crewbus.emit(crewbus.Chunk('x'))"])
-def test_one_that_asks_for_the_default_bus_while_that_is_made_is_told_so(here, monkeypatch, asks, how):
+def test_a_plugin_that_uses_the_default_bus_while_it_is_made_is_refused(here, monkeypatch, asks, how):
     (here / "eager.py").write_text(f"import crewbus\n{asks}{how}\n")
     monkeypatch.setenv("CREWBUS_PLUGINS", "eager,mine")
     before = set(crewbus.bus.bus.live_buses)
@@ -198,7 +198,7 @@ def test_one_that_asks_for_the_default_bus_while_that_is_made_is_told_so(here, m
         assert len(warned) == 1
         assert crewbus.default_bus() is bus
         assert bus.plugins.has_plugin("mine")
-        assert set(crewbus.bus.bus.live_buses) - before == {bus}, "nobody made another"
+        assert set(crewbus.bus.bus.live_buses) - before == {bus}, "no other bus was made"
 
 
 def test_a_default_bus_that_could_not_be_made_is_made_at_the_next_call(monkeypatch):
@@ -503,7 +503,7 @@ def test_a_command_that_cannot_be_configured_is_not_added(cli, folder):
 
 
 def test_in_a_process_of_its_own(folder):
-    """As somebody would use it: nothing installed but crewbus, a module beside the agent."""
+    """As an application uses it: nothing installed but crewbus, a module beside the agent."""
     argv = [sys.executable, "-P", "-m", "crewbus", "run", "agent:say", "-p", "mine", "--require", "mine~=1.0"]
     environment = {**os.environ, "CREWBUS_RECORD": "off"}
     done = subprocess.run(

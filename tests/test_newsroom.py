@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def served(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the newsroom ask the local server, and nobody else."""
+    """Let the newsroom call only the local server."""
     pytest.importorskip("openai")
     monkeypatch.setenv("OPENAI_BASE_URL", server)
     monkeypatch.setenv("OPENAI_API_KEY", "none is needed")
@@ -356,7 +356,7 @@ def test_a_connection_that_breaks_fails_its_own_run_only(bus: Bus) -> None:
 
 
 @pytest.mark.usefixtures("served")
-def test_reasoning_is_told_from_text(bus: Bus) -> None:
+def test_reasoning_is_distinguished_from_text(bus: Bus) -> None:
     frames = run(frames_of(bus, newsroom.complete, user("?"), "reasoned"))
     assert pieces(frames, "reasoning") == ["Hm. ", "Well. "]
     assert pieces(frames) == ["Yes", "."]

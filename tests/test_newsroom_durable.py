@@ -83,8 +83,8 @@ def carry_out():
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
 
         def order(path: Path, calls: Path, resume: bool = False, die_at: int = -1) -> dict:
-            told = {"path": str(path), "calls": str(calls), "resume": resume, "die_at": die_at}
-            driver.stdin.write(json.dumps(told) + "\n")
+            received = {"path": str(path), "calls": str(calls), "resume": resume, "die_at": die_at}
+            driver.stdin.write(json.dumps(received) + "\n")
             driver.stdin.flush()
             return json.loads(driver.stdout.readline())
 

@@ -115,8 +115,8 @@ def test_what_a_step_returned_survives_a_kill(tmp_path):
             print(run.step("one", lambda: 1), run.step("two", lambda: {{"b": [2]}}), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         """)
-    told, _ = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, told) == (-signal.SIGKILL, "1 {'b': [2]}\n")
+    output, _ = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, output) == (-signal.SIGKILL, "1 {'b': [2]}\n")
     with quiet_bus() as bus:
         bus.enable_recording(SQLiteStore(tmp_path / "runs.db"))
         with bus.resume("run") as run:
@@ -200,7 +200,7 @@ def test_all_of_a_sync_run_waits_for_the_disk(kind):
 @pytest.mark.parametrize(
     "action", [lambda run: fetch("tea"), lambda run: run.checkpoint("x"), lambda run: run.chunk("x")]
 )
-def test_who_waits_for_the_disk_is_told_that_it_failed(action):
+def test_waiting_for_the_disk_raises_what_failed(action):
     with quiet_bus() as bus:
         store = HeldStore()
         bus.enable_recording(store, durability="sync")
@@ -243,11 +243,11 @@ def test_a_step_that_did_not_reach_the_disk_is_the_same_when_it_is_called_again(
         bus.enable_recording(Hiccup())
         with pytest.raises(KeyboardInterrupt):
             with bus.run(id="run"):
-                told = insist("tea")
+                output = insist("tea")
                 fetch("milk")
                 raise KeyboardInterrupt
         with bus.resume("run"):
-            assert insist("tea") == told
+            assert insist("tea") == output
             fetch("milk")
         assert [one.event.ordinal for one in found(bus, "run", StepStarted)] in ([0, 0], [0, 0, 0])
 
@@ -284,11 +284,11 @@ def test_a_step_whose_end_can_not_be_recorded_raises():
         assert CALLS == [1, 1]
 
 
-def test_what_could_not_be_written_reaches_who_emits():
+def test_a_failed_write_reaches_the_emitter():
     with quiet_bus() as bus:
         bus.enable_recording(store := FailingStore())
-        told = []
-        bus.on(Noted, told.append)
+        output = []
+        bus.on(Noted, output.append)
         with bus.run(id="run") as run:
             store.broken = True
             for emit in (lambda: run.emit(Noted()), lambda: run.chunk("x"), lambda: bus.call("m").start()):
@@ -296,7 +296,7 @@ def test_what_could_not_be_written_reaches_who_emits():
                     emit()
             store.broken = False
             run.emit(Noted("back"))
-        assert [one.event.text for one in told] == ["back"]
+        assert [one.event.text for one in output] == ["back"]
         assert [one.seq for one in bus.record_of("run")] == [0, 1, 2]
 
 

@@ -66,7 +66,7 @@ def test_the_commands_of_the_tutorial_do_what_it_says(tmp_path):
 # The server
 
 
-def test_a_browser_with_a_cursor_that_is_none_is_told_and_does_not_come_again():
+def test_a_browser_with_an_invalid_cursor_gets_an_error_and_does_not_reconnect():
     """An EventSource whose connection is just cut comes back with the same for ever."""
     module: dict[str, Any] = {}
     exec(source_of("stream-to-a-browser.md"), module)
@@ -91,12 +91,12 @@ USES = {
 
 
 @pytest.mark.parametrize("page", USES)
-def test_its_plugin_does_not_hold_up_the_exit_where_nobody_closes_the_bus(tmp_path, page):
+def test_its_plugin_does_not_delay_the_exit_if_the_bus_is_not_closed(tmp_path, page):
     source = f"{source_of(page)}\nbus = crewbus.Bus([{USES[page]}], entry_points=False)\nprint('over')"
     assert run("-c", source, cwd=tmp_path).stdout == "over\n"
 
 
-def test_the_recorder_says_what_could_not_be_written_and_goes_on(tmp_path):
+def test_the_recorder_reports_what_could_not_be_written_and_continues(tmp_path):
     module: dict[str, Any] = {}
     exec(source_of("write-a-recorder.md"), module)
     log = tmp_path / "not yet" / "events.log"
@@ -112,7 +112,7 @@ def test_the_recorder_says_what_could_not_be_written_and_goes_on(tmp_path):
         assert re.findall(r"crewbus\.\w+", log.read_text()) == ["crewbus.RunStarted", "crewbus.RunFinished"]
 
 
-def test_the_transport_goes_on_when_nobody_listens():
+def test_the_transport_continues_without_listeners():
     module: dict[str, Any] = {}
     exec(source_of("write-a-transport.md"), module)
     here, there = module["socket"].socketpair()

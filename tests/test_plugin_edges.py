@@ -1,4 +1,4 @@
-"""What pluggy raises unclearly, or passes over in silence: each is told by name, and leaves nothing behind."""
+"""What pluggy ignores or reports unclearly: each is reported by name, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_same_plugin_twice_says_as_what(bus):
     assert "'acme' is registered already, as 'first'" in refused(bus, member)
 
 
-def test_plugins_that_are_equal_by_value_are_two_in_vain(bus):
+def test_plugins_that_are_equal_by_value_are_refused(bus):
     @attrs.frozen
     class Valued:
         number: int
@@ -117,7 +117,7 @@ class NotComparable(EqualToEverything):
 
 
 @pytest.mark.parametrize("make", [EqualToEverything, NotComparable])
-def test_a_plugin_that_can_not_be_told_from_others_is_refused_rather_than_the_next_one(bus, make):
+def test_a_plugin_that_equals_others_is_refused_rather_than_the_next_one(bus, make):
     assert "by identity" in refused(bus, make())
     assert bus.plugins.register(Observer(), "next") == "next"
 
@@ -163,13 +163,13 @@ class OnCachedProperty:
 )
 def test_a_marked_thing_that_pluggy_passes_over(bus, member, kind):
     if isinstance(vars(member).get("crewbus_emit"), functools.partial):
-        member.helper = functools.partial(marked)  # one that is no hookimpl is nobody's business
+        member.helper = functools.partial(marked)  # it is no hookimpl, so it is ignored
     says = refused(bus, member)
     assert "marked with @crewbus.hookimpl" in says
     assert kind in says
 
 
-def test_a_helper_made_of_a_hookimpl_is_nobodys_business(bus):
+def test_a_helper_made_of_a_hookimpl_is_ignored(bus):
     member = Observer()
     member.tell = functools.partial(member.crewbus_emit, None)
     assert bus.plugins.register(member, "acme") == "acme"
@@ -220,12 +220,12 @@ def test_a_mock_implements_nothing(bus, make):
 # What would be called wrongly
 
 
-def test_an_unknown_argument_is_told_with_the_nearest_and_all(bus):
+def test_an_unknown_argument_is_reported_with_the_nearest_and_all(bus):
     says = refused(bus, plugin(crewbus_emit=lambda envelop: None))
     assert "crewbus_emit asks for envelop; it may ask for bus, run, envelope: did you mean envelope?" in says
 
 
-def test_an_unknown_hook_is_told_with_the_nearest(bus):
+def test_an_unknown_hook_is_reported_with_the_nearest(bus):
     says = refused(bus, plugin(crewbus_stream_chunks=lambda envelope: None))
     assert "implements crewbus_stream_chunks, and there is no such hook: did you mean crewbus_stream_chunk?" in says
 
@@ -239,7 +239,7 @@ def test_what_every_object_has_is_not_taken_for_a_hookimpl_in_silence(bus):
     assert "__repr__ is marked with @crewbus.hookimpl" in refused(bus, Misplaced())
 
 
-def test_an_unknown_specname_is_told_with_the_nearest(bus):
+def test_an_unknown_specname_is_reported_with_the_nearest(bus):
     member = plugin(watch=hookimpl(specname="crewbus_emits")(lambda envelope: None))
     assert "implements crewbus_emits, and there is no such hook: did you mean crewbus_emit?" in refused(bus, member)
 
@@ -441,7 +441,7 @@ def test_a_class_whose_attributes_raise(bus):
     assert "'acme' can't be inspected: LookupError" in refused(bus, Hostile)
 
 
-def test_a_class_whose_attributes_raise_where_nobody_looks(bus):
+def test_a_class_whose_unused_attributes_raise(bus):
     class Guarded(Observer):
         @property
         def secret(self):
@@ -461,14 +461,14 @@ def test_a_class_whose_attributes_raise_where_nobody_looks(bus):
 class Spec:
     @hookspec(historic=True)
     def acme_began(self, at):
-        """Told to whoever was there, and to whoever comes later."""
+        """Reaches the plugins that are registered, and those that register later."""
 
     @hookspec
     def acme_ended(self, at):
-        """Told."""
+        """A hook."""
 
 
-def test_a_historic_call_is_told_to_who_comes_later(bus):
+def test_a_historic_call_reaches_plugins_that_register_later(bus):
     bus.plugins.add_hookspecs(Spec)
     bus.plugins.hook.acme_began.call_historic(kwargs={"at": 3})
     got = []
@@ -579,7 +579,7 @@ def test_a_plugin_that_leaves_after_the_bus_is_closed_has_released_it_all(bus):
     assert member.closed == [bus]
 
 
-def test_a_plugin_that_could_not_be_configured_is_not_told_to_release(bus):
+def test_a_plugin_that_could_not_be_configured_is_not_closed(bus):
     class Refusing(Closing):
         @hookimpl
         def crewbus_configure(self):
@@ -894,7 +894,7 @@ def test_handlers_of_a_refused_plugin_are_not_left_subscribed(bus, background, e
     bus.flush(TIMEOUT)
     assert heard == []
     assert [type(envelope.event) for envelope in others] == [crewbus.RunStarted, Noted, crewbus.RunFinished]
-    bus.on(Noted, hear)  # as whoever likes, with background or without
+    bus.on(Noted, hear)  # with background or without
     bus.emit(Noted())
     assert len(heard) == 1
 
@@ -908,7 +908,7 @@ def test_handlers_of_a_plugin_that_serves_are_left_where_another_is_refused(bus)
     assert len(heard) == 1
 
 
-def test_a_closed_bus_is_joined_by_nobody(bus):
+def test_no_plugin_joins_a_closed_bus(bus):
     member = Closing()
     bus.close()
     before = state(bus)
@@ -922,7 +922,7 @@ def test_one_that_is_configured_while_the_bus_is_closed_releases_what_it_holds(b
         @hookimpl
         def crewbus_configure(self, bus):
             in_thread(bus.close).result(TIMEOUT)
-            self.closed.clear()  # what it was told of before it had anything
+            self.closed.clear()  # what it closed before it had anything
 
     member = Slow()
     with pytest.raises(PluginError, match="BusClosedError: the bus was closed meanwhile"):

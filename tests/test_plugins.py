@@ -358,7 +358,7 @@ def test_a_module_as_a_plugin():
         assert bus.emit(Noted()) in seen
 
 
-def test_a_class_as_a_plugin_is_made_anew_for_each_bus():
+def test_a_class_as_a_plugin_is_instantiated_for_each_bus():
     class Counting:
         made: list[Any] = []  # noqa: RUF012 - shared on purpose
 
@@ -729,11 +729,11 @@ def test_a_replaced_router_gets_the_frames_of_attached_streams():
 
     with quiet_bus(plugins=[("run_scope", Router)]) as bus:
         with bus.run() as run:
-            bus.chunk("nobody there")
+            bus.chunk("no stream")
             stream = bus.subscribe(run.id)
-            bus.chunk("somebody there")
+            bus.chunk("a stream")
         assert [type(frame.event) for frame in stream] == [Chunk, RunFinished]
-    assert routed[0] == Chunk("somebody there")
+    assert routed[0] == Chunk("a stream")
 
 
 # Each hook
@@ -776,7 +776,7 @@ def test_a_converter_writes_and_reads_what_cattrs_does_not_know():
         assert [e.event for e in bus.record_of(run.id) if type(e.event) is Priced] == [Priced(1 + 2j)]
 
 
-def test_a_failing_converter_reaches_whoever_records_first():
+def test_a_failing_converter_reaches_the_first_emission_that_is_recorded():
     def crewbus_converter(converter):
         raise LookupError("no hooks")
 
@@ -1192,7 +1192,7 @@ def test_every_built_in_plugin_is_looked_at():
 
 
 def test_a_plugin_that_is_unregistered_releases_what_it_holds(bus):
-    """Once, and no more when the bus is closed; a fault of it is told by name."""
+    """Once, and no more when the bus is closed; a fault of it is reported by name."""
     closed = []
 
     class Holding:

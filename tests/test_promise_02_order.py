@@ -204,7 +204,7 @@ def test_promise_02_scripted_finish_waits_for_the_emission_under_way():
 
 
 def test_promise_02_scripted_emission_that_meets_the_end_is_before_it_or_unscoped():
-    """An emission and the end of its run queue at the lock together: whoever wins, nothing follows the end."""
+    """An emission and the end of its run wait for the lock together: whichever wins, nothing follows the end."""
     for _ in range(50):
         gate = Gate("a")
         with quiet_bus(plugins=[gate], unscoped="ignore") as bus, bus.run() as run:
@@ -309,7 +309,7 @@ def test_promise_02_what_a_handler_emits_is_delivered_depth_first():
 
 
 def test_promise_02_runs_outlived_by_nested_ones_keep_their_numbers():
-    """A nested run that goes on after its root has ended still numbers, records and streams."""
+    """A nested run that continues after its root has ended still numbers, records and streams."""
     with quiet_bus() as bus:
         with bus.run(record=True) as root:
             nested = bus.run("straggler")

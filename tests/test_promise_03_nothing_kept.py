@@ -76,7 +76,7 @@ def talk(bus: crewbus.Bus, watch: Watch, times: int = 3) -> None:
         bus.chunk(f"piece {number}", source=watch(Agent()))
 
 
-# What runs may do, each with the context that somebody still holds afterwards
+# What runs may do, each with a context that is still held afterwards
 
 
 def plain_run(bus: crewbus.Bus, watch: Watch) -> list[Context]:
@@ -470,7 +470,7 @@ def test_promise_03_nothing_remains_of_a_run_that_ended(bus: crewbus.Bus, scenar
 
 
 # An error that a stream raises holds, by its traceback, the frames that it passed, and with them the stream, which
-# holds the error for whoever asks again: as with a Future, that takes the collector.
+# holds the error for later calls: as with a Future, that takes the collector.
 CYCLIC = [stream_that_fails, stream_that_fails_on_a_loop]
 
 

@@ -100,7 +100,7 @@ def test_promise_05_other_arguments_are_another_step(bus: crewbus.Bus) -> None:
     assert called == {"double": 5}
 
 
-def test_promise_05_equal_steps_are_told_apart_by_their_order(bus: crewbus.Bus) -> None:
+def test_promise_05_equal_steps_are_distinguished_by_their_order(bus: crewbus.Bus) -> None:
     assert twice(bus, lambda: [note("a") for _ in range(3)], cut) == [["a", "1"], ["a", "2"], ["a", "3"]]
     assert called == {"a": 3}
 
@@ -113,7 +113,7 @@ def test_promise_05_a_key_takes_the_place_of_the_arguments(bus: crewbus.Bus) -> 
     assert called == {"x": 1, "y": 1}
 
 
-def test_promise_05_steps_in_runs_of_one_name_are_told_apart(bus: crewbus.Bus) -> None:
+def test_promise_05_steps_in_runs_of_one_name_are_distinguished(bus: crewbus.Bus) -> None:
     def program() -> list[list[str]]:
         results = []
         for _ in range(3):
@@ -152,7 +152,7 @@ def test_promise_05_what_finished_in_a_step_that_failed_stays_done(bus: crewbus.
     assert texts(bus) == ["a", "b"]
 
 
-def test_promise_05_a_step_that_is_tried_again_is_done_anew_as_a_whole(bus: crewbus.Bus) -> None:
+def test_promise_05_a_step_that_is_tried_again_is_executed_as_a_whole(bus: crewbus.Bus) -> None:
     @crewbus.step
     def outer() -> list[str]:
         called["outer"] += 1
@@ -297,7 +297,7 @@ def test_promise_05_threads_may_take_turns_differently(bus: crewbus.Bus) -> None
 # Divergence
 
 
-def test_promise_05_code_that_asks_for_another_step_is_told_so(bus: crewbus.Bus) -> None:
+def test_promise_05_calling_another_step_is_a_mismatch(bus: crewbus.Bus) -> None:
     with pytest.raises(CutError), bus.run("program", id="r"):
         double(1)
         double(2)
@@ -311,7 +311,7 @@ def test_promise_05_code_that_asks_for_another_step_is_told_so(bus: crewbus.Bus)
     assert called == {"double": 2}
 
 
-def test_promise_05_code_that_ends_before_its_record_is_told_so(bus: crewbus.Bus) -> None:
+def test_promise_05_ending_before_the_record_is_a_mismatch(bus: crewbus.Bus) -> None:
     with pytest.raises(CutError), bus.run("program", id="r"):
         double(1)
         double(2)
@@ -325,7 +325,7 @@ def test_promise_05_code_that_ends_before_its_record_is_told_so(bus: crewbus.Bus
     assert called == {"double": 2}
 
 
-def test_promise_05_from_a_checkpoint_what_came_later_is_done_anew(bus: crewbus.Bus) -> None:
+def test_promise_05_from_a_checkpoint_later_steps_are_executed_again(bus: crewbus.Bus) -> None:
     def program(run: crewbus.Run) -> list[list[str]]:
         first = note("a")
         run.checkpoint("half")

@@ -1,4 +1,4 @@
-"""Promise 6: of those that take the same run exactly one goes on, and the other is told before it writes."""
+"""Promise 6: of several processes that take a run exactly one continues; the others get an error before they write."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stop_half_way(bus, run_id):
     bus.flush()
 
 
-def test_promise_06_of_many_that_resume_a_run_at_once_one_goes_on(another_bus):
+def test_promise_06_of_many_that_resume_a_run_at_once_one_succeeds(another_bus):
     recorder, buses = another_bus(), [another_bus() for _ in range(4)]
     for repetition in range(REPETITIONS):
         run_id = f"run {repetition}"
@@ -69,7 +69,7 @@ def test_promise_06_of_many_that_resume_a_run_at_once_one_goes_on(another_bus):
         assert steps == ["first", "second"]
 
 
-def test_promise_06_who_lost_a_run_is_told_before_it_writes(another_bus):
+def test_promise_06_a_process_that_lost_a_run_gets_an_error_before_it_writes(another_bus):
     old, new = another_bus(), another_bus()
     with pytest.raises(crewbus.FencedError, match="taken over"), old.run(id="lost") as run:
         run.step("first", lambda: 1)
@@ -82,7 +82,7 @@ def test_promise_06_who_lost_a_run_is_told_before_it_writes(another_bus):
                 run.emit(Noted("of the old"))
                 old.flush()
             assert taken.step("second", lambda: "of the new") == "of the new"
-    with contextlib.suppress(crewbus.FencedError):  # a store with a thread of its own tells it to who flushes, too
+    with contextlib.suppress(crewbus.FencedError):  # a store with a thread of its own raises it in a flush too
         old.flush()
     results = [one.event.result for one in new.record_of("lost") if isinstance(one.event, crewbus.StepFinished)]
     assert results == [1, "of the new"]

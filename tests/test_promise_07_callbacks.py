@@ -1,4 +1,4 @@
-"""Promise 7: a call's callbacks get that call's events, all of them, once each, and nobody else's."""
+"""Promise 7: a call's callbacks get that call's events, all of them, once each, and no others."""
 
 from __future__ import annotations
 
@@ -272,14 +272,14 @@ def test_promise_07_after_its_terminal_event_nothing(bus):
     assert watching.text() == "after the end from a logging thread"
 
 
-def test_promise_07_a_late_chunk_outside_any_run_is_astray(bus):
+def test_promise_07_a_late_chunk_outside_any_run_is_unscoped(bus):
     with bus.call("gpt") as call:
-        bus.chunk("at home: nobody is warned")
+        bus.chunk("at home: no warning")
     with pytest.warns(crewbus.UnscopedWarning, match="outside any run"):
         call.chunk("late")
 
 
-def test_promise_07_a_call_goes_on_when_its_run_has_ended(bus):
+def test_promise_07_a_call_continues_after_its_run_has_ended(bus):
     """For its callbacks; what the run's record has is over."""
     mine = Collector()
     with bus.run(record=True) as run:
@@ -343,7 +343,7 @@ def test_promise_07_emitters_and_an_end_that_race(bus):
 
 
 def test_promise_07_two_that_end_a_call_at_once(bus):
-    """Both believe that it goes on; one of them ends it."""
+    """Both assume that it is live; one of them ends it."""
     barrier, mine, ends = threading.Barrier(2), Collector(), []
 
     def crewbus_redact(event):
@@ -476,7 +476,7 @@ def test_promise_07_a_callback_that_raises(bus):
     assert "raised LookupError while handling CallStarted" in messages[0]
 
 
-def test_promise_07_a_base_exception_goes_on_once_the_siblings_ran(bus):
+def test_promise_07_a_base_exception_propagates_after_the_siblings_ran(bus):
     mine = Collector()
 
     def interrupted(envelope):
@@ -488,7 +488,7 @@ def test_promise_07_a_base_exception_goes_on_once_the_siblings_ran(bus):
     assert [type(event) for event in mine.events] == [CallStarted, Chunk, CallCancelled]
 
 
-def test_promise_07_a_handlers_base_exception_goes_on_once_the_callbacks_ran(bus):
+def test_promise_07_a_handlers_base_exception_propagates_after_the_callbacks_ran(bus):
     mine = Collector()
 
     @bus.on(Noted)
@@ -519,7 +519,7 @@ def test_promise_07_a_callback_that_emits(bus):
 
 
 def test_promise_07_a_callback_that_emits_into_its_own_call_for_ever(bus):
-    """As endless as it is written; it is told as its fault, and the emitter goes on."""
+    """Its recursion is reported as its fault, and the emitter continues."""
     watcher = Watcher()
     bus.plugins.register(watcher)
 
@@ -532,7 +532,7 @@ def test_promise_07_a_callback_that_emits_into_its_own_call_for_ever(bus):
     assert {type(failure.error) for failure in watcher.failures} == {RecursionError}
 
 
-def test_promise_07_a_callback_that_flushes_is_told_so(bus):
+def test_promise_07_flushing_in_a_callback_is_an_error(bus):
     failures = []
 
     def flushes(envelope):
@@ -557,7 +557,7 @@ tenant = contextvars.ContextVar("tenant", default="nobody")
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_promise_07_a_callback_sees_the_context_of_whoever_gave_it(bus, kind):
+def test_promise_07_a_callback_sees_the_context_in_which_it_was_given(bus, kind):
     seen = []
 
     def look(envelope):
@@ -839,7 +839,7 @@ def test_promise_07_nothing_is_kept_of_a_call_that_ended(bus):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 @pytest.mark.parametrize("inside", ["bus.run()", "contextlib.nullcontext()"])
-def test_promise_07_a_call_goes_on_in_the_parent_only(inside):
+def test_promise_07_a_call_continues_in_the_parent_only(inside):
     """The child inherits it ended, with a lock of its own, even where a thread was inside the parent's."""
     done = script(
         f"""
@@ -955,7 +955,7 @@ def test_promise_07_a_delivery_that_an_interrupt_cut_short_does_not_hold_up_the_
     bus.flush(TIMEOUT)
 
 
-def test_promise_07_an_end_that_a_handler_interrupts_is_told_all_the_same(bus):
+def test_promise_07_callbacks_get_an_end_that_a_handler_interrupts(bus):
     """Even where another thread is still delivering."""
     entered, gate, seen = threading.Event(), threading.Event(), []
 

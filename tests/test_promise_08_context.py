@@ -19,7 +19,7 @@ tenant = contextvars.ContextVar("tenant", default="nobody")
 
 
 def look(mark=None):
-    """Who the caller seems to be, and in which run; then somebody else."""
+    """The caller's tenant and run; then set another tenant."""
     run = crewbus.current_run()
     seen = (tenant.get(), run.name if run is not None else None)
     tenant.set(mark or "intruder")
@@ -88,7 +88,7 @@ def test_promise_08_a_pool_sees_the_context_of_each_submit(scene):
 
 
 def test_promise_08_foreign_work_in_a_pool_sees_no_run(scene):
-    """Work that comes to the pool's threads by the stock method finds nobody's run."""
+    """Work that comes to the pool's threads by the stock method finds no run."""
     with crewbus.ThreadPoolExecutor(1) as pool:
         assert pool.submit(look).result(TIMEOUT) == ("acme", "here")
         foreign = futures.ThreadPoolExecutor.submit(pool, look)

@@ -1,4 +1,4 @@
-"""Promise 9: a fault stays with whoever made it, and is reported by name."""
+"""Promise 9: a fault affects only the code that raised it, and is reported by name."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_promise_09_a_handler_that_raises_an_exception(bus, watcher, error):
 
 
 @pytest.mark.parametrize("error", ESCAPES, ids=kind)
-def test_promise_09_a_base_exception_of_a_handler_goes_on_after_its_siblings(bus, watcher, error):
+def test_promise_09_a_base_exception_of_a_handler_propagates_after_its_siblings(bus, watcher, error):
     before, after = [], []
     bus.on(Noted, before.append)
     bus.on(Noted, raising(error))
@@ -130,7 +130,7 @@ def test_promise_09_a_base_exception_of_a_handler_goes_on_after_its_siblings(bus
     assert watcher.failures == []
 
 
-def test_promise_09_the_first_of_several_base_exceptions_goes_on(bus):
+def test_promise_09_the_first_of_several_base_exceptions_propagates(bus):
     calls = []
 
     def interrupt(envelope):
@@ -353,7 +353,7 @@ class EqualToAll:
         return 1
 
 
-def test_promise_09_a_handler_equal_to_everything_takes_nobodys_place(bus):
+def test_promise_09_a_handler_equal_to_everything_replaces_no_other(bus):
     first, second, sibling = EqualToAll(), EqualToAll(), []
     for handler in (first, second, sibling.append):
         bus.on(Noted, handler)
@@ -454,7 +454,7 @@ def test_promise_09_an_async_handler_that_raises_on_the_background_loop(bus, wat
 
 
 def test_promise_09_a_base_exception_of_an_async_handler_on_the_running_loop_is_reported(bus, watcher):
-    """asyncio lets no such exception out of a task: unless it is reported, nobody would ever know."""
+    """asyncio lets no such exception out of a task: unless it is reported, it would be lost."""
 
     async def handler(envelope):
         raise EscapeError
@@ -470,7 +470,7 @@ def test_promise_09_a_base_exception_of_an_async_handler_on_the_running_loop_is_
 
 
 def test_promise_09_an_async_handler_that_is_cancelled(bus, watcher):
-    """It is told by name, since the event was not handled; its siblings run, and a flush does not wait for it."""
+    """It is reported by name, since the event was not handled; its siblings run, and a flush does not wait for it."""
     done, started = [], []
 
     async def handler(envelope):
@@ -544,7 +544,7 @@ def test_promise_09_the_envelope_is_reported_whatever_arguments_the_observer_tak
 
 @pytest.mark.parametrize("error", ESCAPES, ids=kind)
 @pytest.mark.parametrize("hook", ["crewbus_emit", "crewbus_stream_chunk"])
-def test_promise_09_a_base_exception_of_an_observer_goes_on_after_its_siblings(bus, watcher, error, hook):
+def test_promise_09_a_base_exception_of_an_observer_propagates_after_its_siblings(bus, watcher, error, hook):
     calls = []
     run = bus.run()
     run.start()
@@ -785,7 +785,7 @@ def test_promise_09_faults_while_the_bus_closes(error):
     assert watcher.names == [f"{__name__}.{late.__qualname__}", "hostile"]
 
 
-def test_promise_09_a_base_exception_at_the_close_goes_on_when_all_is_closed():
+def test_promise_09_a_base_exception_at_the_close_propagates_when_all_is_closed():
     class Store(crewbus.MemoryStore):
         closed = False
 
@@ -831,7 +831,7 @@ def test_promise_09_a_failing_flush_is_raised_after_its_siblings(bus):
 # Recorders and redactors: not contained, and nothing half done
 
 
-def test_promise_09_a_failing_recorder_reaches_the_emitter_and_the_run_goes_on(bus, watcher):
+def test_promise_09_a_failing_recorder_reaches_the_emitter_and_the_run_continues(bus, watcher):
     """Its number is given to the next event; the other recorder has no gap."""
     taken, handled = [], []
 
@@ -1238,7 +1238,7 @@ def test_promise_09_each_of_many_threads_emitting_gets_its_envelope(bus, watcher
     assert len(watcher.failures) - len(handlers) == 16 * (20 + 2)
 
 
-def test_promise_09_a_failing_consumer_of_one_stream_is_nobody_elses_fault(bus):
+def test_promise_09_a_failing_consumer_of_one_stream_affects_no_other(bus):
     """A slow stream that fails takes neither the emitter nor the other stream with it."""
     with bus.run(id="run") as run:
         failed = bus.subscribe("run", bound=1, slow="fail")

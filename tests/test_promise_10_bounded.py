@@ -77,22 +77,22 @@ def test_promise_10_drop_counts_the_dropped_frames():
 def test_promise_10_drop_takes_frames_again_when_there_is_room():
     with quiet_bus() as bus, bus.run() as run:
         stream = bus.subscribe(run.id, bound=4)
-        told, texts = 0, 0
+        received, texts = 0, 0
         for _ in range(10):
             chunks(7)
             for frame in stream.source.take():
                 if isinstance(frame.event, Dropped):
-                    told += frame.event.count
+                    received += frame.event.count
                 else:
                     texts += 1
         run.finish()
         for frame in stream:
             if isinstance(frame.event, Dropped):
-                told += frame.event.count
+                received += frame.event.count
             elif isinstance(frame.event, Chunk):
                 texts += 1
-        assert told + texts == 70
-        assert told > 0
+        assert received + texts == 70
+        assert received > 0
 
 
 def test_promise_10_drop_never_drops_a_retraction():
@@ -217,7 +217,7 @@ def test_promise_10_fail_fails_the_consumer_not_the_run():
 
 
 def test_promise_10_a_loops_own_thread_never_waits():
-    """An async producer that never drains is not blocked; at twice the bound its stream fails, and that is told."""
+    """An async producer that never drains is not blocked; at twice the bound its stream fails with an error."""
 
     async def produce():
         return chunks(100)
@@ -306,7 +306,7 @@ def test_promise_10_emitting_from_the_consumers_loop_body():
 
 @pytest.mark.parametrize("leave", ["close", "exception", "garbage"])
 def test_promise_10_blocked_emitters_are_freed_when_the_consumer_leaves(leave):
-    """Eight emitters blocked by one consumer, which goes: all are told, none stays."""
+    """Eight emitters blocked by one consumer, which leaves: all are released."""
     blocked = threading.Barrier(9)
     outcomes = []
 
@@ -363,8 +363,8 @@ def test_promise_10_two_streams_of_one_run_one_slow_one_quick():
             slow = bus.subscribe("run", bound=4)
             assert len([frame for frame in quick if type(frame.event) is Chunk]) == 1000
         frames = list(slow)
-        told = sum(frame.event.count for frame in frames if isinstance(frame.event, Dropped))
-        assert told + sum(type(frame.event) is Chunk for frame in frames) <= 1000
+        received = sum(frame.event.count for frame in frames if isinstance(frame.event, Dropped))
+        assert received + sum(type(frame.event) is Chunk for frame in frames) <= 1000
         assert type(frames[-1].event) is RunFinished
 
 
@@ -423,7 +423,7 @@ def test_promise_10_invalid_options_are_rejected(bound, slow):
 
 @pytest.mark.parametrize("bound", [1, 2, 3])
 def test_promise_10_the_smallest_buffers_do_not_deadlock(bound):
-    """A consumer that comes for more lets go of what it had, before it waits."""
+    """A consumer that comes for more releases what it had before it waits."""
 
     async def main(bus):
         async with bus.stream(chunks, 200, options=StreamOptions(bound=bound)) as stream:

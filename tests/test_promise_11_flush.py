@@ -141,7 +141,7 @@ def test_promise_11_flush_does_not_wait_for_what_is_emitted_after_it(bus: crewbu
 
 def test_promise_11_flush_with_nothing_owed_returns(bus: crewbus.Bus) -> None:
     bus.flush()
-    bus.emit(Note("nobody listens"))
+    bus.emit(Note("no listener"))
     bus.flush(0)
 
 
@@ -163,7 +163,7 @@ def test_promise_11_flush_asks_the_plugins_when_the_handlers_are_done(bus: crewb
     assert plugin.timeouts[1] is None
 
 
-def test_promise_11_what_a_plugin_could_not_write_reaches_whoever_flushes(bus: crewbus.Bus) -> None:
+def test_promise_11_a_plugins_failed_write_reaches_the_caller_of_flush(bus: crewbus.Bus) -> None:
     class Failing:
         @crewbus.hookimpl(tryfirst=True)
         def crewbus_flush(self) -> None:
@@ -536,7 +536,7 @@ def test_promise_11_a_loop_that_stopped_is_no_hang(bus: crewbus.Bus, how: str) -
 
 
 def test_promise_11_a_handler_that_died_with_its_loop_is_not_passed_over_in_silence(bus: crewbus.Bus) -> None:
-    """asyncio.run() cancels what its loop still owes: whoever lost an event is told by name."""
+    """asyncio.run() cancels what its loop still owes: each handler that lost an event is reported by name."""
     failures: list[crewbus.Failure] = []
 
     class Watcher:
@@ -553,12 +553,12 @@ def test_promise_11_a_handler_that_died_with_its_loop_is_not_passed_over_in_sile
     bus.plugins.register(Watcher())
     bus.on(Note, handler_that_is_cut_off)
     asyncio.run(main())
-    told = [failure.name for failure in failures]
+    received = [failure.name for failure in failures]
     try:
         bus.flush(PATIENCE)
     except crewbus.FlushError as error:
-        told.append(str(error))
-    assert any("handler_that_is_cut_off" in name for name in told)
+        received.append(str(error))
+    assert any("handler_that_is_cut_off" in name for name in received)
 
 
 def test_promise_11_a_failed_handler_is_handled(bus: crewbus.Bus) -> None:
@@ -951,7 +951,7 @@ with bus.run():
     assert sorted(printed.splitlines()) == ["cancelled", "cancelled", "handled one"]
 
 
-def test_promise_11_exit_with_streams_that_nobody_reads() -> None:
+def test_promise_11_exit_with_unread_streams() -> None:
     printed = leave("""
 never_begun = bus.stream(print, "must not run")
 waiting = bus.subscribe("nobody", timeout=None)

@@ -70,7 +70,7 @@ class CountingStore(crewbus.MemoryStore):
 
 
 class FailingStore(crewbus.MemoryStore):
-    """Fails while told to."""
+    """Fails while it is set to."""
 
     broken = False
 
@@ -510,7 +510,7 @@ def attach_sinks(bus: crewbus.Bus) -> tuple[list[crewbus.Envelope], list[crewbus
     return handled, observed
 
 
-def test_a_failing_recorder_reaches_the_emitter_and_nobody_else_sees_the_event(bus: crewbus.Bus) -> None:
+def test_a_failing_recorder_reaches_the_emitter_and_the_event_is_not_delivered(bus: crewbus.Bus) -> None:
     store = FailingStore()
     bus.enable_recording(store)
     handled, observed = attach_sinks(bus)

@@ -121,12 +121,12 @@ def test_only_root_runs_are_listed(disk):
 
 class Observer:
     def __init__(self):
-        self.told = []
+        self.received = []
         self.recorded = 0
 
     @crewbus.hookimpl
     def crewbus_emit(self, run, envelope):
-        self.told.append((run and (run.id, run.root.id, run.name), envelope))
+        self.received.append((run and (run.id, run.root.id, run.name), envelope))
 
     @crewbus.hookimpl
     def crewbus_record(self):
@@ -159,13 +159,13 @@ def test_replay_delivers_events_in_order_and_marked(disk):
             assert list(stream) == []
         assert list(bus.store.read("run")) == before
         assert (bus.runs, observer.recorded) == ([], 0)
-    told = [envelope for _, envelope in observer.told]
-    assert [(one.event, one.seq, one.run_id, one.parent, one.at) for one in told] == [
+    received = [envelope for _, envelope in observer.received]
+    assert [(one.event, one.seq, one.run_id, one.parent, one.at) for one in received] == [
         (one.event, one.seq, one.run_id, one.parent, one.at) for one in record
     ]
-    assert all(one.replayed for one in [*told, *heard])
+    assert all(one.replayed for one in [*received, *heard])
     assert [one.event for one in heard] == [Noted("x")]
-    assert {run for run, _ in observer.told} == {("run", "run", "crew"), ("inner", "run", "inner")}
+    assert {run for run, _ in observer.received} == {("run", "run", "crew"), ("inner", "run", "inner")}
 
 
 def test_replay_reaches_background_handlers(bus):
@@ -176,17 +176,17 @@ def test_replay_reaches_background_handlers(bus):
         heard.append((envelope.seq, envelope.replayed))
 
     bus.on(object, note)
-    told = bus.replay("run")
+    received = bus.replay("run")
     bus.flush()
-    assert heard == [(seq, True) for seq in range(told)]
+    assert heard == [(seq, True) for seq in range(received)]
 
 
 def test_replay_of_a_nested_run_delivers_only_its_events(bus):
     play(bus)
     observer = Observer()
     bus.plugins.register(observer)
-    assert bus.replay("inner") == len(observer.told) == 5
-    assert {envelope.run_id for _, envelope in observer.told} == {"inner"}
+    assert bus.replay("inner") == len(observer.received) == 5
+    assert {envelope.run_id for _, envelope in observer.received} == {"inner"}
     with pytest.raises(crewbus.RunNotFoundError):
         bus.replay("nothing")
 
@@ -329,13 +329,13 @@ def test_code_that_calls_other_steps_than_the_export_fails(kept):
 
 
 def test_an_export_replays_on_a_given_bus(kept):
-    told = []
+    received = []
     with quiet_bus() as bus:
-        bus.on(crewbus.Chunk, told.append)
+        bus.on(crewbus.Chunk, received.append)
         with replayed(kept, bus=bus):
             agent([])
         assert not bus.closed
-    assert [one.event.text for one in told] == ["on tea"]
+    assert [one.event.text for one in received] == ["on tea"]
 
 
 def test_a_file_that_is_not_an_export_is_refused(tmp_path, kept):
@@ -439,7 +439,7 @@ def test_a_fenced_holder_gets_an_error_and_writes_nothing_more(tmp_path):
             with one.run(id="run") as run:
                 run.chunk("old")
                 in_thread(take_over).result(TIMEOUT)
-                run.step("s", lambda: "never told")
+                run.step("s", lambda: "never returned")
         assert text_of(two, "run") == "new"
         assert "StepStarted" not in names(two, "run")
         with pytest.raises(crewbus.FencedError):

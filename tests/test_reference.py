@@ -212,7 +212,7 @@ def test_each_hook_has_a_row_with_its_signature_and_what_it_does():
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_each_hook_is_told_in_full_once(name):
+def test_each_hook_is_documented_in_full_once(name):
     assert re.findall(rf"^\.\. autofunction:: {name}$", page("hooks.md"), re.MULTILINE) == [f".. autofunction:: {name}"]
 
 
@@ -224,18 +224,18 @@ def test_the_guide_that_a_hooks_row_leads_to_implements_it(name):
 
 
 def test_the_built_in_plugins_implement_what_the_table_says():
-    told = {name.strip("`"): re.findall(r"\w+", hooks) for name, hooks, _ in table(page("plugins.md"))}
+    received = {name.strip("`"): re.findall(r"\w+", hooks) for name, hooks, _ in table(page("plugins.md"))}
     with crewbus.Bus(entry_points=False) as bus:
         assert {info.name: sorted(info.hooks) for info in bus.plugins.infos()} == {
-            name: sorted(hooks) for name, hooks in told.items()
+            name: sorted(hooks) for name, hooks in received.items()
         }
 
 
 def test_wherever_a_hook_is_named_with_arguments_they_are_its_own():
     pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")]
-    told = {text for path in pages for text in re.findall(r"`(crewbus_\w+\([\w, ]+\))`", path.read_text("utf-8"))}
-    assert told
-    assert told <= set(SIGNATURES.values())
+    received = {text for path in pages for text in re.findall(r"`(crewbus_\w+\([\w, ]+\))`", path.read_text("utf-8"))}
+    assert received
+    assert received <= set(SIGNATURES.values())
 
 
 # The environment
@@ -272,13 +272,13 @@ def test_each_command_has_a_section():
 
 
 @pytest.mark.parametrize("command", parsers())
-def test_each_option_of_a_command_is_told(command):
+def test_each_option_of_a_command_is_documented(command):
     whole, parser = parsers()[""], parsers()[command]
-    told = told_of(parser, whole) + told_of(whole, whole)
+    received = told_of(parser, whole) + told_of(whole, whole)
     for action in parser._actions:
         if not isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             options = [re.escape(option) for option in action.option_strings] or [action.metavar]
-            assert re.search(rf"^\.\. option:: (.*, )?{options[-1]}\b", told, re.MULTILINE), action
+            assert re.search(rf"^\.\. option:: (.*, )?{options[-1]}\b", received, re.MULTILINE), action
             assert len(action.help.split()) >= 2, action
 
 

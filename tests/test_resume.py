@@ -1,4 +1,4 @@
-"""Resuming: which runs can be, what is told again and what is new, and what happens where the code has changed."""
+"""Resuming: which runs can be resumed, what is redelivered and what is new, and what happens if code has changed."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_run_that_is_alive_is_not_resumed(disk):
         assert names(bus, "run") == ["RunStarted", "Chunk", "RunFinished"]
 
 
-def test_of_several_who_resume_at_once_one_does(disk):
+def test_of_several_concurrent_resumes_one_succeeds(disk):
     interrupted(disk)
     with disk.bus() as bus:
         going_on = threading.Barrier(8)
@@ -172,7 +172,7 @@ def test_the_id_of_a_recorded_run_is_not_used_again(disk):
 
 
 @pytest.mark.parametrize("fails", ["append", "when_written"])
-def test_where_the_store_fails_the_run_is_let_go_of(fails):
+def test_if_the_store_fails_the_run_is_released(fails):
     store = FailingStore() if fails == "append" else HeldStore()
     with quiet_bus() as bus:
         bus.enable_recording(store, durability="sync")
@@ -221,10 +221,10 @@ def test_other_runs_are_recorded_beside_a_resumed_one(disk):
         assert {one.id: one.state for one in bus.recorded_runs()} == {"run": "finished", other.id: "finished"}
 
 
-# What is told
+# What is delivered
 
 
-def test_what_is_in_the_record_is_told_again_and_not_recorded_again(disk):
+def test_recorded_events_are_redelivered_and_not_recorded_again(disk):
     def play(run):
         run.emit(Noted("first"))
         run.step("a", lambda: run.chunk("in a. ") and None)
@@ -242,24 +242,24 @@ def test_what_is_in_the_record_is_told_again_and_not_recorded_again(disk):
         run.step("b", lambda: None)
         run.chunk("after. ")
         disk.crash()
-    told = []
+    received = []
     with disk.bus() as bus:
         last = bus.records.info("run").events - 1
-        bus.on(object, told.append)
+        bus.on(object, received.append)
         with bus.resume("run") as run:
             play(run)
         assert [one.seq for one in bus.record_of("run")] == list(range(bus.records.info("run").events))
         assert text_of(bus, "run") == "in a. between. after. "
         assert len(found(bus, "run", Noted)) == 2
         assert found(bus, "run", RunResumed)[0].event == RunResumed(last, 2)
-    again = [(type(one.event).__name__, one.seq) for one in told if one.replayed]
+    again = [(type(one.event).__name__, one.seq) for one in received if one.replayed]
     assert again == [("RunStarted", 0), ("Noted", -1), ("Noted", -1), ("Chunk", -1)]
-    new = [type(one.event).__name__ for one in told if not one.replayed]
+    new = [type(one.event).__name__ for one in received if not one.replayed]
     assert new == ["RunResumed", "Retracted", "Chunk", "StepStarted", "StepFinished", "RunFinished"]
-    assert [one.seq for one in told if not one.replayed] == list(range(last + 1, last + 7))
+    assert [one.seq for one in received if not one.replayed] == list(range(last + 1, last + 7))
 
 
-def test_observers_are_told_what_is_replayed(disk):
+def test_observers_get_replayed_events(disk):
     interrupted(disk)
     seen = []
 
@@ -288,10 +288,10 @@ def test_what_was_streamed_beyond_the_last_step_is_taken_back(disk):
         with bus.resume("run") as run:
             run.chunk("kept. ")
             steps(run, "a")
-            run.chunk("made anew. ")
+            run.chunk("made again. ")
         retracted = found(bus, "run", Retracted)
         assert [(one.event.since, one.event.parents) for one in retracted] == [(4, ("run:0",))]
-        assert text_of(bus, "run") == "kept. made anew. "
+        assert text_of(bus, "run") == "kept. made again. "
 
 
 def test_a_record_that_ends_with_a_step_takes_nothing_back(disk):

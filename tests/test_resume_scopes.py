@@ -1,4 +1,4 @@
-"""What goes on in a resumed run besides its steps: nested runs, calls, attempts, threads and streams."""
+"""What a resumed run continues besides its steps: nested runs, calls, attempts, threads and streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crewbus import Chunk, Retracted, RunStarted, StepStarted
 # Nested runs
 
 
-def test_a_nested_run_that_finished_is_told_again(disk):
+def test_a_nested_run_that_finished_is_redelivered(disk):
     def play(bus, run):
         with bus.run("inner", id="inner") as inner:
             inner.chunk("in. ")
@@ -26,19 +26,21 @@ def test_a_nested_run_that_finished_is_told_again(disk):
     with disk.bus() as bus, bus.run(id="run") as run:
         play(bus, run)
         disk.crash()
-    told = []
+    received = []
     with disk.bus() as bus:
-        bus.on(object, lambda envelope: told.append((type(envelope.event).__name__, envelope.seq, envelope.replayed)))
+        bus.on(
+            object, lambda envelope: received.append((type(envelope.event).__name__, envelope.seq, envelope.replayed))
+        )
         with bus.resume("run") as run:
             play(bus, run)
         assert text_of(bus, "run") == "in. "
         assert len(found(bus, "run", RunStarted)) == 2
     assert calls == ["x", "a"]
-    assert ("RunStarted", 1, True) in told
-    assert ("RunFinished", -1, True) in told
+    assert ("RunStarted", 1, True) in received
+    assert ("RunFinished", -1, True) in received
 
 
-def test_a_nested_run_that_was_left_open_goes_on_under_its_id(disk):
+def test_a_nested_run_that_was_left_open_continues_under_its_id(disk):
     def play(bus, last=lambda: None):
         with bus.run("inner") as inner:
             ids.append(inner.id)
@@ -60,7 +62,7 @@ def test_a_nested_run_that_was_left_open_goes_on_under_its_id(disk):
     assert calls == ["x", "y"]
 
 
-def test_a_nested_run_that_failed_on_the_way_out_goes_on_as_one_left_open(disk):
+def test_a_nested_run_that_failed_on_the_way_out_continues_as_one_left_open(disk):
     def play(bus, run, fails):
         try:
             with bus.run("inner") as inner:
@@ -84,7 +86,7 @@ def test_a_nested_run_that_failed_on_the_way_out_goes_on_as_one_left_open(disk):
     assert calls == ["x"]
 
 
-def test_what_was_said_before_a_step_of_a_nested_run_is_told_again_once(disk):
+def test_what_was_emitted_before_a_step_of_a_nested_run_is_redelivered_once(disk):
     def play(bus, run, last=lambda: None):
         steps(run, "a")
         run.chunk("one ")
@@ -102,7 +104,7 @@ def test_what_was_said_before_a_step_of_a_nested_run_is_told_again_once(disk):
         assert text_of(bus, "run") == "one two three "
 
 
-def test_nested_runs_at_once_each_go_on_where_they_were(disk):
+def test_concurrent_nested_runs_each_continue_where_they_were(disk):
     def agent(bus, name, reached, last):
         with bus.run(name) as run:
             run.chunk(f"{name} ")
@@ -134,7 +136,7 @@ def test_nested_runs_at_once_each_go_on_where_they_were(disk):
 # Calls and attempts
 
 
-def test_a_call_that_finished_before_the_last_step_is_told_again(disk):
+def test_a_call_that_finished_before_the_last_step_is_redelivered(disk):
     def play(bus, run):
         with bus.call("model", callbacks=[heard.append]) as call:
             call.chunk("said. ")
@@ -154,7 +156,7 @@ def test_a_call_that_finished_before_the_last_step_is_told_again(disk):
     assert all(one.replayed for one in heard)
 
 
-def test_a_call_that_was_left_open_is_made_anew(disk):
+def test_a_call_that_was_left_open_is_made_again(disk):
     def play(bus, last=lambda: None):
         with bus.call("model") as call:
             call.chunk("half. ")
@@ -173,7 +175,7 @@ def test_a_call_that_was_left_open_is_made_anew(disk):
         assert len(found(bus, "run", crewbus.CallFinished)) == 1
 
 
-def test_an_attempt_that_had_failed_is_told_again_in_silence(disk):
+def test_a_failed_attempt_is_replayed_without_streaming(disk):
     def play(bus, run):
         for number in (1, 2):
             try:
@@ -200,7 +202,7 @@ def test_an_attempt_that_had_failed_is_told_again_in_silence(disk):
 # Handlers
 
 
-def test_what_a_handler_emits_is_told_again_with_what_it_handles(disk):
+def test_what_a_handler_emits_is_redelivered_with_what_it_handles(disk):
     def play(bus, last=lambda: None):
         bus.on(Noted, lambda envelope: bus.chunk(f"{envelope.event.text} heard. "))
         with bus.resume("run") if bus.recorded_runs() else bus.run(id="run") as run:
@@ -261,7 +263,7 @@ def test_a_resumed_stream_on_a_loop(disk):
     assert asyncio.run(main()) == ("three four ", "done")
 
 
-def test_who_watches_a_run_when_it_is_resumed_is_told_what_is_new(disk):
+def test_a_watcher_of_a_resumed_run_gets_what_is_new(disk):
     with disk.bus() as bus, bus.run(id="run"):
         agent(disk.crash)
     with disk.bus() as bus, bus.subscribe("run") as stream:

@@ -726,7 +726,7 @@ def no_tricks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes each import and each evaluation that decoding makes."""
     used: list[str] = []
     real_import = builtins.__import__
-    assert crewbus.DecodeError  # loaded before anybody watches
+    assert crewbus.DecodeError  # loaded before the watch begins
     assert crewbus.UnknownEvent
 
     def note(name: str) -> Any:

@@ -104,7 +104,7 @@ def check(name, frames):
     expected = 0
     for frame in frames:
         if isinstance(frame.event, Dropped):
-            expected = None  # of how many numbers, nobody can tell: cut pieces may be among them
+            expected = None  # of how many numbers is unknown: cut pieces may be among them
         elif isinstance(frame.event, Chunk) and not any(e.covers(frame.seq, frame.parent) for e in taken_back):
             for piece in frame.event.text.split():
                 owner, _, number = piece.partition(":")

@@ -1,4 +1,4 @@
-"""What tells one call of a step from another: its key or arguments, its order, and the tries at it."""
+"""What distinguishes calls of a step: key or arguments, order, and tries."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def cyclic():
     return found
 
 
-def test_what_contains_itself_is_told_by_its_type(bus):
+def test_a_value_that_contains_itself_is_distinguished_by_its_type(bus):
     assert key_of(bus, cyclic()) == key_of(bus, cyclic()) != key_of(bus, [])
 
 
@@ -137,7 +137,7 @@ crewbus.register_entity(Secret, name="tests.keys.Secret", structure=refuse, unst
 
 
 @pytest.mark.parametrize("kind", [Shy, ShyDict, Secret])
-def test_what_does_not_like_to_be_looked_into_is_told_by_its_type(bus, kind):
+def test_a_value_that_can_not_be_inspected_is_distinguished_by_its_type(bus, kind):
     assert key_of(bus, kind()) == key_of(bus, kind()) != key_of(bus, None)
 
 
@@ -171,8 +171,8 @@ def test_the_same_key_in_every_process(bus):
             run.step("take", lambda value: None, {"x", "y", "z", "größer", 1, None, (1, "b")})
         print(next(one.event.key for one in bus.record_of(run.id) if isinstance(one.event, crewbus.StepStarted)))
         """)
-    told, _ = process.communicate(timeout=TIMEOUT)
-    assert told.strip() == key_of(bus, {None, (1, "b"), 1, "größer", "z", "y", "x"})
+    output, _ = process.communicate(timeout=TIMEOUT)
+    assert output.strip() == key_of(bus, {None, (1, "b"), 1, "größer", "z", "y", "x"})
 
 
 def test_the_object_of_a_method_counts_where_it_can_be_looked_into(bus):
@@ -222,7 +222,7 @@ def test_a_key_function_returns_text(bus, wrong):
     assert names(bus, "run") == ["RunStarted", "RunFinished"]
 
 
-def test_what_can_not_be_told_apart_is_refused_at_once(bus):
+def test_ambiguous_steps_are_refused_when_they_are_called(bus):
     inside, go_on = threading.Event(), threading.Event()
 
     def wait(client):
@@ -236,14 +236,14 @@ def test_what_can_not_be_told_apart_is_refused_at_once(bus):
             run.step("wait", wait, Opaque())
         go_on.set()
         first.result(TIMEOUT)
-        run.step("wait", wait, Opaque())  # one after the other they are told apart by their order
+        run.step("wait", wait, Opaque())  # one after the other they are distinguished by their order
     assert [one.event.ordinal for one in found(bus, "run", StepStarted)] == [0, 1]
 
 
 # Which of several
 
 
-def test_equal_calls_are_told_apart_by_their_order(disk):
+def test_equal_calls_are_distinguished_by_their_order(disk):
     counted = []
 
     def draw():
@@ -403,7 +403,7 @@ def test_a_failed_step_takes_back_what_it_streamed_before_it_says_so(bus):
     assert retracted == crewbus.Retracted(2, "ValueError: try 1", (step.id,))
 
 
-def test_the_steps_in_a_failed_one_are_made_anew_with_it_but_not_once_it_is_resumed(disk):
+def test_the_steps_in_a_failed_one_are_called_again_with_it_but_not_once_it_is_resumed(disk):
     calls = []
 
     def note(name):
@@ -455,7 +455,7 @@ def test_a_later_try_is_returned_at_once_when_it_is_resumed(disk):
         assert insist(run, Flaky(9)) == 3
 
 
-def test_a_step_in_an_attempt_that_failed_is_made_anew(bus):
+def test_a_step_in_an_attempt_that_failed_is_called_again(bus):
     calls = []
 
     def attempt():
@@ -473,7 +473,7 @@ def test_a_step_in_an_attempt_that_failed_is_made_anew(bus):
     assert [one.event.ordinal for one in found(bus, "run", StepStarted)] == [0, 0]
 
 
-def test_a_crash_in_the_middle_of_a_step_leaves_it_to_be_made_anew(disk):
+def test_after_a_crash_in_the_middle_of_a_step_it_is_called_again(disk):
     def half():
         crewbus.chunk("half. ")
         disk.crash()

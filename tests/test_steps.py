@@ -1,4 +1,4 @@
-"""Steps: which functions can be one, what tells their calls apart, what comes back, and when they return."""
+"""Steps: which functions can be one, what distinguishes their calls, what comes back, and when they return."""
 
 from __future__ import annotations
 
@@ -266,15 +266,15 @@ def test_outside_any_run_a_step_is_just_called():
     assert asyncio.run(afetch("tea")) == "tea 3"
 
 
-def test_in_a_run_that_is_not_recorded_it_is_called_and_told(bus):
-    told = []
-    bus.on(crewbus.StepEnded, lambda envelope: told.append(envelope.event))
+def test_in_a_run_that_is_not_recorded_it_is_called_and_its_events_are_emitted(bus):
+    received = []
+    bus.on(crewbus.StepEnded, lambda envelope: received.append(envelope.event))
     with bus.run(record=False) as run:
         assert run.step("pair", lambda: (1, 2)) == (1, 2)
         assert asyncio.run(afetch("tea")) == "tea 1"
         with pytest.raises(ZeroDivisionError):
             run.step("bad", lambda: 1 / 0)
-    assert told == [
+    assert received == [
         StepFinished("pair"),
         StepFinished("afetch"),
         StepFailed("bad", "builtins.ZeroDivisionError", "division by zero"),
@@ -398,7 +398,7 @@ REFUSED = {
     "cycle": (cyclic(), "nests deeper than 200 levels, or contains itself"),
     "object": (object(), "result is a object"),
     "set": ({1}, "result is a set"),
-    "attrs class that nobody annotated": ([Plan(())], r"result\[0\] is a Plan"),
+    "attrs class without an annotation": ([Plan(())], r"result\[0\] is a Plan"),
     "int too large for JSON": (10**5000, "result"),
 }
 
@@ -442,14 +442,14 @@ def test_a_refused_result_can_be_tried_again(bus):
 
 
 def test_steps_are_events_like_others(bus):
-    told = []
-    bus.on(StepStarted, lambda envelope: told.append(("started", envelope.event.name)))
-    bus.on(crewbus.StepEnded, lambda envelope: told.append((type(envelope.event).__name__, envelope.event.name)))
+    received = []
+    bus.on(StepStarted, lambda envelope: received.append(("started", envelope.event.name)))
+    bus.on(crewbus.StepEnded, lambda envelope: received.append((type(envelope.event).__name__, envelope.event.name)))
     with bus.run() as run:
         fetch("tea")
         with pytest.raises(ZeroDivisionError):
             run.step("bad", lambda: 1 / 0)
-    assert told == [("started", "fetch"), ("StepFinished", "fetch"), ("started", "bad"), ("StepFailed", "bad")]
+    assert received == [("started", "fetch"), ("StepFinished", "fetch"), ("started", "bad"), ("StepFailed", "bad")]
 
 
 def test_what_is_emitted_in_a_step_belongs_to_it(bus):
@@ -469,7 +469,7 @@ def test_a_step_that_is_left_by_a_base_exception_stays_open(bus):
     assert names(bus, "run") == ["RunStarted", "StepStarted", "RunCancelled"]
 
 
-def test_an_async_step_that_is_cancelled_is_made_anew(disk):
+def test_an_async_step_that_is_cancelled_is_called_again(disk):
     async def stuck():
         CALLS.append("begun")
         if len(CALLS) == 1:

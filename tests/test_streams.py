@@ -530,8 +530,8 @@ def test_cancellation_reaches_nested_runs(bus):
 
 def test_a_run_cancelled_before_it_starts_does_not_start(bus):
     stream = bus.stream(agent, "a")
-    stream.run.cancel("nobody wants it")
-    with pytest.raises(RunCancelledError, match="before it started: nobody wants it"):
+    stream.run.cancel("it is not wanted")
+    with pytest.raises(RunCancelledError, match="before it started: it is not wanted"):
         stream.__enter__()
     stream.close()
     assert stream.run.state == "cancelled"
@@ -665,7 +665,7 @@ def test_a_consumer_may_close_the_bus(bus):
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_promise_10_a_stream_is_not_copied_and_goes_on(copied):
+def test_promise_10_a_stream_is_not_copied_and_continues(copied):
     with quiet_bus() as bus:
         with bus.stream(agent, "a", "b") as stream:
             with pytest.raises(ConsumptionError, match="one consumer"):

@@ -43,7 +43,7 @@ class Acme:
 @pytest.fixture
 def run(pytester):
     """Runs the tests of a module, with every warning an error."""
-    # Hypothesis's plugin would import all of Hypothesis, anew for each.
+    # Hypothesis's plugin would import all of Hypothesis again for each.
     off = " ".join(f"-p no:{name}" for name in ("asyncio", "cacheprovider", "hypothesispytest", "randomly"))
     pytester.makeini(f"[pytest]\nfilterwarnings = error\naddopts = --strict-markers {off}\n")
 
@@ -398,7 +398,7 @@ ASYNC = """
             assert told == ["anvil", "anvil"]
 
         async def test_what_is_left_to_the_teardown(bus):
-            \"\"\"An async handler that nobody has waited for, and a stream that nobody has read.\"\"\"
+            \"\"\"A pending async handler, and an unread stream.\"\"\"
 
             @bus.on(Sold)
             async def hear(envelope):
@@ -484,8 +484,8 @@ def test_the_how_to_guide_works(run, pytester):
     run(recorded).assert_outcomes(passed=2)
     result = run(leaky)
     result.assert_outcomes(passed=1, errors=1)
-    told = "".join(result.outlines).partition("left behind:")[2]
-    assert re.search(r"left behind:\n +(.*)", page.read_text("utf-8")).group(1) in told
+    received = "".join(result.outlines).partition("left behind:")[2]
+    assert re.search(r"left behind:\n +(.*)", page.read_text("utf-8")).group(1) in received
 
 
 @pytest.mark.parametrize("name", crewbus.testing.__all__)

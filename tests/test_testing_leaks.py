@@ -360,10 +360,10 @@ def test_a_leak_fails_the_test_by_name(leaks, leak):
     _, lines = LEAKS[leak]
     assert leaks[leak].states[0] == "error"
     assert set(leaks[leak].states[1:]) <= {"passed"}
-    told = leaks[leak].text.splitlines()
-    assert re.fullmatch(r"test_\d+.py::test_it left behind:", told[0])
-    assert len(told) == len(lines) + 1
-    for line, pattern in zip(told[1:], lines, strict=True):
+    received = leaks[leak].text.splitlines()
+    assert re.fullmatch(r"test_\d+.py::test_it left behind:", received[0])
+    assert len(received) == len(lines) + 1
+    for line, pattern in zip(received[1:], lines, strict=True):
         assert fnmatch.fnmatchcase(line, pattern.replace("[", "[[]")), line
 
 
@@ -405,7 +405,7 @@ CLEAN = {
         def test_it(no_leaks):
             threading.Thread(target=lambda: None).start()
     """,
-    "a pool that nobody holds": """
+    "a pool without references": """
         def test_it(no_leaks):
             crewbus.ThreadPoolExecutor().submit(int).result()
     """,

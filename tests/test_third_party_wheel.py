@@ -259,7 +259,7 @@ def test_a_given_plugin_of_its_name_comes_first(python):
     assert printed == "Mine 0\nFalse\n"
 
 
-def test_broken_ones_are_skipped_by_name_and_the_process_goes_on(good, broken, tmp_path):
+def test_broken_ones_are_skipped_by_name_and_the_process_continues(good, broken, tmp_path):
     """Whatever they do; the good one works, and nothing is left of the others."""
     python = Python(tmp_path / "notes", good, broken)
     printed = python("""

@@ -23,7 +23,7 @@ def folded(request, monkeypatch):
     monkeypatch.setattr(transcript, "FOLDED", request.param)
 
 
-def told(events):
+def received(events):
     """The envelopes of chunks ``(parent, text)`` and retractions ``(since, parents)``, numbered."""
     for number, (one, other) in enumerate(events):
         if isinstance(one, int):
@@ -47,7 +47,7 @@ def expected(envelopes):
 @pytest.mark.usefixtures("folded")
 @given(st.lists(st.one_of(chunks, retractions), max_size=60))
 def test_retracted_text_is_not_in_the_text(events):
-    envelopes = list(told(events))
+    envelopes = list(received(events))
     found = transcript.Transcript()
     for envelope in envelopes:
         found.add([envelope])

@@ -1,7 +1,7 @@
 """Makes the golden exports of a release: run it once for each version of the format, and never again.
 
 Usage: ``python make.py export-N``. Each file is the record of one run, as ``crewbus export RUN --jsonl`` writes it;
-`tests/test_golden_exports.py` says what must come of them for ever. The types are told in this file only.
+`tests/test_golden_exports.py` says how every release reads them. The types are defined in this file only.
 """
 
 from __future__ import annotations

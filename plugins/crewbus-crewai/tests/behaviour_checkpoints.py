@@ -63,7 +63,7 @@ def config(**options: Any) -> Any:
 def one_by_one() -> Iterator[None]:
     """An emission returns when the handlers of what was emitted have.
 
-    crewAI writes a checkpoint in a handler, while the crew goes on: the checkpoint then tells of what comes later too,
+    crewAI writes a checkpoint in a handler, while the crew runs: the checkpoint then contains later events too,
     or is not written where the record grows meanwhile.
     """
     bus = crewai().crewai_event_bus

@@ -47,7 +47,7 @@ def answering(tmp_path_factory: pytest.TempPathFactory, one_certificate: None) -
 
 @pytest.fixture(params=behaviour.MODES)
 def either_way(request: pytest.FixtureRequest, answering: None) -> Iterator[crewbus.Bus | None]:
-    """The bus that crewAI is told to, or None where the plugin is not installed."""
+    """The bus that crewAI reports to, or None if the plugin is not installed."""
     theirs = behaviour.crewai().crewai_event_bus
     if request.param == ALONE:
         yield None

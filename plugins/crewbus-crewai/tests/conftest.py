@@ -85,7 +85,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def bus():
-    """A bus that is told of what crewAI does; afterwards crewAI is as it was."""
+    """A bus that gets crewAI's events; afterwards crewAI is restored."""
     from crews import installed
 
     with installed() as bus:
@@ -94,7 +94,7 @@ def bus():
 
 @pytest.fixture
 def crew(model):
-    """Makes crews whose answers bear their name."""
+    """Makes crews whose answers contain their name."""
     from functools import partial
 
     from crews import make_crew

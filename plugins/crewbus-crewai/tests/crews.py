@@ -1,4 +1,4 @@
-"""Crews for tests: their answers bear their name; and what their streams carry."""
+"""Crews for tests: their answers contain their name; and what their streams carry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNKS = 5
 
 @contextmanager
 def installed(**options: Any) -> Iterator[crewbus.Bus]:
-    """A bus that is told of what crewAI does; afterwards crewAI is as it was."""
+    """A bus that gets crewAI's events; afterwards crewAI is restored."""
     with quiet_bus(**options) as bus:
         crewbus_crewai.install(bus)
         try:

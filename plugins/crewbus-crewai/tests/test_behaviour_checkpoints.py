@@ -29,7 +29,7 @@ def checkpointed(*tags, **options):
 
 
 def calls():
-    """Whoever asks a model meanwhile."""
+    """A concurrent call of a model."""
     return listening(crewai().LLMCallStartedEvent)
 
 

@@ -128,7 +128,7 @@ def test_a_stream_that_is_closed_before_it_is_iterated_does_nothing():
 @pytest.mark.parametrize("method", ASYNC)
 def test_a_stream_that_is_left_is_cancelled(method):
     async def main():
-        # The thread of kickoff_async goes on to its end, so that is near.
+        # The thread of kickoff_async runs to its end, so that is near.
         made = crew("a", prompt="CHUNKS=20 DELAY=0.01", stream=True)
         async with await getattr(made, method)() as streaming:
             async for chunk in streaming:

@@ -20,7 +20,7 @@ from crewbus import StreamOptions
 
 @pytest.fixture
 def bus():
-    """A bus that records, and is told of what crewAI does."""
+    """A bus that records, and gets crewAI's events."""
     with installed() as bus:
         bus.enable_recording(crewbus.MemoryStore())
         yield bus

@@ -23,19 +23,19 @@ from crewbus_crewai import runtime_state
 
 
 class Heard(CustomLogger):
-    """What litellm tells it: the RUN= of each request."""
+    """What litellm passes it: the RUN= of each request."""
 
     def __init__(self):
         super().__init__()
         self.heard = []
-        self.told = asyncio.Event()
+        self.received = asyncio.Event()
 
     def log_success_event(self, kwargs, response_obj, start_time, end_time):
         self.heard.append(prompt_of(kwargs))
 
     async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
         self.heard.append(prompt_of(kwargs))
-        self.told.set()
+        self.received.set()
 
     def log_failure_event(self, kwargs, response_obj, start_time, end_time):
         self.heard.append("failed")
@@ -112,7 +112,7 @@ def test_callbacks_on_a_loop(bus, model, stream):
 
     async def main():
         await llm.acall("RUN=loop say it")
-        await asyncio.wait_for(mine.told.wait(), TIMEOUT)
+        await asyncio.wait_for(mine.received.wait(), TIMEOUT)
 
     asyncio.run(main())
     assert mine.heard == ["loop"]

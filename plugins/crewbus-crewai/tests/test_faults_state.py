@@ -207,7 +207,7 @@ class Meddling(BaseEvent):
 
 
 class Meddled(Flow):
-    """Writes a checkpoint of itself while it goes on."""
+    """Writes a checkpoint of itself while it runs."""
 
     @start()
     def meddle(self):

@@ -77,11 +77,11 @@ def test_chunks_have_their_task(active, crew):
     made = crew("told", tasks=3, stream=True)
     for place, task in enumerate(made.tasks):
         task.name = f"task {place}"
-    told = {(chunk.task_index, chunk.task_name, chunk.task_id) for chunk in made.kickoff()}
+    received = {(chunk.task_index, chunk.task_name, chunk.task_id) for chunk in made.kickoff()}
     if active:
-        assert told == {(place, task.name, str(task.id)) for place, task in enumerate(made.tasks)}
+        assert received == {(place, task.name, str(task.id)) for place, task in enumerate(made.tasks)}
     else:
-        assert told == {(0, "", "")}
+        assert received == {(0, "", "")}
 
 
 def test_chunks_on_a_loop_have_their_task(active, crew):

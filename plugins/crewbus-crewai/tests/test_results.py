@@ -42,7 +42,7 @@ def through(value, model=None):
 
 
 MARKED = {MARK: "model", "value": "x"}
-"""Somebody's own dictionary, which looks as ours do."""
+"""A foreign dictionary that looks like ours."""
 
 
 @pytest.mark.parametrize("value", ["text", "", None, True, 1.5, [1, {"a": [None]}], {"a": "b"}, {"value": 1}, MARKED])
@@ -245,7 +245,7 @@ def test_a_tool_that_works_without_recording_works_with_it(value):
     assert len(times) == 3  # what does not come back from a record is asked for again
 
 
-# Models that give what nobody asked for in the call
+# Models that return what the call did not ask for
 
 
 class Formatted(Scripted):

@@ -35,7 +35,10 @@ def test_a_kickoff_is_a_run(bus, crew):
     assert start.event.name == "alone"
     assert end.event == RunFinished()
     kinds = [e.event.type for e in heard if e.run_id == start.run_id]
-    assert [e.event.type for e in heard if e.run_id is None] in ([], ["default_env"])  # of where, told once
+    assert [e.event.type for e in heard if e.run_id is None] in (
+        [],
+        ["default_env"],
+    )  # of the environment, emitted once
     assert (kinds[0], kinds[-1]) == ("crew_kickoff_started", "crew_kickoff_completed")
     assert kinds.count("llm_stream_chunk") == 1 + CHUNKS
     assert [e.source for e in heard if e.event.type == "crew_kickoff_started"] == [made]
@@ -168,7 +171,7 @@ def test_the_run_is_in_scope_wherever_crewai_emits_or_handles(bus, crew):
         (LLMStreamChunkEvent, chunk_handler),
         (LLMCallCompletedEvent, async_handler),
     ]
-    # What tells of the process is told once, and of no run.
+    # Events of the process are emitted once, outside any run.
     bus.on(BaseEvent, lambda envelope: isinstance(envelope.event, OF_THE_PROCESS) or see("emission"))
     for event_type, function in subscribed:
         crewai_event_bus.register_handler(event_type, function)

@@ -82,7 +82,7 @@ def served_app(app) -> Iterator[str]:
 
 
 def answer(tag: str, chunks: int = CHUNKS) -> str:
-    """What the model server says to each of the two agents of a crew whose topic bears ``tag``, put together."""
+    """What the model server says to each of the two agents of a crew whose topic contains ``tag``, put together."""
     return 2 * "".join(["Final Answer: ", *(f"{tag}:{number} " for number in range(chunks))])
 
 

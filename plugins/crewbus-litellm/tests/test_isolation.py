@@ -23,7 +23,7 @@ LISTS = [name for name in vars(litellm) if name.endswith("_callback") or name ==
 
 
 def served_text(call: str) -> str:
-    """What the server streams to whoever asks as ``call``."""
+    """What the server streams for ``call``."""
     return "Final Answer: " + "".join(f"{call}:{i} " for i in range(3))
 
 
@@ -119,17 +119,17 @@ def counting(own_lists):
 @pytest.mark.parametrize("style", STYLES)
 def test_global_litellm_callbacks_are_called_as_often_as_unpatched(bus, url, counting, style):
     crewbus_litellm.uninstall()
-    stock = told(counting, lambda: STYLES[style](**asked(url)))
+    stock = received(counting, lambda: STYLES[style](**asked(url)))
     crewbus_litellm.install(bus)
     with bus.callbacks(Listener()):
-        ours = told(counting, lambda: STYLES[style](**asked(url)))
+        ours = received(counting, lambda: STYLES[style](**asked(url)))
     if style == "sync stream":  # stock litellm calls a plain function once or several times then, as threads race
         assert stock.pop("function") >= 1 <= ours.pop("function")
     assert ours == stock
     assert stock
 
 
-def told(counter: Counter, call: Callable[[], Any]) -> dict[str, int]:
+def received(counter: Counter, call: Callable[[], Any]) -> dict[str, int]:
     """What is counted for a call, and not for those before it."""
     settle(counter)
     counter.counts.clear()

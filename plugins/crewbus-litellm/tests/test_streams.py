@@ -59,7 +59,7 @@ def kept():
     return [thing for thing in gc.get_objects() if type(thing).__name__ in {"Watch", "Observation", "Call"}]
 
 
-# What is told
+# What is emitted
 
 
 @needs_recorded
@@ -73,9 +73,9 @@ def test_recorded_streams_are_reported_as_served(listener, url, chat, style):
     assert listener.text == text == chat["text"]
     assert listener.spelled("tool_call") == "".join(call["function"].get("arguments", "") for call in calls)
     if calls:
-        (told,) = listener.end.output["tool_calls"]
-        assert told["function"]["arguments"] == listener.spelled("tool_call")
-        assert (told["id"], told["function"]["name"]) == (calls[0]["id"], calls[0]["function"]["name"])
+        (received,) = listener.end.output["tool_calls"]
+        assert received["function"]["arguments"] == listener.spelled("tool_call")
+        assert (received["id"], received["function"]["name"]) == (calls[0]["id"], calls[0]["function"]["name"])
     else:
         assert listener.end.output == chat["text"]
     (usage,) = [event["usage"] for event in events if event.get("usage")] or [None]
@@ -127,18 +127,18 @@ class Logger(CustomLogger):
     def __init__(self):
         super().__init__()
         self.usages = []
-        self.told = threading.Event()
+        self.received = threading.Event()
 
     def log_success_event(self, kwargs, response_obj, start_time, end_time):
         self.usages.append(response_obj.usage)
-        self.told.set()
+        self.received.set()
 
 
 def test_without_reported_usage_litellms_count_is_used(listener, url, own_lists):
     logger = Logger()
     litellm.callbacks = [logger]
     list(litellm.completion(stream=True, **asked(url)))
-    assert logger.told.wait(TIMEOUT)
+    assert logger.received.wait(TIMEOUT)
     usage = logger.usages[-1]
     if usage.total_tokens:
         assert listener.end.usage["total_tokens"] == usage.total_tokens
@@ -238,9 +238,9 @@ def test_a_stream_consumed_after_uninstalling_is_reported_to_its_end(listener, u
 
 def test_iterating_after_the_end_reports_nothing_more(listener, url):
     stream = litellm.completion(stream=True, **asked(url))
-    told = len(list(stream)), len(listener.events)
+    received = len(list(stream)), len(listener.events)
     assert next(stream, None) is None
-    assert len(listener.events) == told[1]
+    assert len(listener.events) == received[1]
 
 
 # How it ends
@@ -331,7 +331,7 @@ class ClosesFirst:
         pass
 
 
-class Told:
+class Outcome:
     """In place of an observation."""
 
     def __init__(self):
@@ -342,11 +342,11 @@ class Told:
 
 
 def test_a_stream_that_closes_itself_before_it_fails_has_failed():
-    stream, told = ClosesFirst(), Told()
-    watch(stream, told)
+    stream, received = ClosesFirst(), Outcome()
+    watch(stream, received)
     with pytest.raises(OSError, match="torn") as raised:
         asyncio.run(stream.__anext__())
-    assert told.ends == [raised.value]
+    assert received.ends == [raised.value]
 
 
 def test_a_task_cancelled_while_it_waits_for_a_part_cancels_the_call(listener, url):
@@ -379,10 +379,10 @@ def test_a_class_defined_for_one_stream_is_not_kept_alive(bus):
         pass
 
     stream, gone = OneStream(), weakref.ref(OneStream)
-    watch(stream, Told())
+    watch(stream, Outcome())
     assert isinstance(stream, OneStream)
     del stream, OneStream
-    collect_until(lambda: gone() is None)  # the undertaker has to let go of it
+    collect_until(lambda: gone() is None)  # the reaper has to release it
 
 
 def test_many_abandoned_streams_leave_nothing_behind(bus, url):

@@ -1,4 +1,4 @@
-"""The plugin: what it counts and times, in one thread and in many, what it does not keep, and what it tells."""
+"""The plugin: what it counts and times, in one thread and in many, what it does not keep, and what it reports."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_a_call_that_ends_in_another_thread_is_timed(bus, metrics, clock):
     assert metrics.snapshot().calls["model"].max == 2
 
 
-def test_nested_calls_are_told_apart_outside_any_run_too(bus, metrics, clock):
+def test_nested_calls_are_distinguished_outside_any_run_too(bus, metrics, clock):
     with bus.call("outer"):
         clock.now += 1
         with bus.call("inner"):
@@ -277,7 +277,7 @@ def test_nothing_is_kept_of_a_run_that_has_ended_with_a_call_under_way(bus, metr
     assert metrics.snapshot().calls == {}
 
 
-def test_a_plugin_that_is_let_go_gives_its_summary_and_keeps_no_run():
+def test_an_unregistered_plugin_gives_its_summary_and_keeps_no_run():
     given: list[str] = []
     metrics = Metrics(given.append)
     with crewbus.Bus([metrics], entry_points=False) as bus:
@@ -370,7 +370,7 @@ def test_no_event_of_many_threads_is_lost(bus, metrics):
 
 
 def test_one_thread_waits_for_another(metrics):
-    """Whoever counts, ends a run or looks while another thread is inside; without the lock, it would not."""
+    """A thread that counts, ends a run or looks waits while another is inside; without the lock, it would not."""
     run = FakeRun()
     metrics.crewbus_run_start(run)
     visits = [
@@ -382,7 +382,7 @@ def test_one_thread_waits_for_another(metrics):
     waiting = threading.Semaphore(0)
 
     class Lock:
-        """The plugin's, which says that somebody wants it."""
+        """The plugin's lock, which notes that a thread waits for it."""
 
         lock = metrics._lock
 
@@ -455,7 +455,7 @@ def test_a_finaliser_may_use_the_plugin_at_any_moment_of_its_own_work():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
-def test_a_forked_child_counts_anew():
+def test_a_forked_child_counts_from_zero():
     """In a process of its own; another thread holds the plugin's lock while it forks."""
     source = """
         import os, signal, threading, crewbus
@@ -565,18 +565,18 @@ def test_the_parts_add_up_to_the_total_whatever_happens(script):
         assert all(0 <= timing.min <= timing.mean <= timing.max for timing in timings if timing.count == 1)
 
 
-# What it tells
+# What it reports
 
 
 def test_a_snapshot_stays_as_it_was_and_is_json(bus, metrics):
     with bus.run("writer"), bus.call("model"):
         bus.emit(Noted())
         snapshot = metrics.snapshot()
-        told = snapshot.as_dict()
+        received = snapshot.as_dict()
         bus.emit(Noted())
     assert metrics.snapshot().total.counts[NOTED] == 2
-    assert snapshot.as_dict() == told == json.loads(json.dumps(told))
-    assert told["events"]["writer"]["counts"] == {"crewbus.RunStarted": 1, "crewbus.CallStarted": 1, NOTED: 1}
+    assert snapshot.as_dict() == received == json.loads(json.dumps(received))
+    assert received["events"]["writer"]["counts"] == {"crewbus.RunStarted": 1, "crewbus.CallStarted": 1, NOTED: 1}
     assert set(metrics.snapshot().as_dict()["runs"]["writer"]) == {"count", "failed", "cancelled", "min", "mean", "max"}
     for value in (snapshot, snapshot.total, metrics.snapshot().calls["model"]):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
@@ -620,7 +620,7 @@ def test_the_environment_says_where_it_goes(monkeypatch, caplog, capsys, setting
     assert capsys.readouterr() == ("", f"{summary}\n" if printed else "")
 
 
-def test_a_setting_that_does_not_exist_is_refused_and_the_bus_goes_on(monkeypatch):
+def test_a_setting_that_does_not_exist_is_refused_and_the_bus_continues(monkeypatch):
     monkeypatch.setenv("CREWBUS_METRICS", "syslog")
     with pytest.raises(crewbus.PluginError, match=r"CREWBUS_METRICS='syslog'.*log, stderr, off"):
         Metrics()
@@ -632,4 +632,4 @@ def test_a_setting_that_does_not_exist_is_refused_and_the_bus_goes_on(monkeypatc
     given: list[str] = []
     with crewbus.Bus([Metrics(given.append)], entry_points=False) as bus:
         bus.emit(Noted())
-    assert len(given) == 1, "whoever gives a function needs no setting"
+    assert len(given) == 1, "with a function no setting is needed"

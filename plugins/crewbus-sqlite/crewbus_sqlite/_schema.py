@@ -60,7 +60,7 @@ CREATE TABLE runs ( -- in which log a run is; a list, so that a missing row is n
 CREATE TABLE holders ( -- the stores that write, or did when they died
     token TEXT PRIMARY KEY,
     name TEXT NOT NULL,
-    host TEXT NOT NULL, -- the running system in which its lock file tells whether it is alive
+    host TEXT NOT NULL, -- the running system in which its lock file shows whether it is alive
     until REAL NOT NULL, -- when its leases end unless it renews them
     sum BLOB NOT NULL
 ) WITHOUT ROWID""",

@@ -1,4 +1,4 @@
-"""What can't be written: whoever emits or flushes next is told, nothing is lost, and it goes on when it can."""
+"""Failed writes: the next emission or flush raises, nothing is lost, and writing continues when it can."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def store(path):
 
 @pytest.fixture
 def lock(path):
-    """A connection of somebody else, who may lock the file."""
+    """A foreign connection that may lock the file."""
     connection = sqlite3.connect(path, isolation_level=None)
     yield connection
     connection.close()
 
 
-def test_a_locked_file_is_told_and_nothing_is_lost(store, path):
+def test_a_locked_file_is_reported_and_nothing_is_lost(store, path):
     epoch = begun(store)
     store.flush()
     lock = sqlite3.connect(path, isolation_level=None)
@@ -49,16 +49,16 @@ def test_a_locked_file_is_told_and_nothing_is_lost(store, path):
         store.begin("b")
     with pytest.raises(RecordingError):
         numbers(store)
-    told, heard = [], threading.Event()
-    store.when_written("a", lambda error: (told.append(error), heard.set()))
+    received, heard = [], threading.Event()
+    store.when_written("a", lambda error: (received.append(error), heard.set()))
     assert heard.wait(PATIENCE)
-    assert type(told[0]) is RecordingError
+    assert type(received[0]) is RecordingError
     lock.execute("ROLLBACK")
     lock.close()
     store.flush()
     store.append("a", epoch, noted(4))
     assert numbers(store) == [0, 1, 2, 3, 4]
-    assert len(told) == 1
+    assert len(received) == 1
 
 
 def test_a_run_may_end_while_nothing_can_be_written(store, lock, path):
@@ -80,7 +80,7 @@ def test_a_run_may_end_while_nothing_can_be_written(store, lock, path):
     reader.close()
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(store):
+def test_a_full_disk_is_reported_and_nothing_is_lost(store):
     epoch = begun(store)
     store.flush()
     limit(store, 0)
@@ -102,7 +102,7 @@ def limit(store, pages):
 
 
 @pytest.mark.parametrize("gone", ["record.db", "record.db-wal"])
-def test_a_deleted_file_is_told_for_good(gone, store, path):
+def test_a_deleted_file_is_reported_permanently(gone, store, path):
     epoch = begun(store)
     store.flush()
     (path.parent / gone).rename(path.parent / "moved away")
@@ -117,7 +117,7 @@ def test_a_deleted_file_is_told_for_good(gone, store, path):
     assert gone not in [file.name for file in path.parent.iterdir()]
 
 
-def test_a_replaced_file_is_told_and_left_alone(store, path):
+def test_a_replaced_file_is_reported_and_left_alone(store, path):
     epoch = begun(store)
     store.flush()
     path.rename(path.parent / "moved away")
@@ -134,7 +134,7 @@ def test_a_replaced_file_is_told_and_left_alone(store, path):
     assert path.read_bytes() == before
 
 
-def test_a_directory_that_is_missing_is_told_and_may_come(store, tmp_path):
+def test_a_missing_directory_is_reported_and_may_be_made_later(store, tmp_path):
     late = SQLiteStore(tmp_path / "not yet" / "record.db")
     epoch = begun(late)
     with pytest.raises(RecordingError, match="can't be opened: see whether its directory exists"):
@@ -192,7 +192,7 @@ def test_an_event_that_can_not_be_stored_is_refused_at_once(unfit, store):
     assert numbers(store) == [0, 1, 2, 3]
 
 
-def test_a_run_id_that_another_store_took_meanwhile_is_told(store, path):
+def test_a_run_id_that_another_store_took_meanwhile_is_reported(store, path):
     other = SQLiteStore(path)
     with other._database.writing():  # so that neither's is there when the other begins
         epochs = {each: each.begin("a") for each in (store, other)}
@@ -206,7 +206,7 @@ def test_a_run_id_that_another_store_took_meanwhile_is_told(store, path):
     other.close()
 
 
-def test_an_error_in_who_is_told_harms_nobody(store):
+def test_an_error_of_a_notified_function_affects_no_other(store):
     epoch = begun(store)
     store.when_written("a", lambda error: 1 / 0)
     store.append("a", epoch, noted(3))

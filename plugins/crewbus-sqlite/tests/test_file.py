@@ -138,7 +138,7 @@ def test_a_closed_store_says_so(store):
             call()
 
 
-def test_a_slow_reader_holds_up_nobody(path, store):
+def test_a_slow_reader_blocks_no_writer(path, store):
     epoch = begun(store, count=1000)
     reader = store.read("a")
     assert next(reader).seq == 0

@@ -72,7 +72,7 @@ def test_the_holder_of_a_run_is_named(holding, store):
 def test_a_killed_holder_is_dead_at_once(holding, store):
     process, _ = holding(1e6)
     os.kill(process.pid, signal.SIGKILL)
-    until(lambda: not store.info("a").alive, PATIENCE)  # a zombie, since nobody has waited for it
+    until(lambda: not store.info("a").alive, PATIENCE)  # a zombie, since no process has waited for it
     assert store.info("a").holder.startswith(f"process {process.pid} ")
     assert store.acquire("a") == 2
     assert numbers(store) == [0, 1, 2]

@@ -78,7 +78,7 @@ def test_without_a_recorder_there_is_nothing_to_arm():
         assert made.plugins.get_plugin("sqlite") is _plugin
 
 
-def test_a_store_that_nobody_opens_is_refused(monkeypatch):
+def test_a_store_that_no_plugin_opens_is_refused(monkeypatch):
     monkeypatch.setenv("CREWBUS_STORE", "postgres://somewhere")
     with pytest.raises(crewbus.PluginError, match="no plugin opens the store 'postgres://somewhere'"):
         bus()
@@ -130,7 +130,7 @@ def test_other_schemes_are_left_to_others(url):
 
 
 def test_a_process_that_only_exits_has_recorded():
-    """Nobody flushes or closes: the bus does when the interpreter exits."""
+    """Without a flush or close, the bus does it when the interpreter exits."""
     source = """
         import crewbus
         from crewbus_sqlite import _plugin

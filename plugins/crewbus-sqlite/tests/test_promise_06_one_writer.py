@@ -1,4 +1,4 @@
-"""Promise 6, one writer: of two who take the same run exactly one goes on, and the other is told before it writes."""
+"""Promise 6, one writer: of two processes that take a run exactly one continues; the other gets an error first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compete(path, barrier, outcomes, me):
     for turn in range(TURNS):
         barrier.wait(PATIENCE)
         outcomes.put((turn, me, *taken(store, f"taken {turn}"), began(store, f"begun {turn}")))
-    barrier.wait(PATIENCE)  # nobody lets go of its leases before all have tried
+    barrier.wait(PATIENCE)  # no process releases its leases before all have tried
     store.close()
 
 
@@ -42,7 +42,7 @@ def began(store, root):
     return "begun"
 
 
-def test_promise_06_of_two_processes_one_goes_on(tmp_path):
+def test_promise_06_of_two_processes_one_continues(tmp_path):
     path, spawn = tmp_path / "record.db", multiprocessing.get_context("spawn")
     store = SQLiteStore(path)
     for turn in range(TURNS):
@@ -57,9 +57,9 @@ def test_promise_06_of_two_processes_one_goes_on(tmp_path):
         process.join(PATIENCE)
         assert process.exitcode == 0
     for turn in range(TURNS):
-        told = [outcome[2:] for outcome in found if outcome[0] == turn]
-        assert sorted(outcome[:2] for outcome in told) == [("held", None), ("taken", 2)]
-        assert sorted(outcome[2] for outcome in told) == ["begun", "in use"]
+        received = [outcome[2:] for outcome in found if outcome[0] == turn]
+        assert sorted(outcome[:2] for outcome in received) == [("held", None), ("taken", 2)]
+        assert sorted(outcome[2] for outcome in received) == ["begun", "in use"]
     store = SQLiteStore(path)
     for turn in range(TURNS):
         assert numbers(store, f"taken {turn}") == [0, 1, 2, 3]
@@ -72,20 +72,20 @@ def test_promise_06_a_fenced_holder_gets_an_error_and_writes_nothing(tmp_path):
     epoch, harmless = begun(first), begun(first, "harmless")
     first.flush()
     first.revoke("a")
-    first.append("a", epoch, noted(3))  # what is revoked goes on until somebody takes it
+    first.append("a", epoch, noted(3))  # a revoked holder continues until another one takes the run
     first.flush()
     assert second.acquire("a") == 2
-    told = []
+    received = []
     first.append("a", epoch, noted(4, data=b"of the first"))
     first.append("harmless", harmless, noted(3, "harmless"))
-    first.when_written("a", told.append)
+    first.when_written("a", received.append)
     with pytest.raises(FencedError, match=r"^run a was taken over by process \d+ on "):
         first.flush()
-    assert isinstance(told[0], FencedError)
+    assert isinstance(received[0], FencedError)
     for _ in range(2):
         with pytest.raises(FencedError):
             first.append("a", epoch, noted(5))
-    first.flush()  # told once
+    first.flush()  # raised once
     second.append("a", 2, noted(4, data=b"of the second"))
     assert [event.data for event in second.read("a", 3)] == [b"of the second"]
     assert numbers(first) == [0, 1, 2, 3, 4]

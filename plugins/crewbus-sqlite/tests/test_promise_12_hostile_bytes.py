@@ -15,7 +15,7 @@ from crewbus_sqlite import SQLiteStore
 
 FLIPS, CUTS, LOG_FLIPS, LOG_CUTS = 2500, 300, 800, 200
 FOREVER = 1e6
-"""A lease that nobody renews while a test copies files."""
+"""A lease that is not renewed while a test copies files."""
 
 
 def seen_in(folder, files, also=()):
@@ -118,7 +118,7 @@ def test_promise_12_a_file_that_was_cut_is_an_error_or_changes_nothing(recorded,
 
 
 def test_promise_12_a_damaged_log_shows_what_was_at_some_commit(living, tmp_path):
-    """SQLite goes on to the last commit that it finds undamaged: a state that was, never a mixture."""
+    """SQLite returns to the last undamaged commit: a former state, never a mixture."""
     files, truths = living
     chance, log = random.Random(6), files["record.db-wal"]
     damaged = []
@@ -176,7 +176,7 @@ ADDITIONS = {
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)
-def test_promise_12_what_somebody_added_is_refused(addition, tmp_path):
+def test_promise_12_foreign_additions_are_refused(addition, tmp_path):
     path = tmp_path / "record.db"
     store = SQLiteStore(path)
     store.finish("a", begun(store))
@@ -236,7 +236,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_what_somebody_changed_is_noticed(edit, tmp_path):
+def test_foreign_changes_are_detected(edit, tmp_path):
     path = tmp_path / "record.db"
     store = SQLiteStore(path)
     store.finish("a", begun(store))

@@ -104,7 +104,7 @@ def test_a_line_that_is_missing_or_moved(path):
         b'{"write":"append","by":"x","root_id":"a","epoch":1,"event":{"__class__":"os.system"}}',
     ],
 )
-def test_a_line_that_nobody_wrote(path, line):
+def test_a_malformed_line(path, line):
     """Also one with the right checksum: what it names is looked up nowhere, and nothing is called."""
     import zlib
 
@@ -118,7 +118,7 @@ def test_a_line_that_nobody_wrote(path, line):
 
 
 def test_a_file_that_went_away(path):
-    """Who wrote on is told once; what is there instead is what counts then."""
+    """A writer that continued gets one error; after that the file's present content counts."""
     store = JsonlStore(path)
     assert store.roots() == ["a"]
     path.unlink()

@@ -1,4 +1,4 @@
-"""Secrets reach nobody: no stream, handler, observer, callback or record; and the emitter's object stays as it is."""
+"""Secrets reach no stream, handler, observer, callback or record; and the emitter's object is not changed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def in_url(secret):
 
 @only_it
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-def test_a_secret_reaches_nobody(bus, captured_events, secret):
+def test_a_secret_reaches_no_sink(bus, captured_events, secret):
     text, called = in_url(secret), []
     own = Asked({"list": [text, ["nested", text]], "key": {text: 1}})
 
@@ -175,7 +175,7 @@ def odd(secret):
 @only_it
 @pytest.mark.parametrize("wrap", [nested, recursive, odd])
 def test_what_cannot_be_gone_through_or_copied_is_withheld(bus, captured_events, wrap):
-    """The emitter is told, and goes on; nobody else sees anything."""
+    """The emitter gets an error and continues; no sink gets anything."""
     with bus.run():
         with pytest.raises(crewbus.RedactionError, match="'redactor' failed to redact Asked"):
             bus.emit(Asked(wrap("sk-0123456789abcdef0123")))
@@ -227,7 +227,7 @@ def test_a_resumed_run_is_given_what_is_recorded(bus, recorded_run):
 
 @only_it
 def test_a_secret_in_two_chunks_is_not_found(bus):
-    """A redactor is shown one event at a time: see the README for what whoever streams can do."""
+    """A redactor is shown one event at a time: see the README for what a streaming application can do."""
 
     def agent():
         for piece in ("the key sk-0123456", "789abcdef0123 is "):

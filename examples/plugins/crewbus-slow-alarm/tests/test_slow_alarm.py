@@ -1,4 +1,4 @@
-"""Whoever falls behind is told of, once: while its buffer fills up, when frames are left out, and when it is failed."""
+"""A consumer that falls behind is reported once for each: a full buffer, dropped frames, a failed stream."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import crewbus
 from crewbus_slow_alarm import FellBehind
 
 pytestmark = pytest.mark.crewbus(plugins=["slow_alarm"])
-FULL, LOST = "its buffer is nearly full", "frames are left out"
+FULL, LOST = "its buffer is nearly full", "frames are dropped"
 
 
 def press(bus, pages, **options):
-    """What is told while so many chunks are streamed to a watcher who does not look."""
+    """Stream so many chunks to a watcher that does not read."""
     with bus.subscribe("press", bound=4, **options), bus.run(id="press"):
         for page in range(pages):
             bus.chunk(f"page {page} ", kind=str(page))
 
 
 @pytest.mark.parametrize(
-    ("slow", "pages", "told"),
+    ("slow", "pages", "reported"),
     [
         ("drop", 2, []),
         ("drop", 3, [FULL]),
@@ -32,11 +32,11 @@ def press(bus, pages, **options):
         ("fail", 3, [FULL]),
     ],
 )
-def test_what_is_told(bus, captured_events, caplog, slow, pages, told):
+def test_what_is_reported(bus, captured_events, caplog, slow, pages, reported):
     press(bus, pages, slow=slow)
-    assert captured_events.of(FellBehind) == [FellBehind("a stream of run press", what) for what in told]
+    assert captured_events.of(FellBehind) == [FellBehind("a stream of run press", what) for what in reported]
     assert caplog.record_tuples == [
-        ("crewbus.slow_alarm", logging.WARNING, f"a stream of run press falls behind: {what}") for what in told
+        ("crewbus.slow_alarm", logging.WARNING, f"a stream of run press falls behind: {what}") for what in reported
     ]
 
 
@@ -54,14 +54,14 @@ def test_a_stream_of_the_run_around(bus, captured_events):
     assert captured_events.of(FellBehind) == [FellBehind("a stream of run outer", what) for what in (FULL, LOST)]
 
 
-def test_each_consumer_is_told_of_by_itself(bus, captured_events):
+def test_each_consumer_is_reported_separately(bus, captured_events):
     with bus.subscribe("r", bound=4, slow="drop"), bus.subscribe("r", bound=100, slow="drop"), bus.run(id="r"):
         for _ in range(9):
             bus.chunk("x")
     assert len(captured_events.of(FellBehind)) == 2
 
 
-def test_who_keeps_up_is_not_told_of(bus, captured_events):
+def test_a_consumer_that_keeps_up_is_not_reported(bus, captured_events):
     with bus.run(id="r"), bus.subscribe("r", bound=4) as watching:
         for _ in range(20):
             bus.chunk("x")
@@ -70,22 +70,22 @@ def test_who_keeps_up_is_not_told_of(bus, captured_events):
 
 
 def test_the_owner_of_a_stream_that_holds_its_emitter_up(bus, captured_events):
-    """It is told before the emitter waits: so it can be heard of while nothing moves."""
-    told = threading.Event()
-    bus.on(FellBehind, lambda _: told.set())
+    """It is reported before the emitter waits, so that the report arrives while the emitter is blocked."""
+    reported = threading.Event()
+    bus.on(FellBehind, lambda _: reported.set())
 
     def agent():
         for _ in range(50):
             crewbus.chunk("x")
 
     with bus.stream(agent, options=crewbus.StreamOptions(bound=4)) as stream:
-        assert told.wait(10)
+        assert reported.wait(10)
         assert stream.text() == "x" * 50
     assert {event.what for event in captured_events.of(FellBehind)} == {FULL}
 
 
 def test_a_background_handler(bus, captured_events):
-    """It is told when the handler goes on: of what was left out since."""
+    """It is reported when the handler continues, with the number of events discarded since."""
     busy, go_on = threading.Event(), threading.Event()
 
     def archive(envelope):
@@ -107,7 +107,7 @@ def test_a_background_handler(bus, captured_events):
     bus.flush()
     (event,) = captured_events.of(FellBehind)
     assert "archive" in event.consumer
-    assert "left out" in event.what
+    assert "discarded" in event.what
 
 
 def test_it_is_no_part_of_a_record(bus, recorded_run):
@@ -119,10 +119,10 @@ def test_it_is_no_part_of_a_record(bus, recorded_run):
             crewbus.chunk("x")
         watching.close()
 
-    told = []
-    bus.on(FellBehind, told.append)
+    reported = []
+    bus.on(FellBehind, reported.append)
     done = recorded_run(agent)
-    assert [envelope.run_id for envelope in told] == [None, None]
+    assert [envelope.run_id for envelope in reported] == [None, None]
     assert FellBehind not in {type(event) for event in done.events}
 
 
