@@ -226,17 +226,17 @@ class Past:
         self.results = self._results()
         self.scopes: dict[Identity, Scope] = {}
         """The runs and steps that are open, or failed, which is the same: outermost first."""
-        let_go = self._let_go(counted)
+        discarded = self._discarded(counted)
         for entry in counted:
             ended_well = entry.seq in ended or entry.identity in self.results
-            goes_on = not (ended_well or entry.seq in let_go) or not entry.identity
+            goes_on = not (ended_well or entry.seq in discarded) or not entry.identity
             if entry.kind in {"RunStarted", "StepStarted"} and goes_on:
                 self.scopes.setdefault(entry.identity, Scope(entry.identity, [])).starts.append(entry.seq)
         for scope in self.scopes.values():
             self._read(scope)
         self.kept = self._kept()
 
-    def _let_go(self, entries: list[Entry]) -> set[int]:
+    def _discarded(self, entries: list[Entry]) -> set[int]:
         """The starts of nested runs that were taken back as a whole: another run is made in their place."""
         taken = [entry for entry in entries if entry.kind == "Retracted"]
         return {at for entry in taken for at in entry.parents if at >= entry.since and self._kind(at) == "RunStarted"}

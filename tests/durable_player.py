@@ -63,7 +63,7 @@ class MortalStore(Store):
     def _counts(self, event: StoredEvent) -> bool:
         return event.name.rpartition(".")[2] not in self._uncounted
 
-    def let_go(self) -> None:
+    def abandon_logs(self) -> None:
         """After the death: its logs have no holder."""
         for root_id in self.inner.roots():
             self.inner.revoke(root_id)
@@ -75,7 +75,7 @@ class MortalStore(Store):
         if not self._pending:
             self._begun = []
         self._deliver()
-        self.let_go()
+        self.abandon_logs()
 
     def _deliver(self) -> None:
         with self._lock:
@@ -333,7 +333,7 @@ class Service:
                 with make(bus):
                     self.results[run_id] = Play(self.worlds[run_id], iter(schedule)).all(self.programs[run_id])
             except CrashError:
-                store.let_go()
+                store.abandon_logs()
                 for followed, follower in self.followers:
                     if followed == run_id and follower.live:
                         self._follow(bus, run_id, follower, None)

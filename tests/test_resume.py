@@ -133,16 +133,16 @@ def test_a_run_that_is_alive_is_not_resumed(disk):
 def test_of_several_concurrent_resumes_one_succeeds(disk):
     interrupted(disk)
     with disk.bus() as bus:
-        going_on = threading.Barrier(8)
+        continuing = threading.Barrier(8)
 
         def take(i):
             try:
                 with bus.resume("run") as run:
-                    going_on.wait(TIMEOUT)
+                    continuing.wait(TIMEOUT)
                     steps(run, "ab")
                 return "taken"
             except crewbus.RunHeldError:
-                going_on.wait(TIMEOUT)
+                continuing.wait(TIMEOUT)
                 return "held"
 
         assert sorted(in_threads(8, take)) == ["held"] * 7 + ["taken"]

@@ -137,9 +137,9 @@ class StepRunner:
         if log is None:
             return StepCall(Step(scope, StepStarted(function.name), self._boundary))
         given = function.key(args, kwargs)
-        place = scope.step_parent
+        parent = scope.step_parent
         with Deferring(run.tree.lock), run.tree.lock:
-            key = StepKey(path_of(place, log.paths), function.name, given.text)
+            key = StepKey(path_of(parent, log.paths), function.name, given.text)
             if given.opaque and key in log.busy:
                 raise StepError(
                     f"step {function.name!r} is in progress twice, distinguished only by {', '.join(given.opaque)}, "
@@ -148,7 +148,7 @@ class StepRunner:
             ordinal, failed_try = log.ordinals.take(key)
             for undo in failed_try.undo if failed_try is not None else ():
                 undo()
-            inline = (place.execution if isinstance(place, Step) else log.executions.get(run)) == execution_id()
+            inline = (parent.execution if isinstance(parent, Step) else log.executions.get(run)) == execution_id()
             event = StepStarted(function.name, given.text, ordinal, inline, identity_of(key, ordinal))
             step = Step(scope, event, self._boundary, key, failed_try)
             try:

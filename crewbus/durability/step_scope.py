@@ -191,21 +191,21 @@ class Step(Attempt):
             raise
 
 
-def path_of(place: Scope | None, paths: MutableMapping[Scope, str]) -> str:
+def path_of(parent: Scope | None, paths: MutableMapping[Scope, str]) -> str:
     """What distinguishes a run or step by where it is: the names of the runs around it, and the steps.
 
     ``paths`` keeps those of runs, so that each is made once.
     """
-    if isinstance(place, Step):
-        return place.event.identity
-    if not isinstance(place, Run) or place.around is None:
+    if isinstance(parent, Step):
+        return parent.event.identity
+    if not isinstance(parent, Run) or parent.around is None:
         return ""
-    path = paths.get(place)
+    path = paths.get(parent)
     if path is None:
-        path = json.dumps([path_of(place.around, paths), place.name])
+        path = json.dumps([path_of(parent.around, paths), parent.name])
         if len(path) > LONGEST_PATH:
             path = _digest([path])
-        paths[place] = path
+        paths[parent] = path
     return path
 
 

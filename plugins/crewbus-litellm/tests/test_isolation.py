@@ -119,17 +119,17 @@ def counting(own_lists):
 @pytest.mark.parametrize("style", STYLES)
 def test_global_litellm_callbacks_are_called_as_often_as_unpatched(bus, url, counting, style):
     crewbus_litellm.uninstall()
-    stock = received(counting, lambda: STYLES[style](**asked(url)))
+    stock = counts_of(counting, lambda: STYLES[style](**asked(url)))
     crewbus_litellm.install(bus)
     with bus.callbacks(Listener()):
-        ours = received(counting, lambda: STYLES[style](**asked(url)))
+        ours = counts_of(counting, lambda: STYLES[style](**asked(url)))
     if style == "sync stream":  # stock litellm calls a plain function once or several times then, as threads race
         assert stock.pop("function") >= 1 <= ours.pop("function")
     assert ours == stock
     assert stock
 
 
-def received(counter: Counter, call: Callable[[], Any]) -> dict[str, int]:
+def counts_of(counter: Counter, call: Callable[[], Any]) -> dict[str, int]:
     """What is counted for a call, and not for those before it."""
     settle(counter)
     counter.counts.clear()
