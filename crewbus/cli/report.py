@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from typing import Final
 
 from crewbus.cli.errors import one_line
@@ -20,17 +22,28 @@ class TextPrinter:
 
     def __init__(self, out: OutputStream) -> None:
         self._out = out
-        self._printed = False
+        self._shown: dict[str | None, array[int]] = {}
+        """The numbers of the chunks whose text was printed and not retracted, by their parent."""
 
     def print(self, envelope: Envelope) -> None:
         """Print the text of a chunk, or that text was retracted."""
         event = envelope.event
         if isinstance(event, Chunk) and event.kind == "text" and event.text:
             self._out.write(event.text)
-            self._printed = True
-        elif isinstance(event, Retracted) and self._printed:
+            self._shown.setdefault(envelope.parent, array("q")).append(envelope.seq)
+        elif isinstance(event, Retracted) and self._forget(event):
             newline = "\n" if self._out.in_line else ""
             self._out.write(f"{newline}{self._out.styled('[retracted]', 'dim')}\n")
+
+    def _forget(self, event: Retracted) -> bool:
+        """Forget the chunks that ``event`` retracts; returns whether there were any."""
+        forgotten = 0
+        for parent, numbers in self._shown.items():
+            first = bisect_left(numbers, event.since)
+            if first < len(numbers) and event.covers(numbers[-1], parent):
+                forgotten += len(numbers) - first
+                del numbers[first:]
+        return forgotten > 0
 
 
 def progress_line(summary: RunSummary, running: int) -> str:

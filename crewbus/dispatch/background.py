@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import Wakeup, awaitable_in, name_of, running_loop
 from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
+from crewbus.dispatch.faults import is_reported
 from crewbus.events import Envelope
 from crewbus.exceptions import BusClosedError, SlowConsumer
 from crewbus.scopes import Deferring, can_wait, handling, threads, wait_for_room, working
@@ -89,6 +90,8 @@ class Worker:
 
     def push(self, _bus: object, run: Run | None, envelope: Envelope) -> None:
         """Append the next event; called under the lock under which it was numbered. The emitter waits later."""
+        if is_reported(self.handler):
+            return
         with self._lock:  # which that lock makes a finaliser respect
             if self._stopped:
                 raise BusClosedError(f"the bus was closed before {self.name} could be called")

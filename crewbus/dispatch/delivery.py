@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from crewbus._util import name_of, raise_first
 from crewbus.dispatch.async_handlers import HomeLoop
+from crewbus.dispatch.faults import is_reported
 from crewbus.dispatch.plan import Plan
 from crewbus.scopes import Deferring, threads
 
@@ -42,14 +43,18 @@ class Deliverer:
         outer = state.delivering
         try:
             state.delivering = outer + 1
-            for observer, blame in plan.observers:
+            observers, handlers = plan.observers, plan.handlers
+            if self._faults.has_reported:
+                observers = tuple(one for one in observers if not is_reported(one[1]))
+                handlers = tuple(one for one in handlers if not is_reported(one))
+            for observer, blame in observers:
                 try:
                     result = observer(self._bus, run, envelope)
                     if result is not None:
                         self._take_result(result, blame.plugin, blame, envelope, HomeLoop())
                 except BaseException as error:
                     escaped = self._faults.contain(blame, error, envelope, escaped)
-            for handler in plan.handlers:
+            for handler in handlers:
                 try:
                     result = handler(envelope)
                     if result is not None:
@@ -95,6 +100,8 @@ class Deliverer:
         outer = state.delivering
         try:
             state.delivering = outer + 1
+            if self._faults.has_reported:
+                callbacks = tuple(one for one in callbacks if not is_reported(one))
             for callback in callbacks:
                 try:
                     result = callback.call(envelope)

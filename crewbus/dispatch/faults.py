@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import name_of
+from crewbus._util import identity_of, name_of
 from crewbus.exceptions import Cancelled, text_of
 from crewbus.plugins import Failure, HookOwner, raising_deferred, wrappers_of
 from crewbus.scopes import Callback, threads
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
 _log = logging.getLogger("crewbus")
 
 
+_reported: Final[ContextVar[tuple[object, ...]]] = ContextVar("crewbus_reported", default=())
+"""Those whose faults are being reported in this context."""
+
+
+def is_reported(culprit: Any) -> bool:
+    """Whether a fault of ``culprit``, a handler, callback or plugin's function, is being reported in this context."""
+    reported = _reported.get()
+    return bool(reported) and _key_of(culprit) in reported
+
+
+def _key_of(culprit: Any) -> object:
+    if isinstance(culprit, HookOwner):
+        return culprit
+    return identity_of(culprit.given if isinstance(culprit, Callback) else culprit)
+
+
 class FaultReporter:
     """Contains the faults of what a bus calls, and reports them to the log and to the plugins."""
 
@@ -28,6 +46,8 @@ class FaultReporter:
 
     def __init__(self, bus: Any) -> None:
         self._bus = bus
+        self.has_reported = False
+        """Whether there was ever a fault, so that `is_reported` needs to be asked."""
 
     def contain(
         self, culprit: Any, error: BaseException, envelope: Any, escaped: list[BaseException] | None
@@ -41,21 +61,24 @@ class FaultReporter:
         return escaped if raised is None else [*(escaped or ()), raised]
 
     def report_culprit(self, culprit: Any, error: BaseException, envelope: Any) -> BaseException | None:
-        """Report the fault of a plugin's function, a handler or a callback."""
-        if isinstance(culprit, HookOwner):
-            return self.report_plugin(culprit, error, envelope)
-        return self.report_handler(culprit, error, envelope)
+        """Report the fault of a plugin's function, a handler or a callback.
 
-    def report_plugin(self, blame: HookOwner, error: BaseException, envelope: Any = None) -> BaseException | None:
-        """Report a plugin's fault."""
-        origin = self.plugins.origin(blame.plugin)
-        return self.report(Failure("plugin", blame.plugin, error, blame.hook, origin, envelope))
-
-    def report_handler(self, handler: Any, error: BaseException, envelope: Any) -> BaseException | None:
-        """Report the fault of a handler or callback."""
-        if isinstance(handler, Callback):
-            return self.report(Failure("callback", handler.name, error, envelope=envelope))
-        return self.report(Failure("handler", name_of(handler), error, envelope=envelope))
+        What is emitted meanwhile, by a logging handler for example, does not go to the culprit, which would fail again.
+        Nor does what that causes in other threads and tasks: it carries this context with it.
+        """
+        self.has_reported = True
+        token = _reported.set((*_reported.get(), _key_of(culprit)))
+        try:
+            if isinstance(culprit, HookOwner):
+                origin = self.plugins.origin(culprit.plugin)
+                failure = Failure("plugin", culprit.plugin, error, culprit.hook, origin, envelope)
+            elif isinstance(culprit, Callback):
+                failure = Failure("callback", culprit.name, error, envelope=envelope)
+            else:
+                failure = Failure("handler", name_of(culprit), error, envelope=envelope)
+            return self.report(failure)
+        finally:
+            _reported.reset(token)
 
     def report(self, failure: Failure) -> BaseException | None:
         """Report a contained fault. Returns the BaseException that a plugin raised when it was notified, if any."""
@@ -93,7 +116,7 @@ class FaultReporter:
         except Exception as error:
             if recursed_too_deep(error):
                 raise
-            escaped = self.report_plugin(HookOwner(wrappers_of(caller), caller.name), error)
+            escaped = self.report_culprit(HookOwner(wrappers_of(caller), caller.name), error, None)
             if escaped is not None:
                 raise escaped from None
         finally:
@@ -101,6 +124,8 @@ class FaultReporter:
 
     def defer(self, call: Callable[[], object]) -> None:
         """Make an emission once this thread holds no lock; its fault hits no other emitter."""
+        if _reported.get():
+            call = partial(copy_context().run, call)
         threads.state.defer(lambda: self._contained(call))
 
     @staticmethod

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import call_all, raise_first
+from crewbus.dispatch.faults import is_reported
 from crewbus.dispatch.plan import Plan
 from crewbus.events import Envelope
 from crewbus.exceptions import CrewbusError
@@ -93,7 +94,10 @@ class OrderedLane:
                         self._record(run, envelope)
                     if phase == 1:
                         scope.transition(phase, envelope)
-                    for function, blame in plan.routers if run is not None and replayed_seq is None else plan.pushes:
+                    routers = plan.routers if run is not None and replayed_seq is None else plan.pushes
+                    if self.faults.has_reported:
+                        routers = tuple(one for one in routers if not is_reported(one[1]))
+                    for function, blame in routers:
                         try:
                             function(self.bus, run, envelope)
                         except BaseException as error:

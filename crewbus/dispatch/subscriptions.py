@@ -111,7 +111,7 @@ class Subscriptions:
         worker = self._workers.get(identity_of(function))
         if worker is None:
             retired = (one for one in self._retired if is_same(one.handler, function))
-            worker = next(retired, None) or Worker(function, self._async_handlers, self._faults.report_handler)
+            worker = next(retired, None) or Worker(function, self._async_handlers, self._faults.report_culprit)
             worker.resume()
             self._retired = [one for one in self._retired if one is not worker]
             self._workers[identity_of(function)] = worker
@@ -170,7 +170,7 @@ class Subscriptions:
         try:
             return issubclass(kind, subscription.event_type)
         except Exception as error:
-            threads.state.defer(partial(self._faults.report_handler, subscription.function, error, None))
+            threads.state.defer(partial(self._faults.report_culprit, subscription.function, error, None))
             return False
 
     def close(self) -> None:

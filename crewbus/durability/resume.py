@@ -140,7 +140,6 @@ class Resumption:
         """Set ``run`` to the state in which its record ends."""
         run.name = found.start.event.name
         run.set_tags(found.start.event.tags)
-        run.start_id = found.start.id
         run.tree = Tree(self._host.outside.lane)
         run.tree.numbers = Numbers(found.info.last + 1)
         log = self._recording.open(run.tree, run.request.durability, epoch)
