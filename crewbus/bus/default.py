@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from crewbus.bus.bus import Bus
+from crewbus.bus.process import process_exit
 from crewbus.events import Chunk, Envelope
-from crewbus.exceptions import PluginError
+from crewbus.exceptions import BusClosedError, PluginError
 from crewbus.scopes import Call, Function, Run, callbacks_in_context, innermost
 
 __all__ = ["achunk", "aemit", "call", "chunk", "current_bus", "default_bus", "drain", "emit", "run"]
@@ -31,6 +32,8 @@ class _Default:
     def get(self) -> Bus:
         with self.lock:
             if self.bus is None or self.bus.closed:
+                if process_exit.begun:
+                    raise BusClosedError("the process is ending: nothing would close a new default bus")
                 self.bus = self._make()
             return self.bus
 
@@ -93,7 +96,8 @@ def existing_default_bus() -> Bus | None:
 def default_bus() -> Bus:
     """The process's default bus, with the installed plugins; made at first use, and again after it was closed.
 
-    Raises `PluginError` if one of those plugins uses it while it is being made.
+    Raises `PluginError` if one of those plugins uses it while it is being made, and `BusClosedError` at the end of the
+    process, once its buses are closed.
     """
     return _default.get()
 
