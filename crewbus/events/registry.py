@@ -29,7 +29,7 @@ class EventType:
     upgrades: Upgrades = NO_UPGRADES
     """For each older version, the function that turns its JSON value into that of the next version."""
     landmark: bool = False
-    """Whether a resume reads the events of this type: see `crewbus.events.landmarks`."""
+    """Whether a resume reads the events of this type: see ``crewbus.events.landmarks``."""
 
 
 @attrs.frozen
