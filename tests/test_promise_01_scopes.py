@@ -12,6 +12,7 @@ from helpers import TIMEOUT, Noted, in_thread, quiet_bus
 
 import crewbus
 from crewbus import Chunk
+from crewbus.scopes import Deferring
 
 
 @pytest.fixture
@@ -299,3 +300,37 @@ def test_promise_01_a_thread_that_enters_and_exits_runs_beside_a_suspended_gener
         assert crewbus.current_run() is inside
         assert list(generator) == ["b", "c"]
         assert crewbus.current_run() is caller
+
+
+@pytest.mark.parametrize("scope", ["run", "call", "attempt"])
+def test_promise_10_a_generator_that_is_dropped_while_another_runs_lock_is_held_waits_for_no_lock(bus, scope):
+    """As a finaliser does it: a third thread holds the generator's lock, and waits for the other one."""
+    dropped, holds = threading.Event(), threading.Event()
+
+    def agent():
+        with bus.run("agent") as run:
+            if scope == "run":
+                yield run
+            else:
+                with bus.call("call") if scope == "call" else run.attempt():
+                    yield run
+
+    def hold(lock):
+        with Deferring(lock), lock:
+            holds.set()
+            assert dropped.wait(TIMEOUT)
+
+    generator = agent()
+    run = contextvars.copy_context().run(next, generator)
+    thread = in_thread(hold, run.tree.lock)
+    assert holds.wait(TIMEOUT)
+    with quiet_bus() as other, other.run() as held:
+        with Deferring(held.tree.lock), held.tree.lock:
+            in_time = threading.Timer(TIMEOUT, dropped.set)  # so that the test fails, and does not hang
+            in_time.start()
+            generator.close()
+            assert not dropped.is_set()
+            in_time.cancel()
+            dropped.set()
+            thread.result(TIMEOUT)
+    assert run.ended

@@ -137,6 +137,7 @@ class Bus(Dispatcher):
         self._handlers = subscriptions = Subscriptions(hooks, handlers, faults)
         deliverer = Deliverer(self, faults, handlers.take_result)
         self._host = host = Host(self)
+        host.defer = faults.defer
         super().__init__(host, hooks, subscriptions, deliverer, faults, Unscoped(unscoped))
         live_runs: dict[str, Run] = {}
         self.recording = recording = Recorder(

@@ -5,10 +5,18 @@ from crewbus.scopes.call import Call
 from crewbus.scopes.callbacks import Callback, Callbacks, Function, callbacks_in_context
 from crewbus.scopes.current import enclosing, execution_id, handling, innermost, nearest, scope_var, working
 from crewbus.scopes.lookup import current_call, current_run
-from crewbus.scopes.options import AS_THE_BUS, Durability, RecordingRequest, checked_durability, checked_record
+from crewbus.scopes.options import (
+    AS_THE_BUS,
+    Durability,
+    RecordingRequest,
+    check_run_arguments,
+    checked_durability,
+    checked_record,
+)
 from crewbus.scopes.ports import Host, Lane, Phase
-from crewbus.scopes.run import Run, Sink, check_run_arguments, ending, new_id, state_after
+from crewbus.scopes.run import Run, ending, new_id, state_after
 from crewbus.scopes.scope import Scope
+from crewbus.scopes.sink import Sink
 from crewbus.scopes.thread_state import Deferring, forget_thread, threads
 from crewbus.scopes.tree import Numbers, Tree
 from crewbus.scopes.waiting import (

@@ -6,13 +6,12 @@ part of that work.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crewbus._util import call_on, running_loop
+from crewbus._util import call_on
 from crewbus.exceptions import Cancelled, is_cancellation
-from crewbus.scopes.current import handling
+from crewbus.scopes.current import current_task, handling
 from crewbus.scopes.thread_state import ThreadState, threads
 
 if TYPE_CHECKING:
@@ -50,12 +49,6 @@ def is_own_work(origin: Origin | None) -> bool:
     if not visits and delivery is None:
         return True
     return origin is not None and origin.includes(state, visits, delivery)
-
-
-def current_task() -> asyncio.Task[Any] | None:
-    """The asyncio task that runs in this thread, or None."""
-    loop = running_loop()
-    return sys.modules["asyncio"].current_task(loop) if loop is not None else None
 
 
 class Interruptible(Protocol):

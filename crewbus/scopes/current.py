@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import weakref
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import running_loop
 from crewbus.scopes.thread_state import threads
+
+if TYPE_CHECKING:
+    import asyncio
 
 scope_var: Final[ContextVar[Any]] = ContextVar("crewbus_scope", default=None)
 """The `Scope` that was entered last in this context, of whichever bus, or None. It may have ended: see `innermost`."""
@@ -55,7 +58,7 @@ def execution_id() -> object:
     return reference
 
 
-def current_task() -> Any:
+def current_task() -> asyncio.Task[Any] | None:
     """The asyncio task that runs in this thread, or None."""
     loop = running_loop()
     return sys.modules["asyncio"].current_task(loop) if loop is not None else None

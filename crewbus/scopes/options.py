@@ -1,10 +1,12 @@
-"""How a run is recorded, as far as its maker chose."""
+"""What a run is made with: its name, id and tags, and how it is recorded."""
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple, get_args
 
-from crewbus.exceptions import InputError
+from crewbus._util import is_text
+from crewbus.exceptions import InputError, RunError
 
 Durability = Literal["async", "sync"]
 """When an emission of a recorded run returns: with the event on its way to the store, or on disk."""
@@ -32,3 +34,16 @@ def checked_durability(durability: Durability | None) -> Durability | None:
     if durability not in (None, *get_args(Durability)):
         raise InputError(f"durability={durability!r}: choose {' or '.join(map(repr, get_args(Durability)))}")
     return durability
+
+
+def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) -> None:
+    """Raise `RunError` for a name, an id or tags that are not as `Bus.run` says."""
+    if run_id is not None and not is_text(run_id):
+        raise RunError(f"a run id is a string that is not empty; got {run_id!r}")
+    if name is not None and not isinstance(name, str):
+        raise RunError(f"a run's name is a string; got {name!r}")
+    if tags is not None and not isinstance(tags, Mapping):
+        raise RunError(f"tags map strings to strings; got {tags!r}")
+    for key, value in (tags or {}).items():
+        if not (is_text(key) and isinstance(value, str)):
+            raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")

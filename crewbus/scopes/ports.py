@@ -77,8 +77,8 @@ class Host:
     """All that a scope asks of its bus. The bus fills it in as it builds its parts."""
 
     __slots__ = (
-        "as_callback", "bus", "closing", "current_scope", "drain", "emit_in", "finish", "hold_flush", "outside", "own",
-        "register_callback", "start", "steps", "transition",
+        "as_callback", "bus", "closing", "current_scope", "defer", "drain", "emit_in", "finish", "hold_flush",
+        "outside", "own", "register_callback", "start", "steps", "transition",
     )  # fmt: skip
 
     outside: AnyTree
@@ -87,6 +87,8 @@ class Host:
     """What performs the steps of its runs."""
     current_scope: Callable[[], AnyScope | None]
     """The innermost scope of this bus in this context."""
+    defer: Callable[[Callable[[], object]], None]
+    """Make a call once this thread holds no lock, and contain what it raises."""
     own: Callable[[AnyScope | None], AnyScope | None]
     """The given scope, or the nearest one around it that belongs to this bus."""
     emit_in: Callable[[AnyScope, Any, Any], Envelope | None]

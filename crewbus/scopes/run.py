@@ -6,13 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from crewbus._util import is_text, name_of
 from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished
 from crewbus.exceptions import (
     Cancelled,
-    CrewbusError,
     ReplayMismatch,
     RunCancelledError,
     RunError,
@@ -20,16 +19,16 @@ from crewbus.exceptions import (
     text_of,
 )
 from crewbus.scopes.attempt import Attempt
-from crewbus.scopes.cancellation import Origin, WorkingTask, current_task, ends_with, is_own_work, origin_here
-from crewbus.scopes.current import enclosing, innermost, scope_var
+from crewbus.scopes.cancellation import Origin, WorkingTask, ends_with, is_own_work, origin_here
+from crewbus.scopes.current import current_task, enclosing, innermost, scope_var
+from crewbus.scopes.entered import EnteredRun
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope, checked_error
+from crewbus.scopes.sink import Sink
 from crewbus.scopes.thread_state import ThreadState, threads
 from crewbus.scopes.tree import CLOSED
 from crewbus.scopes.waiting import end_waits
-
-__all__ = ["Run", "Sink"]
 
 T = TypeVar("T")
 
@@ -37,35 +36,6 @@ Opener = Callable[["Run", Iterable["Sink"]], None]
 """Starts a run, new or resumed; its sinks get its frames from the first on."""
 
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-class Sink(Protocol):
-    """What a run's frames are pushed into: one consumer's buffer. Plugins may read its properties."""
-
-    @property
-    def bound(self) -> int:
-        """How many frames it holds at most, if its consumer's policy is to wait or to drop."""
-
-    @property
-    def waiting(self) -> int:
-        """How many frames its consumer has not processed."""
-
-    @property
-    def left_out(self) -> int:
-        """How many frames were dropped for lack of room since its consumer last took any."""
-
-    @property
-    def failure(self) -> CrewbusError | None:
-        """The error that its consumer gets in place of further frames, or None."""
-
-    def attach(self, run: Run) -> None:
-        """Receive the frames of ``run`` from now on."""
-
-    def push(self, run: Run, envelope: Envelope) -> None:
-        """Take the next frame, which ``run`` emitted; called under the root run's lock, must not block."""
-
-    def end(self) -> None:
-        """Take nothing more: the run has ended; called under the same lock."""
 
 
 def new_id() -> str:
@@ -477,73 +447,6 @@ class Run(Scope):
         """
         self.host.steps.track(self, name, entity)
         return entity
-
-
-class EnteredRun(Scope):
-    """A running run, entered once more: what `Run.scope` returns."""
-
-    __slots__ = ("_of", "_task")
-
-    def __init__(self, of: Run) -> None:
-        super().__init__(of.host)
-        self._of = of
-        self._task: WorkingTask | None = None
-
-    def __repr__(self) -> str:
-        return f"<scope of {self._of!r}>"
-
-    def start(self) -> None:
-        """Be part of the run. Raises `RunError` unless it is running."""
-        run = self._of
-        if self.run is not None:
-            raise RunError(f"this scope of run {run.id} was entered before: call run.scope() for each 'with'")
-        if run.ended:
-            raise RunError(f"run {run.id} is {run.state}; only a running run is entered once more")
-        run.check()
-        self.outer = enclosing()
-        self.run, self.tree, self.step_parent = run, run.tree, run
-        self.inherit(run)
-        self.ended = False
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        try:
-            self._task = self._of.enter_task()
-            self._of.refuse_cancelled()
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        task, self._task = self._task, None
-        is_cancelled = self._of.leave_task(task, error)
-        super().__exit__(kind, error, trace)
-        if is_cancelled:
-            raise self._of.left_error() from error
-
-    def represented(self) -> Scope:
-        """The run."""
-        return self._of
-
-    def end(self, error: BaseException | None) -> None:  # noqa: ARG002 - as of any scope
-        """End it; the run goes on."""
-        self.ended = True
-
-
-def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) -> None:
-    """Raise `RunError` for a name, an id or tags that are not as `Bus.run` says."""
-    if run_id is not None and not is_text(run_id):
-        raise RunError(f"a run id is a string that is not empty; got {run_id!r}")
-    if name is not None and not isinstance(name, str):
-        raise RunError(f"a run's name is a string; got {name!r}")
-    if tags is not None and not isinstance(tags, Mapping):
-        raise RunError(f"tags map strings to strings; got {tags!r}")
-    for key, value in (tags or {}).items():
-        if not (is_text(key) and isinstance(value, str)):
-            raise RunError(f"tags map strings to strings; got {key!r}: {value!r}")
 
 
 def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:

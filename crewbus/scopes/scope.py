@@ -13,6 +13,7 @@ from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import InputError
 from crewbus.scopes.current import execution_id, innermost, scope_var
 from crewbus.scopes.ports import Host, Phase
+from crewbus.scopes.thread_state import threads
 from crewbus.scopes.tree import CLOSED, Gate, Tree
 from crewbus.scopes.tries import Tries
 
@@ -157,7 +158,10 @@ class Scope:
         try:
             self._leave()
         finally:
-            self.end(error)
+            if threads.state.holds_lock():  # a finaliser closes a generator: its own lock may be another thread's
+                self.host.defer(partial(self.end, error))
+            else:
+                self.end(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

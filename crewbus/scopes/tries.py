@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from crewbus.scopes.current import current_task
-
-if TYPE_CHECKING:
-    from crewbus.scopes.attempt import Attempt
-    from crewbus.scopes.scope import Scope
+from crewbus.scopes.ports import AnyScope
 
 
 class Tries:
@@ -23,19 +20,19 @@ class Tries:
 
     __slots__ = ("_cancelled", "_context", "_scope", "_succeeded", "_task", "number")
 
-    def __init__(self, scope: Scope, context: InContext) -> None:
+    def __init__(self, scope: AnyScope, context: InContext) -> None:
         self._scope = weakref.ref(scope)
         self._context = weakref.ref(context)
         """Dead once no context has the attempts as its own any more."""
         self._task: weakref.ref[Any] | None = None
         """The task in which the last attempt ended, if it was one."""
-        self._cancelled: Attempt | None = None
+        self._cancelled: AnyScope | None = None
         """The last attempt if it was cancelled: its chunks are retracted only when another attempt follows."""
         self._succeeded = False
         self.number = 0
         """The number of the last attempt."""
 
-    def is_at(self, scope: Scope) -> bool:
+    def is_at(self, scope: AnyScope) -> bool:
         """Whether these are attempts at ``scope`` that another one may follow."""
         return not self._succeeded and self._scope() is scope
 
@@ -51,13 +48,13 @@ class Tries:
         task = self._task() if self._task is not None else None
         return self._task is not None and (task is None or task.done())
 
-    def next(self, number: int | None) -> tuple[int, Attempt | None]:
+    def next(self, number: int | None) -> tuple[int, AnyScope | None]:
         """The number of the next attempt, and the cancelled attempt that it follows; ``number``: as it was chosen."""
         self.number = number or self.number + 1
         cancelled, self._cancelled = self._cancelled, None
         return self.number, cancelled if self.number > 1 else None
 
-    def failed(self, scope: Scope, cancelled: Attempt | None) -> None:
+    def failed(self, scope: AnyScope, cancelled: AnyScope | None) -> None:
         """Note that the last attempt failed, or was ``cancelled``."""
         task = current_task()
         self._task = weakref.ref(task) if task is not None else None
@@ -65,7 +62,7 @@ class Tries:
         if not scope.ended:
             scope.tries = (*(other for other in scope.tries if other is not self), self)
 
-    def succeeded(self, scope: Scope) -> None:
+    def succeeded(self, scope: AnyScope) -> None:
         """Note that an attempt succeeded."""
         self._succeeded = True
         scope.tries = tuple(other for other in scope.tries if other is not self)
@@ -86,7 +83,7 @@ class InContext:
 _in_context: Final[ContextVar[tuple[InContext, ...]]] = ContextVar("crewbus_tries", default=())
 
 
-def tries_at(scope: Scope) -> Tries:
+def tries_at(scope: AnyScope) -> Tries:
     """The tries that an attempt at ``scope`` belongs to here, or new ones."""
     here = tuple(mine for mine in _in_context.get() if not mine.tries.is_over())
     for mine in here:
