@@ -49,13 +49,16 @@ def silent_log() -> Iterator[None]:
 # Interrupts
 
 
-def interrupted(point: int, function: Callable[[], object]) -> bool:
-    """Call it with an interrupt at the point-th place where Python looks for signals; whether there is such a place."""
+def interrupted(point: int, function: Callable[[], object], *code: str) -> bool:
+    """Call it with an interrupt at the point-th place where Python looks for signals; whether there is such a place.
+
+    ``code``: in which files; by default in crewbus's.
+    """
     count = 0
 
     def look(frame: Any, event: str, arg: object) -> None:
         nonlocal count
-        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(PACKAGE):
+        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(code or (PACKAGE,)):
             count += 1
             if count == point:
                 sys.setprofile(None)
@@ -155,6 +158,23 @@ def test_promise_11_the_main_thread_does_not_import_asyncio_for_a_handler() -> N
         """
     )
     assert (done.stdout, done.stderr, done.returncode) == ("handled\n", "", 0)
+
+
+@pytest.mark.filterwarnings("ignore::crewbus.GraceWarning")
+def test_promise_11_an_interrupt_at_any_point_of_a_wait_leaves_the_work_to_end() -> None:
+    """The interrupt may come in Python's own code too, such as that of an event or a condition."""
+    for point in range(1, 1000):
+        go = threading.Event()
+        with crewbus.Bus(entry_points=False) as bus:
+            future = bus.submit(go.wait, PATIENCE)
+            (task,) = bus._work._submitted
+            reached = copy_context().run(interrupted, point, partial(task.wait, 0), PACKAGE, threading.__file__)
+            go.set()
+            assert future.result(PATIENCE) is True
+            assert in_time(task.wait, PATIENCE)
+        if not reached:
+            break
+    assert point > 3
 
 
 # A lack of threads

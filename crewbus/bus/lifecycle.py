@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from crewbus._util import call_all, deadline, external_stacklevel, raise_first, remaining, running_loop
+from crewbus._util import Gate, call_all, deadline, external_stacklevel, raise_first, remaining, running_loop
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
 from crewbus.exceptions import FlushError, GraceWarning
 from crewbus.plugins import flatten
@@ -64,7 +64,7 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._closer: object = None
         """The thread or task that closes the bus."""
-        self._is_closed = threading.Event()
+        self._is_closed = Gate()
 
     # Flushing
 
@@ -172,7 +172,7 @@ class Lifecycle:
                 self._subscriptions.release,
                 self._membership.close,
                 self._on_closed,
-                self._is_closed.set,
+                self._is_closed.open,
                 self._recording.close,
             ]
         )

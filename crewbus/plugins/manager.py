@@ -22,6 +22,7 @@ from crewbus.plugins.monitoring import Monitor, Monitors
 from crewbus.plugins.status import LoadStatus, PluginInfo
 from crewbus.plugins.subset import HookSubset
 from crewbus.plugins.validation import check_hookimpls, check_identity
+from crewbus.scopes import Deferring
 
 __all__ = ["PluginManager"]
 
@@ -67,7 +68,7 @@ class PluginManager(pluggy.PluginManager):
 
     def add_hookspecs(self, module_or_class: Any) -> None:
         """As in pluggy; raises `PluginError`, and adds no hook, if one of them exists already."""
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             known = {name for name, caller in vars(self.hook).items() if caller.has_spec()}
             again = [name for name in sorted(known) if self.parse_hookspec_opts(module_or_class, name)]
             if again:
@@ -99,7 +100,7 @@ class PluginManager(pluggy.PluginManager):
         if name is None:
             name = self.get_canonical_name(plugin)
         _check_name(name)
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             if self.is_blocked(name):
                 return None
             self._check(plugin, name)
@@ -201,7 +202,7 @@ class PluginManager(pluggy.PluginManager):
         if name is None or member is None or (plugin is not None and plugin is not member):
             return None
         self._leaving(member)
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             if self.get_plugin(name) is not member:  # another thread has unregistered it
                 return None
             super().unregister(member, name)
@@ -212,7 +213,7 @@ class PluginManager(pluggy.PluginManager):
     def set_blocked(self, name: str) -> None:
         """Unregister the plugin of that name, and register none under it until it is unblocked."""
         self.unregister(name=name)
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             super().set_blocked(name)
 
     # Calls
@@ -223,7 +224,7 @@ class PluginManager(pluggy.PluginManager):
 
     def calls_of(self, plugin: Any, hook: str) -> HookSubset:
         """A call of the implementations of ``hook`` that ``plugin`` has now, even after it is unregistered."""
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             return self.subset(
                 hook, (impl for impl in getattr(self.hook, hook).get_hookimpls() if impl.plugin is plugin)
             )
@@ -237,13 +238,13 @@ class PluginManager(pluggy.PluginManager):
 
     def add_hookcall_monitoring(self, before: Any, after: Any) -> Callable[[], None]:
         """As in pluggy, and monitors may end in any order. All hooks are called through pluggy until then."""
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             monitor = self._monitors.add(before, after)
         self._changed()
         return functools.partial(self._end_monitoring, monitor)
 
     def _end_monitoring(self, monitor: Monitor) -> None:
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             self._monitors.end(monitor)
         self._changed()
 
@@ -251,12 +252,12 @@ class PluginManager(pluggy.PluginManager):
 
     def get_name(self, plugin: Any) -> str | None:
         """The name under which ``plugin`` is registered; None if it is not."""
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             return super().get_name(plugin)
 
     def list_name_plugin(self) -> list[tuple[str, Any]]:
         """Pairs of name and plugin; the plugin is None if the name is blocked."""
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             return super().list_name_plugin()
 
     def get_canonical_name(self, plugin: Any) -> str:
@@ -275,7 +276,7 @@ class PluginManager(pluggy.PluginManager):
 
     def infos(self) -> Iterator[PluginInfo]:
         """The status of each plugin: loaded ones in the order of registration, then blocked and broken ones."""
-        with self._lock:
+        with Deferring(self._lock), self._lock:
             infos = list(self._infos())
         return iter(infos)
 

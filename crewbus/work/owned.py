@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from crewbus._util import awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
+from crewbus._util import Gate, awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
 from crewbus.exceptions import Cancelled, is_cancellation
 from crewbus.scopes import Place, Wait, unfinished, working
 
@@ -80,7 +80,7 @@ class OwnedTask:
         self._on_start = on_start
         self._on_end = on_end
         self._on_cancel = on_cancel
-        self._over = threading.Event()
+        self._over = Gate()
         self._listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -166,7 +166,7 @@ class OwnedTask:
             self._live.discard(self)
             self.place.leave()
             with self._lock:
-                self._over.set()
+                self._over.open()
                 listeners, self._listeners = self._listeners, []
             for notify in listeners:
                 notify()
@@ -179,17 +179,17 @@ class OwnedTask:
     def after_fork(self) -> None:
         """End in a forked child, where neither the thread nor the loop exists."""
         self._call = self._task = self.loop = self._thread = None
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._over = threading.Lock(), Gate()
         if self.outcome is None:
             self.outcome = Outcome(Cancelled("the process was forked"))
-        self._over.set()
+        self._over.open()
 
     # Waiting
 
     @property
     def over(self) -> bool:
         """Whether the function has returned, and ``on_end`` too."""
-        return self._over.is_set()
+        return self._over.is_open()
 
     def is_here(self) -> bool:
         """Whether the caller works for this task: in its context, so that waiting for it would wait for itself."""
@@ -201,7 +201,7 @@ class OwnedTask:
 
     def wait(self, timeout: float | None) -> bool:
         """Block until the call is over and its thread has ended; returns whether it is over."""
-        if self._over.is_set():
+        if self._over.is_open():
             return self._join()
         waiting = Wait(lambda: [self.place])
         try:
@@ -221,7 +221,7 @@ class OwnedTask:
             call_on(loop, partial(settle, future))
 
         with self._lock:
-            if self._over.is_set():
+            if self._over.is_open():
                 return self._join()
             self._listeners.append(notify)
         waiting = Wait(lambda: [self.place], blocks=False)
@@ -233,7 +233,7 @@ class OwnedTask:
             with self._lock:
                 if notify in self._listeners:
                     self._listeners.remove(notify)
-        return self._over.is_set() and self._join()
+        return self._over.is_open() and self._join()
 
     def _join(self) -> bool:
         # The thread has nothing left to do but to end.
