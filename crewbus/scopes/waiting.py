@@ -1,7 +1,7 @@
 """Waiting: the one rule for who may wait, and the waits that are in progress.
 
-A thread or task never waits for what only itself could bring about. Each wait names what could end it, and who makes
-it; so a circle of waits is seen by the one that would close it, which then goes on instead.
+A thread or task never waits for what only it could bring about. Each wait names what could end it, and which thread or
+task waits. So the wait that would close a circle finds the circle, and does not begin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crewbus.scopes.thread_state import threads
 if TYPE_CHECKING:
     import asyncio
 
-_RECHECK: Final = 0.5  # seconds after which a waiting thread looks again: a garbage-collected consumer wakes nobody
+_RECHECK: Final = 0.5  # seconds after which a waiting thread looks again: a garbage-collected consumer wakes no thread
 
 _waits: Final[dict[Wait, None]] = {}
 """The waits in progress, of all buses. No lock guards it: a single operation of a dict is atomic on every build."""
@@ -35,7 +35,7 @@ class Room(Protocol):
 
 
 class Place:
-    """Identifies work, and all that happens in its context, while it goes on. It keeps nothing of the work."""
+    """Identifies work, and all that happens in its context, while it runs. It keeps nothing of the work."""
 
     __slots__ = ("done", "outer")
 
@@ -51,7 +51,7 @@ class Place:
 
 
 class Wait:
-    """One wait of the current thread or task. It is registered from before it looks for a reason until it goes on.
+    """One wait of the current thread or task. It is registered before it looks for a reason, until it ends.
 
     It ends when ``run`` is cancelled or the bus of ``host`` begins to close, if they are given. A wait that must
     happen, such as for a result, begins with `begin` instead of asking `may_wait`.
