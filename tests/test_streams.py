@@ -30,6 +30,7 @@ from crewbus import (
     TargetError,
 )
 from crewbus.scopes import Deferring
+from crewbus.streams import buffer as buffer_module
 
 
 def agent(*words):
@@ -755,3 +756,30 @@ def test_promise_11_a_generator_that_its_own_work_drops_does_not_wait_for_itself
         assert ended.wait(TIMEOUT / 2)
         until(lambda: not bus.runs)
     assert ignored == []
+
+
+@pytest.mark.parametrize("bound", [4, 1024])
+def test_promise_11_a_generator_in_a_reference_cycle_is_collected_while_its_work_emits(bound, monkeypatch):
+    """As anyio leaves one: nothing else causes a collection."""
+    monkeypatch.setattr(buffer_module, "_LONG_IN_COMING", 0.0)
+    ended = threading.Event()
+    options = StreamOptions(bound=bound)
+
+    def body():
+        cycle.append(cycle)
+        with bus.stream(endless, bus, ended, options=options) as stream:
+            for frame in stream:
+                yield frame.event.text
+
+    with quiet_bus() as bus:
+        gc.collect()
+        gc.disable()
+        try:
+            cycle = []
+            cycle.append(body())
+            next(cycle[0])
+            cycle = None
+            assert ended.wait(TIMEOUT)
+            until(lambda: not bus.runs)
+        finally:
+            gc.enable()

@@ -6,9 +6,11 @@ their numbers, and no wake-up is lost between a check and a wait.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractions, however small its bound
 _MAX_MERGED_CHARS: Final = 65_536  # a longer text is not merged with the next
 _LONG: Final = 0.005  # seconds after which the loop of a consumer that never waits gives other tasks a turn
+_MANY: Final = 64  # frames after which an emitter looks whether the consumer is long in coming
+_LONG_IN_COMING: Final = 1.0  # seconds
 _MOST_AT_ONCE: Final = 64  # frames that it gets at once, between two looks at the clock
 
 
@@ -44,8 +48,8 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "absorb", "born", "bound", "closed", "consumer", "deadline", "ended", "failure", "frames",
-        "half", "held", "lock", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token", "tree",
-        "waiters", "waiting_emitters", "wake", "waker",
+        "half", "held", "lock", "looked", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token",
+        "tree", "waiters", "waiting_emitters", "wake", "waker",
     )  # fmt: skip
 
     def __init__(self, run_id: str, bound: int, slow: Slow, deadline: float | None = None) -> None:
@@ -56,6 +60,8 @@ class Buffer:
         self.half = (bound + 1) // 2
         self.slow = slow
         self.room = self._room()
+        self.looked: float | None = None
+        """When (monotonic) an emitter first found that a ``for`` loop did not come for many frames; None: it did."""
         """With fewer frames than this, the next is appended without further checks; 0 if each needs them."""
         self.deadline = deadline
         """When (monotonic) the wait for the start of the run ends; None: never, or it has started."""
@@ -145,6 +151,10 @@ class Buffer:
             self._detach()
         elif self.absorb is not None:
             self.absorb([envelope])
+        elif (count := len(self.frames) + self.held) < self._room():
+            self.frames.append(envelope)
+            self.room = min(2 * count, self._room())
+            self._look_for_consumer()
         elif isinstance(event, RunEnded) or room > 1:
             if not (self.slow == "coalesce" and self._merge(envelope)):
                 self.frames.append(envelope)
@@ -158,6 +168,18 @@ class Buffer:
             self._retract(run, envelope, event)
         elif not (self.slow == "coalesce" and self._merge(envelope)):
             self._overfill(run, envelope)
+
+    def _look_for_consumer(self) -> None:
+        """Collect garbage if the consumer is long in coming: a web framework drops a generator in a reference cycle.
+
+        Only its collection ends the run, and an emitter that waits may be all that is left to cause one.
+        """
+        if self.wake is None and self.waker is None:
+            if self.looked is None:
+                self.looked = monotonic()
+            elif monotonic() - self.looked > _LONG_IN_COMING:
+                self.looked = inf
+                threads.state.defer(gc.collect)
 
     def _drop(self, envelope: Envelope) -> None:
         last = self.frames[-1].event if self.frames else None
@@ -273,6 +295,7 @@ class Buffer:
         with Deferring(self.lock), self.lock:
             if self.has_room():
                 return False
+            self._look_for_consumer()
             if self.waiters is None:
                 self.waiters = []
             if wake not in self.waiters:
@@ -299,6 +322,8 @@ class Buffer:
                     self._consume_here()
                     batch = self._swap(self.half)
                     if batch or self.ended or self.closed:
+                        if not self.closed:
+                            self.looked, self.room = None, min(self._room(), _MANY)
                         return batch
                     if wakeup is None:
                         wakeup = threading.Lock()
