@@ -34,7 +34,7 @@ _parties: Final[dict[int, Party]] = {}
 class Party:
     """One of the two threads."""
 
-    def __init__(self, play: Play, function: Callable[[], Any]) -> None:
+    def __init__(self, play: Play | Driver, function: Callable[[], Any]) -> None:
         self.play = play
         self.state = "waiting"
         """"waiting" for its turn, "running", "blocked" outside our control, or "done"."""
@@ -183,6 +183,57 @@ def _monitored(codes: frozenset[CodeType]) -> Iterator[None]:
         monitoring.free_tool_id(tool)
 
 
+class Driver:
+    """Any number of parties, of which the test says which one makes its next step.
+
+    Each gets a function that ends a step: it returns when the next one may begin.
+    """
+
+    def __init__(self, programs: Iterable[Callable[[Callable[[], None]], Any]]) -> None:
+        self._changed = threading.Condition(_RLock())
+        self.parties: list[Party] = []
+        for i, program in enumerate(programs):
+            party = Party(self, partial(program, partial(self._end_step, i)))
+            self.parties.append(party)
+            party.thread.start()
+
+    def step(self, i: int) -> str:
+        """Let one make its next step, and return how it ended: "ready" for another, "blocked", or "done"."""
+        party = self.parties[i]
+        with self._changed:
+            if not self._changed.wait_for(lambda: party.state == "waiting", TIMEOUT):
+                raise TimeoutError(f"party {i} is {party.state}, and nothing wakes it")
+            party.run()
+            if not self._changed.wait_for(lambda: party.state != "running", TIMEOUT):
+                raise TimeoutError(f"party {i} hangs")
+        if party.error is not None:
+            raise party.error
+        return {"waiting": "ready"}.get(party.state, party.state)
+
+    def _end_step(self, i: int) -> None:
+        self.release(self.parties[i], "waiting")
+        self.parties[i].pause()
+
+    def release(self, party: Party, state: str) -> None:
+        """Note that its step has ended."""
+        with self._changed:
+            party.state = state
+            self._changed.notify_all()
+
+    def resumes(self, party: Party) -> bool:
+        """Whether one that was blocked may continue at once: never, it waits for its next step."""
+        self.release(party, "waiting")
+        return False
+
+    @contextmanager
+    def traced(self) -> Iterator[None]:
+        """Lines are of no interest here."""
+        yield
+
+    def reach(self, party: Party, code: CodeType, line: int) -> None:
+        """Lines are of no interest here."""
+
+
 # What blocks
 
 
@@ -228,7 +279,8 @@ def _selecting(selector: Any, timeout: float | None = None) -> Any:
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
+def watched() -> Iterator[None]:
+    """Replace the locks that are made meanwhile, and what else blocks."""
     with ExitStack() as stack:
         for owner, name, new in (
             (threading, "Lock", partial(_Lock, _allocate)),
@@ -255,7 +307,7 @@ def _codes_of(what: Any) -> Iterator[CodeType]:
 
 def play(scenario: Scenario, codes: frozenset[CodeType], order: tuple[int, int], switches: tuple[int, ...]) -> int:
     """Play ``scenario`` once; returns how many of the switches were reached."""
-    with _watched(), scenario() as functions, _monitored(codes):
+    with watched(), scenario() as functions, _monitored(codes):
         played = Play([functions[i] for i in order], codes, switches)
         try:
             played.run()

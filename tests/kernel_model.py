@@ -262,6 +262,14 @@ class Model:
             return self._take(state, name) if self.op(state, name)[0] in MUST else self._wait_over(state, name)
         return self._begin(state, name)
 
+    def turn(self, state: State, name: str) -> State:
+        """Steps of one actor until its op ends or it sleeps."""
+        while (after := self.step(state, name)) is not None:
+            state = after
+            if state.doing[name].phase in ("ready", "done", "asleep"):
+                break
+        return state
+
     def _begin(self, state: State, name: str) -> State | None:
         kind, what = self.op(state, name)
         run = what.split(">")[0]
