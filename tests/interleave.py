@@ -248,7 +248,7 @@ class _Lock:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._lock = make()
         self.release = self._lock.release
-        for name in ("locked", "_is_owned", "_release_save"):
+        for name in ("locked", "_is_owned", "_release_save", "_at_fork_reinit"):
             if hasattr(self._lock, name):
                 setattr(self, name, getattr(self._lock, name))
         if hasattr(self._lock, "_acquire_restore"):

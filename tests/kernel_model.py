@@ -45,7 +45,6 @@ WAITS: Final[Mapping[str, Row]] = {
 RULES: Final[Mapping[str, str]] = {
     "circle": "Nothing waits for what waits for it: the one that would close the circle goes on.",
     "dependents": "Whoever has to wait first wakes those that wait for it and could end the wait: they check again.",
-    "consumer": "A consumer that waits for a frame is one of those that wait, for whatever emits in the run.",
     "leave wakes": "A consumer that leaves, or whose stream is dropped, wakes the emitters.",
     "end wakes": "The end of a run wakes its consumer and the emitters.",
     "cancel wakes": "A cancel wakes what waits in the run.",
@@ -192,16 +191,29 @@ class Model:
             one = todo.pop()
             if one not in seen:
                 seen.add(one)
-                if all_waits or not (self._is_unseen(state, one) or self._joins(state, one)):
+                if all_waits or not self._is_unseen(state, one):
                     todo += self.releasers(state, one)
         return seen
 
     def _is_unseen(self, state: State, name: str) -> bool:
-        waits = self.without == "consumer" and self.waits(state, name)
-        return waits and self.op(state, name)[0] in ("take", "read")
+        """Whether the rule counts this as no wait: a consumer's, and one by other means than those of the bus."""
+        return self.waits(state, name) and self.op(state, name)[0] in ("take", "read", "join")
 
-    def _joins(self, state: State, name: str) -> bool:
-        return self.waits(state, name) and self.op(state, name)[0] == "join"
+    def _is_beyond(self, state: State, name: str) -> bool:
+        """Whether it waits by other means, or reads one stream while an emitter waits for it to read another."""
+        if not self.waits(state, name):
+            return False
+        kind, what = self.op(state, name)
+        return kind == "join" or (
+            kind in ("take", "read")
+            and any(
+                self.waits(state, one)
+                and self.op(state, one)[0] in ("emit", "nested", "drain")
+                and self.op(state, one)[1].split(">")[-1] != what
+                and name in self.releasers(state, one)
+                for one in self._names
+            )
+        )
 
     def may_wait(self, state: State, name: str) -> bool:
         """The rule."""
@@ -449,14 +461,14 @@ class Model:
     def is_released(self, state: State, name: str, enabled: set[str]) -> bool:
         """Whether some actor that can make a step could end this wait, directly or through others.
 
-        Or it waits for a circle of calls that have to wait, such as two that ask for each other's result, or for one
-        that waits by other means: no rule of the bus can break that, but a cancel and a close free the emitters.
+        Or it waits for a circle of calls that have to wait, such as two that ask for each other's result, for one that
+        waits by other means, or for the consumer of two streams: then a cancel and a close free the emitters.
         """
         reached = self.reached(state, name, all_waits=True)
         if reached & enabled or any(self._holders(state, one) & enabled for one in reached):
             return True
         kind, what = self.op(state, name)
-        if any(self._joins(state, one) for one in (*reached, name)):
+        if any(self._is_beyond(state, one) for one in (*reached, name)):
             return not (kind in _EMITS and (what in state.cancelled or (kind != "queue" and state.closing)))
         must = {one for one in (*reached, name) if self.waits(state, one) and self.op(state, one)[0] in MUST}
         return any(self._circle(state, one, must) for one in must)

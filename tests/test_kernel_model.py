@@ -35,21 +35,21 @@ def test_in_every_state_whatever_waits_can_be_released(most):
     assert states > 10_000
 
 
-TWO_READ_ACROSS = Setting(
+CROSSED = Setting(
     {
-        "a": Actor((("emit", "x"), ("emit", "y"))),
-        "b": Actor((("read", "x"), ("read", "y"))),
-        "c": Actor((("emit", "x"),)),
+        "a": Actor((("take", "x"), ("emit", "y"), ("read", "x"))),
+        "b": Actor((("take", "y"), ("emit", "x"), ("read", "y"))),
+        "c": Actor((("emit", "x"), ("emit", "y"))),
     }
 )
+ASKED = Setting({"a": Actor((("emit", "x"),)), "b": Actor((("result", "a"), ("read", "x")))})
 JOINED = (("take", "x"), ("join", "a"), ("take", "x"))
 JOINED_AND_CANCELLED = Setting(
     {"a": Actor((("emit", "x"), ("emit", "x"))), "b": Actor(JOINED), "c": Actor((("cancel", "x"),))}
 )
 NEEDED = {
-    "circle": TWO_READ_ACROSS,
-    "dependents": TWO_READ_ACROSS,
-    "consumer": TWO_READ_ACROSS,
+    "circle": CROSSED,
+    "dependents": ASKED,
     "leave wakes": Setting({"a": Actor((("take", "x"), ("leave", "x"))), "b": Actor((("emit", "x"), ("emit", "x")))}),
     "end wakes": Setting({"a": Actor((("read", "x"),)), "b": Actor((("emit", "x"),))}),
     "cancel wakes": JOINED_AND_CANCELLED,
@@ -120,7 +120,8 @@ class Kernel:
     def _do(self, kind, what):
         if kind in ("take", "read"):
             with suppress(crewbus.CrewbusError):
-                return what in self.streams and next(self.streams[what], None) is not None
+                frame = next(self.streams[what], None) if what in self.streams else None
+                return frame is not None and not isinstance(frame.event, crewbus.RunEnded)
         elif kind == "emit":
             with suppress(crewbus.BusClosedError):
                 self.runs[what].chunk(".")
