@@ -44,7 +44,10 @@ WAITS: Final[Mapping[str, Row]] = {
 
 RULES: Final[Mapping[str, str]] = {
     "circle": "Nothing waits for what waits for it: the one that would close the circle goes on.",
-    "dependents": "Whoever has to wait first wakes those that wait for it and could end the wait: they check again.",
+    "dependents": (
+        "`result()`, `flush()` and `close()` have to wait: they wake what waits for them and could end their wait, to "
+        "check again."
+    ),
     "leave wakes": "A consumer that leaves, or whose stream is dropped, wakes the emitters.",
     "end wakes": "The end of a run wakes its consumer and the emitters.",
     "cancel wakes": "A cancel wakes what waits in the run.",
@@ -305,10 +308,14 @@ class Model:
         state = self._set(state, name, phase="looks" if kind in MUST else "waits")
         if kind in ("take", "read"):  # what it took before is handled now
             state = self._wake(self._put(state, what, attrs.evolve(state.channels[what], held=0)), what, "")
-        if kind in MUST and kind != "join" and self.without != "dependents":
-            for one in self.reached(state, name):
-                if name in self.reached(state, one) and state.doing[one].phase in ("asleep", "looks"):
-                    state = self._set(state, one, phase="waits")
+        if kind in ("result", "flush", "close") and self.without != "dependents":
+            state = self._release_dependents(state, name)
+        return state
+
+    def _release_dependents(self, state: State, name: str) -> State:
+        for one in self.reached(state, name):
+            if self.waits(state, one) and self.op(state, one)[0] in _EMITS and name in self.reached(state, one):
+                state = self._set(state, one, phase="waits")
         return state
 
     def _streams(self, state: State) -> list[str]:

@@ -162,7 +162,11 @@ def drive(setting, dice):
             path.append(name)
             state = machine.turn(state, name)
             expected = {"asleep": "blocked"}.get(state.doing[name].phase, state.doing[name].phase)
-            assert driver.step(names.index(name)) == expected, f"{dict(setting.actors)} after {path}"
+            try:
+                assert driver.step(names.index(name)) == expected
+            except (AssertionError, TimeoutError) as error:
+                error.add_note(f"{dict(setting.actors)} after {path}: {state}")
+                raise
         failed = {name: stream.source.failure is not None for name, stream in kernel.streams.items()}
         assert failed == {name: state.channels[name].failed for name in kernel.streams}, f"{setting} after {path}"
         bus.close()
