@@ -285,7 +285,8 @@ class Bus(Dispatcher):
         """Watch a run, from now on, or from its start if it has not started yet; leaving the stream cancels nothing.
 
         Without ``after`` it is a run of this process. If it does not start within ``timeout`` seconds (None: no
-        limit) the stream ends with `RunNotFoundError`. ``bound`` and ``slow`` are as in `StreamOptions`.
+        limit) the stream ends with `RunNotFoundError`; of one that is recorded as ended it has the terminal frame.
+        ``bound`` and ``slow`` are as in `StreamOptions`.
 
         ``after`` is a cursor (`Stream.cursor` of a stream of that run, or "start"), and the run a recorded one, of any
         process that writes to the same store: what its consumer has not seen is read from the record, and then what is
@@ -302,7 +303,11 @@ class Bus(Dispatcher):
         run = self._live.watch(run_id, buffer)
         if run is not None:
             buffer.attach(run)
-            if buffer.ended:
+        if run is None or buffer.ended:
+            end = self.recording.end_of(run_id)
+            if end is not None:
+                buffer.end_with(end)
+            elif run is not None:
                 raise RunNotFoundError(f"run {run_id} has just ended")
         return Stream(run_id, buffer)
 

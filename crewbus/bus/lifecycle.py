@@ -29,6 +29,9 @@ CLOSE_TIMEOUT: Final = 10.0
 """How many seconds closing waits by default for what is still running."""
 
 
+_SHORT: Final = 0.1
+
+
 class Lifecycle:
     """Flushes and closes a bus, in the order in which its parts depend on each other.
 
@@ -124,7 +127,7 @@ class Lifecycle:
             while self._async_handlers.has_pending():  # what the handlers emitted in turn
                 self.flush(remaining(until))
         finally:
-            self.shut(late, timeout)
+            self.shut(late, timeout, until)
 
     async def aclose(self, timeout: float) -> None:
         """See `Bus.aclose`."""
@@ -147,7 +150,13 @@ class Lifecycle:
             while self._async_handlers.has_pending():
                 await self.aflush(remaining(until))
         finally:
-            self.shut(late, timeout)
+            try:
+                self._accept_no_more()
+                if self._async_handlers.thread is not None:  # stopping waits for it
+                    ended = await asyncio.to_thread(self._async_handlers.stop, _rest(until))
+                    late += [] if ended else ["async handlers"]
+            finally:
+                self.shut(late, timeout, until)
 
     def _begin(self) -> bool:
         """Whether the caller is the first to close, and so closes the bus."""
@@ -160,15 +169,22 @@ class Lifecycle:
             end_waits(host=self._host)
         return first
 
-    def shut(self, late: list[str], timeout: float) -> None:
-        """Accept nothing more and release everything; ``late``: the work that still runs, for a warning."""
+    def _accept_no_more(self) -> None:
         self._bus.closed = True
         call_all(
             [
                 self._subscriptions.close,
                 self._work.close,
                 lambda: call_all([source.interrupt for source in self._live.close()]),
-                lambda: late.extend([] if self._async_handlers.stop(timeout) else ["async handlers"]),
+            ]
+        )
+
+    def shut(self, late: list[str], timeout: float, until: float | None = None) -> None:
+        """Accept nothing more and release everything; ``late``: the work that still runs, for a warning."""
+        call_all(
+            [
+                self._accept_no_more,
+                lambda: late.extend([] if self._async_handlers.stop(_rest(until)) else ["async handlers"]),
                 self._subscriptions.release,
                 self._membership.close,
                 self._on_closed,
@@ -212,3 +228,8 @@ class Lifecycle:
         self._work.after_fork()
         self._recording.after_fork()
         self._membership.after_fork()
+
+
+def _rest(until: float | None) -> float:
+    """The seconds until ``until`` (monotonic), but long enough for a thread that has nothing left to do to end."""
+    return max(_SHORT, remaining(until) or 0.0)

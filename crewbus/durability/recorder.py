@@ -235,6 +235,12 @@ class Recorder:
         """The record of a run, live or finished. Raises `RunNotFoundError`."""
         return records.Record.find(self.store, run_id, self.decode)
 
+    def end_of(self, run_id: str) -> Envelope | None:
+        """The end of a run that the store in use knows and that has ended, or None."""
+        if self._store is None or self._store.root_of(run_id) is None:
+            return None
+        return self.record_of(run_id).end(run_id)
+
     def find_run(self, run_id: str) -> Run | None:
         """The live run of that id, or None."""
         return self._live_runs.get(run_id)

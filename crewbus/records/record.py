@@ -99,12 +99,12 @@ class Record:
         """Iterate over the checkpoints, resumes and ends in the whole root run, the last first."""
         return self._decoded(self._store.marks(self.root_id))
 
-    def end(self) -> Envelope | None:
-        """Return the end of the root run; None if it has not ended, or was resumed since."""
+    def end(self, run_id: str | None = None) -> Envelope | None:
+        """Return the end of the root run, or of a run in it; None if it has not ended, or was resumed since."""
         for mark in self.marks():
             if isinstance(mark.event, RunResumed):
                 return None
-            if isinstance(mark.event, RunEnded) and mark.run_id == self.root_id:
+            if isinstance(mark.event, RunEnded) and mark.run_id == (run_id or self.root_id):
                 return mark if mark.seq > self._lineage.shared else None  # a shared end is the parent's
         return None
 

@@ -123,6 +123,8 @@ class Buffer:
     def attach(self, run: Run) -> None:
         """Receive the frames of ``run`` from now on."""
         with Deferring(self.lock), self.lock, run.tree.lock:
+            if self.ended:
+                return
             self.tree, self.lock = run.tree, run.tree.lock
             self.deadline = None
             if run.ended and run.state != "new":
@@ -131,6 +133,13 @@ class Buffer:
                 self.run = run
                 run.add_sink(self)
             self._wake_consumer()
+
+    def end_with(self, end: Envelope) -> None:
+        """Hold only the terminal frame of a run that ended before; unless the run has begun again meanwhile."""
+        with Deferring(self.lock), self.lock:
+            if self.run is None and not (self.closed or self.frames):
+                self.frames.append(end)
+                self.end()
 
     def push(self, run: Run, envelope: Envelope) -> None:
         """Take the next frame, which ``run`` emitted; called under the lock."""

@@ -112,6 +112,8 @@ class OwnedStream(Stream, Generic[T]):
         return self._outcome()
 
     def _ask(self) -> None:
+        if self._task.outcome is None and self._task.is_here():
+            raise ConsumptionError("the work of a stream can't wait for its own result")
         self._begin()
         if not self._begun:
             raise RunError(f"the stream of run {self.run_id} was closed before its work began: it has no result")
@@ -145,6 +147,9 @@ class OwnedStream(Stream, Generic[T]):
 
     async def aclose(self) -> None:
         """As `close`, without blocking the loop."""
+        if self._task.is_here():
+            self._leave_at_once()
+            return
         if not self._cancel_work():
             return
         try:
