@@ -248,15 +248,12 @@ def test_promise_07_parallel_threads_count_their_own_attempts(bus):
 
 
 def test_promise_01_a_chosen_number_retracts_the_cancelled_attempt_before_it(bus):
-    class Stop(BaseException):
-        pass
-
     with bus.run() as run:
         stream = bus.subscribe(run.id)
         for number in (1, 2, 1):
-            with pytest.raises(Stop), run.attempt(number):
+            with pytest.raises(asyncio.CancelledError), run.attempt(number):
                 bus.chunk(f"{number} ")
-                raise Stop
+                raise asyncio.CancelledError
     assert stream.text() == "2 1 "
 
 
