@@ -1,13 +1,16 @@
-"""A soak: everything at once, at random, for a while. Longer than the suite may take; runs in ``tox -e slow``."""
+"""A soak: everything at once, at random, for a while. The long forms run in ``tox -e slow``."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
+import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from helpers import TIMEOUT, Noted, crewbus_threads, in_thread
@@ -227,4 +230,108 @@ def test_soak(seed, caplog):
         assert [envelope.seq for envelope in record] == list(range(len(record)))
     assert bus.runs == []
     bus.close()
+    assert crewbus_threads() == []
+
+
+class AlarmError(BaseException):
+    """What the signal handler raises."""
+
+
+class Storm:
+    """A signal handler that emits whatever is interrupted, and now and then raises."""
+
+    def __init__(self, bus, dice):
+        self.bus = bus
+        self.dice = dice
+        self.raises = True
+
+    def __call__(self, *_):
+        self.bus.emit(Noted("alarm"))
+        if self.raises and self.dice.random() < 0.3:
+            raise AlarmError
+
+
+class Litter:
+    """Garbage in a cycle whose finaliser emits, from wherever the collector runs."""
+
+    bus = None
+
+    def __init__(self, bus):
+        self.bus, self.cycle = bus, self
+
+    def __del__(self):
+        if self.bus is not None:  # an alarm may come before it is set
+            self.bus.emit(Noted("collected"))
+
+
+def fork_and_emit(bus):
+    """A child that emits, flushes and closes with what it inherited; returns its exit status."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    status = 1
+    with suppress(BaseException):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        with bus.run("child"):
+            bus.emit(Noted("child"))
+        bus.flush(TIMEOUT)
+        status = 0
+    os._exit(status)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork in a process with threads
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # alarms inside finalisers
+@pytest.mark.parametrize("rounds", [60, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_soak_of_signals_forks_and_collections(rounds, caplog):
+    """Signal handlers that emit and raise, finalisers that emit, forks, and threads: nothing hangs or loses order."""
+    caplog.set_level("CRITICAL", logger="crewbus")
+    dice, before = random.Random(rounds), gc.get_threshold()
+    bus = crewbus.Bus(entry_points=False, unscoped="ignore")
+    bus.enable_recording(crewbus.MemoryStore())
+    handled, ended = [], threading.Event()
+    bus.on(Noted, lambda envelope: handled.append(envelope.event.text), background=True)
+    storm = Storm(bus, dice)
+
+    def consumers(number):
+        count = 0
+        while not ended.is_set():
+            consume(bus, f"t{number}r{count}", random.Random(f"{number} {count}"))
+            count += 1
+        return count
+
+    old = signal.signal(signal.SIGALRM, storm)
+    futures = [in_thread(consumers, number) for number in range(2)]
+    try:
+        gc.set_threshold(50, 2, 2)
+        for i in range(rounds):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + dice.random() / 500)
+            with suppress(AlarmError), bus.run(f"stormy {i}"):
+                for _ in range(20):
+                    Litter(bus)
+                    bus.emit(Noted("work"))
+            storm.raises = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if i % 20 == 0:
+                assert fork_and_emit(bus) == 0
+            storm.raises = True
+    finally:
+        storm.raises = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        gc.set_threshold(*before)
+        ended.set()
+    assert all(future.result(TIMEOUT) for future in futures)
+    bus.flush(TIMEOUT)
+    assert "alarm" in handled
+    assert "collected" in handled
+    for root in bus.store.roots():
+        record = list(bus.record_of(root))
+        assert [envelope.seq for envelope in record] == list(range(len(record)))
+    assert bus.runs == []
+    bus.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("crewbus"):
+            thread.join(TIMEOUT)
     assert crewbus_threads() == []
