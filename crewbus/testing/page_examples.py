@@ -135,6 +135,7 @@ def _outermost_blocks(document: sybil.Document) -> Iterator[sybil.Region]:
 def _separate_module() -> Iterator[types.ModuleType]:
     """A new module ``example``, and an empty current directory; the process's state is restored afterwards."""
     module = types.ModuleType("example")
+    del module.__spec__, module.__loader__  # since Python 3.15, tracebacks warn of a module whose loader is None
     path, environment, known = sys.path[:], dict(os.environ), sys.modules.get("example")
     sys.modules["example"] = module
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
