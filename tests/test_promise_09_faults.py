@@ -734,7 +734,7 @@ def test_promise_09_a_crewbus_plugin_error_that_emits_what_fails_again(bus):
     bus.on(Noted, fails)
     with logged():
         assert bus.emit(Noted()) is not None
-    assert reports == [f"{__name__}.fails"] * 5
+    assert reports == [f"{__name__}.fails"]  # what is emitted meanwhile does not go to the handler that failed
 
 
 class HostileLogging(logging.Handler):

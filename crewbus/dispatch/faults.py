@@ -139,4 +139,7 @@ class FaultReporter:
 
 def recursed_too_deep(error: BaseException) -> bool:
     """Whether ``error`` is left to the outermost delivery: contained further in, the siblings would recurse again."""
-    return isinstance(error, RecursionError) and threads.state.delivering + threads.state.notifying > 1
+    if not isinstance(error, RecursionError):
+        return False
+    state = threads.state
+    return state.delivering + state.notifying - len(_reported.get()) > 1  # a report can't recurse
