@@ -106,7 +106,11 @@ def crewbus_current_run(bus: Bus) -> Run | None:
 
 @hookspec
 def crewbus_run_start(bus: Bus, run: Run) -> None:
-    """Prepare for a run: called when it is registered, before its `RunStarted` is emitted."""
+    """Prepare for a run: called when it is registered, before its `RunStarted` is emitted.
+
+    The run has not started, so what is emitted in it here is outside any run: emit in `crewbus_emit`, when you observe
+    `RunStarted`.
+    """
 
 
 @hookspec
