@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -12,6 +13,7 @@ from interleave import explore
 import crewbus
 from crewbus import BusClosedError, Chunk, RunFinished, RunNotFoundError, StreamOptions
 from crewbus.bus.live_runs import LiveRuns
+from crewbus.dispatch import background
 from crewbus.dispatch.async_handlers import AsyncHandlers
 from crewbus.dispatch.background import Worker
 from crewbus.dispatch.dispatcher import Dispatcher
@@ -279,6 +281,28 @@ def test_promise_11_an_emission_and_the_end_of_its_bus(switches, background, cap
             assert not bus.lifecycle.threads()
 
     assert explore(scenario, [AsyncHandlers, Worker], switches) > 20
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_promise_11_a_background_event_and_the_idle_end_of_its_thread(switches):
+    """An event that is queued while the handler's thread ends is handled, by that thread or by the next."""
+
+    @contextmanager
+    def scenario():
+        handled = []
+        tasks = AsyncHandlers(lambda *_: None)
+        worker = Worker(lambda envelope: handled.append(envelope.event.text), tasks, lambda *_: None)
+        worker.finish()  # its thread ends as soon as the queue is empty
+
+        def push():
+            for i in range(2):
+                worker.push(None, None, crewbus.Envelope(Noted(str(i)), None, i, None, 0.0))
+
+        yield push, lambda: background._serve(weakref.ref(worker), worker._wakeup)
+        tasks.wait(TIMEOUT)
+        assert handled == ["0", "1"]
+
+    assert explore(scenario, [Worker, background._serve], switches) > 20
 
 
 # Owned work
