@@ -30,7 +30,7 @@ from crewbus import (
     TargetError,
 )
 from crewbus.scopes import Deferring
-from crewbus.streams import buffer as buffer_module
+from crewbus.streams import absence
 
 
 def agent(*words):
@@ -761,7 +761,7 @@ def test_promise_11_a_generator_that_its_own_work_drops_does_not_wait_for_itself
 @pytest.mark.parametrize("bound", [4, 1024])
 def test_promise_11_a_generator_in_a_reference_cycle_is_collected_while_its_work_emits(bound, monkeypatch):
     """As anyio leaves one: nothing else causes a collection."""
-    monkeypatch.setattr(buffer_module, "_LONG_IN_COMING", 0.0)
+    monkeypatch.setattr(absence, "_LONG", 0.0)
     ended = threading.Event()
     options = StreamOptions(bound=bound)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crewbus.dispatch import inside_async_handler
 from crewbus.scopes import await_room
-from crewbus.streams import buffers_of
+from crewbus.streams import Buffer
 
 if TYPE_CHECKING:
     from crewbus.dispatch import AsyncHandlers, Subscriptions
@@ -47,6 +47,7 @@ class Draining:
                 await await_room(queue, caller, run)
         if run is None:
             return
-        for buffer in buffers_of(run):
+        buffers = [sink for around in run.reach() for sink in around.sinks if isinstance(sink, Buffer)]
+        for buffer in buffers:
             await await_room(buffer, caller, run, self._host)
         run.check()

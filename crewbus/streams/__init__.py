@@ -1,6 +1,6 @@
 """Streams: one consumer's ordered view of one run."""
 
-from crewbus.streams.buffer import Buffer, buffers_of
+from crewbus.streams.buffer import Buffer
 from crewbus.streams.cursor import Cursor
 from crewbus.streams.follower import Follower
 from crewbus.streams.options import Slow, StreamOptions, checked_options
@@ -16,7 +16,6 @@ __all__ = [
     "Slow",
     "Stream",
     "StreamOptions",
-    "buffers_of",
     "check_streamable",
     "checked_options",
     "forget_wakers",

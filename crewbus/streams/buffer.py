@@ -6,11 +6,9 @@ their numbers, and no wake-up is lost between a check and a wait.
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from functools import partial
-from math import inf
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +16,7 @@ from crewbus._util import generation, running_loop
 from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded, RunInterrupted
 from crewbus.exceptions import BusClosedError, ConsumptionError, CrewbusError, RunNotFoundError, SlowConsumer
 from crewbus.scopes import Deferring, Run, execution_id, threads, wait_for_room
+from crewbus.streams import absence
 from crewbus.streams.options import Slow, checked_policy
 from crewbus.streams.stream import SECOND_CONSUMER
 from crewbus.streams.waker import LoopWaker, waker_of
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
 _MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractions, however small its bound
 _MAX_MERGED_CHARS: Final = 65_536  # a longer text is not merged with the next
 _LONG: Final = 0.005  # seconds after which the loop of a consumer that never waits gives other tasks a turn
-_MANY: Final = 64  # frames after which an emitter looks whether the consumer is long in coming
-_LONG_IN_COMING: Final = 1.0  # seconds
 _MOST_AT_ONCE: Final = 64  # frames that it gets at once, between two looks at the clock
-
 
 CLOSED_BUS: Final = "a process that closed its bus"
 """What `RunInterrupted` names as the holder of a run that was live when its bus was closed."""
@@ -163,7 +159,7 @@ class Buffer:
         elif (count := len(self.frames) + self.held) < self._room():
             self.frames.append(envelope)
             self.room = min(2 * count, self._room())
-            self._look_for_consumer()
+            self.looked = absence.look(self)
         elif isinstance(event, RunEnded) or room > 1:
             if not (self.slow == "coalesce" and self._merge(envelope)):
                 self.frames.append(envelope)
@@ -177,18 +173,6 @@ class Buffer:
             self._retract(run, envelope, event)
         elif not (self.slow == "coalesce" and self._merge(envelope)):
             self._overfill(run, envelope)
-
-    def _look_for_consumer(self) -> None:
-        """Collect garbage if the consumer is long in coming: a web framework drops a generator in a reference cycle.
-
-        Only its collection ends the run, and an emitter that waits may be all that is left to cause one.
-        """
-        if self.wake is None and self.waker is None:
-            if self.looked is None:
-                self.looked = monotonic()
-            elif monotonic() - self.looked > _LONG_IN_COMING:
-                self.looked = inf
-                threads.state.defer(gc.collect)
 
     def _drop(self, envelope: Envelope) -> None:
         last = self.frames[-1].event if self.frames else None
@@ -304,7 +288,7 @@ class Buffer:
         with Deferring(self.lock), self.lock:
             if self.has_room():
                 return False
-            self._look_for_consumer()
+            self.looked = absence.look(self)
             if self.waiters is None:
                 self.waiters = []
             if wake not in self.waiters:
@@ -332,7 +316,7 @@ class Buffer:
                     batch = self._swap(self.half)
                     if batch or self.ended or self.closed:
                         if not self.closed:
-                            self.looked, self.room = None, min(self._room(), _MANY)
+                            self.looked, self.room = None, min(self._room(), absence.MANY)
                         return batch
                     if wakeup is None:
                         wakeup = threading.Lock()
@@ -488,8 +472,3 @@ class Buffer:
         waiters, self.waiters = self.waiters, None
         for wake in waiters or ():
             wake()
-
-
-def buffers_of(run: Run) -> list[Buffer]:
-    """The buffers that receive a chunk of ``run``: its own, and those of the runs around it."""
-    return [sink for around in run.reach() for sink in around.sinks if isinstance(sink, Buffer)]
