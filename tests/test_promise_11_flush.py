@@ -712,7 +712,7 @@ def test_promise_11_close_ends_the_watch_of_a_live_run(bus: crewbus.Bus) -> None
         bus.chunk("one")
         assert entered.wait(PATIENCE)
         bus.close()
-        assert watcher.outcome() == ["one"]
+        assert watcher.outcome() == ["one", ""]  # last its terminal frame, `RunInterrupted`
     assert run.state == "finished"
     assert bus.runs == []
 
