@@ -26,7 +26,7 @@ from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope, checked_error
 from crewbus.scopes.sink import Sink
-from crewbus.scopes.thread_state import ThreadState, threads
+from crewbus.scopes.thread_state import Deferring, ThreadState, threads
 from crewbus.scopes.tree import CLOSED
 from crewbus.scopes.waiting import end_waits
 
@@ -195,14 +195,18 @@ class Run(Scope):
         if task is None:
             return None
         working = WorkingTask(self, task)
-        self.tree.working[working] = None
+        with Deferring(self.tree.lock), self.tree.lock:
+            if self.tree.working is None:
+                self.tree.working = {}
+            self.tree.working[working] = None
         return working
 
     def leave_task(self, working: WorkingTask | None, error: BaseException | None) -> bool:
         """Interrupt the task no longer. Returns whether ``error`` is this run's own cancellation."""
         interrupted = False
         if working is not None:
-            self.tree.working.pop(working, None)
+            if self.tree.working is not None:
+                self.tree.working.pop(working, None)
             interrupted = working.leave()
         return self.cancel_reason is not None and ends_with(error, self.id, interrupted)
 
@@ -345,7 +349,7 @@ class Run(Scope):
 
     def interrupt(self) -> None:
         """Interrupt the asyncio tasks of this run and of those nested in it."""
-        for task in list(self.tree.working):
+        for task in list(self.tree.working or ()):
             if self in task.run.cancelled_by():
                 task.interrupt()
 

@@ -61,8 +61,8 @@ class Tree(Gate):
         """What durability keeps about a recorded tree; None: it is not recorded."""
         self.cancelled: dict[object, None] = {}
         """Its cancelled runs in which anything is still live. A finaliser may add one without the lock."""
-        self.working: dict[WorkingTask, None] = {}
-        """The asyncio tasks that are to be interrupted if a run is cancelled."""
+        self.working: dict[WorkingTask, None] | None = None
+        """The asyncio tasks that are to be interrupted if a run is cancelled; None: no task has entered a run yet."""
         self.sinks = 0
         """How many streams are attached to its runs."""
         self.live = 0
@@ -98,7 +98,7 @@ class Tree(Gate):
         """In a forked child: take a new lock and keep nothing; the runs continue in the parent only."""
         self.lock = threading.RLock()
         self.sinks = self.live = 0
-        self.cancelled, self.working = {}, {}
+        self.cancelled, self.working = {}, None
         self.recorded, self.log = False, None
         self.lane = lane
         self.refresh()
