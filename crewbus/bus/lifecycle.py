@@ -119,9 +119,7 @@ class Lifecycle:
             return
         until, late = deadline(timeout), list[str]()
         try:
-            for task in self._work.cancel_streamed("the bus is closed"):
-                late += [] if task.wait(remaining(until)) else [task.name]
-            for task in self._work.submitted_elsewhere():
+            for task in self._work.ending("the bus is closed"):
                 late += [] if task.wait(remaining(until)) else [task.name]
             self.flush(remaining(until))
             while self._async_handlers.has_pending():  # what the handlers emitted in turn
@@ -142,9 +140,7 @@ class Lifecycle:
             return
         until, late = deadline(timeout), list[str]()
         try:
-            for task in self._work.cancel_streamed("the bus is closed"):
-                late += [] if await task.wait_async(remaining(until)) else [task.name]
-            for task in self._work.submitted_elsewhere():
+            for task in self._work.ending("the bus is closed"):
                 late += [] if await task.wait_async(remaining(until)) else [task.name]
             await self.aflush(remaining(until))
             while self._async_handlers.has_pending():

@@ -62,6 +62,11 @@ class OwnedWork:
 
     # Closing and forking
 
+    def ending(self, reason: str) -> Iterator[OwnedTask]:
+        """Cancel the work of the streams; yields what has to end, that of streams first."""
+        yield from self.cancel_streamed(reason)
+        yield from self.submitted_elsewhere()
+
     def cancel_streamed(self, reason: str) -> list[OwnedTask]:
         """Cancel the work of the streams, and return it, apart from what the caller works for."""
         streamed = list(self._streamed)
