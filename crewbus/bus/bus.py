@@ -47,12 +47,10 @@ from crewbus.scopes import (
     Durability,
     Function,
     Host,
-    RecordingRequest,
     Run,
     check_run_arguments,
-    checked_durability,
-    checked_record,
     execution_id,
+    recording_request,
 )
 from crewbus.stores import Store
 from crewbus.streams import (
@@ -236,7 +234,7 @@ class Bus(Dispatcher):
         ``durability``: as for `enable_recording`; None: as that says.
         """
         check_run_arguments(name, id, tags)
-        request = RecordingRequest(checked_record(record), checked_durability(durability))
+        request = recording_request(record, durability)
         return Run(self._host, name, id, tags, request)
 
     @property

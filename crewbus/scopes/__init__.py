@@ -11,7 +11,7 @@ from crewbus.scopes.options import (
     RecordingRequest,
     check_run_arguments,
     checked_durability,
-    checked_record,
+    recording_request,
 )
 from crewbus.scopes.ports import Host, Lane, Phase
 from crewbus.scopes.run import Run, ending, new_id, state_after
@@ -57,7 +57,6 @@ __all__ = [
     "can_wait",
     "check_run_arguments",
     "checked_durability",
-    "checked_record",
     "current_call",
     "current_run",
     "enclosing",
@@ -70,6 +69,7 @@ __all__ = [
     "innermost",
     "nearest",
     "new_id",
+    "recording_request",
     "scope_var",
     "state_after",
     "threads",

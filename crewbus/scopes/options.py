@@ -19,13 +19,6 @@ class RecordingRequest(NamedTuple):
     durability: Durability | None = None
 
 
-def checked_record(record: bool | None) -> bool | None:
-    """``record``. Raises `InputError` unless it is None, True or False."""
-    if record is not None and not isinstance(record, bool):
-        raise InputError(f"record= is True, False or None; got {record!r}")
-    return record
-
-
 AS_THE_BUS: Final = RecordingRequest()
 
 
@@ -34,6 +27,15 @@ def checked_durability(durability: Durability | None) -> Durability | None:
     if durability not in (None, *get_args(Durability)):
         raise InputError(f"durability={durability!r}: choose {' or '.join(map(repr, get_args(Durability)))}")
     return durability
+
+
+def recording_request(record: bool | None, durability: Durability | None) -> RecordingRequest:
+    """How a run is recorded. Raises `InputError` for what is neither None nor one of the choices."""
+    if record is not None and not isinstance(record, bool):
+        raise InputError(f"record= is True, False or None; got {record!r}")
+    checked_durability(durability)
+    # One object serves all runs that choose nothing.
+    return AS_THE_BUS if record is None and durability is None else RecordingRequest(record, durability)
 
 
 def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) -> None:

@@ -44,7 +44,7 @@ class Buffer:
 
     __slots__ = (
         "__weakref__", "absorb", "born", "bound", "closed", "consumer", "deadline", "ended", "failure", "frames",
-        "half", "held", "lock", "looked", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token",
+        "held", "lock", "looked", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token",
         "tree", "waiters", "waiting_emitters", "wake", "waker",
     )  # fmt: skip
 
@@ -53,12 +53,11 @@ class Buffer:
         self.born = generation.number
         self.run_id = run_id
         self.bound = bound
-        self.half = (bound + 1) // 2
         self.slow = slow
         self.room = self._room()
+        """With fewer frames than this, the next is appended without further checks; 0 if each needs them."""
         self.looked: float | None = None
         """When (monotonic) an emitter first found that a ``for`` loop did not come for many frames; None: it did."""
-        """With fewer frames than this, the next is appended without further checks; 0 if each needs them."""
         self.deadline = deadline
         """When (monotonic) the wait for the start of the run ends; None: never, or it has started."""
         self.tree: Tree | None = None
@@ -313,7 +312,7 @@ class Buffer:
                     if self.wake is not None and self.token is not wakeup:
                         raise ConsumptionError(SECOND_CONSUMER)
                     self._consume_here()
-                    batch = self._swap(self.half)
+                    batch = self._swap((self.bound + 1) // 2)
                     if batch or self.ended or self.closed:
                         if not self.closed:
                             self.looked, self.room = None, min(self._room(), absence.MANY)
@@ -408,7 +407,7 @@ class Buffer:
 
     def _swap_some(self) -> list[Envelope]:
         self.since = monotonic() if self.since is not None else 0.0
-        self.most = min(2 * self.most, self.half, _MOST_AT_ONCE)
+        self.most = min(2 * self.most, (self.bound + 1) // 2, _MOST_AT_ONCE)
         return self._swap(self.most)
 
     def _swap(self, most: int) -> list[Envelope]:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["FrameSource", "Stream"]
 
 SECOND_CONSUMER: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
-_NOTHING: Final[list[Envelope]] = []  # one list for all streams that have returned no frame yet
+# One of each for all streams that have returned no frame yet.
+_NOTHING: Final[list[Envelope]] = []
+_EXHAUSTED: Final[Iterator[Envelope]] = iter(_NOTHING)
+next(_EXHAUSTED, None)
 
 
 class FrameSource(Protocol):
@@ -73,14 +76,15 @@ class Stream:
         self.run_id = run_id
         self.source = source
         """Where it takes its frames from."""
-        self._batch: Iterator[Envelope] = iter(())
+        self._batch = _EXHAUSTED
         """Those of `_taken` that the consumer has not been given."""
         self._taken = _NOTHING
         """The frames that were taken from the source last."""
         self._taking = threading.Lock()
         """Held by the thread that waits for frames."""
         self._mode: str | None = None
-        self._transcript = Transcript()
+        self._transcript: Transcript | None = None
+        """The text of the frames that were taken; None: there were none."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of run {self.run_id}>"
@@ -138,7 +142,7 @@ class Stream:
         if not found:
             self._raise_failure()
             raise StopAsyncIteration
-        self._transcript.add(found)
+        self._keep(found)
         self._taken = found
         if len(found) > 1:
             self._batch = iter(found)
@@ -156,7 +160,16 @@ class Stream:
         given = len(self._taken) - length_hint(self._batch)
         if epoch is None or given == 0 or self._taken[given - 1].seq < 0:
             return self.source.after
-        return str(Cursor(self._taken[given - 1].seq, epoch, self._transcript.floor))
+        return str(Cursor(self._taken[given - 1].seq, epoch, self._floor))
+
+    @property
+    def _floor(self) -> int | None:
+        return self._transcript.floor if self._transcript is not None else None
+
+    def _keep(self, frames: list[Envelope]) -> None:
+        if self._transcript is None:
+            self._transcript = Transcript()
+        self._transcript.add(frames)
 
     def _take(self) -> Envelope | None:
         """Wait for frames, and return the first; None at the end."""
@@ -171,7 +184,7 @@ class Stream:
             if not taken:
                 self._raise_failure()
                 return None
-            self._transcript.add(taken)
+            self._keep(taken)
             self._taken, batch = taken, iter(taken)
             first = next(batch)
             self._batch = batch
@@ -194,8 +207,8 @@ class Stream:
         """
         if self._mode is None:
             while self._take() is not None:
-                self._batch = iter(())
-        return self._transcript.text()
+                self._batch = _EXHAUSTED
+        return "" if self._transcript is None else self._transcript.text()
 
     # Leaving
 
