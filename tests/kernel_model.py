@@ -382,8 +382,8 @@ class Model:
         channel = state.channels[what]
         if not channel.frames:
             return self._next(state, name)  # the end
-        channel = attrs.evolve(channel, frames=channel.frames - 1, held=1)
-        state = self._wake(self._put(state, what, channel), what, "")
+        # What it took counts until it takes more, so with a bound of one this makes no room.
+        state = self._put(state, what, attrs.evolve(channel, frames=channel.frames - 1, held=1))
         return self._next(state, name) if kind == "take" else self._set(state, name, phase="ready")
 
     def _queue(self, state: State, name: str, handler: str) -> State:
