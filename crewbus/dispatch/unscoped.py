@@ -42,12 +42,21 @@ class Unscoped:
         """Warn of an event of an attempt that has failed."""
         self.warn(event, "in an attempt that has failed, and discarded")
 
+    def warn_of_step(self, name: str) -> None:
+        """Warn that a step is not recorded, or raise `UnscopedError`."""
+        self._warn(
+            f"step {name!r} called outside any run while a run is recorded: it is not recorded, and a resume calls it "
+            "again. Start its thread with crewbus.Thread or crewbus.ThreadPoolExecutor, or pass crewbus.bind(function)"
+        )
+
     def warn(self, event: Any, where: str) -> None:
         """Warn that ``event`` reaches no stream, or raise `UnscopedError`."""
-        # `where` names no run: Python keeps each text of a warning for each place that issued it.
+        self._warn(f"{type(event).__name__} emitted {where}: it reaches no run's stream")
+
+    def _warn(self, message: str) -> None:
+        # It names no run: Python keeps each text of a warning for each place that issued it.
         if self._policy == "ignore":
             return
-        message = f"{type(event).__name__} emitted {where}: it reaches no run's stream"
         if self._policy == "raise":
             raise UnscopedError(message)
         warnings.warn(message, UnscopedWarning, stacklevel=external_stacklevel())

@@ -5,20 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from crewbus.durability import unrecorded
 from crewbus.durability.ordinals import Ordinals, StepKey
 
 if TYPE_CHECKING:
+    from crewbus.dispatch import OrderedLane
     from crewbus.durability.replay import Replay
     from crewbus.durability.tracked import Tracked
-    from crewbus.scopes import Lane, Scope
+    from crewbus.scopes import Scope
 
 
 class RunLog:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
-    __slots__ = ("busy", "entities", "epoch", "executions", "lane", "ordinals", "paths", "replay", "sources", "sync")
+    __slots__ = (
+        "__weakref__", "busy", "entities", "epoch", "executions", "lane", "ordinals", "paths", "replay", "sources",
+        "sync",
+    )  # fmt: skip
 
-    def __init__(self, lane: Lane, sync: bool, epoch: int = 0) -> None:
+    def __init__(self, lane: OrderedLane, sync: bool, epoch: int = 0) -> None:
         self.lane = lane
         """The lane that records without waiting for the disk, whatever a resumed run still repeats."""
         self.sync = sync
@@ -38,9 +43,11 @@ class RunLog:
         """The steps in progress whose arguments have no fingerprint."""
         self.replay: Replay | None = None
         """What a resumed run still repeats."""
+        unrecorded.live[id(self)] = self
 
     def clear(self) -> None:
         """Keep nothing of the runs: they are over."""
+        unrecorded.live.pop(id(self), None)
         self.entities.clear()
         self.sources.clear()
         self.executions.clear()

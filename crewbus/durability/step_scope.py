@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from crewbus._util import name_of
+from crewbus.durability import unrecorded
 from crewbus.durability.ordinals import FailedTry, StepKey
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
@@ -242,7 +243,8 @@ def step(
     function of the arguments that returns one; equal ones by their order. The result must be a JSON value, an instance
     of a registered type, or what the return annotation describes: otherwise the step raises `UnserializableError` when
     it returns. In a run that is not recorded the function is called and the step's events are emitted; outside any run
-    it is just called. Raises `StepError` for what can't be a step.
+    it is just called. If a recorded run is live then, its thread probably lacks the context: ``Bus(unscoped=…)`` says
+    whether that warns or raises. Raises `StepError` for what can't be a step.
 
     >>> @step
     ... def double(number: int) -> int:
@@ -257,6 +259,8 @@ def step(
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             here = _recorded_scope()
+            if here is None or here.run is None:
+                unrecorded.warn_of_step(declared.name)
             if here is None:
                 return function(*args, **kwargs)
             return here.host.steps.perform(declared, here, args, kwargs)
@@ -264,6 +268,8 @@ def step(
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
             here = _recorded_scope()
+            if here is None or here.run is None:
+                unrecorded.warn_of_step(declared.name)
             if here is None:
                 return await function(*args, **kwargs)
             return await here.host.steps.perform(declared, here, args, kwargs)

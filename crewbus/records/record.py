@@ -16,7 +16,7 @@ from crewbus.events import (
     UnknownEvent,
     find_event_type,
 )
-from crewbus.exceptions import RunError, RunNotFoundError
+from crewbus.exceptions import RunError, RunNotFoundError, StoreVersionError
 from crewbus.records.lineage import Lineage
 from crewbus.records.tree import RunMembership
 from crewbus.stores import Store, StoredEvent
@@ -37,7 +37,12 @@ class Landmark:
         self.seq = stored.seq
         self.parent = stored.parent
         registered = find_event_type(stored.name)
-        self.kind: type = UnknownEvent if registered is None or registered.version < stored.version else registered.cls
+        if registered is not None and registered.version < stored.version:
+            raise StoreVersionError(
+                f"event {stored.seq} of run {stored.run_id} is {stored.name} version {stored.version}, by a newer "
+                f"release; this one reads version {registered.version}: upgrade it"
+            )
+        self.kind: type = UnknownEvent if registered is None else registered.cls
         """The type of its event."""
         self._stored = stored
         self._decode = decode
@@ -91,7 +96,10 @@ class Record:
         return self._decoded(self._store.read(self.root_id, after))
 
     def landmarks(self, after: int = -1) -> Iterator[Landmark]:
-        """Iterate over the landmarks among them: see `crewbus.stores.LANDMARKS`."""
+        """Iterate over the landmarks among them: see `crewbus.stores.LANDMARKS`.
+
+        Raises `StoreVersionError` for one that a newer release wrote: a resume must not ignore it.
+        """
         for stored in self._own(self._store.landmarks(self.root_id, after)):
             yield Landmark(stored, self.decoded)
 
