@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 from crewbus.stores.liveness import HeldLock, LockFiles, host_id, new_token
 from crewbus_sqlite._checksums import corrupt, require, sum_of
 
-_COLUMNS: Final = "token, name, host, until"
+# Files have the running system of a holder as its identity; the first release of crewbus-sqlite wrote more there.
+_COLUMNS: Final = "token, name, identity, until"
 
 
 class Holder(NamedTuple):

@@ -15,6 +15,7 @@ VERSION: Final = 1
 SEQ_BITS: Final = 32
 """An event's id is its log's id, shifted by these bits, plus its number: a log is one range of ids."""
 
+# Files keep this text, comments included, and are compared with it: it stays as it is while VERSION does.
 TABLES: Final = (
     """\
 CREATE TABLE logs ( -- one for each root run
@@ -60,7 +61,7 @@ CREATE TABLE runs ( -- in which log a run is; a list, so that a missing row is n
 CREATE TABLE holders ( -- the stores that write, or did when they died
     token TEXT PRIMARY KEY,
     name TEXT NOT NULL,
-    host TEXT NOT NULL, -- the running system in which its lock file shows whether it is alive
+    identity TEXT NOT NULL, -- boot, pid namespace, pid, start time: whether it lives is seen from these
     until REAL NOT NULL, -- when its leases end unless it renews them
     sum BLOB NOT NULL
 ) WITHOUT ROWID""",

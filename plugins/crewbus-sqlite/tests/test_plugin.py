@@ -74,7 +74,9 @@ def test_a_blocked_plugin_records_nothing():
 
 def test_without_a_recorder_there_is_nothing_to_arm():
     with bus(blocked=["checkpoint_recorder"]) as made:
-        assert not made.recording
+        assert not made.recording.armed
+        with pytest.raises(crewbus.RecordingError):
+            made.enable_recording()
         assert made.plugins.get_plugin("sqlite") is _plugin
 
 
