@@ -22,7 +22,7 @@ from crewbus.scopes.run import Run
 from crewbus.streams.buffer import Buffer
 from crewbus.work.owned import OwnedTask
 
-SWITCHES = [1, pytest.param(2, marks=pytest.mark.slow)]
+SWITCHES = [1, pytest.param(2, marks=pytest.mark.long)]
 """How many switches each interleaving has at most; with two there are some thousands of each kind."""
 
 pytestmark = pytest.mark.filterwarnings("ignore::crewbus.UnscopedWarning")

@@ -13,7 +13,7 @@ from crewbus.bus.live_runs import LiveRuns
 from crewbus.scopes.run import Run
 from crewbus.scopes.thread_state import ThreadState
 
-SWITCHES = [1, pytest.param(2, marks=pytest.mark.slow)]
+SWITCHES = [1, pytest.param(2, marks=pytest.mark.long)]
 
 
 def notifications(run):

@@ -1,4 +1,4 @@
-"""A soak: everything at once, at random, for a while. The long forms run in ``tox -e slow``."""
+"""A soak: everything at once, at random, for a while. Longer forms run in ``tox -e slow`` and ``tox -e long``."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def fork_and_emit(bus):
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork in a process with threads
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # alarms inside finalisers
-@pytest.mark.parametrize("rounds", [60, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [60, pytest.param(2_000, marks=pytest.mark.long)])
 def test_soak_of_signals_forks_and_collections(rounds, caplog):
     """Signal handlers that emit and raise, finalisers that emit, forks, and threads: nothing hangs or loses order."""
     caplog.set_level("CRITICAL", logger="crewbus")
