@@ -27,7 +27,7 @@ _PACKAGES: Final = {
         "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
         "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "
         "ReplayMismatch ResultTimeoutError RunCancelledError RunError RunHeldError RunIdInUseError "
-        "RunNotFoundError SlowConsumer StepError StoreFullError StoreVersionError TargetError "
+        "RunNotFoundError SlowConsumer StepError StepWarning StoreFullError StoreVersionError TargetError "
         "UnregisteredEventError UnscopedError UnscopedWarning UnserializableError"
     ),
 }

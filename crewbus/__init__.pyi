@@ -219,6 +219,9 @@ from crewbus.exceptions import (
     StepError as StepError,
 )
 from crewbus.exceptions import (
+    StepWarning as StepWarning,
+)
+from crewbus.exceptions import (
     StoreFullError as StoreFullError,
 )
 from crewbus.exceptions import (

@@ -38,6 +38,7 @@ __all__ = [
     "RunNotFoundError",
     "SlowConsumer",
     "StepError",
+    "StepWarning",
     "StoreFullError",
     "StoreVersionError",
     "TargetError",
@@ -227,6 +228,10 @@ class PluginWarning(CrewbusWarning):
 
 class UnscopedWarning(CrewbusWarning):
     """A chunk was emitted outside any run, or an event in a finished run: no stream gets it."""
+
+
+class StepWarning(CrewbusWarning):
+    """A step changed its arguments, and a resumed run will not see that. The message names the step."""
 
 
 class GraceWarning(CrewbusWarning):

@@ -117,6 +117,7 @@ class Replay:
         self.progress = progress
         self._emissions = emissions
         self._emitted: dict[str, list[int]] | None = None
+        self._diverged: ReplayMismatch | None = None
         self._unclaimed: Final = {scope: ReplayCursor.of(scope, progress) for scope in progress.reopened}
         self._cursors: Final[WeakKeyDictionary[Scope, ReplayCursor]] = WeakKeyDictionary()
         self._repeated: Final[WeakKeyDictionary[Scope, None]] = WeakKeyDictionary()
@@ -228,7 +229,10 @@ class Replay:
         self.progress.retract(Retracted(since, "", parents))
 
     def refuse_divergence(self, step: Step) -> None:
-        """Raise `ReplayMismatch` if an unknown inline step is called where the record has another one."""
+        """Raise `ReplayMismatch` if an unknown inline step is called where the record has another one.
+
+        Once it was raised, each later step and the end raise it again: the code may have swallowed it.
+        """
         cursor = self._cursors.get(step.around) if step.around is not None else None
         if cursor is None or not step.event.inline or step.event.identity in self.progress.steps:
             return
@@ -236,7 +240,13 @@ class Replay:
             return
         expected = self.progress.steps[next(iter(cursor.pending))].step
         assert expected is not None
-        raise mismatch(expected, describe_step(step.event), cursor.recorded)
+        self._diverged = mismatch(expected, describe_step(step.event), cursor.recorded)
+        raise self._diverged
+
+    def refuse_to_go_on(self) -> None:
+        """Raise `ReplayMismatch` if it was raised before."""
+        if self._diverged is not None:
+            raise self._diverged.with_traceback(None)
 
     def enter(self, step: Step) -> None:
         """Continue a step that was left open, or failed, with what is recorded in it."""
@@ -254,6 +264,7 @@ class Replay:
 
     def refuse_rest(self, scope: Run | Step) -> None:
         """Raise `ReplayMismatch` if ``scope`` succeeds but did not call all of its recorded steps again."""
+        self.refuse_to_go_on()
         cursor = self._cursors.get(scope)
         if cursor is None or not cursor.recorded.finished:
             return

@@ -6,13 +6,14 @@ import hashlib
 import inspect
 import json
 import typing
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from crewbus import serialization
-from crewbus._util import is_async, is_text, name_of
-from crewbus.exceptions import StepError
+from crewbus._util import external_stacklevel, is_async, is_text, name_of
+from crewbus.exceptions import StepError, StepWarning
 
 Key = str | Callable[..., str]
 """A step's key: text, or a function that is called with the step's arguments and returns it."""
@@ -82,6 +83,16 @@ class StepFunction:
                 opaque.append(f"{name!r} ({kind})")
         digest = hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=6)
         return CallKey(digest.hexdigest(), tuple(opaque))
+
+    def warn_if_changed(self, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Warn if the call changed its arguments, of which ``key`` was made before it."""
+        if self._key is None and self.key(args, kwargs).text != key:
+            warnings.warn(
+                f"step {self.name!r} changed its arguments: after a resume they are as before the call, since the "
+                "step is not called again. Return what it changes",
+                StepWarning,
+                stacklevel=external_stacklevel(),
+            )
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         try:

@@ -67,7 +67,7 @@ class StepRunner:
         call = self._prepare(function, scope, run, args, kwargs)
         if call.recorded_at is not None:
             return self._recall(function, run, call)
-        with self._performing(function, run, call) as give:
+        with self._performing(function, run, call, args, kwargs) as give:
             result = function.function(*args, **kwargs)
             give(result)
         with self._confirming(call):
@@ -85,7 +85,7 @@ class StepRunner:
         call = self._prepare(function, scope, run, args, kwargs)
         if call.recorded_at is not None:
             return self._recall(function, run, call)
-        with self._performing(function, run, call) as give:
+        with self._performing(function, run, call, args, kwargs) as give:
             result = await function.function(*args, **kwargs)
             give(result)
         with self._confirming(call):
@@ -93,13 +93,16 @@ class StepRunner:
         return result
 
     @contextmanager
-    def _performing(self, function: StepFunction, run: Run, call: StepCall) -> Iterator[Callable[[Any], None]]:
+    def _performing(
+        self, function: StepFunction, run: Run, call: StepCall, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Iterator[Callable[[Any], None]]:
         """Be in the step; yields what takes its result."""
 
         def give(result: Any) -> None:
             if run.tree.log is not None:
                 call.step.give(self._recording.codec().write(result, function.annotation, f"step {function.name!r}"))
                 self.complete(call.step)
+                function.warn_if_changed(call.step.event.key, args, kwargs)
 
         try:
             self._retract_failed_try(call)
@@ -165,6 +168,7 @@ class StepRunner:
         """The number of the event that holds a step's result; None: the function is called. Under the lock."""
         if log.replay is None:
             return None
+        log.replay.refuse_to_go_on()
         if failed_try is not None:
             log.replay.retract(failed_try.since, failed_try.opened)
         found = log.replay.find(step.event.identity)

@@ -73,3 +73,38 @@ def test_law_09_a_step_in_a_thread_with_its_context_is_recorded() -> None:
             assert pool.submit(search, "a").result() == "a"
         names = [type(envelope.event).__name__ for envelope in bus.record_of("r")]
     assert "StepFinished" in names
+
+
+@crewbus.step
+def collect(notes: list[str], more: object = None) -> int:
+    notes.append("the moon")
+    return len(notes)
+
+
+@crewbus.step
+async def collect_async(notes: list[str]) -> int:
+    notes.append("the moon")
+    return len(notes)
+
+
+def collect_on_a_loop(notes: list[str]) -> int:
+    return asyncio.run(collect_async(notes))
+
+
+@pytest.mark.parametrize("function", [collect, collect_on_a_loop])
+def test_law_09_a_step_that_changes_its_arguments_warns_with_its_name(function) -> None:
+    with crewbus.Bus(entry_points=False) as bus, bus.run(id="r", record=True):
+        with pytest.warns(crewbus.StepWarning, match=r"step 'collect(_async)?' changed its arguments"):
+            assert function([]) == 1
+        assert [type(envelope.event).__name__ for envelope in bus.record_of("r")][-1] == "StepFinished"
+
+
+def test_law_09_other_steps_do_not_warn() -> None:
+    with warnings.catch_warnings(), crewbus.Bus(entry_points=False) as bus:
+        warnings.simplefilter("error")
+        with bus.run():
+            collect([])  # not recorded
+        with bus.run(id="r", record=True) as run:
+            run.step("sum", sum, [1, 2])
+            run.step("keyed", lambda notes: notes.append("x"), [], key="k")
+            run.step("opaque", lambda found: found.append("x"), (iter([]), []).__getitem__(1), key="o")
