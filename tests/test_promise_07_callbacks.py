@@ -852,14 +852,14 @@ def test_promise_07_a_call_continues_in_the_parent_only(inside):
         bus = crewbus.Bus(entry_points=False)
 
         def hold(call):
-            with call.base.lock:
+            with call.tree.lock:
                 held.set()
                 gate.wait(20)
 
         with {inside}, bus.call("gpt", callbacks=[lambda e: seen.append(type(e.event).__name__)]) as call:
             holder = threading.Thread(target=hold, args=(call,))
             holder.start()
-            held.wait(20)
+            assert held.wait(20)
             pid = os.fork()
             if pid == 0:
                 call.chunk("from the child")

@@ -121,7 +121,7 @@ class OwnedStream(Stream, Generic[T]):
     def _discard_frames(self) -> None:
         """Consume nothing more here, so that nothing waits for it; another thread or task that iterates goes on."""
         if self._mode is None or self._buffer.consumer == execution_id():
-            self._buffer.pass_all_to(self._keep)
+            self._buffer.pass_all_to(self._text_so_far().add)  # not a method of this: the buffer would keep it
 
     def _outcome(self) -> T:
         outcome = self._task.outcome

@@ -142,7 +142,7 @@ class Stream:
         if not found:
             self._raise_failure()
             raise StopAsyncIteration
-        self._keep(found)
+        self._text_so_far().add(found)
         self._taken = found
         if len(found) > 1:
             self._batch = iter(found)
@@ -166,10 +166,10 @@ class Stream:
     def _floor(self) -> int | None:
         return self._transcript.floor if self._transcript is not None else None
 
-    def _keep(self, frames: list[Envelope]) -> None:
+    def _text_so_far(self) -> Transcript:
         if self._transcript is None:
             self._transcript = Transcript()
-        self._transcript.add(frames)
+        return self._transcript
 
     def _take(self) -> Envelope | None:
         """Wait for frames, and return the first; None at the end."""
@@ -184,7 +184,7 @@ class Stream:
             if not taken:
                 self._raise_failure()
                 return None
-            self._keep(taken)
+            self._text_so_far().add(taken)
             self._taken, batch = taken, iter(taken)
             first = next(batch)
             self._batch = batch
