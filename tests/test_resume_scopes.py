@@ -328,3 +328,16 @@ def test_a_call_that_failed_is_made_again_after_a_second_crash_too(disk):
         with bus.resume("run") as run:
             play(run)
         assert text_of(bus, "run") == "a one b two "
+
+
+def test_a_step_in_an_attempt_that_a_crash_ended_is_not_called_again():
+    """Only an Exception says that something is wrong with what an attempt did."""
+    calls = []
+    with crewbus.Bus(entry_points=False) as bus:
+        bus.enable_recording("memory:")
+        with pytest.raises(SystemExit), bus.run(id="r") as run, run.attempt():
+            run.step("search", calls.append, "tides")
+            raise SystemExit
+        with bus.resume("r") as run, run.attempt():
+            run.step("search", calls.append, "tides")
+    assert calls == ["tides"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crewbus._util import generation
 from crewbus.events import AttemptStarted, Envelope, Retracted
-from crewbus.exceptions import RunError, is_cancellation, text_of
+from crewbus.exceptions import RunError, text_of
 from crewbus.scopes.current import enclosing
 from crewbus.scopes.ports import Phase
 from crewbus.scopes.scope import Scope, checked_attempt_number, checked_error
@@ -103,10 +103,11 @@ class Attempt(Scope):
         checked_error(error, str)
         if not self.claim_end():
             return
-        is_cancelled = not isinstance(error, str) and is_cancellation(error)
+        # Nothing is known to be wrong with what a cancelled or aborted attempt did: a resume continues with it.
+        is_stopped = not isinstance(error, Exception | str)
         if self._tries is not None:
-            self._tries.failed(self.of, self if is_cancelled else None)
-        if not is_cancelled:
+            self._tries.failed(self.of, self if is_stopped else None)
+        if not is_stopped:
             self.retract(error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}")
 
     def claim_end(self) -> bool:
