@@ -665,6 +665,25 @@ def test_promise_07_callbacks_left_in_another_context(bus):
     assert (mine.texts, others.texts) == ([], ["x"])
 
 
+def test_promise_07_callbacks_left_in_another_context_are_not_kept_where_they_were_given(bus):
+    """Nor is what they hold: the bus, and the context in which they were given."""
+
+    def give():
+        mine, others = Collector(), Collector()
+        with bus.callbacks(others):
+            scope = bus.callbacks(mine)
+            scope.__enter__()
+            contextvars.Context().run(scope.__exit__, None, None, None)
+        return weakref.ref(mine), weakref.ref(others)
+
+    here = contextvars.copy_context()
+    gone = here.run(give)
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+    assert here.run(crewbus.current_bus) is crewbus.default_bus()
+    crewbus.default_bus().close()
+
+
 # Plugins
 
 

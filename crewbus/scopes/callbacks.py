@@ -34,16 +34,17 @@ class Callback:
 
 
 class _Given:
-    """The callbacks of one ``with`` block. Contexts that were copied in the block hold them after its end."""
+    """The callbacks of one ``with`` block. Contexts that were copied in the block hold them after its end.
 
-    __slots__ = ("callbacks", "hidden", "left")
+    If it ended in another context, none are left: the one in which it began can't be reset, and must not keep them.
+    """
+
+    __slots__ = ("callbacks", "left")
 
     def __init__(self, callbacks: tuple[Callback, ...]) -> None:
         self.callbacks = callbacks
         self.left = False
         """Whether the block has ended."""
-        self.hidden = False
-        """Whether it ended in another context, so that the one in which it began can't be reset."""
 
     def is_repeated_in(self, given: tuple[Any, ...]) -> bool:
         """Whether all its callbacks are given again."""
@@ -56,7 +57,7 @@ _in_context: Final[ContextVar[tuple[_Given, ...]]] = ContextVar("crewbus_callbac
 
 def callbacks_in_context(bus: object = None) -> tuple[Callback, ...]:
     """The callbacks for the calls that start in this context; with ``bus``, only those of that bus."""
-    found = (callback for given in _in_context.get() if not given.hidden for callback in given.callbacks)
+    found = (callback for given in _in_context.get() for callback in given.callbacks)
     return without_repeats(callback for callback in found if bus is None or callback.bus is bus)
 
 
@@ -113,8 +114,8 @@ class Callbacks:
         try:
             _in_context.reset(token)
         except ValueError:  # another context, as with a generator that is closed elsewhere
-            mine.hidden = True
-        _in_context.set(tuple(other for other in here if other is not mine))
+            mine.callbacks = ()
+        _in_context.set(tuple(other for other in here if other is not mine and other.callbacks))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
