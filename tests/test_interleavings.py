@@ -25,7 +25,7 @@ from crewbus.work.owned import OwnedTask
 SWITCHES = [1, pytest.param(2, marks=pytest.mark.long)]
 """How many switches each interleaving has at most; with two there are some thousands of each kind."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::crewbus.UnscopedWarning")
+pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore::crewbus.UnscopedWarning")]
 
 
 def assert_gapless(frames):
