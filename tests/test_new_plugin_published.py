@@ -68,10 +68,13 @@ def find_links() -> list[str]:
 def author(tmp_path_factory):
     """Who has installed crewbus and tox, and has made two plugins: one with a few hooks and a store, one with all."""
     folder = tmp_path_factory.mktemp("author")
-    ignored = shutil.ignore_patterns(
-        "*.egg-info", "__pycache__", ".*", "build", "tests", "plugins", "docs", "benchmarks"
-    )
-    shutil.copytree(ROOT, folder / "source", ignore=ignored)
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*", "build")
+    elsewhere = {"tests", "plugins", "docs", "benchmarks"}  # in the checkout itself: the package has plugins too
+
+    def left_out(path: str, names: list[str]) -> set[str]:
+        return ignored(path, names) | (elsewhere if Path(path) == ROOT else set())
+
+    shutil.copytree(ROOT, folder / "source", ignore=left_out)
     wheels = folder / "wheels"
     author = Environment(folder, PIP_FIND_LINKS=" ".join([*find_links(), str(wheels)]))
     author("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, folder / "source")
