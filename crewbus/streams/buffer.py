@@ -85,8 +85,8 @@ class Buffer:
         self.loop_thread: object = None
         """The thread of the consumer's event loop, if it has one."""
         self.absorb: Callable[[list[Envelope]], object] | None = None
-        """What gets all frames at once in place of the consumer, who only wants the run's result; None after the last:
-        it is the stream's, which holds this buffer."""
+        """What gets all frames at once in place of the consumer, who only wants the run's result. It must not hold
+        the stream, which holds this buffer."""
         self.most = 1
         """How many frames the consumer's task gets at once: fewer, the longer it keeps its event loop."""
         self.since: float | None = None
@@ -124,7 +124,7 @@ class Buffer:
             self.tree, self.lock = run.tree, run.tree.lock
             self.deadline = None
             if run.ended and run.state != "new":
-                self.ended, self.absorb = True, None
+                self.ended = True
             elif not self.closed:
                 self.run = run
                 run.add_sink(self)
@@ -242,7 +242,7 @@ class Buffer:
     def end(self) -> None:
         """Take no more frames, since the run has ended; called under the lock."""
         self.ended = True
-        self.run = self.absorb = None
+        self.run = None
         self._wake_consumer()
         self._wake_waiters()
 
@@ -352,7 +352,7 @@ class Buffer:
             with Deferring(lock), lock:
                 if lock is self.lock:
                     if not self.closed:
-                        self.absorb, self.room, self.held = None if self.ended else absorb, 0, 0
+                        self.absorb, self.room, self.held = absorb, 0, 0
                         frames, self.frames = self.frames, []
                         absorb(frames)
                         self._wake_waiters()
@@ -457,7 +457,6 @@ class Buffer:
     def _detach(self) -> None:
         self.closed = True
         self.held = self.room = 0
-        self.absorb = None
         run, self.run = self.run, None
         if run is not None:
             run.remove_sink(self)
