@@ -248,12 +248,7 @@ class Buffer:
 
     def interrupt(self) -> None:
         """End: the bus is closed. The waiting frames are followed by `RunInterrupted`; without a run, by an error."""
-        while not self._is_inherited():
-            lock = self.lock
-            with Deferring(lock), lock:
-                if lock is self.lock:
-                    self._interrupt()
-                    return
+        self._under_lock(self._interrupt)
 
     def _interrupt(self) -> None:
         if self.closed or self.ended:
@@ -347,16 +342,14 @@ class Buffer:
 
     def pass_all_to(self, absorb: Callable[[list[Envelope]], object]) -> None:
         """Pass what is there and what follows to ``absorb``, under the lock, until the consumer takes frames again."""
-        while not self._is_inherited():
-            lock = self.lock
-            with Deferring(lock), lock:
-                if lock is self.lock:
-                    if not self.closed:
-                        self.absorb, self.room, self.held = absorb, 0, 0
-                        frames, self.frames = self.frames, []
-                        absorb(frames)
-                        self._wake_waiters()
-                    return
+        self._under_lock(partial(self._pass_all_to, absorb))
+
+    def _pass_all_to(self, absorb: Callable[[list[Envelope]], object]) -> None:
+        if not self.closed:
+            self.absorb, self.room, self.held = absorb, 0, 0
+            frames, self.frames = self.frames, []
+            absorb(frames)
+            self._wake_waiters()
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
         """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""
@@ -435,13 +428,20 @@ class Buffer:
 
     def close(self) -> None:
         """Take no more frames, keep none, and wake blocked emitters."""
+        self._under_lock(self._close)
+
+    def _close(self) -> None:
+        self.frames = []
+        self._detach()
+        self._wake_consumer()
+
+    def _under_lock(self, act: Callable[[], None]) -> None:
+        """Call ``act`` under the lock, which is another one once the run has started."""
         while not self._is_inherited():
             lock = self.lock
             with Deferring(lock), lock:
                 if lock is self.lock:
-                    self.frames = []
-                    self._detach()
-                    self._wake_consumer()
+                    act()
                     return
 
     def _is_inherited(self) -> bool:
