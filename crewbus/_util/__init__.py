@@ -17,11 +17,11 @@ from crewbus._util.lazy import lazy_names
 from crewbus._util.loops import call_on, running_loop, settle
 from crewbus._util.process import generation
 from crewbus._util.suggest import did_you_mean
-from crewbus._util.wakeup import Gate, Wakeup
+from crewbus._util.wakeup import Latch, Wakeup
 from crewbus._util.warn import external_stacklevel
 
 __all__ = [
-    "Gate",
+    "Latch",
     "Wakeup",
     "awaitable_in",
     "call_all",

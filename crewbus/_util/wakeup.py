@@ -28,7 +28,7 @@ class Wakeup:
         return self._lock.acquire(timeout=-1 if timeout is None else timeout)
 
 
-class Gate:
+class Latch:
     """Opens once, for all threads that wait."""
 
     __slots__ = ("_is_open", "_lock")

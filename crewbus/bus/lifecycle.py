@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from crewbus._util import Gate, call_all, deadline, external_stacklevel, raise_first, remaining, running_loop
+from crewbus._util import Latch, call_all, deadline, external_stacklevel, raise_first, remaining, running_loop
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
 from crewbus.exceptions import FlushError, GraceWarning
 from crewbus.plugins import flatten
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 CLOSE_TIMEOUT: Final = 10.0
 """How many seconds closing waits by default for what is still running."""
-
-
-_SHORT: Final = 0.1
+_SHORT: Final = 0.1  # seconds
 
 
 class Lifecycle:
@@ -67,7 +65,7 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._closer: object = None
         """The thread or task that closes the bus."""
-        self._is_closed = Gate()
+        self._is_closed = Latch()
 
     # Flushing
 

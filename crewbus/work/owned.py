@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from crewbus._util import Gate, awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
+from crewbus._util import Latch, awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
 from crewbus.exceptions import Cancelled, is_cancellation
 from crewbus.scopes import Place, Wait, unfinished, working
 
@@ -80,7 +80,7 @@ class OwnedTask:
         self._on_start = on_start
         self._on_end = on_end
         self._on_cancel = on_cancel
-        self._over = Gate()
+        self._over = Latch()
         self._listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -179,7 +179,7 @@ class OwnedTask:
     def after_fork(self) -> None:
         """End in a forked child, where neither the thread nor the loop exists."""
         self._call = self._task = self.loop = self._thread = None
-        self._lock, self._over = threading.Lock(), Gate()
+        self._lock, self._over = threading.Lock(), Latch()
         if self.outcome is None:
             self.outcome = Outcome(Cancelled("the process was forked"))
         self._over.open()
