@@ -7,7 +7,7 @@ part of that work.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from crewbus._util import call_on
 from crewbus.exceptions import Cancelled, is_cancellation
@@ -49,13 +49,6 @@ def is_own_work(origin: Origin | None) -> bool:
     if not visits and delivery is None:
         return True
     return origin is not None and origin.includes(state, visits, delivery)
-
-
-class Interruptible(Protocol):
-    """A run, to the task that works in it."""
-
-    def claim_cancellations(self, task: object) -> list[Any]:
-        """The cancelled runs that the work is part of and of which ``task`` is to be notified, innermost first."""
 
 
 class WorkingTask:

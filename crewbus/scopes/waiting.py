@@ -156,7 +156,7 @@ class Wait:
 
 def can_wait(room: Room, run: Any = None, host: Any = None) -> bool:
     """Whether the current thread may wait for room once it holds no lock."""
-    return running_loop() is None and Wait(room.releasers, run, host)._is_free()
+    return Wait(room.releasers, run, host)._is_free()
 
 
 def wait_for_room(room: Room, run: Any = None, host: Any = None) -> None:
