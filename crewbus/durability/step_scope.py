@@ -219,13 +219,18 @@ def _digest(parts: list[Any]) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
-def _recorded_scope() -> Any:
-    """The innermost current scope of a recorded run, of whichever bus; if none is recorded, the innermost scope."""
+def _scope_of(step: StepFunction) -> Any:
+    """The innermost current scope of a recorded run, of whichever bus; if none is recorded, the innermost scope.
+
+    Outside any run, what `unrecorded` says applies.
+    """
     found = here = innermost()
     while here is not None:
         if here.found_by is not None and here.run is not None and here.run.recorded:
             return here
         here = here.outer
+    if found is None or found.run is None:
+        unrecorded.warn_of_step(step.name)
     return found
 
 
@@ -258,18 +263,14 @@ def step(
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            here = _recorded_scope()
-            if here is None or here.run is None:
-                unrecorded.warn_of_step(declared.name)
+            here = _scope_of(declared)
             if here is None:
                 return function(*args, **kwargs)
             return here.host.steps.perform(declared, here, args, kwargs)
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
-            here = _recorded_scope()
-            if here is None or here.run is None:
-                unrecorded.warn_of_step(declared.name)
+            here = _scope_of(declared)
             if here is None:
                 return await function(*args, **kwargs)
             return await here.host.steps.perform(declared, here, args, kwargs)
