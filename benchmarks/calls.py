@@ -163,7 +163,7 @@ def streaming(bus: Bus, stream: Stream, n: int, scope: Callable[[], AbstractCont
 
 
 def streamed(size: Size) -> Iterator[Row]:
-    """What an agent emits all day: chunks of a call, in a run that somebody watches."""
+    """What agents emit most: chunks of a call, in a run with a stream."""
     n, repeat = size.n(2000), size.repeat(60)
     with Bus(entry_points=False) as bus, bus.run() as run, bus.subscribe(run.id, bound=4 * n) as stream:
         emitting_in = partial(streaming, bus, stream, n)

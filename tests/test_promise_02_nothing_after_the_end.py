@@ -14,7 +14,7 @@ from crewbus.scopes import Numbers
 
 
 class PausedNumbers(Numbers):
-    """Numbers that one thread takes only after it was told to: it has found the gate open."""
+    """Numbers that one thread takes only when the test allows it, after the thread has found the gate open."""
 
     __slots__ = ("go_on", "reached", "thread")
 

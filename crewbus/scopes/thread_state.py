@@ -50,7 +50,7 @@ class ThreadState:
     def claim(self, task: object | None, run: object) -> bool:
         """Whether this thread, or the ``task`` that runs in it, was not yet notified that ``run`` was cancelled.
 
-        It counts as notified from now on. A thread and a task are told apart by their objects: idents are reused.
+        It counts as notified from now on. Objects identify threads and tasks, since the system reuses idents.
         """
         if self.notified is None:
             self.notified = WeakKeyDictionary()

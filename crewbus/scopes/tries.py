@@ -15,7 +15,7 @@ class Tries:
 
     The next attempt is the next one in the same context or in a copy of it. A retry may also run in a task or thread of
     its own, as with ``asyncio.wait_for``: then it is the next attempt at the same scope, once the task or thread of the
-    last attempt has ended, so that pieces of work that are retried in parallel are told apart.
+    last attempt has ended. Before that it is an attempt at other work, which is retried in parallel.
     """
 
     __slots__ = ("_cancelled", "_context", "_scope", "_succeeded", "_task", "number")

@@ -294,7 +294,7 @@ class Codec:
 
 
 def _spelled(annotation: Any) -> str:
-    """An annotation in words, by which one is told from another."""
+    """The text that identifies an annotation in a record."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return qualified(annotation)
     return repr(annotation)
