@@ -11,6 +11,7 @@ from crewbus._util.callables import (
     name_of,
     refuse_generator,
 )
+from crewbus._util.daemon import start_daemon
 from crewbus._util.deadlines import checked_seconds, deadline, remaining
 from crewbus._util.errors import call_all, raise_first
 from crewbus._util.lazy import lazy_names
@@ -45,4 +46,5 @@ __all__ = [
     "remaining",
     "running_loop",
     "settle",
+    "start_daemon",
 ]

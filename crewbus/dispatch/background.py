@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import Wakeup, awaitable_in, name_of, running_loop
+from crewbus._util import Wakeup, awaitable_in, name_of, running_loop, start_daemon
 from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
 from crewbus.dispatch.faults import is_reported
 from crewbus.events import Envelope
@@ -111,15 +111,10 @@ class Worker:
 
     def _start_thread(self) -> bool:
         """Start a thread that empties the queue; returns whether it could. Called under the lock."""
-        thread = threading.Thread(
-            target=_serve, args=(weakref.ref(self), self._wakeup), name=f"crewbus-handler:{self.name}", daemon=True
-        )
         try:
-            # In a new context: on some builds threads inherit the caller's, which would outlive the emitter's run.
-            Context().run(thread.start)
+            self.thread = start_daemon(f"crewbus-handler:{self.name}", _serve, weakref.ref(self), self._wakeup)
         except RuntimeError:  # the system has no thread left, or the interpreter is ending
             return False
-        self.thread = thread
         return True
 
     def serve_here(self) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from crewbus._util import call_on, running_loop
+from crewbus._util import call_on, running_loop, start_daemon
 from crewbus.exceptions import BusClosedError
 from crewbus.scopes import Deferring
 
@@ -62,10 +61,8 @@ class BackgroundLoop:
                 return
             starting = threading.Lock()
             starting.acquire()
-            thread = threading.Thread(target=self._serve, args=(starting,), name="crewbus-background", daemon=True)
             try:
-                # In a new context: on some builds threads inherit the caller's, which would outlive its run.
-                Context().run(thread.start)
+                thread = start_daemon("crewbus-background", self._serve, starting)
             except RuntimeError:  # the system has no thread left, or the interpreter is ending
                 return
             self.thread, self._starting = thread, starting

@@ -9,7 +9,17 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from crewbus._util import Latch, awaitable_in, call_on, is_async, name_of, refuse_generator, running_loop, settle
+from crewbus._util import (
+    Latch,
+    awaitable_in,
+    call_on,
+    is_async,
+    name_of,
+    refuse_generator,
+    running_loop,
+    settle,
+    start_daemon,
+)
 from crewbus.exceptions import Cancelled, is_cancellation
 from crewbus.scopes import Place, Wait, unfinished, working
 
@@ -106,9 +116,7 @@ class OwnedTask:
                 self._task = loop.create_task(self._run_as_task(), name=name, context=context)
                 self._task.add_done_callback(self._task_done)
             else:
-                thread = threading.Thread(target=context.run, args=(self._run,), name=name, daemon=True)
-                # Threads of free-threaded builds inherit and keep the context in which they are started.
-                Context().run(thread.start)
+                start_daemon(name, context.run, self._run)
         except BaseException as error:
             self._end(Outcome(error))
             raise
