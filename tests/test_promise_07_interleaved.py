@@ -15,6 +15,12 @@ import crewbus
 from crewbus import Chunk, Retracted
 
 
+def kept(kind):
+    """How many objects of the class of that name there are."""
+    gc.collect()
+    return sum(type(found).__name__ == kind for found in gc.get_objects())
+
+
 @pytest.fixture
 def bus():
     with quiet_bus() as bus:
@@ -87,15 +93,11 @@ def test_promise_03_callbacks_that_a_chain_of_work_gives_again_do_not_pile_up(bu
         with bus.callbacks(callback):
             return contextvars.copy_context()
 
-    def kept():
-        gc.collect()
-        return sum(type(found).__name__ == "_Given" for found in gc.get_objects())
-
-    before = kept()  # by other tests
+    before = kept("_Given")  # by other tests
     context = contextvars.copy_context()
     for _ in range(20):
         context = context.run(link)
-    assert kept() < before + 5
+    assert kept("_Given") < before + 5
 
 
 def test_promise_07_the_same_callbacks_given_by_two_generators_stay_until_both_are_left(bus):
@@ -270,12 +272,8 @@ def test_promise_03_tries_of_runs_that_have_ended_are_not_kept(bus):
         assert run.tries == ()
         return context
 
-    def kept():
-        gc.collect()
-        return sum(type(found).__name__ == "InContext" for found in gc.get_objects())
-
-    before = kept()  # by other tests
+    before = kept("InContext")  # by other tests
     context = contextvars.copy_context()
     for _ in range(20):
         context = context.run(link)
-    assert kept() < before + 5
+    assert kept("InContext") < before + 5

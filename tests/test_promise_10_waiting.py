@@ -42,6 +42,18 @@ def consume(bus, run_id, ready, react):
     return in_thread(consumer)
 
 
+def react_into(run, said):
+    """What a consumer does once: emit into ``run`` more than its buffer holds, and note that in ``said``."""
+
+    def react(text):
+        if text == "start":
+            for _ in range(10 * BOUND):
+                run.chunk("said")
+            said.append(run.id)
+
+    return react
+
+
 # Circles of waits
 
 
@@ -55,17 +67,8 @@ def test_promise_10_consumers_that_emit_into_each_others_streams_do_not_deadlock
         streams = [first, second] if runs == 2 else [first, first]
         ready, said = threading.Barrier(3), list[str]()
 
-        def react_into(run):
-            def react(text):
-                if text == "start":
-                    for _ in range(10 * BOUND):
-                        run.chunk("said")
-                    said.append(run.id)
-
-            return react
-
         pairs = zip(streams, reversed(streams), strict=True)
-        consumers = [consume(bus, run.id, ready, react_into(other)) for run, other in pairs]
+        consumers = [consume(bus, run.id, ready, react_into(other, said)) for run, other in pairs]
         ready.wait(TIMEOUT)
         for run in dict.fromkeys(streams):
             in_thread(run.chunk, "start").result(TIMEOUT)
@@ -82,16 +85,7 @@ def test_promise_10_a_circle_of_three_consumers_does_not_deadlock():
             run.start()
         ready, said = threading.Barrier(4), list[str]()
 
-        def react_into(run):
-            def react(text):
-                if text == "start":
-                    for _ in range(10 * BOUND):
-                        run.chunk("said")
-                    said.append(run.id)
-
-            return react
-
-        consumers = [consume(bus, f"r{i}", ready, react_into(runs[(i + 1) % 3])) for i in range(3)]
+        consumers = [consume(bus, f"r{i}", ready, react_into(runs[(i + 1) % 3], said)) for i in range(3)]
         ready.wait(TIMEOUT)
         for run in runs:
             run.chunk("start")
