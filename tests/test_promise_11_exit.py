@@ -497,10 +497,12 @@ def test_promise_11_a_bus_that_is_dropped_leaves_no_thread(kind: str) -> None:
 
 def test_promise_11_handlers_of_a_paused_loop_are_not_called_lost(bus: crewbus.Bus) -> None:
     seen: list[int] = []
+    handled = asyncio.Event()
 
     async def handle(envelope: crewbus.Envelope) -> None:
         await asyncio.sleep(0)
         seen.append(1)
+        handled.set()
 
     async def main() -> None:
         bus.emit(Note(""))
@@ -510,7 +512,7 @@ def test_promise_11_handlers_of_a_paused_loop_are_not_called_lost(bus: crewbus.B
     loop.run_until_complete(main())
     with pytest.raises(crewbus.FlushError, match="they are called if it runs again"):
         bus.flush(PATIENCE)
-    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.run_until_complete(asyncio.wait_for(handled.wait(), PATIENCE))
     assert seen == [1]
     loop.close()
 
