@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 
-from crewbus._util import call_on, raise_first, running_loop, settle
+from crewbus._util import Wakeup, call_on, raise_first, running_loop, settle
 from crewbus.scopes import Run
 from crewbus.stores import Store
 
@@ -21,16 +20,14 @@ class Disk:
         """Return when all that was emitted in a recorded run is on disk; raise what kept it from being written."""
         if not run.tree.recorded:
             return
-        # A bare lock: an interrupt that hits an Event can leave it held, and the notifying thread would wait for ever.
-        gate, failures = threading.Lock(), list[BaseException]()
-        gate.acquire()
+        written, failures = Wakeup(), list[BaseException]()
 
         def notify(failure: BaseException | None) -> None:
             failures.extend([failure] if failure is not None else [])
-            gate.release()
+            written.set()
 
         self._store().when_written(run.root.id, notify)
-        gate.acquire()
+        written.wait()
         raise_first(failures)
 
     async def wait_async(self, run: Run) -> None:
