@@ -160,11 +160,7 @@ class Stream:
         given = len(self._taken) - length_hint(self._batch)
         if epoch is None or given == 0 or self._taken[given - 1].seq < 0:
             return self.source.after
-        return str(Cursor(self._taken[given - 1].seq, epoch, self._floor))
-
-    @property
-    def _floor(self) -> int | None:
-        return self._transcript.floor if self._transcript is not None else None
+        return str(Cursor(self._taken[given - 1].seq, epoch, self._text_so_far().floor))
 
     def _text_so_far(self) -> Transcript:
         if self._transcript is None:
@@ -208,7 +204,7 @@ class Stream:
         if self._mode is None:
             while self._take() is not None:
                 self._batch = _EXHAUSTED
-        return "" if self._transcript is None else self._transcript.text()
+        return self._text_so_far().text()
 
     # Leaving
 
