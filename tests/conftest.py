@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from helpers import BESIDE, quiet_bus
+from helpers import BESIDE, earlier_threads, quiet_bus
 
 # So that what is durable is tested on every Python, where crewbus-sqlite is not installed too. It stands before the
 # import, since the helpers look whether there is one.
@@ -26,6 +27,13 @@ def own_directory(tmp_path_factory):
     os.chdir(tmp_path_factory.mktemp("worker"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def own_threads():
+    """A test that asks for the threads of crewbus is not told of those that an earlier one left."""
+    earlier_threads.clear()
+    earlier_threads.update(threading.enumerate())
 
 
 @pytest.fixture(params=DISKS)

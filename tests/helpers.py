@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import crewbus
 
@@ -64,6 +64,10 @@ def in_threads(count: int, function: Callable[[int], Any]) -> list[Any]:
     return [future.result(TIMEOUT) for future in futures]
 
 
+earlier_threads: Final[set[threading.Thread]] = set()
+"""Those that ran when the test began: one that failed may have left its own."""
+
+
 def crewbus_threads() -> list[str]:
-    """The names of the threads that crewbus started and that live."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("crewbus")]
+    """The names of the threads that crewbus started in this test and that live."""
+    return [one.name for one in threading.enumerate() if one.name.startswith("crewbus") and one not in earlier_threads]

@@ -20,6 +20,8 @@ from unittest import mock
 
 from helpers import TIMEOUT
 
+from crewbus._util import locks
+
 Scenario: TypeAlias = Callable[[], AbstractContextManager[tuple[Callable[[], Any], Callable[[], Any]]]]
 """Sets up what two functions share, yields the functions, and asserts what holds once both have returned."""
 
@@ -286,6 +288,7 @@ def watched() -> Iterator[None]:
             (threading, "Lock", partial(_Lock, _allocate)),
             (threading, "_allocate_lock", partial(_Lock, _allocate)),
             (threading, "RLock", partial(_Lock, _RLock)),
+            (locks, "_Lock", partial(_Lock, _RLock)),
             (threading.Thread, "join", _joining),
             (selectors.DefaultSelector, "select", _selecting),
         ):

@@ -130,7 +130,6 @@ def test_pid_namespaces_see_each_other(files, prefix, holding):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # xdist's threads
 def test_a_forked_child_neither_keeps_nor_drops_its_parents_lock(files):
     token = new_token()
     held = files.hold(token)

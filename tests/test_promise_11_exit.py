@@ -349,7 +349,6 @@ def work(log: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["background", "async"])
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_promise_11_a_child_of_multiprocessing_handles_what_it_emitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, kind: str
 ) -> None:

@@ -10,6 +10,7 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
+from helpers import crewbus_threads
 from lifecycle_helpers import PATIENCE, Caller, in_time, script, until
 
 import crewbus
@@ -797,12 +798,13 @@ def test_promise_11_close_names_the_handler_that_does_not_end(bus: crewbus.Bus, 
     bus.on(Note, handler_that_hangs)
     bus.emit(Note("one"))
     assert gate.entered.wait(PATIENCE)
+    assert crewbus_threads() == ["crewbus-background"]
     with pytest.raises(crewbus.FlushTimeoutError, match="handler_that_hangs"):
         bus.close(timeout=0.01)
     assert bus.closed
     gate.open()
     bus.close()
-    until(lambda: not any(thread.name == "crewbus-background" for thread in threading.enumerate()))
+    until(lambda: not crewbus_threads())
 
 
 def test_promise_11_close_leaves_no_thread_and_no_loop() -> None:

@@ -447,7 +447,6 @@ def test_a_fenced_holder_gets_an_error_and_writes_nothing_more(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_leaves_the_run_to_its_parent(disk):
     with disk.bus() as bus:
         with bus.run(id="run") as run:

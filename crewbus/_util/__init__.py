@@ -15,6 +15,7 @@ from crewbus._util.daemon import start_daemon
 from crewbus._util.deadlines import checked_seconds, deadline, remaining
 from crewbus._util.errors import call_all, raise_first
 from crewbus._util.lazy import lazy_names
+from crewbus._util.locks import reentrant_lock
 from crewbus._util.loops import call_on, running_loop, settle
 from crewbus._util.process import generation
 from crewbus._util.suggest import did_you_mean
@@ -42,6 +43,7 @@ __all__ = [
     "lazy_names",
     "name_of",
     "raise_first",
+    "reentrant_lock",
     "refuse_generator",
     "remaining",
     "running_loop",

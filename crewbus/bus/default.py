@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from crewbus._util import reentrant_lock
 from crewbus.bus.bus import Bus
 from crewbus.bus.process import process_exit
 from crewbus.events import Chunk, Envelope
@@ -27,7 +27,7 @@ class _Default:
 
     def forked(self) -> None:
         """In a forked child: make a new lock; the thread that was making the bus does not exist here."""
-        self.lock, self.making = threading.RLock(), False
+        self.lock, self.making = reentrant_lock(), False
 
     def get(self) -> Bus:
         with self.lock:

@@ -7,7 +7,16 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from crewbus._util import Latch, call_all, deadline, external_stacklevel, raise_first, remaining, running_loop
+from crewbus._util import (
+    Latch,
+    call_all,
+    deadline,
+    external_stacklevel,
+    raise_first,
+    reentrant_lock,
+    remaining,
+    running_loop,
+)
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
 from crewbus.exceptions import FlushError, GraceWarning
 from crewbus.plugins import flatten
@@ -62,7 +71,7 @@ class Lifecycle:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = reentrant_lock()
         self._closer: object = None
         """The thread or task that closes the bus."""
         self._is_closed = Latch()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from crewbus._util import raise_first
+from crewbus._util import raise_first, reentrant_lock
 from crewbus.dispatch import withheld
 from crewbus.events import RunStarted
 from crewbus.exceptions import BusClosedError, RunIdInUseError
@@ -46,7 +45,7 @@ class LiveRuns:
         """Of these buffers, those that are gone, and are to be forgotten."""
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._closed = False
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
 
     def all(self) -> list[Run]:
         """The live runs, in the order of their start."""
@@ -229,7 +228,7 @@ class LiveRuns:
 
     def after_fork(self) -> None:
         """In a forked child: every run continues in the parent only."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         for run in self.by_id.values():
             run.orphan()
         self.by_id.clear()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from crewbus._util import reentrant_lock
 from crewbus.events import event_type_of, forget_event, register_event
 from crewbus.exceptions import BusClosedError, PluginError, UnregisteredEventError, text_of
 from crewbus.plugins import Loader, PluginSelection, Requirement
@@ -42,12 +43,12 @@ class Membership:
         self._faults = faults
         self._serving: dict[int, Callable[[], None]] = {}
         """By the identity of each plugin that was configured, since others come and go by its name: what closes it."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         subscriptions.notice = _notice
 
     def after_fork(self) -> None:
         """In a forked child: take new locks, and notify the plugins."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._plugins.after_fork()
         self._faults.notify("crewbus_after_fork")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crewbus._util import reentrant_lock
 from crewbus.exceptions import BusClosedError
 from crewbus.scopes import Deferring, Run
 from crewbus.streams import Buffer, OwnedStream, StreamOptions, check_streamable
@@ -26,7 +26,7 @@ class OwnedWork:
         self._streamed: set[OwnedTask] = set()
         self._submitted: set[OwnedTask] = set()
         self._closed = False
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
 
     def stream(
         self,
@@ -103,7 +103,7 @@ class OwnedWork:
 
     def after_fork(self) -> None:
         """In a forked child: neither threads nor loops survived."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         for task in self._streamed:
             task.after_fork()
         self._streamed.clear()

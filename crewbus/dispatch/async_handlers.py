@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import Wakeup, awaitable_in, call_on, deadline, generation, remaining, running_loop
+from crewbus._util import Wakeup, awaitable_in, call_on, deadline, generation, reentrant_lock, remaining, running_loop
 from crewbus.dispatch.background_loop import BackgroundLoop
 from crewbus.exceptions import BusClosedError, FlushError, FlushTimeoutError, SlowConsumer
 from crewbus.scopes import Deferring, Wait, handling, scope_var, wait_for_room, working
@@ -140,7 +140,7 @@ class AsyncHandlers:
     def reset(self) -> None:
         """Forget everything: after a fork, where no thread and no loop survived."""
         # Re-entrant, since a finaliser may settle a delivery while this thread is inside.
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._listeners: set[Callable[[], object]] = set()
         self._pending: dict[PendingDelivery, None] = {}
         self._full: set[HandlerQueue] = set()

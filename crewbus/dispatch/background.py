@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import Wakeup, awaitable_in, name_of, running_loop, start_daemon
+from crewbus._util import Wakeup, awaitable_in, name_of, reentrant_lock, running_loop, start_daemon
 from crewbus.dispatch.async_handlers import AsyncHandlers, PendingDelivery, Report, inside_async_handler
 from crewbus.dispatch.faults import is_reported
 from crewbus.events import Envelope
@@ -70,7 +70,7 @@ class Worker:
     def reset(self) -> None:
         """Start again with an empty queue: after a fork, where no thread survived."""
         # Re-entrant, since a finaliser may emit while this thread holds it.
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._queue: deque[tuple[Envelope, Context, PendingDelivery]] = deque()
         self._wakeup = Wakeup()
         """Wakes the thread."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from crewbus._util import call_on, running_loop, start_daemon
+from crewbus._util import Latch, call_on, reentrant_lock, running_loop, start_daemon
 from crewbus.exceptions import BusClosedError
 from crewbus.scopes import Deferring
 
@@ -29,10 +29,10 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._calls: deque[Begin] = deque()
-        self._starting = threading.Lock()
-        """Held while a thread starts, until it has published its loop."""
+        self._started: Latch | None = None
+        """Opens once the thread that starts has published its loop, or has failed to."""
         self.stopped = False
         """Whether it makes no more calls."""
 
@@ -48,8 +48,8 @@ class BackgroundLoop:
         """Start the thread if it does not run, and have it make the calls; returns whether it can."""
         if self._loop is None:
             self._start_thread()
-            with self._starting:  # a process that forks next then has all of asyncio, not a part
-                pass
+            if self._started is not None:
+                self._started.wait()  # a process that forks next then has all of asyncio, not a part
         loop = self._loop
         if loop is not None and self._calls:
             call_on(loop, self.make_calls)
@@ -59,15 +59,14 @@ class BackgroundLoop:
         with Deferring(self._lock), self._lock:
             if self.thread is not None or self.stopped:
                 return
-            starting = threading.Lock()
-            starting.acquire()
+            started = Latch()
             try:
-                thread = start_daemon("crewbus-background", self._serve, starting)
+                thread = start_daemon("crewbus-background", self._serve, started)
             except RuntimeError:  # the system has no thread left, or the interpreter is ending
                 return
-            self.thread, self._starting = thread, starting
+            self.thread, self._started = thread, started
 
-    def _serve(self, starting: threading.Lock) -> None:
+    def _serve(self, started: Latch) -> None:
         try:
             if not self._is_first():
                 return
@@ -79,7 +78,7 @@ class BackgroundLoop:
             self.thread = None
             return
         finally:
-            starting.release()
+            started.open()
         loop.call_soon(self._finish if self.stopped else self.make_calls)
         try:
             loop.run_forever()

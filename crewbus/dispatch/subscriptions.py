@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from crewbus._util import identity_of, is_same, name_of
+from crewbus._util import identity_of, is_same, name_of, reentrant_lock
 from crewbus.dispatch.async_handlers import HomeLoop
 from crewbus.dispatch.background import Worker
 from crewbus.dispatch.plan import Plan
@@ -72,7 +71,7 @@ class Subscriptions:
 
     def after_fork(self) -> None:
         """In a forked child: take a new lock; no worker's thread survived."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         for worker in self._all_workers():
             worker.reset()
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import attrs
 
 from crewbus import records, serialization
-from crewbus._util import is_count
+from crewbus._util import is_count, reentrant_lock
 from crewbus.durability.disk import Disk
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
 from crewbus.durability.run_log import RunLog
@@ -101,7 +100,7 @@ class Recorder:
 
     def after_fork(self) -> None:
         """In a forked child: take a new lock, and write nothing of what the parent had begun."""
-        self._opening = threading.RLock()
+        self._opening = reentrant_lock()
         if self._store is not None:
             self._store.after_fork()
 

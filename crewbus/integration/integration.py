@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING, ClassVar
 
-from crewbus._util import external_stacklevel
+from crewbus._util import external_stacklevel, reentrant_lock
 from crewbus.bus import default_bus
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.integration.buses import ServedBuses
@@ -41,7 +40,7 @@ class Integration:
         self.by = by
         self._requirement = Requirement.parse(requires)
         self._patch: Patch | None = None
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._served = ServedBuses()
         self._undo: ExitStack | None = None
         """Restores the library; None while it is not patched."""

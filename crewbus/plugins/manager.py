@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
 from typing import Any, Final
@@ -13,6 +12,7 @@ from typing import Any, Final
 import pluggy
 from pluggy import HookImpl, HookimplOpts
 
+from crewbus._util import reentrant_lock
 from crewbus.events import Envelope
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.plugins.failure import Failure
@@ -61,7 +61,7 @@ class PluginManager(pluggy.PluginManager):
         self.status = LoadStatus()
         """Where plugins come from, and why some are not loaded."""
         self._monitors = Monitors(super().add_hookcall_monitoring)
-        self._lock = threading.RLock()  # pluggy has none
+        self._lock = reentrant_lock()  # pluggy has none
         self.add_hookspecs(hookspecs)
 
     # Registration
@@ -291,7 +291,7 @@ class PluginManager(pluggy.PluginManager):
 
     def after_fork(self) -> None:
         """Take a new lock, in a forked child."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
 
 
 def own_name(plugin: Any) -> str:

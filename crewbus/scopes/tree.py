@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
+
+from crewbus._util import reentrant_lock
 
 if TYPE_CHECKING:
     from crewbus.scopes.cancellation import WorkingTask
@@ -52,7 +53,7 @@ class Tree(Gate):
     def __init__(self, lane: Lane) -> None:
         super().__init__(True)
         # Re-entrant: `Run.retire` and the like run under it and are also called by themselves.
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.numbers = Numbers()
         self.boundary = -1
         """The number of the last step that finished in a recorded run: a retraction may begin after it."""
@@ -96,7 +97,7 @@ class Tree(Gate):
 
     def orphan(self, lane: Lane) -> None:
         """In a forked child: take a new lock and keep nothing; the runs continue in the parent only."""
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.sinks = self.live = 0
         self.cancelled, self.working = {}, None
         self.recorded, self.log = False, None

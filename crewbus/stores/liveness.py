@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 import re
 import socket
-import threading
 import uuid
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from weakref import finalize
+
+from crewbus._util import reentrant_lock
 
 fcntl: Any
 try:
@@ -67,7 +68,7 @@ class _Descriptor:
 
 
 _held: Final[set[_Descriptor]] = set()
-_opening: Final = threading.RLock()
+_opening: Final = reentrant_lock()
 """Held while a file is opened and locked, and during a fork: the child knows all that it inherits."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import bisect
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
 
+from crewbus._util import reentrant_lock
 from crewbus.events import LANDMARKS, MARKS
 from crewbus.exceptions import (
     FencedError,
@@ -76,7 +76,7 @@ class MemoryStore(Store):
         """The bytes of logs that are needed, and so can't be dropped."""
         self._logs: dict[str, _Log] = {}
         self._roots: dict[str, str] = {}
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
 
     def __repr__(self) -> str:
         return f"<MemoryStore of {len(self._logs)} runs>"
@@ -256,7 +256,7 @@ class MemoryStore(Store):
             self._release_all()
 
     def after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._release_all()
 
     def _release_all(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from crewbus._util import reentrant_lock
 from crewbus.stores.contract import Store
 
 
@@ -14,7 +14,7 @@ class StoreRefs:
 
     def __init__(self) -> None:
         self._counts: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
 
     def acquire(self, store: Store) -> None:
         """Count one more bus that uses ``store``."""
@@ -30,7 +30,7 @@ class StoreRefs:
 
     def after_fork(self) -> None:
         """Replace the lock in a forked child: a thread of the parent may have held it."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
 
 
 store_refs: Final = StoreRefs()

@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import generation, running_loop
+from crewbus._util import generation, reentrant_lock, running_loop
 from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded, RunInterrupted
 from crewbus.exceptions import BusClosedError, ConsumptionError, CrewbusError, RunNotFoundError, SlowConsumer
 from crewbus.scopes import Deferring, Run, execution_id, threads, wait_for_room
@@ -62,7 +62,7 @@ class Buffer:
         """When (monotonic) the wait for the start of the run ends; None: never, or it has started."""
         self.tree: Tree | None = None
         """What its run shares with its root; None until the run has started."""
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         """The lock of that tree; until the run has started, one of its own."""
         self.run: Run | None = None
         self.frames: list[Envelope] = []

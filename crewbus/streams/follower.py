@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from crewbus import records
+from crewbus._util import reentrant_lock
 from crewbus.dispatch import now
 from crewbus.events import (
     FRAMES,
@@ -69,7 +70,7 @@ class Follower:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
         """Whether the bus is closed."""
-        self._reading = threading.Lock()
+        self._reading = reentrant_lock()
         """Held while the record is read, by one thread at a time."""
         self._fetching: asyncio.Task[None] | None = None
         """What reads for a consumer on a loop."""

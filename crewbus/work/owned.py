@@ -15,6 +15,7 @@ from crewbus._util import (
     call_on,
     is_async,
     name_of,
+    reentrant_lock,
     refuse_generator,
     running_loop,
     settle,
@@ -92,7 +93,7 @@ class OwnedTask:
         self._on_cancel = on_cancel
         self._over = Latch()
         self._listeners: list[Callable[[], object]] = []
-        self._lock = threading.Lock()
+        self._lock = reentrant_lock()
         self._thread: threading.Thread | None = None
         self.place = Place()
         """Identifies what happens in its context."""
@@ -187,7 +188,7 @@ class OwnedTask:
     def after_fork(self) -> None:
         """End in a forked child, where neither the thread nor the loop exists."""
         self._call = self._task = self.loop = self._thread = None
-        self._lock, self._over = threading.Lock(), Latch()
+        self._lock, self._over = reentrant_lock(), Latch()
         if self.outcome is None:
             self.outcome = Outcome(Cancelled("the process was forked"))
         self._over.open()

@@ -6,12 +6,12 @@ import abc
 import contextlib
 import sys
 import tempfile
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from crewbus._util import reentrant_lock
 from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
 from crewbus.stores.contract import LogInfo, Store, StoredEvent
 from crewbus.stores.journal.entry import Entry
@@ -140,7 +140,7 @@ class JournalStore(Store):
             self._closed = True
 
     def after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._inside = False
         """Whether the thread that has the lock is inside a turn, which must not be nested."""
         self._writers, self._wrote = Writers(self._lock_prefix), False
