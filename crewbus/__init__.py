@@ -20,15 +20,16 @@ _PACKAGES: Final = {
         "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
         "Dropped EntitySaved Envelope EventType Retracted RunCancelled RunEnded RunFailed RunFinished "
         "RunForked RunInterrupted RunResumed RunStarted StepEnded StepFailed StepFinished StepStarted "
-        "Truncated UnknownEvent event event_type_of event_types register_entity register_event"
+        "Truncated UnknownEvent event event_type_of event_types register_entity register_event "
+        "register_exception"
     ),
     "exceptions": (
         "BusClosedError CallError CallbackError Cancelled ConsumptionError CorruptRecordError CrewbusError "
         "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
         "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "
         "ReplayMismatch ResultTimeoutError RunCancelledError RunError RunHeldError RunIdInUseError "
-        "RunNotFoundError SlowConsumer StepError StepWarning StoreFullError StoreVersionError TargetError "
-        "UnregisteredEventError UnscopedError UnscopedWarning UnserializableError"
+        "RunNotFoundError SlowConsumer StepError StepFailedError StepWarning StoreFullError StoreVersionError "
+        "TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError"
     ),
 }
 _HOME: Final = {name: package for package, names in _PACKAGES.items() for name in names.split()}

@@ -131,6 +131,9 @@ from crewbus.events import (
 from crewbus.events import (
     register_event as register_event,
 )
+from crewbus.events import (
+    register_exception as register_exception,
+)
 from crewbus.exceptions import (
     BusClosedError as BusClosedError,
 )
@@ -217,6 +220,9 @@ from crewbus.exceptions import (
 )
 from crewbus.exceptions import (
     StepError as StepError,
+)
+from crewbus.exceptions import (
+    StepFailedError as StepFailedError,
 )
 from crewbus.exceptions import (
     StepWarning as StepWarning,

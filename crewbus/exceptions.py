@@ -38,6 +38,7 @@ __all__ = [
     "RunNotFoundError",
     "SlowConsumer",
     "StepError",
+    "StepFailedError",
     "StepWarning",
     "StoreFullError",
     "StoreVersionError",
@@ -152,6 +153,25 @@ class UnscopedError(RunError):
 
 class StepError(CrewbusError):
     """A step is declared or called in a way that can't work. The message names it and says what to do."""
+
+
+class StepFailedError(CrewbusError):
+    """A step failed before its run was resumed, with an exception that can't be raised again as itself.
+
+    ``step`` is the step's name, ``error`` the qualified name of the exception's type, ``message`` its text.
+    """
+
+    def __init__(self, step: str, error: str, message: str) -> None:
+        super().__init__(step, error, message)
+        self.step = step
+        self.error = error
+        self.message = message
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step!r} failed with {self.error}: {self.message} (to be raised as itself, its type is "
+            "registered by crewbus.register_exception(), or named in @step(raises=...))"
+        )
 
 
 class CallError(CrewbusError):

@@ -35,7 +35,8 @@ PLUGINS = {path.parent.name: path.parent for path in sorted(ROOT.glob("plugins/c
 INTERNAL = {
     "crewbus.events": {
         "ENDS", "FRAMES", "LANDMARKS", "MARKS",  # documented as `crewbus.stores.LANDMARKS`, ...
-        "Registry", "entity_types", "event_type_or_none", "find_type", "forget_event", "qualified", "type_of_value",
+        "Registry", "entity_types", "event_type_or_none", "exception_types", "find_type",
+        "forget_event", "qualified", "type_of_value",
     },
     "crewbus.exceptions": {"is_cancellation", "text_of"},
     "crewbus.stores": {"StoreRefs", "store_refs"},

@@ -8,6 +8,7 @@ from crewbus._util.callables import (
     is_kind,
     is_same,
     is_text,
+    module_name,
     name_of,
     refuse_generator,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "is_same",
     "is_text",
     "lazy_names",
+    "module_name",
     "name_of",
     "raise_first",
     "reentrant_lock",

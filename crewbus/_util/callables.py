@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
+from pathlib import PurePath
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
@@ -28,6 +30,20 @@ def name_of(function: Callable[..., Any]) -> str:
         return f"{plain.__module__}.{plain.__qualname__}"
     except Exception:  # an object without these attributes, or whose attributes raise
         return f"{type(plain).__module__}.{type(plain).__qualname__}"
+
+
+def module_name(name: str) -> str:
+    """The name of a module: of the one that is executed, the name under which it would be imported.
+
+    So what a script defines has the same name in ``python agent.py`` and in ``crewbus resume agent.py:main``.
+    """
+    if name not in ("__main__", "__mp_main__"):  # the second is the first, in a child of multiprocessing
+        return name
+    module = sys.modules.get(name)
+    spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    return PurePath(file).stem if file else name
 
 
 def awaitable_in(result: Any, name: str) -> Awaitable[Any] | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from crewbus import serialization
 from crewbus._util import external_stacklevel, is_async, is_text, name_of
+from crewbus.durability.failures import Raises
 from crewbus.exceptions import StepError, StepWarning
 
 Key = str | Callable[..., str]
@@ -30,7 +31,9 @@ class CallKey(NamedTuple):
 class StepFunction:
     """A function as a step."""
 
-    def __init__(self, name: str, function: Callable[..., Any], key: Key | None = None) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], key: Key | None = None, raises: Raises | type[Exception] = ()
+    ) -> None:
         if not is_text(name):
             raise StepError(f"a step has a name; got {name!r}")
         if not callable(function):
@@ -44,6 +47,8 @@ class StepFunction:
             raise StepError(f"step {name!r}: a key is a text, or a function of the arguments; got {key!r}")
         self.name = name
         self.function = function
+        self.raises = _checked_raises(name, raises)
+        """The exceptions that come back as themselves, besides the registered ones."""
         self.is_async = is_async(function)
         self._key = key
 
@@ -101,3 +106,10 @@ class StepFunction:
         except TypeError:  # the call itself will raise it
             pass
         return {**{str(i): arg for i, arg in enumerate(args)}, **kwargs}
+
+
+def _checked_raises(name: str, raises: Any) -> Raises:
+    classes = raises if isinstance(raises, tuple) else (raises,)
+    if not all(isinstance(cls, type) and issubclass(cls, Exception) for cls in classes):
+        raise StepError(f"step {name!r}: raises= takes a subclass of Exception, or a tuple of them; got {raises!r}")
+    return classes

@@ -153,7 +153,7 @@ class StepRunner:
                 undo()
             inline = (parent.execution if isinstance(parent, Step) else log.executions.get(run)) == execution_id()
             event = StepStarted(function.name, given.text, ordinal, inline, identity_of(key, ordinal))
-            step = Step(scope, event, self._boundary, key, failed_try)
+            step = Step(scope, event, self._boundary, key, failed_try, function.raises)
             try:
                 recorded_at = self._find(log, step, failed_try)
             except BaseException:

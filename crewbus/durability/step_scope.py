@@ -10,7 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from crewbus._util import name_of
-from crewbus.durability import unrecorded
+from crewbus.durability import failures, unrecorded
+from crewbus.durability.failures import Raises
 from crewbus.durability.ordinals import FailedTry, StepKey
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
@@ -42,8 +43,8 @@ class Step(Attempt):
     """
 
     __slots__ = (
-        "_boundary", "_failed_try", "_written", "event", "execution", "finished_at", "key", "recorded", "started_at",
-        "succeeded",
+        "_boundary", "_failed_try", "_raises", "_written", "event", "execution", "finished_at", "key", "recorded",
+        "started_at", "succeeded",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +54,7 @@ class Step(Attempt):
         boundary: Boundary,
         key: StepKey = NO_KEY,
         failed_try: FailedTry | None = None,
+        raises: Raises = (),
     ) -> None:
         super().__init__(of, None)
         self.event = event
@@ -70,6 +72,7 @@ class Step(Attempt):
         """The thread or task in which it was called."""
         self._boundary = boundary
         self._failed_try = failed_try
+        self._raises = raises
         self._written: Written | None = None
 
     def __repr__(self) -> str:
@@ -146,10 +149,14 @@ class Step(Attempt):
             try:
                 self.retract(f"{type(error).__name__}: {text_of(error)}")
             finally:
-                failed = StepFailed(self.event.name, name_of(type(error)), text_of(error))
-                self.host.transition(self, failed, Phase.END)
+                self.host.transition(self, self._failed_with(error), Phase.END)
         else:
             self.reopen()
+
+    def _failed_with(self, error: Exception) -> StepFailed:
+        if self.tree.log is None:
+            return StepFailed(self.event.name, name_of(type(error)), text_of(error))
+        return failures.describe(self.event.name, error, self._raises)
 
     def retract(self, reason: str) -> None:
         """Retract what it streamed, except what finished steps in it streamed."""
@@ -237,9 +244,16 @@ def _scope_of(step: StepFunction) -> Any:
 @overload
 def step(function: F, /) -> F: ...
 @overload
-def step(*, name: str | None = None, key: Key | None = None) -> Callable[[F], F]: ...
 def step(
-    function: Callable[..., Any] | None = None, /, *, name: str | None = None, key: Key | None = None
+    *, name: str | None = None, key: Key | None = None, raises: Raises | type[Exception] = ()
+) -> Callable[[F], F]: ...
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    key: Key | None = None,
+    raises: Raises | type[Exception] = (),
 ) -> Callable[..., Any]:
     """Make a function, sync or async, a step: in a recorded run its result is on disk before it is returned.
 
@@ -251,6 +265,10 @@ def step(
     it is just called. If a recorded run is live then, its thread probably lacks the context: ``Bus(unscoped=…)`` says
     whether that warns or raises. Raises `StepError` for what can't be a step.
 
+    ``raises`` names exceptions that a resumed run raises again as themselves, where the code handled the step's
+    failure; those of Python, and those registered by `register_exception`, are anyway. Others come back as
+    `StepFailedError`.
+
     >>> @step
     ... def double(number: int) -> int:
     ...     return 2 * number
@@ -259,7 +277,9 @@ def step(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        declared = StepFunction(getattr(function, "__qualname__", "step") if name is None else name, function, key)
+        declared = StepFunction(
+            getattr(function, "__qualname__", "step") if name is None else name, function, key, raises
+        )
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from crewbus.events.entities import entity_types, find_type, register_entity, type_of_value
 from crewbus.events.envelope import Envelope
+from crewbus.events.exception_registration import exception_types, register_exception
 from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS
 from crewbus.events.registration import (
     event,
@@ -80,11 +81,13 @@ __all__ = [
     "event_type_of",
     "event_type_or_none",
     "event_types",
+    "exception_types",
     "find_event_type",
     "find_type",
     "forget_event",
     "qualified",
     "register_entity",
     "register_event",
+    "register_exception",
     "type_of_value",
 ]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from crewbus._util import module_name
 from crewbus.exceptions import EventTypeError, UnregisteredEventError
 
 Structure = Callable[[Any], Any]
@@ -150,4 +151,4 @@ def _descendants(cls: type) -> Iterator[type]:
 
 def qualified(cls: type) -> str:
     """The module and qualified name of a class."""
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return f"{module_name(cls.__module__)}.{cls.__qualname__}"

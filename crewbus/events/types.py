@@ -220,6 +220,11 @@ class StepFailed(StepEnded):
     name: str
     error: str
     message: str
+    value: Any = None
+    """The exception as JSON, in a recorded run."""
+    type: str | None = None
+    """The name of the exception's type if a resumed run raises it again as itself; else None."""
+    version: int = 0
 
 
 @event(name="crewbus.CheckpointSaved", landmark=True)

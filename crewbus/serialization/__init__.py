@@ -6,6 +6,7 @@ from crewbus._util import lazy_names
 
 if TYPE_CHECKING:
     from crewbus.serialization.codec import Codec, Written
+    from crewbus.serialization.exception_values import read_exception, write_exception
     from crewbus.serialization.fingerprint import canonical
     from crewbus.serialization.round_trip import fields_of, is_declared
 
@@ -15,6 +16,8 @@ __all__ = [
     "canonical",
     "fields_of",
     "is_declared",
+    "read_exception",
+    "write_exception",
 ]
 
 # Loaded at first use, and cattrs with it: a bus that records nothing needs none of it.
@@ -22,6 +25,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "codec": "Codec Written",
+        "exception_values": "read_exception write_exception",
         "fingerprint": "canonical",
         "round_trip": "fields_of is_declared",
     },
