@@ -90,7 +90,7 @@ class SealsInSilence(MemoryStore):
             super().finish(root_id, epoch)
 
 
-@noticed_by("a_run_is_begun_once", "of_two_beginning_a_log_one_succeeds")
+@noticed_by("a_run_is_begun_once", "of_two_beginning_a_log_one_succeeds", "of_two_beginning_a_log_one_is_confirmed")
 class BeginsAgain(MemoryStore):
     def begin(self, root_id):
         return self._logs[root_id].epoch if root_id in self._logs else super().begin(root_id)
@@ -282,6 +282,18 @@ class FencesInSilence(MemoryStore):
     def append(self, root_id, epoch, event):
         with contextlib.suppress(FencedError):
             super().append(root_id, epoch, event)
+
+
+@noticed_by("a_holder_confirms_its_log")
+class ConfirmsNobody(MemoryStore):
+    def confirm(self, root_id, epoch):
+        super().confirm(root_id, epoch + 1)
+
+
+@noticed_by("a_former_holder_is_told_by_confirm")
+class ConfirmsAnybody(MemoryStore):
+    def confirm(self, root_id, epoch):
+        self.flush()
 
 
 @noticed_by("a_lost_log_does_not_affect_others")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -27,3 +31,32 @@ def settle(future: asyncio.Future[None]) -> None:
     """Complete ``future`` unless it is done; called on its loop."""
     if not future.done():
         future.set_result(None)
+
+
+async def in_worker(call: Callable[[], T], undo: Callable[[T], Any] | None = None) -> T:
+    """Make a call that may block in a worker thread, in a copy of this context, while the event loop goes on.
+
+    The call is over when this returns or raises, even if it is cancelled: nothing happens later. If it is cancelled,
+    ``undo`` gets the result that the caller will not get, in a worker thread too.
+    """
+    import asyncio
+
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, copy_context().run, call)
+    except RuntimeError:  # no thread can be started any more: the interpreter is exiting
+        return call()
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return future.result()
+    try:
+        if undo is not None and not future.cancelled() and future.exception() is None:
+            with suppress(asyncio.CancelledError):
+                await in_worker(partial(undo, future.result()))
+        raise cancelled
+    finally:
+        cancelled = None  # break the exception/traceback/frame reference cycle

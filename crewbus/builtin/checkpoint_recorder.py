@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from crewbus import hookimpl
 from crewbus.events import Envelope
+from crewbus.exceptions import FencedError
 from crewbus.stores import Store, StoredEvent
 
 if TYPE_CHECKING:
@@ -58,7 +60,8 @@ class CheckpointRecorder:
         log = self._logs.pop(run.root.id, None) if run.over else None
         if log is not None:
             store, epoch = log
-            store.finish(run.root.id, epoch)
+            with suppress(FencedError):  # the run itself raises it
+                store.finish(run.root.id, epoch)
 
     @hookimpl
     def crewbus_after_fork(self) -> None:

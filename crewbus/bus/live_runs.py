@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crewbus._util import raise_first, reentrant_lock
 from crewbus.dispatch import withheld
 from crewbus.events import RunStarted
-from crewbus.exceptions import BusClosedError, RunIdInUseError
+from crewbus.exceptions import BusClosedError, FencedError, RunIdInUseError
 from crewbus.scopes import Deferring, Host, Phase, Run, Tree, ending, state_after, threads
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ class LiveRuns:
             failures.append(failure)
         finally:
             if not run.ended and failures:
-                self._end_unrecorded(run, event, failures)
+                lost = next((one for one in failures if isinstance(one, FencedError | RunIdInUseError)), None)
+                self._end_unrecorded(run, event if error or lost is None else ending(lost), failures)
             if run.ended:
                 self._dismiss(run)
         raise_first(failures)

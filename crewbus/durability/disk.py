@@ -1,11 +1,11 @@
-"""Waiting until what a run emitted is on disk."""
+"""Waiting until what a run emitted is on disk, and until it is certain that this process holds the run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from crewbus._util import Wakeup, call_on, raise_first, running_loop, settle
+from crewbus._util import Wakeup, call_on, in_worker, raise_first, running_loop, settle
 from crewbus.scopes import Run
 from crewbus.stores import Store
 
@@ -47,3 +47,33 @@ class Disk:
         self._store().when_written(run.root.id, notify)
         await future
         raise_first(failures)
+
+    def confirm(self, run: Run) -> None:
+        """Return when this process certainly holds a recorded run, so that a step's function may be called.
+
+        The store is asked once for an id that was chosen, and then only while the lease may have ended. Raises
+        `FencedError`, and `RunIdInUseError` if another process started the run first.
+        """
+        if self._is_confirmed(run):
+            return
+        self._store().confirm(run.root.id, run.epoch or 1)
+        self._note(run)
+
+    async def confirm_async(self, run: Run) -> None:
+        """As `confirm`, without blocking the loop."""
+        if self._is_confirmed(run):
+            return
+        if running_loop() is None:  # another kind of loop drives it
+            self.confirm(run)
+            return
+        await in_worker(partial(self._store().confirm, run.root.id, run.epoch or 1))
+        self._note(run)
+
+    def _is_confirmed(self, run: Run) -> bool:
+        log = run.tree.log
+        return log is None or (log.claimed and self._store().has_lease(run.root.id, log.epoch or 1))
+
+    @staticmethod
+    def _note(run: Run) -> None:
+        if run.tree.log is not None:
+            run.tree.log.claimed = True

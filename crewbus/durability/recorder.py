@@ -126,7 +126,7 @@ class Recorder:
             if self.armed if record is None else record:
                 self.require_recorder()
                 _ = self.store
-                self.open(run.tree, durability)
+                self.open(run.tree, durability).claimed = not run.named
         elif record is not None and record != run.tree.recorded:
             state = "is not" if record else "is"
             raise RecordingError(

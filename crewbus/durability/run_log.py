@@ -19,8 +19,8 @@ class RunLog:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
     __slots__ = (
-        "__weakref__", "busy", "entities", "epoch", "executions", "lane", "ordinals", "paths", "replay", "sources",
-        "sync",
+        "__weakref__", "busy", "claimed", "entities", "epoch", "executions", "lane", "ordinals", "paths", "replay",
+        "sources", "sync",
     )  # fmt: skip
 
     def __init__(self, lane: OrderedLane, sync: bool, epoch: int = 0) -> None:
@@ -39,6 +39,8 @@ class RunLog:
         """The thread or task in which each run was entered."""
         self.paths: WeakKeyDictionary[Scope, str] = WeakKeyDictionary()
         """Where each nested run is, as far as a step in it asked; see `path_of`."""
+        self.claimed = True
+        """Whether no other process can have the id. False at first for a new run whose maker chose its id."""
         self.busy: set[StepKey] = set()
         """The steps in progress whose arguments have no fingerprint."""
         self.replay: Replay | None = None

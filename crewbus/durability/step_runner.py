@@ -68,6 +68,7 @@ class StepRunner:
         if call.recorded_at is not None:
             return self._recall(function, run, call)
         with self._performing(function, run, call, args, kwargs) as give:
+            self._disk.confirm(run)
             result = function.function(*args, **kwargs)
             give(result)
         with self._confirming(call):
@@ -86,6 +87,7 @@ class StepRunner:
         if call.recorded_at is not None:
             return self._recall(function, run, call)
         with self._performing(function, run, call, args, kwargs) as give:
+            await self._disk.confirm_async(run)
             result = await function.function(*args, **kwargs)
             give(result)
         with self._confirming(call):

@@ -126,6 +126,22 @@ class Store(abc.ABC):
         """End the lease on a log for its current holder, which is fenced by the next `acquire`."""
         raise self._unsupported("revoke")
 
+    def has_lease(self, root_id: str, epoch: int) -> bool:
+        """Whether nobody can have taken a log since it was given with ``epoch``, as far as this store knows by itself.
+
+        It answers at once, from its own clock and memory, and asks nobody; `revoke` does not count. False for a log
+        that is known to be lost, and once the lease may have ended: `confirm` finds out.
+        """
+        return True
+
+    def confirm(self, root_id: str, epoch: int) -> None:
+        """Return when this store certainly holds a log, and renew its lease.
+
+        Raises `crewbus.FencedError` if the log was taken over, and `crewbus.RunIdInUseError` if another store began it
+        first.
+        """
+        self.flush()
+
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         """Create the log ``fork_id``, without a holder, which shares the events of ``root_id`` up to number ``at``.
 

@@ -182,6 +182,15 @@ class MemoryStore(Store):
         with self._lock:
             self._log(root_id).held = False
 
+    def has_lease(self, root_id: str, epoch: int) -> bool:
+        log = self._logs.get(root_id)
+        return log is None or (log.open and log.epoch == epoch)
+
+    def confirm(self, root_id: str, epoch: int) -> None:
+        with self._lock:
+            if root_id in self._logs:
+                self._writable(root_id, epoch)
+
     # Forks
 
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:

@@ -92,6 +92,12 @@ class JournalStore(Store):
     def revoke(self, root_id: str) -> None:
         self._write("revoke", root_id=root_id)
 
+    def has_lease(self, root_id: str, epoch: int) -> bool:
+        return self._memory.has_lease(root_id, epoch)
+
+    def confirm(self, root_id: str, epoch: int) -> None:
+        self._query(lambda memory: memory.confirm(root_id, epoch))
+
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         self._write("fork", root_id=root_id, at=at, fork_id=fork_id, events=list(events))
 

@@ -28,6 +28,12 @@ def _begin_and_write(store: Store, root_id: str) -> int:
     return epoch
 
 
+def _begin_and_confirm(store: Store, root_id: str) -> int:
+    epoch = store.begin(root_id)
+    store.confirm(root_id, epoch)
+    return epoch
+
+
 class LeaseContract(StoreCase):
     """What a store does about holders."""
 
@@ -90,6 +96,47 @@ class LeaseContract(StoreCase):
         second.acquire("a")
         with pytest.raises(FencedError):
             write_and_wait(first, "a", old, 3)
+
+    def test_a_holder_confirms_its_log(self) -> None:
+        """Nothing keeps a holder from its log: `has_lease` is True, and `confirm` returns; it may write on."""
+        store = self.new()
+        epoch = begin_log(store)
+        assert store.has_lease("a", epoch)
+        store.confirm("a", epoch)
+        assert store.has_lease("a", epoch)
+        write_and_flush(store, "a", epoch, 3)
+        store.release("a", epoch)
+        epoch = store.acquire("a")
+        assert store.has_lease("a", epoch)
+        store.confirm("a", epoch)
+        write_and_flush(store, "a", epoch, 4)
+
+    def test_a_former_holder_is_told_by_confirm(self) -> None:
+        """Once another holds the log, `confirm` raises `FencedError`, each time, and then `has_lease` is False."""
+        first, second = self.pair()
+        old = begin_log(first)
+        first.flush(PATIENCE)
+        second.revoke("a")
+        epoch = second.acquire("a")
+        for _ in range(2):
+            with pytest.raises(FencedError):
+                first.confirm("a", old)
+            assert not first.has_lease("a", old)
+        with pytest.raises(FencedError):
+            write_and_flush(first, "a", old, 3)
+        second.confirm("a", epoch)
+        assert second.has_lease("a", epoch)
+        write_and_flush(second, "a", epoch, 3)
+
+    def test_of_two_beginning_a_log_one_is_confirmed(self) -> None:
+        """Of two that `begin` a log at the same time one is told with `RunIdInUseError`, at the latest by `confirm`."""
+        first, second = self.pair()
+        for turn in range(RACES):
+            root = str(turn)
+            outcomes = call_concurrently(
+                partial(_begin_and_confirm, first, root), partial(_begin_and_confirm, second, root)
+            )
+            assert {type(outcome) for outcome in outcomes} == {int, RunIdInUseError}, outcomes
 
     def test_a_lost_log_does_not_affect_others(self) -> None:
         """Refused writes of one log leave the others as they are; `flush` raises for them once."""

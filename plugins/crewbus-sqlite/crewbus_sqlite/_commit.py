@@ -24,6 +24,8 @@ class Log:
 
     root_id: str
     epoch: int
+    taken_at: float
+    """When this store was about to take it, by `_holders.clock`: its lease was certainly renewed since then."""
     id: int | None = None
     """None until it is on disk."""
     taken_to: int = -1

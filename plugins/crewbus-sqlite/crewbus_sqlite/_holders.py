@@ -13,7 +13,17 @@ from crewbus.stores.liveness import HeldLock, LockFiles, host_id, new_token
 from crewbus_sqlite._checksums import corrupt, require, sum_of
 
 # Files have the running system of a holder as its identity; the first release of crewbus-sqlite wrote more there.
+_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _COLUMNS: Final = "token, name, identity, until"
+
+
+CERTAIN: Final = 2 / 3
+"""The part of a lease within which its holder relies on it: the clocks of processes and hosts differ."""
+
+
+def clock() -> float:
+    """Seconds by a clock that nobody sets, and that goes on while the system sleeps where there is one."""
+    return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 
 
 class Holder(NamedTuple):

@@ -154,13 +154,14 @@ class SQLiteStore(Store):
     # Leases and forks
 
     def acquire(self, root_id: str) -> int:
+        started = _holders.clock()
         with self._changing(root_id) as (connection, found):
             self._require_not_held(connection, found)
             self._holders.renew(connection)
             log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._holders.own.token)
             _logs.save(connection, log)
             before = latest_in(connection, log)
-        self._writer.adopt(Log(log.root_id, log.epoch, log.id, log.last, before))
+        self._writer.adopt(Log(log.root_id, log.epoch, started, log.id, log.last, before))
         return log.epoch
 
     def release(self, root_id: str, epoch: int) -> None:
@@ -175,6 +176,13 @@ class SQLiteStore(Store):
     def revoke(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
             _logs.save(connection, log._replace(holder=None))
+
+    def has_lease(self, root_id: str, epoch: int) -> bool:
+        return self._writer.has_lease(root_id, epoch)
+
+    def confirm(self, root_id: str, epoch: int) -> None:
+        self._require_open()
+        self._writer.confirm(root_id, epoch)
 
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         fork_id, own = _name(fork_id), [checked(event) for event in events]

@@ -12,7 +12,7 @@ from crewbus.stores import StoredEvent
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked
-from crewbus_sqlite._holders import Holders
+from crewbus_sqlite._holders import CERTAIN, Holders, clock
 from crewbus_sqlite._logs import in_use
 
 GATHERING: Final = 0.002
@@ -49,6 +49,8 @@ class Writer:
         self._failed_try = 0
         self._losses: list[CrewbusError] = []
         self._renew_at = 0.0
+        self._renewed = 0.0
+        """When the lease was last renewed, by `clock`: not later than what other processes see."""
         self._gathering = GATHERING
         self._idle = False
         self._hurry = False
@@ -68,7 +70,7 @@ class Writer:
                 self._forget(root_id)
             if root_id in self._runs:
                 raise in_use(root_id)
-            log = Log(root_id, 1, runs={root_id})
+            log = Log(root_id, 1, clock(), runs={root_id})
             self._logs[root_id], self._runs[root_id] = log, root_id
             self._queue(log)
             return log.epoch
@@ -78,6 +80,7 @@ class Writer:
         with self._lock:
             self._forget(log.root_id)
             self._logs[log.root_id] = log
+            self._renewed = max(self._renewed, log.taken_at)
             self._renew_at = time.monotonic() + self._lease / 3
             self._start()
             self._wake()  # the thread has to renew the lease from now on
@@ -122,6 +125,29 @@ class Writer:
             log = self._logs.get(root_id)
             if log is not None and log.epoch == epoch:
                 self._forget(root_id)
+
+    def has_lease(self, root_id: str, epoch: int) -> bool:
+        """Whether no other process can have taken a log, as far as this store knows by itself.
+
+        True for a log that is not written here: `append` refuses its events.
+        """
+        log = self._logs.get(root_id)
+        if log is None:
+            return True
+        lasted = clock() - max(log.taken_at, self._renewed)
+        return log.epoch == epoch and log.error is None and lasted < CERTAIN * self._lease
+
+    def confirm(self, root_id: str, epoch: int) -> None:
+        """Renew the lease in a transaction that finds a log as this store left it; raises the error if it is lost."""
+        with self._lock:
+            if root_id not in self._logs:
+                return
+            log = self._writable(root_id, epoch)
+            self._renew_at = 0.0
+            self._queue(log)
+            self._wait(log.ticket, None)
+            if log.error is not None:
+                raise _copy_of(log.error)
 
     def root_of(self, run_id: str) -> str | None:
         """The root run whose log, written here, contains a run; or None."""
@@ -323,11 +349,14 @@ class Writer:
         renews = time.monotonic() >= self._renew_at or any(batch.log.id is None for batch in batches)
         if not batches and not (renews and self._logs):
             return None
+        started = clock()
         try:
             with self._database.writing() as connection:
                 if renews:
                     self._holders.renew(connection)
                 write(connection, batches, self._holders.own.token)
+            if renews:
+                self._renewed = started
         except RecordingError as error:
             return error
         except Exception as error:
