@@ -290,7 +290,7 @@ class Bus(Dispatcher):
         process that writes to the same store: what its consumer has not seen is read from the record, and then what is
         recorded from now on. What the consumer has seen and the record has not is retracted first. If the holder of
         the run is gone, the last frame is `RunInterrupted`; follow a run that is resumed later by the cursor again.
-        Raises `RunNotFoundError`, and `InputError` for what is no cursor.
+        Raises `RunNotFoundError`, and `InputError` for what is no cursor of this run's record.
         """
         checked_run_id(run_id)
         if after is not None:

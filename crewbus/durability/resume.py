@@ -141,6 +141,7 @@ class Resumption:
         run.name = found.start.event.name
         run.set_tags(found.start.event.tags)
         run.tree = Tree(self._host.outside.lane)
+        run.tree.started = found.start.at
         run.tree.numbers = Numbers(found.info.last + 1)
         log = self._recording.open(run.tree, run.request.durability, epoch)
         log.replay = Replay(found.progress, run, emissions(found.record, found.progress))

@@ -30,12 +30,13 @@ class Landmark:
     A resume needs no more of most landmarks than their type and position.
     """
 
-    __slots__ = ("_decode", "_event", "_stored", "kind", "parent", "run_id", "seq")
+    __slots__ = ("_decode", "_event", "_stored", "at", "kind", "parent", "run_id", "seq")
 
     def __init__(self, stored: StoredEvent, decode: Callable[[StoredEvent], Envelope]) -> None:
         self.run_id = stored.run_id
         self.seq = stored.seq
         self.parent = stored.parent
+        self.at = stored.at
         registered = find_event_type(stored.name)
         if registered is not None and registered.version < stored.version:
             raise StoreVersionError(

@@ -255,6 +255,8 @@ class Run(Scope):
         """Be started or ended by ``envelope``."""
         super().transition(phase, envelope)
         if phase == Phase.START:
+            if self.tree.started is None:
+                self.tree.started = envelope.at
             self._begin()
         if phase == Phase.END:
             if envelope.replayed:  # no router is asked about what the record holds already

@@ -45,7 +45,10 @@ class Tree(Gate):
     ``free`` holds while nothing needs an order: no recorder, no stream, no cancelled run.
     """
 
-    __slots__ = ("boundary", "cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "working")
+    __slots__ = (
+        "boundary", "cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks",
+        "started", "working",
+    )  # fmt: skip
 
     lane: Lane
     """How its events are committed."""
@@ -60,6 +63,8 @@ class Tree(Gate):
         self.recorded = False
         self.log: Any = None
         """What durability keeps about a recorded tree; None: it is not recorded."""
+        self.started: float | None = None
+        """The time of the root's first event, in the record of a resumed one too; None until then."""
         self.cancelled: dict[object, None] = {}
         """Its cancelled runs in which anything is still live. A finaliser may add one without the lock."""
         self.working: dict[WorkingTask, None] | None = None
@@ -69,6 +74,11 @@ class Tree(Gate):
         self.live = 0
         """How many of its runs are live."""
         self.lane = lane
+
+    @property
+    def record(self) -> tuple[float, int] | None:
+        """When the record of its root run began, and its epoch; None: it is not recorded, or has not started yet."""
+        return (self.started, self.log.epoch or 1) if self.log is not None and self.started is not None else None
 
     def refresh(self) -> None:
         """Set `free` again; called under the lock, or before the tree is shared."""

@@ -109,10 +109,9 @@ class Buffer:
         return None
 
     @property
-    def epoch(self) -> int | None:
-        """The epoch of the run's record; None if it is not recorded."""
-        log = self.tree.log if self.tree is not None else None
-        return log.epoch or 1 if log is not None else None
+    def record(self) -> tuple[float, int] | None:
+        """When the record of the root run began, and its epoch; None if it is not recorded."""
+        return self.tree.record if self.tree is not None else None
 
     # The emitter's side
 

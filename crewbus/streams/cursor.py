@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from typing import Final, NamedTuple, Self
 
 from crewbus.exceptions import InputError
 
 START: Final = "start"
 """The cursor before the first frame."""
-_TEXT: Final = re.compile(r"(\d{1,18})\.(\d{1,9})(?:\.(\d{1,18}))?", re.ASCII)
+_TEXT: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\.([0-9a-f]{12})(?:\.(\d{1,18}))?", re.ASCII)
+
+
+def record_name(run_id: str, started: float) -> str:
+    """What tells the record of a run from any other, of another run or an earlier one of the same id.
+
+    ``started``: the time of the first event of its root's record.
+    """
+    return blake2b(f"{started!r} {run_id}".encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 class Cursor(NamedTuple):
@@ -19,7 +28,8 @@ class Cursor(NamedTuple):
     """The number of the last frame that the consumer was given."""
     epoch: int
     """The epoch of that frame."""
-
+    record: str = ""
+    """The `record_name` of the record that it is a cursor of."""
     floor: int | None = None
     """The lowest number from which a retraction that the consumer was given applies; None: it was given none.
 
@@ -29,7 +39,8 @@ class Cursor(NamedTuple):
     def __str__(self) -> str:
         if self.seq < 0:
             return START
-        return ".".join(str(part) for part in self if part is not None)
+        floor = "" if self.floor is None else f".{self.floor}"
+        return f"{self.seq}.{self.epoch}.{self.record}{floor}"
 
     @classmethod
     def parse(cls, text: object) -> Self:
@@ -39,4 +50,5 @@ class Cursor(NamedTuple):
         found = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InputError(f"{text!r} is not a cursor: pass the `cursor` of a stream, or {START!r}")
-        return cls(*(int(part) for part in found.groups() if part is not None))
+        seq, epoch, record, floor = found.groups()
+        return cls(int(seq), int(epoch), record, None if floor is None else int(floor))

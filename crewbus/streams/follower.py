@@ -23,15 +23,15 @@ from crewbus.events import (
     Truncated,
     find_event_type,
 )
-from crewbus.exceptions import ConsumptionError, CrewbusError
+from crewbus.exceptions import ConsumptionError, CrewbusError, InputError, RunNotFoundError
 from crewbus.stores import LANDMARKS, Store, StoredEvent
 from crewbus.streams.buffer import CLOSED_BUS
-from crewbus.streams.cursor import Cursor
+from crewbus.streams.cursor import START, Cursor, record_name
 
 if TYPE_CHECKING:
     import asyncio
 
-    from crewbus.records import Record
+    from crewbus.records import Landmark, Record
 
 _BATCH: Final = 256  # frames read from the store at once
 _FIRST_PAUSE: Final = 0.001  # seconds between two reads, doubled each time there is nothing new
@@ -81,36 +81,69 @@ class Follower:
         self._membership = records.RunMembership(record.run_id, record.root_id)
         self.after = str(cursor)
         """The cursor from which it continues."""
-        self.epoch = 1
+        self._epoch = 1
         """The epoch of the frames read last."""
+        self._started: float | None = None
+        """When its root run's record began, which tells that from a later one of the same id; None: it has no event."""
         self._shared = -1
         """The number of the last event that a fork shares with its parent; -1 if the run is no fork."""
         self._after = self._begin(cursor)
 
+    @property
+    def record(self) -> tuple[float, int] | None:
+        """When the record of the root run began, and the epoch of the frames read last; None: it has no event yet."""
+        return (self._started, self._epoch) if self._started is not None else None
+
     def _begin(self, cursor: Cursor) -> int:
-        """The number to read on from. What the consumer has seen but the record does not hold is retracted."""
+        """The number to read on from. What the consumer has seen but the record does not hold is retracted.
+
+        Raises `InputError` for a cursor of another record.
+        """
         info = self._store.info(self._record.root_id)
+        self._require_record(cursor if cursor.seq >= 0 else None)
         self._shared = info.parent_at if info.parent_at is not None else -1
-        after = cursor.seq
+        after, end = cursor.seq, None
         for landmark in self._record.landmarks():
+            if landmark.run_id == self._record.run_id:
+                end = landmark if issubclass(landmark.kind, RunEnded) else None
             if landmark.seq <= cursor.seq and landmark.kind is RunStarted:
                 self._membership.includes(landmark, starts_run=True)
             if self._is_new_epoch(landmark.kind, landmark.seq) and landmark.seq <= after:
                 if landmark.event.epoch > cursor.epoch:
                     after = landmark.seq - 1
                 else:
-                    self.epoch = landmark.event.epoch
+                    self._epoch = landmark.event.epoch
         after = min(after, info.last)
         if after < cursor.seq and cursor.floor is not None:
             after = min(after, cursor.floor - 1)
         if after < cursor.seq:
             event = Retracted(after + 1, "not in the record: the run went on from before this")
             self._ready.append(Envelope(event, self._record.run_id, after + 1, None, now(), replayed=True))
-        elif after >= 0:
-            stored = next(self._record.stored(after - 1))
-            seen = self._record.decoded(stored) if _is_read(stored.name) else None
-            self._ended = seen is not None and seen.run_id == self._record.run_id and self._is_last(seen)
+        if end is not None and end.seq <= after and self._is_last(end):
+            self._ended = end.seq == cursor.seq
+            return end.seq if self._ended else end.seq - 1  # a cursor beyond the end: the terminal frame is next
         return after
+
+    def _require_record(self, cursor: Cursor | None = None) -> None:
+        """Raise if the store does not hold the record any more that is followed, or that ``cursor`` belongs to."""
+        record = self._record
+        try:
+            started = self._store.event(record.root_id, 0).at
+        except RunNotFoundError:
+            self._store.info(record.root_id)  # raises if there is no such run
+            started = None
+        if cursor is not None and (started is None or cursor.record != record_name(record.run_id, started)):
+            raise InputError(
+                f"the cursor {str(cursor)!r} is not one of run {record.run_id}: it is of another run, or of an earlier "
+                f"one of this id that was pruned; follow the run from {START!r}"
+            )
+        if self._started is None:
+            self._started = started
+        elif started != self._started:
+            raise RunNotFoundError(
+                f"run {record.run_id} was pruned while it was followed, and another run has its id: follow that from "
+                f"{START!r}"
+            )
 
     def _is_new_epoch(self, kind: type, seq: int) -> bool:
         # The shared events of a fork carry the epochs of its parent.
@@ -132,7 +165,10 @@ class Follower:
                         break
         except Exception:
             if not frames:  # otherwise what came before is returned, and the next read meets the error again
+                self._require_record()
                 raise
+        if frames or info.last != before or not info.alive:
+            self._require_record()
         if frames and isinstance(frames[-1].event, RunEnded):  # only the last one is a frame
             self._ended = True
         elif self._after == before and not info.alive:
@@ -150,7 +186,7 @@ class Follower:
         envelope = self._record.decoded(stored)
         inside = self._membership.includes(envelope, starts_run=type(envelope.event) is RunStarted)
         if self._is_new_epoch(type(envelope.event), envelope.seq):
-            self.epoch = envelope.event.epoch
+            self._epoch = envelope.event.epoch
             return None
         return _as_frame(envelope) if self._is_shown(envelope, inside) else None
 
@@ -160,7 +196,7 @@ class Follower:
         # The root may have emitted a retraction that applies to a nested run: its parents show it.
         return inside or isinstance(envelope.event, Retracted)
 
-    def _is_last(self, envelope: Envelope) -> bool:
+    def _is_last(self, envelope: Envelope | Landmark) -> bool:
         """Whether ``envelope`` ends the run, and the run was not resumed after it."""
         if not isinstance(envelope.event, RunEnded):
             return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from crewbus._util import running_loop
 from crewbus.events import Envelope
 from crewbus.exceptions import ConsumptionError
-from crewbus.streams.cursor import Cursor
+from crewbus.streams.cursor import Cursor, record_name
 from crewbus.streams.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class FrameSource(Protocol):
         """Whether it takes no more frames, because the consumer left or failed."""
 
     @property
-    def epoch(self) -> int | None:
-        """The epoch of the run's record; None: it is not recorded."""
+    def record(self) -> tuple[float, int] | None:
+        """When the record of the root run began, and the epoch; None: it is not recorded."""
 
     @property
     def after(self) -> str | None:
@@ -156,11 +156,12 @@ class Stream:
         Until the first frame it is the cursor that the stream was given. None if it was given none and nothing was
         consumed yet, and if the run is not recorded.
         """
-        epoch = self.source.epoch
+        record = self.source.record
         given = len(self._taken) - length_hint(self._batch)
-        if epoch is None or given == 0 or self._taken[given - 1].seq < 0:
+        if record is None or given == 0 or self._taken[given - 1].seq < 0:
             return self.source.after
-        return str(Cursor(self._taken[given - 1].seq, epoch, self._text_so_far().floor))
+        name = record_name(self.run_id, record[0])
+        return str(Cursor(self._taken[given - 1].seq, record[1], name, self._text_so_far().floor))
 
     def _text_so_far(self) -> Transcript:
         if self._transcript is None:
