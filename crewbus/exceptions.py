@@ -7,6 +7,7 @@ a `BaseException`, so that ``except Exception`` does not swallow it.
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 __all__ = [
     "BusClosedError",
@@ -56,6 +57,31 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:
         return f"({type(error).__name__} without a readable text)"
+
+
+_FAILED_STEPS: Final = "_crewbus_failed_steps"
+
+
+def note_failed_step(error: BaseException, identity: str) -> None:
+    """Note that the step of this identity failed with ``error``."""
+    # Not by setattr(): an exception may be frozen.
+    error.__dict__[_FAILED_STEPS] = (*error.__dict__.get(_FAILED_STEPS, ()), identity)
+
+
+def failed_steps(error: BaseException | None) -> tuple[str, ...]:
+    """The identities of the steps that failed with ``error``, with an exception in it, or with its explicit cause."""
+    found: dict[str, None] = {}
+    waiting, seen = [error], set[int]()
+    while waiting:
+        here = waiting.pop()
+        if here is None or id(here) in seen:
+            continue
+        seen.add(id(here))
+        found.update(dict.fromkeys(here.__dict__.get(_FAILED_STEPS, ())))
+        waiting.append(here.__cause__)
+        if isinstance(here, BaseExceptionGroup):
+            waiting += here.exceptions
+    return tuple(found)
 
 
 class Cancelled(BaseException):

@@ -30,6 +30,8 @@ from helpers import TIMEOUT, Noted
 import crewbus
 from crewbus.stores import LogInfo, Store, StoredEvent
 
+crewbus.register_exception(FailureError)
+
 UNCOUNTED: Final = frozenset({"RunResumed", "Retracted", "RunStarted"})
 """The events that no fuse counts: how many there are is the implementation's affair."""
 

@@ -126,7 +126,7 @@ def place(tmp_path: Path) -> Place:
 @pytest.mark.parametrize(
     ("die", "made", "out"),
     [
-        ("in 0", "0 0 1 2", "begin [0][1][2] total 6"),
+        ("in 0", "0 0 1 2", "[0][1][2] total 6"),
         ("after 0", "0 1 2", "[1][2] total 6"),
         ("in 1", "0 1 1 2", "[1][2] total 6"),
         ("after 1", "0 1 2", "[2] total 6"),

@@ -153,7 +153,7 @@ def test_promise_05_what_finished_in_a_step_that_failed_stays_done(bus: crewbus.
 
 
 def test_promise_05_a_step_that_is_tried_again_is_executed_as_a_whole(bus: crewbus.Bus) -> None:
-    @crewbus.step
+    @crewbus.step(raises=CutError)
     def outer() -> list[str]:
         called["outer"] += 1
         crewbus.chunk(f"try {called['outer']}")

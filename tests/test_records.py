@@ -440,7 +440,7 @@ def test_a_fenced_holder_gets_an_error_and_writes_nothing_more(tmp_path):
                 run.chunk("old")
                 in_thread(take_over).result(TIMEOUT)
                 run.step("s", lambda: "never returned")
-        assert text_of(two, "run") == "new"
+        assert text_of(two, "run") == "oldnew"
         assert "StepStarted" not in names(two, "run")
         with pytest.raises(crewbus.FencedError):
             one.flush()

@@ -381,12 +381,13 @@ def insist(run, flaky):
             pass
 
 
-def test_a_step_that_failed_is_tried_again_as_the_same(bus):
+def test_a_step_that_failed_is_tried_again_as_the_next_of_its_equals(bus):
     with bus.run(id="run") as run:
         run.chunk("before. ")
         assert insist(run, Flaky(2)) == 3
     started = [one.event for one in found(bus, "run", StepStarted)]
-    assert {one.identity for one in started} == {started[0].identity}
+    assert [one.ordinal for one in started] == [0, 1, 2]
+    assert len({one.identity for one in started}) == 3
     assert [one.event for one in found(bus, "run", StepFailed)] == [
         StepFailed("flaky", "builtins.ValueError", f"try {n}", {"args": [f"try {n}"]}, "builtins.ValueError")
         for n in (1, 2)
@@ -428,6 +429,8 @@ def test_the_steps_in_a_failed_one_are_called_again_with_it_but_not_once_it_is_r
         disk.crash()
     with disk.bus() as bus:
         with bus.resume("run") as run:
+            with pytest.raises(ValueError, match="not yet"):
+                step()
             assert step() == "inner"
         assert calls == ["inner", "inner"]
         assert text_of(bus, "run").replace("outer. ", "").replace("after. ", "") == "inner. "
@@ -470,7 +473,7 @@ def test_a_step_in_an_attempt_that_failed_is_called_again(bus):
             attempt()
         attempt()
     assert DONE == ["same", "same"]
-    assert [one.event.ordinal for one in found(bus, "run", StepStarted)] == [0, 0]
+    assert [one.event.ordinal for one in found(bus, "run", StepStarted)] == [0, 1]
 
 
 def test_after_a_crash_in_the_middle_of_a_step_it_is_called_again(disk):

@@ -132,8 +132,8 @@ class OrderedLane:
                 if deferred is not None:
                     call_all(deferred)
 
-    def rolled_back(self, attempt: Attempt) -> None:
-        """Nothing to do: the lanes of durability undo what is recorded of the attempt."""
+    def kept(self, attempt: Attempt) -> None:
+        """Nothing to do: only a resumed run may have matched something of the attempt."""
 
     @staticmethod
     def _accepted(plan: Plan, scope: Scope, phase: Phase) -> bool:

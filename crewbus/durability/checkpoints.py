@@ -34,14 +34,19 @@ class Checkpoints:
         log: RunLog | None = run.tree.log if run is not None else None
         if run is None or log is None:
             return None
-        if self._is_repeated(scope, run, log):
-            return self._recording.redeliver(scope, CheckpointSaved(name))
+        recorded_at = self._repeats(scope, run, log, name)
+        if recorded_at is not None:
+            return self._recording.redeliver(scope, CheckpointSaved(name), recorded_at)
         return self._recording.append(scope, CheckpointSaved(name, self._save_entities(scope, log)))
 
-    @staticmethod
-    def _is_repeated(scope: Scope, run: Run, log: RunLog) -> bool:
+    def _repeats(self, scope: Scope, run: Run, log: RunLog, name: str) -> int | None:
+        """The number of the recorded checkpoint that a resumed run makes again; None: it is new."""
+        content = self._recording.content_of(CheckpointSaved(name))
         with Deferring(run.tree.lock), run.tree.lock:
-            return log.replay is not None and log.replay.repeats(scope)
+            found = log.replay.match(scope, content) if log.replay is not None else None
+            if log.replay is not None and found is None:
+                log.replay.changes(scope)
+            return found.seq if found is not None else None
 
     def _save_entities(self, scope: Scope, log: RunLog) -> dict[str, int]:
         return {key: self._save_entity(scope, key, tracked) for key, tracked in list(log.entities.items())}

@@ -10,7 +10,7 @@ from crewbus.durability.recorder import Recorder
 from crewbus.durability.resume import position
 from crewbus.events import Envelope, RunFinished, RunForked, StepFinished
 from crewbus.exceptions import InputError, RunNotFoundError, StepError
-from crewbus.records import Progress, Record, RecordedScope, in_fork, read_progress, require_root, valid
+from crewbus.records import Progress, Record, RecordedHome, in_fork, read_progress, require_root, valid
 from crewbus.scopes import new_id
 from crewbus.serialization import Written
 
@@ -45,7 +45,7 @@ def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[st
 
 
 def _fork_point(
-    recording: Recorder, record: Record, at: str | None, edited: Mapping[str, tuple[RecordedScope, int]]
+    recording: Recorder, record: Record, at: str | None, edited: Mapping[str, tuple[RecordedHome, int]]
 ) -> int:
     """The number of the last event that a fork shares."""
     if at is not None:
@@ -59,23 +59,24 @@ def _fork_point(
     return end.seq - 1 if end is not None and isinstance(end.event, RunFinished) else last
 
 
-def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[RecordedScope, int]]:
+def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[RecordedHome, int]]:
     """The steps that are edited, each with the number of its end."""
     if not edits:
         return {}
-    progress = read_progress(valid(record.landmarks()).landmarks)
+    progress = read_progress(valid(record.landmarks()).landmarks, record.stored)
     return {edit: _one_step(progress, edit) for edit in edits}
 
 
-def _one_step(progress: Progress, edit: str) -> tuple[RecordedScope, int]:
+def _one_step(progress: Progress, edit: str) -> tuple[RecordedHome, int]:
     found, names = [], set()
-    for identity, end in progress.results.items():
-        scope = progress.steps[identity]
+    for scope in progress.steps.values():
         assert scope.step is not None
+        if not scope.finished or scope.rejected or scope.end is None:
+            continue
         full = f"{scope.step.name}[{scope.step.key}]"
         names.add(full)
         if edit in (scope.step.name, full):
-            found.append((scope, end))
+            found.append((scope, scope.end))
     if len(found) == 1:
         return found[0]
     some = sorted(names)[:10]

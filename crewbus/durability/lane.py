@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
 from crewbus.durability.step_scope import Step
+from crewbus.events import AttemptStarted
 from crewbus.exceptions import CrewbusError
 from crewbus.scopes import Attempt, Call, Deferring, Lane, Numbers, Phase, Run, threads
 from crewbus.stores import Store
 
 if TYPE_CHECKING:
     from crewbus.dispatch import Plan
+    from crewbus.durability.recorded_emissions import Content
+    from crewbus.durability.replay import Replay
     from crewbus.events import Envelope
     from crewbus.scopes import Scope
 
@@ -61,11 +64,15 @@ class SyncedLane(RecordedLane):
 class ReplayLane:
     """Commits the events of a resumed run: what the record holds already is delivered, and not appended again."""
 
-    def __init__(self, recorded: OrderedLane, new: Lane) -> None:
+    def __init__(
+        self, recorded: OrderedLane, new: Lane, content_of: Callable[[Any], Content], plan_of: Callable[[Any], Plan]
+    ) -> None:
         self._recorded = recorded
         """The lane that delivers what the record holds."""
         self._new = new
         """The lane for everything else."""
+        self._content_of = content_of
+        self._plan_of = plan_of
 
     def commit(
         self,
@@ -81,44 +88,71 @@ class ReplayLane:
             self._recorded.faults.defer(partial(self.commit, plan, scope, event, source, phase, replayed_seq))
             return None
         run = scope.run
-        if run is not None and replayed_seq is None and (phase or not run.ended):
-            if run.tree.cancelled and not phase:
-                run.check()
-            replayed_seq = self._claim(scope, run, phase)
-        lane = self._new if replayed_seq is None else self._recorded
-        return lane.commit(plan, scope, event, source, phase, replayed_seq)
+        if run is None or replayed_seq is not None or (run.ended and not phase):
+            lane = self._new if replayed_seq is None else self._recorded
+            return lane.commit(plan, scope, event, source, phase, replayed_seq)
+        if run.tree.cancelled and not phase:
+            run.check()
+        content = None if phase else self._content_of(event)
+        with Deferring(run.tree.lock), run.tree.lock:
+            log = run.tree.log
+            replay: Replay | None = log.replay if log is not None else None
+            if replay is not None:
+                event, replayed_seq = self._claim(replay, (plan, scope, event, source), phase, content)
+        if replayed_seq is not None:
+            return self._recorded.commit(plan, scope, event, source, phase, replayed_seq)
+        if replay is not None:
+            self._prepare(replay, scope, event, phase)
+        return self._new.commit(plan, scope, event, source, phase)
 
     @staticmethod
-    def _claim(scope: Scope, run: Run, phase: Phase) -> int | None:
-        """The number under which the record holds this event, -1 if it is not known; None: it is new."""
-        log = run.tree.log
-        with Deferring(run.tree.lock), run.tree.lock:
-            replay = log.replay if log is not None else None
-            if replay is None:
-                return None
-            if not phase:
-                return -1 if replay.repeats(scope) else None
-            if isinstance(scope, Call):
-                if phase == Phase.START:
-                    return replay.claim_call(scope)  # type: ignore[no-any-return]
-                seq = -1 if replay.is_repeated(scope) else None
-                replay.ended(scope)
-                return seq
-            if isinstance(scope, Run):
-                if phase == Phase.START or run.ended or not replay.is_repeated(run):
-                    return None
-                replay.ended(run)
-                return -1
-            if not isinstance(scope, Attempt) or isinstance(scope, Step):
-                return None
-            if replay.is_repeated(scope.of):
-                return -1
-            if phase == Phase.START:
-                return replay.claim_attempt(scope)  # type: ignore[no-any-return]
-            return -1 if replay.is_pending(scope) else None
+    def _claim(
+        replay: Replay, commit: tuple[Plan, Scope, Any, Any], phase: Phase, content: Content | None
+    ) -> tuple[Any, int | None]:
+        """The event to commit, and the number under which the record holds it; None: it is new."""
+        _, scope, event, _ = commit
+        if content is not None:
+            found = replay.match(scope, content)
+            if found is not None and found.rejected:
+                replay.borrow(scope, content, commit)
+            return event, found.seq if found is not None else None
+        if isinstance(scope, Step):
+            return event, None
+        if isinstance(scope, Attempt):
+            return (event, replay.claim_attempt(scope)) if phase == Phase.START else replay.retraction(scope, event)
+        if phase == Phase.START:
+            return event, replay.claim_call(scope) if isinstance(scope, Call) else None
+        return event, replay.claim_end(scope, event) if isinstance(scope, Call | Run) else None
 
-    def rolled_back(self, attempt: Attempt) -> None:
-        """Make again what the record holds of a failed attempt; called under the tree's lock."""
+    def _prepare(self, replay: Replay, scope: Scope, event: Any, phase: Phase) -> None:
+        """Get ready for something new in ``scope``: a repeated attempt around it is begun anew in the record."""
+        if phase == Phase.END or isinstance(event, AttemptStarted):
+            return
+        with Deferring(scope.tree.lock), scope.tree.lock:
+            replay.changes(scope)
+        for attempt in scope.attempts:
+            self._begin_anew(replay, attempt, scope)
+
+    def _begin_anew(self, replay: Replay, attempt: Attempt, scope: Scope) -> None:
+        recorded_start = attempt.start_id
+        if scope.start_id != recorded_start:
+            return
+        with Deferring(scope.tree.lock), scope.tree.lock:
+            if not replay.begins_anew(attempt):
+                return
+            attempt.start_id = attempt.of.start_id
+        started = AttemptStarted(attempt.attempt_number)
+        self._new.commit(self._plan_of(started), attempt, started, None, Phase.START)
+        scope.start_id = attempt.start_id
+
+    def kept(self, attempt: Attempt) -> None:
+        """An attempt succeeded: commit anew what it matched with text that is recorded as rejected."""
         log = attempt.tree.log
-        if log is not None and log.replay is not None and not isinstance(attempt, Step):
-            log.replay.retract(attempt.since, tuple(attempt.opened))
+        replay: Replay | None = log.replay if log is not None else None
+        if replay is None:
+            return
+        with Deferring(attempt.tree.lock), attempt.tree.lock:
+            again = replay.settle(attempt)
+        for plan, scope, event, source in again:
+            self._prepare(replay, scope, event, Phase.BODY)
+            self._new.commit(plan, scope, event, source)

@@ -14,13 +14,14 @@ from crewbus.durability.disk import Disk
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.tracked import Tracked
-from crewbus.events import Envelope, Truncated, entity_types
+from crewbus.events import CheckpointSaved, Envelope, Truncated, entity_types, event_type_of, find_event_type
 from crewbus.exceptions import EventTypeError, InputError, OversizedEventError, RecordingError, RunIdInUseError
 from crewbus.scopes import Deferring, Durability, Phase, checked_durability
 from crewbus.stores import LANDMARKS, Store, StoredEvent, store_refs
 
 if TYPE_CHECKING:
     from crewbus.dispatch import HookTable, OrderedLane, Plan
+    from crewbus.durability.recorded_emissions import Content
     from crewbus.plugins import PluginManager
     from crewbus.records import Record
     from crewbus.scopes import Run, Scope, Tree
@@ -32,6 +33,7 @@ DEFAULT_STORE: Final = "memory:"
 """The store's URL if nothing else names one."""
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 """How many bytes the JSON of one event may have by default."""
+CHECKPOINT: Final = event_type_of(CheckpointSaved).name
 _SHOWN: Final = 1024
 """How many bytes are kept of an event that is truncated."""
 
@@ -145,7 +147,7 @@ class Recorder:
 
     def replaying(self, tree: Tree) -> None:
         """Have the lane of a tree compare each event with the record first."""
-        tree.lane = ReplayLane(self._recorded, tree.lane)
+        tree.lane = ReplayLane(self._recorded, tree.lane, self.content_of, self._plan_of)
 
     def claim_nested(self, run: Run) -> int | None:
         """The number under which a resumed run repeats a nested one, whose id ``run`` gets; None: ``run`` is new."""
@@ -154,8 +156,8 @@ class Recorder:
             return None
         with Deferring(run.tree.lock), run.tree.lock:
             recorded = log.replay.claim_run(run)
-            if recorded is None:
-                return -1 if log.replay.is_repeated(run) else None
+        if recorded is None:
+            return None
         run.id = recorded.run_id
         return recorded.start
 
@@ -253,10 +255,10 @@ class Recorder:
         log: RunLog = scope.tree.log
         return log.lane.commit(self._plan_of(event), scope, event)
 
-    def redeliver(self, scope: Scope, event: Any) -> Envelope | None:
-        """Deliver an event that the record of a resumed run holds already."""
+    def redeliver(self, scope: Scope, event: Any, seq: int) -> Envelope | None:
+        """Deliver an event that the record of a resumed run holds already, under this number."""
         log: RunLog = scope.tree.log
-        return log.lane.commit(self._plan_of(event), scope, event, None, Phase.BODY, -1)
+        return log.lane.commit(self._plan_of(event), scope, event, None, Phase.BODY, seq)
 
     # Encoding
 
@@ -291,6 +293,25 @@ class Recorder:
             version,
             data,
         )
+
+    def content_of(self, event: Any) -> Content:
+        """By what a resumed run recognises an event. Raises `UnserializableError`."""
+        if isinstance(event, CheckpointSaved):
+            return CHECKPOINT, event.name.encode(errors="surrogatepass")
+        name, version, data = self.codec().encode(event)
+        if len(data) > self.options.max_event_bytes:
+            name, _, data = self._oversized(name, version, data)
+        return name, data
+
+    def recorded_content(self, stored: StoredEvent) -> Content | None:
+        """As `content_of`, of a stored event that user code emitted; None if crewbus did."""
+        if stored.name in LANDMARKS:
+            event = self.decode(stored).event if stored.name == CHECKPOINT else None
+            return self.content_of(event) if event is not None and not event.automatic else None
+        registered = find_event_type(stored.name)
+        if registered is not None and registered.version > stored.version:  # as this release would write it
+            return self.content_of(self.decode(stored).event)
+        return stored.name, stored.data
 
     def _oversized(self, name: str, version: int, data: bytes) -> tuple[str, int, bytes]:
         """What is recorded of an event that is larger than the limit. Raises `OversizedEventError`."""

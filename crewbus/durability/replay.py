@@ -1,106 +1,307 @@
-"""Replaying: what a resumed run still repeats of its record."""
+"""Replaying: what a resumed run repeats of its record. docs/durability.md has the laws.
+
+What the code does is matched with the record by place and content. Calls and attempts are matched in order, and what
+was emitted in them by the names of the calls only: those that run in parallel may be recorded in another order.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
-from weakref import WeakKeyDictionary
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
 
-from crewbus.events import Retracted
+from crewbus.durability.home import Tried
+from crewbus.durability.recorded_emissions import Content, Emission, RecordedEmissions
+from crewbus.events import Retracted, StepFinished
 from crewbus.exceptions import ReplayMismatch
-from crewbus.records import Progress, RecordedCall, RecordedScope, is_generated
+from crewbus.records import Path, Progress, RecordedAttempt, RecordedCall, RecordedHome, is_generated
 from crewbus.scopes import Attempt, Call, Run, Scope, nearest
 
 if TYPE_CHECKING:
     from crewbus.durability.step_scope import Step
     from crewbus.events import StepStarted
 
-
-K = TypeVar("K")
-S = TypeVar("S", bound=RecordedCall)
-
-Emissions = Callable[[int, int], dict[str, list[int]]]
-"""The numbers of the events that user code emitted after one number, up to another, by the id of their parent."""
+Commit = tuple[Any, Scope, Any, Any]
+"""What a lane commits: the plan, the scope, the event and its source."""
+RunKey = tuple[str, str, str]
+"""What distinguishes a nested run among its siblings: its name, and the id or the key that was chosen for it."""
 
 
 @attrs.define(eq=False)
-class ReplayCursor:
-    """How far a run or step that continues has repeated what is recorded directly in it."""
+class ReplayedHome:
+    """What a run or step that is repeated has not done again yet."""
 
-    recorded: RecordedScope
-    boundary: int
-    last_inline_start: int
-    """The start of the last recorded step that it called inline: everything before that step returns is repeated."""
-    pending: dict[str, None]
-    """The identities of the inline steps that it has not called again yet."""
-    calls: dict[tuple[str, ...], deque[RecordedCall]]
-    runs: dict[tuple[str, str], deque[RecordedScope]]
-    attempts: deque[str]
-    remaining: int | None = None
-    """How many emissions are still repeated once no step is pending; None: not counted yet."""
+    recorded: RecordedHome
+    calls: dict[Path, deque[RecordedCall]]
+    attempts: dict[tuple[Path, int], deque[RecordedAttempt]]
+    runs: dict[RunKey, deque[RecordedHome]]
+    expected: dict[str, RecordedHome]
+    """By identity: the steps that its own thread or task called, and that have an outcome."""
 
     @classmethod
-    def of(cls, recorded: RecordedScope, progress: Progress) -> ReplayCursor:
-        """A cursor at the start of a recorded scope."""
-        boundary = recorded.boundary
-        pending = dict.fromkeys(recorded.inline_steps(progress.steps))
-        last_inline_start = max((recorded.finished[identity].start for identity in pending), default=recorded.start)
-        calls = _grouped((call.path, call) for call in recorded.calls if call.is_replayed(boundary))
-        inner_runs = (
-            inner for inner in recorded.children if inner.step is None and _is_repeated_run(inner, boundary, progress)
-        )
-        runs = _grouped((_run_key(inner.name, inner.run_id), inner) for inner in inner_runs)
-        return cls(recorded, boundary, last_inline_start, pending, calls, runs, deque(recorded.ids[1:]))
-
-    def is_pending(self) -> bool:
-        """Whether a recorded step that was called inline has not been called again yet."""
-        while self.pending:
-            first = next(iter(self.pending))
-            if first in self.recorded.finished:
-                return True
-            del self.pending[first]
-        return False
-
-    def claim(self, candidates: deque[S] | None) -> S | None:
-        """Take the next recorded call or run that is still repeated."""
-        if candidates and not self.is_pending():
-            while candidates and candidates[0].end is not None and candidates[0].start < self.last_inline_start:
-                candidates.popleft()
-        return candidates.popleft() if candidates else None
-
-    def emission_parents(self) -> frozenset[str]:
-        """The parents of the events emitted directly in it, and in calls that were left open and not made again."""
-        left_open: list[RecordedCall] = []
-        for call in self.recorded.calls:
-            if call.is_replayed(self.boundary):  # this call repeats the open ones of its name
-                left_open = [earlier for earlier in left_open if earlier.path != call.path]
-            else:
-                left_open.append(call)
-        return frozenset((*self.recorded.ids, *(parent for call in left_open for parent in call.ids)))
+    def of(cls, recorded: RecordedHome) -> ReplayedHome:
+        """Of a recorded home, all is still to be done."""
+        made = cls(recorded, {}, {}, {}, {})
+        for call in recorded.calls:
+            made.calls.setdefault(call.path, deque()).append(call)
+        for attempt in recorded.attempts:
+            made.attempts.setdefault((attempt.path, attempt.number), deque()).append(attempt)
+        for child in recorded.children:
+            if child.step is None:
+                made.runs.setdefault(_key_of(child), deque()).append(child)
+            elif child.step.inline and child.has_outcome and not child.rejected:
+                made.expected[child.step.identity] = child
+        return made
 
 
-def _is_repeated_run(inner: RecordedScope, boundary: int, progress: Progress) -> bool:
-    return inner in progress.reopened or inner.is_replayed(boundary)
+def run_key(name: str | None, chosen: str | None, key: str | None) -> RunKey:
+    """What distinguishes a nested run among its siblings; ``chosen``: its id, if the application chose that."""
+    return name or "", chosen or "", key or ""
 
 
-def _grouped(pairs: Iterable[tuple[K, S]]) -> dict[K, deque[S]]:
-    groups: dict[K, deque[S]] = {}
-    for key, recorded in pairs:
-        groups.setdefault(key, deque()).append(recorded)
-    return groups
+def _key_of(run: RecordedHome) -> RunKey:
+    return run_key(run.name, None if is_generated(run.run_id) else run.run_id, run.key)
 
 
-def _run_key(name: str, run_id: str) -> tuple[str, str]:
-    """What identifies a nested run in the record: its name, and its id if the application chose that."""
-    return name, "" if is_generated(run_id) else run_id
+class Borrowed(NamedTuple):
+    """An emission in an attempt that was matched with text that is recorded as rejected."""
+
+    commit: Commit
+    """What commits it anew, if the attempt does not fail this time."""
+    where: tuple[RecordedHome, Path]
+    content: Content
 
 
-def _path_of(call: Call) -> tuple[str, ...]:
-    """The names of the enclosing calls in the same run or step, outermost first, and of the call itself."""
+@attrs.define(eq=False)
+class ReplayedAttempt:
+    """What an attempt did again."""
+
+    recorded: RecordedAttempt | None = None
+    start_id: str | None = None
+    """The id of the recorded start that stands for its own."""
+    first: int | None = None
+    """The lowest number of what was matched in it."""
+    parents: dict[str, None] = attrs.field(factory=dict)
+    """The recorded parents of what was matched in it."""
+    is_valid: bool = False
+    """Whether there is anything in it that is not recorded as rejected."""
+    borrowed: list[Borrowed] = attrs.field(factory=list)
+
+
+class Replay:
+    """Distinguishes what a resumed run repeats from what is new. Used under the lock of the run's tree."""
+
+    def __init__(self, progress: Progress, run: Run, emissions: RecordedEmissions) -> None:
+        assert progress.root is not None
+        self.progress: Final = progress
+        self._emissions: Final = emissions
+        self._diverged: ReplayMismatch | None = None
+        self._homes: Final[WeakKeyDictionary[Scope, ReplayedHome]] = WeakKeyDictionary()
+        self._calls: Final[WeakKeyDictionary[Scope, RecordedCall]] = WeakKeyDictionary()
+        self._attempts: Final[WeakKeyDictionary[Scope, ReplayedAttempt]] = WeakKeyDictionary()
+        self._changed: Final[WeakSet[Scope]] = WeakSet()
+        """The runs and calls in which something new happened."""
+        self._homes[run] = ReplayedHome.of(progress.root)
+
+    def _home(self, scope: Scope) -> ReplayedHome | None:
+        parent = scope.step_parent
+        return self._homes.get(parent) if parent is not None else None
+
+    # Emissions
+
+    def match(self, scope: Scope, content: Content) -> Emission | None:
+        """Find the recorded emission that one in ``scope`` repeats; None: it is new."""
+        home, call = self._home(scope), _call_around(scope)
+        if home is None or (call is not None and call not in self._calls):
+            return None
+        where = home.recorded, _path_of(call)
+        found = self._emissions.match(where, content, rejected=bool(_attempts(scope)))
+        if found is not None:
+            for attempt in _attempts(scope):
+                state = self.attempt(attempt)
+                state.first = min(found.seq, found.seq if state.first is None else state.first)
+                state.parents[found.parent] = None
+                state.is_valid = state.is_valid or not found.rejected
+        return found
+
+    def borrow(self, scope: Scope, content: Content, commit: Commit) -> None:
+        """Note that an emission in an attempt was matched with rejected text."""
+        home = self._home(scope)
+        assert home is not None
+        where = home.recorded, _path_of(_call_around(scope))
+        self.attempt(_attempts(scope)[-1]).borrowed.append(Borrowed(commit, where, content))
+
+    def settle(self, attempt: Attempt) -> list[Commit]:
+        """An attempt succeeds: return what is to be committed anew, since its rejected text is not rejected now."""
+        state = self._attempts.get(attempt)
+        if state is None:
+            return []
+        borrowed, state.borrowed = state.borrowed, []
+        around = _attempts(attempt)[:-1]
+        if borrowed and around:
+            self.attempt(around[-1]).borrowed += borrowed
+            return []
+        return [one.commit for one in borrowed if self._emissions.match(one.where, one.content, rejected=False) is None]
+
+    def changes(self, scope: Scope) -> None:
+        """Note that something new happens in ``scope``."""
+        for attempt in _attempts(scope):
+            self.attempt(attempt).is_valid = True
+        around: Scope | None = scope
+        while around is not None:
+            self._changed.add(around.represented())
+            around = around.outer
+
+    # Starts and ends
+
+    def claim_call(self, call: Call) -> int | None:
+        """The number of the recorded call that one which starts repeats; None: it is new."""
+        home = self._home(call)
+        waiting = home.calls.get(_path_of(call)) if home is not None else None
+        if not waiting:
+            return None
+        self._calls[call] = recorded = waiting.popleft()
+        return recorded.start
+
+    def claim_attempt(self, attempt: Attempt) -> int | None:
+        """The number of the recorded attempt that one which starts repeats; None: it is new."""
+        home = self._home(attempt)
+        key = _path_of(_call_around(attempt)), attempt.attempt_number
+        waiting = home.attempts.get(key) if home is not None else None
+        if not waiting or home is None:
+            return None
+        state = self.attempt(attempt)
+        state.recorded = waiting.popleft()
+        state.start_id = f"{home.recorded.run_id}:{state.recorded.start}"
+        return state.recorded.start
+
+    def attempt(self, attempt: Scope) -> ReplayedAttempt:
+        """What a live attempt did again."""
+        return self._attempts.setdefault(attempt, ReplayedAttempt())
+
+    def begins_anew(self, attempt: Attempt) -> bool:
+        """Whether a recorded start stands for that of ``attempt``: something new in it needs a start of its own."""
+        state = self._attempts.get(attempt)
+        if state is None or state.start_id is None or attempt.start_id != state.start_id:
+            return False
+        attempt.opened.remove(state.start_id)
+        return True
+
+    def retraction(self, attempt: Attempt, event: object) -> tuple[object, int | None]:
+        """The retraction of an attempt that fails, and the number under which it is recorded; None: it is new."""
+        state = self._attempts.pop(attempt, None)
+        if state is None or not isinstance(event, Retracted):
+            return event, None
+        recorded_at = state.recorded.retracted_at if state.recorded is not None else None
+        if recorded_at is not None and not state.is_valid:
+            return event, recorded_at
+        parents = dict.fromkeys((*event.parents, *state.parents))
+        if state.start_id not in state.parents:  # another attempt may have been recorded there
+            parents.pop(state.start_id or "", None)
+        since = event.since if state.first is None else min(event.since, state.first)
+        return Retracted(since, event.reason, tuple(parents)), None
+
+    def claim_run(self, run: Run) -> RecordedHome | None:
+        """The recorded run that a nested one repeats; None: it is new."""
+        around = run.around
+        home = self._homes.get(around) if around is not None else None
+        key = run_key(run.name, run.id if run.named else None, getattr(run, "key", None))
+        waiting = home.runs.get(key) if home is not None else None
+        if not waiting:
+            return None
+        recorded = waiting.popleft()
+        self._homes[run] = ReplayedHome.of(recorded)
+        return recorded
+
+    def claim_end(self, scope: Call | Run, event: object) -> int | None:
+        """The number of the recorded end that this one repeats; None: it is new."""
+        recorded: RecordedCall | RecordedHome | None = self._calls.get(scope)
+        if isinstance(scope, Run):
+            recorded = self._homes[scope].recorded if scope in self._homes else None
+        if recorded is None or scope in self._changed or recorded.end_type is not type(event):
+            return None
+        return recorded.end
+
+    def ended(self, scope: Scope) -> None:
+        """Forget a scope that has ended."""
+        for known in (self._homes, self._calls, self._attempts):
+            known.pop(scope, None)
+        self._changed.discard(scope)
+
+    # Steps
+
+    def find(self, step: Step) -> RecordedHome | None:
+        """What is recorded of a step that is called, if it has an outcome. Raises `ReplayMismatch`.
+
+        Once that was raised, each later step and the end raise it again: the code may have swallowed it.
+        """
+        self.refuse_to_go_on()
+        home = self._home(step.of)
+        recorded = self.progress.steps.get(step.event.identity)
+        if home is None:
+            return None
+        if recorded is not None and recorded.has_outcome:
+            home.expected.pop(step.event.identity, None)
+            return recorded
+        if recorded is None and home.expected and step.event.inline:
+            expected = next(iter(home.expected.values()))
+            self._diverged = mismatch(expected, describe_step(step.event), home.recorded)
+            raise self._diverged
+        return None
+
+    def recalled(self, step: Step, outside: Iterable[int], recorded: RecordedHome) -> None:
+        """Note that a step is not executed: it emitted what has the numbers ``outside`` into other homes."""
+        self._emissions.take(outside)
+        for attempt in _attempts(step.of):
+            state = self.attempt(attempt)
+            state.is_valid = state.is_valid or not recorded.rejected
+
+    def enter(self, step: Step) -> RecordedHome | None:
+        """Repeat in a step that is executed again what is recorded in it; returns that."""
+        recorded = self.progress.steps.get(step.event.identity)
+        if recorded is not None:
+            self._homes[step] = ReplayedHome.of(recorded)
+        return recorded
+
+    def refuse_to_go_on(self) -> None:
+        """Raise `ReplayMismatch` if it was raised before."""
+        if self._diverged is not None:
+            raise self._diverged.with_traceback(None)
+
+    def refuse_rest(self, scope: Run | Step) -> None:
+        """Raise `ReplayMismatch` if ``scope`` succeeds but did not call all of its finished steps again."""
+        self.refuse_to_go_on()
+        home = self._homes.get(scope)
+        missing = [one for one in home.expected.values() if one.finished] if home is not None else []
+        if home is not None and missing:
+            raise mismatch(missing[0], "its end", home.recorded)
+
+
+def tried_before(recorded: RecordedHome) -> Tried | None:
+    """What a failed step that is recorded left behind: the text of steps that finished in it."""
+    if not any(child.end_type is StepFinished for child in recorded.outcomes()):
+        return None
+    return Tried(recorded.start, tuple(recorded.emission_parents()))
+
+
+def _attempts(scope: Scope) -> list[Attempt]:
+    """The attempts around an emission in ``scope``, without the steps."""
+    return [attempt for attempt in scope.attempts if attempt.step_parent is not attempt]
+
+
+def _call_around(scope: Scope) -> Call | None:
+    """The call that ``scope`` belongs to, within its home."""
+    call = scope.call
+    return call if call is not None and call.step_parent is scope.step_parent else None
+
+
+def _path_of(call: Call | None) -> Path:
+    """The names of the enclosing calls in the same home, outermost first, and of the call itself."""
+    if call is None:
+        return ()
     path, parent = [call.name], call.step_parent
     around = nearest(call.bus, call.outer)
     while around is not None and around is not parent and around.step_parent is parent:
@@ -110,176 +311,14 @@ def _path_of(call: Call) -> tuple[str, ...]:
     return tuple(reversed(path))
 
 
-class Replay:
-    """Distinguishes repeated emissions, calls, runs and steps from new ones. Used under the lock of the run's tree."""
-
-    def __init__(self, progress: Progress, run: Run, emissions: Emissions) -> None:
-        self.progress = progress
-        self._emissions = emissions
-        self._emitted: dict[str, list[int]] | None = None
-        self._diverged: ReplayMismatch | None = None
-        self._unclaimed: Final = {scope: ReplayCursor.of(scope, progress) for scope in progress.reopened}
-        self._cursors: Final[WeakKeyDictionary[Scope, ReplayCursor]] = WeakKeyDictionary()
-        self._repeated: Final[WeakKeyDictionary[Scope, None]] = WeakKeyDictionary()
-        assert progress.root is not None
-        self._cursors[run] = self._unclaimed.pop(progress.root)
-
-    def repeats(self, scope: Scope) -> bool:
-        """Whether the next emission in ``scope`` is recorded already. Counts the emission."""
-        cursor = self._cursor_around(scope)
-        if cursor is None:
-            return self.is_repeated(scope)
-        if cursor.is_pending():
-            return True
-        if cursor.remaining is None:
-            cursor.remaining = self._count(cursor)
-        if cursor.remaining > 0:
-            cursor.remaining -= 1
-            return True
-        return False
-
-    def _count(self, cursor: ReplayCursor) -> int:
-        """How many emissions directly in a scope are recorded between its last inline step and its boundary."""
-        if self._emitted is None:  # read once for all cursors, since reading takes time
-            cursors = (*self._unclaimed.values(), *self._cursors.values())
-            first, last = min(one.last_inline_start for one in cursors), max(one.boundary for one in cursors)
-            self._emitted = self._emissions(first, last)
-        numbers = (self._emitted.get(parent, ()) for parent in cursor.emission_parents())
-        return sum(
-            bisect_right(found, cursor.boundary) - bisect_right(found, cursor.last_inline_start) for found in numbers
-        )
-
-    def _cursor_around(self, scope: Scope) -> ReplayCursor | None:
-        if self.is_repeated(scope):
-            return None
-        parent = scope.step_parent
-        return self._cursors.get(parent) if parent is not None else None
-
-    def is_repeated(self, scope: Scope | None) -> bool:
-        """Whether all of ``scope`` is recorded: a call or run that ended, or an attempt in one."""
-        scope = scope.represented() if scope is not None else None
-        while scope is not None:
-            if scope in self._repeated:
-                return True
-            scope = scope.of if isinstance(scope, Attempt) and scope.step_parent is not scope else None
-        return False
-
-    def is_pending(self, scope: Scope) -> bool:
-        """Whether a recorded step that ``scope`` called inline has not been called again yet."""
-        cursor = self._cursor_around(scope)
-        return self.is_repeated(scope) if cursor is None else cursor.is_pending()
-
-    # Starting scopes
-
-    def claim_call(self, call: Call) -> int | None:
-        """Match a call that starts with a recorded one. Returns its number in the record, -1 if that is not known."""
-        around = call.step_parent
-        if self.is_repeated(around):
-            self._repeated[call] = None
-            return -1
-        cursor = self._cursors.get(around) if around is not None else None
-        recorded = cursor.claim(cursor.calls.get(_path_of(call))) if cursor is not None else None
-        if recorded is None:
-            return None
-        self._repeated[call] = None
-        return recorded.start
-
-    def claim_attempt(self, attempt: Attempt) -> int | None:
-        """Match an attempt that starts with a recorded one. Returns its number in the record."""
-        cursor = self._cursors.get(attempt.of)
-        return int(cursor.attempts.popleft().rpartition(":")[2]) if cursor is not None and cursor.attempts else None
-
-    def claim_run(self, run: Run) -> RecordedScope | None:
-        """Match a nested run that starts with a recorded one: it is repeated, or continues if it was left open."""
-        around = run.around
-        if self.is_repeated(around):
-            self._repeated[run] = None
-            return None
-        cursor = self._cursors.get(around) if around is not None else None
-        key = _run_key(run.name or "", run.id)
-        recorded = cursor.claim(cursor.runs.get(key)) if cursor is not None else None
-        if recorded is None:
-            return None
-        if recorded in self._unclaimed:
-            self._cursors[run] = self._unclaimed.pop(recorded)
-        else:
-            self._repeated[run] = None
-        return recorded
-
-    def ended(self, scope: Scope) -> None:
-        """Forget a scope that has ended."""
-        self._repeated.pop(scope, None)
-        self._cursors.pop(scope, None)
-
-    # Steps
-
-    def find(self, identity: str) -> int | None:
-        """The number of the event that holds a step's result, or None."""
-        return self.progress.results.get(identity)
-
-    def returned(self, identity: str) -> RecordedScope:
-        """Stop waiting for a recorded step, which was called again. Returns what is recorded of it."""
-        recorded = self.progress.steps[identity]
-        if recorded.parent is not None:
-            recorded.parent.forget(identity)
-        return recorded
-
-    def retract(self, since: int, parents: tuple[str, ...]) -> None:
-        """Execute again what was recorded since this number in these parents: it was retracted."""
-        self.progress.retract(Retracted(since, "", parents))
-
-    def refuse_divergence(self, step: Step) -> None:
-        """Raise `ReplayMismatch` if an unknown inline step is called where the record has another one.
-
-        Once it was raised, each later step and the end raise it again: the code may have swallowed it.
-        """
-        cursor = self._cursors.get(step.around) if step.around is not None else None
-        if cursor is None or not step.event.inline or step.event.identity in self.progress.steps:
-            return
-        if not cursor.is_pending():
-            return
-        expected = self.progress.steps[next(iter(cursor.pending))].step
-        assert expected is not None
-        self._diverged = mismatch(expected, describe_step(step.event), cursor.recorded)
-        raise self._diverged
-
-    def refuse_to_go_on(self) -> None:
-        """Raise `ReplayMismatch` if it was raised before."""
-        if self._diverged is not None:
-            raise self._diverged.with_traceback(None)
-
-    def enter(self, step: Step) -> None:
-        """Continue a step that was left open, or failed, with what is recorded in it."""
-        recorded = self.progress.steps.get(step.event.identity)
-        if recorded is not None and recorded in self._unclaimed:
-            self._cursors[step] = self._unclaimed.pop(recorded)
-            step.recorded = recorded
-
-    def succeeded(self, step: Step) -> None:
-        """Note that a step succeeded that is recorded as failed: the run need not repeat how it handled the failure."""
-        failed = self.progress.failures.get(step.event.identity)
-        recorded = self.progress.steps.get(step.event.identity)
-        if failed is not None and recorded is not None and recorded.parent is not None:
-            recorded.parent.forget_between(failed, None, step.event.identity)
-
-    def refuse_rest(self, scope: Run | Step) -> None:
-        """Raise `ReplayMismatch` if ``scope`` succeeds but did not call all of its recorded steps again."""
-        self.refuse_to_go_on()
-        cursor = self._cursors.get(scope)
-        if cursor is None or not cursor.recorded.finished:
-            return
-        expected = self.progress.steps[next(iter(cursor.recorded.finished))].step
-        assert expected is not None
-        raise mismatch(expected, "its end", cursor.recorded)
-
-
-def mismatch(expected: StepStarted, found: str, recorded: RecordedScope) -> ReplayMismatch:
+def mismatch(expected: RecordedHome, found: str, home: RecordedHome) -> ReplayMismatch:
     """The error that says where a resumed run diverged from its record."""
-    scope = recorded.describe()
+    assert expected.step is not None
+    scope, step = home.describe(), describe_step(expected.step)
     return ReplayMismatch(
-        f"{scope} diverged from its record: expected {describe_step(expected)}, found {found}; resume it with the code "
-        "that recorded it, or fork it from a checkpoint before this",
-        expected=describe_step(expected),
+        f"{scope} diverged from its record: expected {step}, found {found}; resume it with the code that recorded it, "
+        "or fork it from a checkpoint before this",
+        expected=step,
         found=found,
         scope=scope,
     )

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from crewbus._util import is_text
+from crewbus.durability.recorded_emissions import RecordedEmissions
 from crewbus.durability.recorder import Recorder
-from crewbus.durability.replay import Emissions, Replay
+from crewbus.durability.replay import Replay
 from crewbus.events import Retracted, RunFinished, RunResumed, RunStarted
 from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeldError, RunNotFoundError
 from crewbus.records import (
@@ -21,7 +22,7 @@ from crewbus.records import (
     valid,
 )
 from crewbus.scopes import Durability, Host, Numbers, RecordingRequest, Run, Sink, Tree, checked_durability
-from crewbus.stores import LANDMARKS, LogInfo, Store, StoredEvent
+from crewbus.stores import LogInfo, Store
 
 
 class Found(NamedTuple):
@@ -133,7 +134,8 @@ class Resumption:
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
         last = info.last if at is None else position(record, at)
         # What was retracted after that stays retracted, since consumers got the retraction.
-        progress = read_progress(one for one in landmarks if one.seq <= last or one.kind is Retracted)
+        counted = (one for one in landmarks if one.seq <= last or one.kind is Retracted)
+        progress = read_progress(counted, record.stored)
         return Found(record, info, landmarks[0], progress, last, unannounced, [])
 
     def _restore(self, run: Run, found: Found, epoch: int) -> None:
@@ -144,7 +146,8 @@ class Resumption:
         run.tree.started = found.start.at
         run.tree.numbers = Numbers(found.info.last + 1)
         log = self._recording.open(run.tree, run.request.durability, epoch)
-        log.replay = Replay(found.progress, run, emissions(found.record, found.progress))
+        emissions = RecordedEmissions(found.progress, found.last, found.record.stored, self._recording.recorded_content)
+        log.replay = Replay(found.progress, run, emissions)
         self._recording.replaying(run.tree)
 
 
@@ -155,26 +158,3 @@ def position(record: Record, name: str) -> int:
     names = dict.fromkeys(one.event.name for one in find_checkpoint(record.marks()))
     there = f"there are {', '.join(map(repr, names))}" if names else "it has none"
     raise RunNotFoundError(f"run {record.root_id} has no checkpoint {name!r}: {there}")
-
-
-def emissions(record: Record, progress: Progress) -> Emissions:
-    """Finds the recorded events that user code emitted, by their parents, without retracted ones."""
-
-    def between(after: int, upto: int) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for stored in record.stored(after):
-            if stored.seq > upto:
-                break
-            counts = _is_counted(record, stored) and not progress.retractions.cover(stored.seq, stored.parent)
-            if counts and stored.parent is not None:
-                found.setdefault(stored.parent, []).append(stored.seq)
-        return found
-
-    return between
-
-
-def _is_counted(record: Record, stored: StoredEvent) -> bool:
-    """Whether user code emits it, rather than crewbus."""
-    if stored.name == "crewbus.CheckpointSaved":
-        return not record.decoded(stored).event.automatic
-    return stored.name not in LANDMARKS

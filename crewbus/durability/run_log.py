@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from crewbus.durability import unrecorded
-from crewbus.durability.ordinals import Ordinals, StepKey
+from crewbus.durability.home import Home
 
 if TYPE_CHECKING:
     from crewbus.dispatch import OrderedLane
@@ -19,8 +19,7 @@ class RunLog:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
     __slots__ = (
-        "__weakref__", "busy", "claimed", "entities", "epoch", "executions", "lane", "ordinals", "paths", "replay",
-        "sources", "sync",
+        "__weakref__", "claimed", "entities", "epoch", "executions", "homes", "lane", "replay", "sources", "sync",
     )  # fmt: skip
 
     def __init__(self, lane: OrderedLane, sync: bool, epoch: int = 0) -> None:
@@ -30,19 +29,16 @@ class RunLog:
         """Whether an emission returns only when it is on disk."""
         self.epoch = epoch
         """The store's epoch with which a resumed run is recorded; 0: the recorder begins the log."""
-        self.ordinals = Ordinals()
         self.entities: dict[str, Tracked] = {}
         """What is tracked, by name, until the run is over."""
         self.sources: dict[int, Tracked] = {}
         """What is tracked because it was the source of an event, by its id(): it lives as long as this does."""
         self.executions: WeakKeyDictionary[Scope, object] = WeakKeyDictionary()
         """The thread or task in which each run was entered."""
-        self.paths: WeakKeyDictionary[Scope, str] = WeakKeyDictionary()
-        """Where each nested run is, as far as a step in it asked; see `path_of`."""
+        self.homes: WeakKeyDictionary[Scope, Home] = WeakKeyDictionary()
+        """What the live runs and steps count, as far as a step was called in them."""
         self.claimed = True
         """Whether no other process can have the id. False at first for a new run whose maker chose its id."""
-        self.busy: set[StepKey] = set()
-        """The steps in progress whose arguments have no fingerprint."""
         self.replay: Replay | None = None
         """What a resumed run still repeats."""
         unrecorded.live[id(self)] = self
@@ -53,8 +49,7 @@ class RunLog:
         self.entities.clear()
         self.sources.clear()
         self.executions.clear()
-        self.paths.clear()
-        self.ordinals = Ordinals()
+        self.homes.clear()
         self.replay = None
 
     def name_for(self, name: str) -> str:

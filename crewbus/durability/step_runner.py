@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crewbus import records, serialization
+from crewbus import serialization
 from crewbus.durability.checkpoints import Checkpoints
 from crewbus.durability.disk import Disk
-from crewbus.durability.ordinals import FailedTry, StepKey
+from crewbus.durability.failures import rebuild
+from crewbus.durability.home import Home, StepKey, Tried
 from crewbus.durability.recorder import Recorder
+from crewbus.durability.replay import tried_before
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.durability.step_scope import Step, identity_of, path_of
-from crewbus.events import Envelope, Retracted, StepFinished, StepStarted
-from crewbus.exceptions import CrewbusError, DecodeError, StepError
+from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
+from crewbus.exceptions import DecodeError, StepError, note_failed_step
 from crewbus.scopes import Deferring, execution_id
 
 if TYPE_CHECKING:
+    from crewbus.durability.replay import Replay
+    from crewbus.records import RecordedHome
     from crewbus.scopes import Run, Scope
 
 
 class StepCall(NamedTuple):
-    """One call of a step: its scope, and where its result is recorded, if it is."""
+    """One call of a step: its scope, and where its outcome is recorded, if it is."""
 
     step: Step
     recorded_at: int | None = None
-    """The number of the event that holds its result; None: the function is called."""
-    failed_try: FailedTry | None = None
-    opaque: bool = False
-    """Whether an argument has no fingerprint."""
+    """The number of the event that holds its outcome; None: the function is called."""
+    recorded: RecordedHome | None = None
+    """What a resumed run repeats."""
+    tried: Tried | None = None
+    """What an earlier try left behind, to be retracted first."""
 
 
 class StepRunner:
@@ -66,13 +71,15 @@ class StepRunner:
             return function.function(*args, **kwargs)
         call = self._prepare(function, scope, run, args, kwargs)
         if call.recorded_at is not None:
-            return self._recall(function, run, call)
-        with self._performing(function, run, call, args, kwargs) as give:
-            self._disk.confirm(run)
-            result = function.function(*args, **kwargs)
-            give(result)
-        with self._confirming(call):
-            self._disk.wait(run)
+            result = self._recall(function, run, call)
+        else:
+            with self._performing(function, run, call, args, kwargs) as give:
+                self._disk.confirm(run)
+                result = function.function(*args, **kwargs)
+                give(result)
+        if call.recorded is None:
+            with self._confirming(call):
+                self._disk.wait(run)
         return result
 
     async def _perform_async(
@@ -85,13 +92,15 @@ class StepRunner:
             return await function.function(*args, **kwargs)
         call = self._prepare(function, scope, run, args, kwargs)
         if call.recorded_at is not None:
-            return self._recall(function, run, call)
-        with self._performing(function, run, call, args, kwargs) as give:
-            await self._disk.confirm_async(run)
-            result = await function.function(*args, **kwargs)
-            give(result)
-        with self._confirming(call):
-            await self._disk.wait_async(run)
+            result = self._recall(function, run, call)
+        else:
+            with self._performing(function, run, call, args, kwargs) as give:
+                await self._disk.confirm_async(run)
+                result = await function.function(*args, **kwargs)
+                give(result)
+        if call.recorded is None:
+            with self._confirming(call):
+                await self._disk.wait_async(run)
         return result
 
     @contextmanager
@@ -107,7 +116,7 @@ class StepRunner:
                 function.warn_if_changed(call.step.event.key, args, kwargs)
 
         try:
-            self._retract_failed_try(call)
+            self._retract_tried(call)
             with call.step:
                 yield give
         finally:
@@ -115,22 +124,22 @@ class StepRunner:
 
     @contextmanager
     def _confirming(self, call: StepCall) -> Iterator[None]:
-        """Try the step again later if its result may not be on disk."""
+        """Let the next equal call have the result if this one may not: it waits for the disk again."""
         try:
             yield
         except BaseException:
-            call.step.reopen()
+            step = call.step
+            step.give_back(Tried(step.since, tuple(step.opened), step.ended_at if step.ended_at >= 0 else None))
             raise
 
-    def _retract_failed_try(self, call: StepCall) -> None:
-        failed = call.failed_try
-        if failed is None:
+    def _retract_tried(self, call: StepCall) -> None:
+        tried = call.tried
+        if tried is None:
             return
         try:
-            event = Retracted(failed.since, "failed, and tried again", failed.opened)
-            self._recording.append(call.step.of, event)
+            self._recording.append(call.step.of, Retracted(tried.since, "tried again", tried.parents))
         except BaseException:
-            call.step.reopen_as(failed)
+            call.step.give_back(tried)
             raise
 
     # Asking the record
@@ -138,90 +147,97 @@ class StepRunner:
     def _prepare(
         self, function: StepFunction, scope: Scope, run: Run, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> StepCall:
-        log = run.tree.log
+        log: RunLog | None = run.tree.log
         if log is None:
-            return StepCall(Step(scope, StepStarted(function.name), self._boundary))
+            return StepCall(Step(scope, StepStarted(function.name)))
         given = function.key(args, kwargs)
+        key = StepKey(function.name, given.text)
         parent = scope.step_parent
+        assert parent is not None
         with Deferring(run.tree.lock), run.tree.lock:
-            key = StepKey(path_of(parent, log.paths), function.name, given.text)
-            if given.opaque and key in log.busy:
+            home = self._home(log, parent)
+            if key in home.busy:
                 raise StepError(
-                    f"step {function.name!r} is in progress twice, distinguished only by {', '.join(given.opaque)}, "
-                    "which has no fingerprint: give it a key="
+                    f"step {function.name!r} is in progress twice with equal arguments, so that a resumed run could "
+                    "not tell which is which: give it a key="
                 )
-            ordinal, failed_try = log.ordinals.take(key)
-            for undo in failed_try.undo if failed_try is not None else ():
-                undo()
-            inline = (parent.execution if isinstance(parent, Step) else log.executions.get(run)) == execution_id()
-            event = StepStarted(function.name, given.text, ordinal, inline, identity_of(key, ordinal))
-            step = Step(scope, event, self._boundary, key, failed_try, function.raises)
+            ordinal, tried = home.take(key)
             try:
-                recorded_at = self._find(log, step, failed_try)
+                inline = (parent.execution if isinstance(parent, Step) else log.executions.get(run)) == execution_id()
+                identity = identity_of(home.path, key, ordinal)
+                step = Step(
+                    scope, StepStarted(function.name, given.text, ordinal, inline, identity), key, home, function.raises
+                )
+                call = self._find(log, step, tried)
             except BaseException:
-                log.ordinals.give_back(key, ordinal, failed_try)
+                home.give_back(key, ordinal, tried)
                 raise
-            if given.opaque and recorded_at is None:
-                log.busy.add(key)
-        return StepCall(step, recorded_at, failed_try, bool(given.opaque))
+            if call.recorded_at is None:
+                home.busy.add(key)
+        return call
+
+    def _home(self, log: RunLog, scope: Scope) -> Home:
+        home = log.homes.get(scope)
+        if home is None:
+            home = log.homes[scope] = Home(path_of(scope, lambda around: self._home(log, around)))
+        return home
 
     @staticmethod
-    def _find(log: RunLog, step: Step, failed_try: FailedTry | None) -> int | None:
-        """The number of the event that holds a step's result; None: the function is called. Under the lock."""
-        if log.replay is None:
-            return None
-        log.replay.refuse_to_go_on()
-        if failed_try is not None:
-            log.replay.retract(failed_try.since, failed_try.opened)
-        found = log.replay.find(step.event.identity)
-        if found is None:
-            log.replay.refuse_divergence(step)
-            if failed_try is None:
-                log.replay.enter(step)
-        return found
+    def _find(log: RunLog, step: Step, tried: Tried | None) -> StepCall:
+        """What becomes of a step that is called. Under the lock."""
+        if tried is not None and tried.finished_at is not None:
+            return StepCall(step, tried.finished_at)
+        assert step.home is not None
+        failed = step.home.failed.pop(step.key, None)
+        if log.replay is None or tried is not None:
+            return StepCall(step, tried=tried or failed)
+        recorded = log.replay.find(step)
+        if recorded is not None:
+            return StepCall(step, recorded.end, recorded)
+        step.recorded = log.replay.enter(step)
+        return StepCall(step, tried=failed if step.recorded is None else None)
 
     def _recall(self, function: StepFunction, run: Run, call: StepCall) -> Any:
-        """The recorded result of a step."""
+        """The recorded result of a step; raises the recorded failure."""
         assert call.recorded_at is not None
         stored = self._recording.store.event(run.root.id, call.recorded_at)
         event = self._recording.decode(stored).event
-        if not isinstance(event, StepFinished):
+        if not isinstance(event, StepFinished | StepFailed):
             raise DecodeError(f"event {call.recorded_at} of run {run.root.id} is not the end of step {function.name!r}")
-        result = self._recording.codec().read(
-            serialization.Written(event.result, event.type, event.version), function.annotation
-        )
-        with Deferring(run.tree.lock), run.tree.lock:
-            replay = run.tree.log.replay if run.tree.log is not None else None
-            if replay is not None:
-                call.step.recall(replay.returned(call.step.event.identity))
+        result = None
+        if isinstance(event, StepFinished):
+            written = serialization.Written(event.result, event.type, event.version)
+            result = self._recording.codec().read(written, function.annotation)
+        if call.recorded is not None:
+            self._repeat(run, call.step, call.recorded, event.outside)
+        else:
+            call.step.ended_at = call.recorded_at
+        if isinstance(event, StepFailed):
+            failure = rebuild(event, function.raises)
+            note_failed_step(failure, call.step.event.identity)
+            raise failure
         return result
 
+    @staticmethod
+    def _repeat(run: Run, step: Step, recorded: RecordedHome, outside: Iterable[int]) -> None:
+        with Deferring(run.tree.lock), run.tree.lock:
+            replay: Replay | None = run.tree.log.replay if run.tree.log is not None else None
+            if replay is not None and step.home is not None:
+                step.recall(recorded, outside)
+                replay.recalled(step, outside, recorded)
+                left = None if recorded.finished else tried_before(recorded)
+                if left is not None:
+                    step.home.failed[step.key] = left
+
     def _leave(self, run: Run, call: StepCall) -> None:
-        log = run.tree.log
+        log: RunLog | None = run.tree.log
         if log is None:
             return
         with Deferring(run.tree.lock), run.tree.lock:
-            if call.opaque:
-                log.busy.discard(call.step.key)
+            if call.step.home is not None:
+                call.step.home.busy.discard(call.step.key)
             if log.replay is not None:
-                if call.step.succeeded:
-                    log.replay.succeeded(call.step)
                 log.replay.ended(call.step)
-
-    def _boundary(self, step: Step) -> tuple[int, tuple[str, ...]]:
-        """The first number that is retracted of a step that fails, and the parents of what is.
-
-        It is what a resume would retract if the step had been left open: see `RecordedScope.retracted_parents`.
-        """
-        run = step.run
-        if run is not None and run.tree.log is not None:
-            with suppress(CrewbusError):  # a store that fails; the emitter gets its error
-                # What it did before it was reopened here was retracted by the resume.
-                landmarks = self._recording.record_of(run.root.id).landmarks(step.started_at - 1)
-                recorded = records.read_progress(landmarks).steps.get(step.event.identity)
-                if recorded is not None:
-                    return recorded.boundary + 1, tuple(recorded.retracted_parents(ended=True))
-        return max(step.since, step.finished_at + 1), tuple(step.opened)
 
     # Runs
 

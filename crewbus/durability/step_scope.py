@@ -5,34 +5,30 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, MutableMapping
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from crewbus._util import name_of
 from crewbus.durability import failures, unrecorded
 from crewbus.durability.failures import Raises
-from crewbus.durability.ordinals import FailedTry, StepKey
+from crewbus.durability.home import Home, StepKey, Tried
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
-from crewbus.exceptions import BusClosedError, text_of
+from crewbus.exceptions import BusClosedError, note_failed_step, text_of
 from crewbus.scopes import Attempt, Deferring, Phase, Run, Scope, enclosing, execution_id, innermost
 
 if TYPE_CHECKING:
-    from crewbus.records import RecordedScope
+    from crewbus.records import RecordedHome
     from crewbus.serialization import Written
 
 __all__ = ["Step", "step"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Boundary = Callable[["Step"], tuple[int, tuple[str, ...]]]
-"""For a step that fails: the first number that is retracted, and the parents of what is."""
-
 LONGEST_PATH: Final = 512
 """A longer path is replaced by its digest, since each level escapes the one around it: its length would double."""
 
-NO_KEY: Final = StepKey("", "", "")
+NO_KEY: Final = StepKey("", "")
 
 
 class Step(Attempt):
@@ -43,36 +39,37 @@ class Step(Attempt):
     """
 
     __slots__ = (
-        "_boundary", "_failed_try", "_raises", "_written", "event", "execution", "finished_at", "key", "recorded",
-        "started_at", "succeeded",
+        "_raises", "_written", "ended_at", "event", "execution", "finished_at", "home", "key", "outside", "recorded",
+        "started_at",
     )  # fmt: skip
 
     def __init__(
         self,
         of: Scope,
         event: StepStarted,
-        boundary: Boundary,
         key: StepKey = NO_KEY,
-        failed_try: FailedTry | None = None,
+        home: Home | None = None,
         raises: Raises = (),
     ) -> None:
         super().__init__(of, None)
         self.event = event
         self.key = key
         """What it has in common with the steps that only their ordinal distinguishes from it."""
+        self.home = home
+        """What the run or step that it is called in counts; None: nothing is recorded."""
         self.finished_at = -1
         """The number of the last step that finished in it."""
-        self.recorded: RecordedScope | None = None
-        """What the record of a resumed run holds of it, if it was left open or failed."""
+        self.recorded: RecordedHome | None = None
+        """What the record of a resumed run holds of it, if it is executed again."""
         self.started_at = -1
         """The number of its start."""
-        self.succeeded = False
-        """Whether it has ended with a result."""
+        self.ended_at = -1
+        """The number of its end, once it has a result."""
         self.execution: object = None
         """The thread or task in which it was called."""
-        self._boundary = boundary
-        self._failed_try = failed_try
         self._raises = raises
+        self.outside: list[int] = []
+        """The numbers of what its code emitted in runs that it is not part of."""
         self._written: Written | None = None
 
     def __repr__(self) -> str:
@@ -94,7 +91,7 @@ class Step(Attempt):
             self.host.transition(self, self.event, Phase.START)
         except BaseException:
             self.ended = True
-            self.reopen_as(self._failed_try)
+            self.give_back(None)
             raise
 
     def transition(self, phase: Phase, envelope: Envelope) -> None:
@@ -104,28 +101,36 @@ class Step(Attempt):
             self.started_at = envelope.seq
             if self.recorded is not None:
                 self.since = self.recorded.start + 1
-                self.opened += self.recorded.emission_parents(finished_steps=True)
-                self.finished_at = max(self.finished_at, self.recorded.boundary)
-        elif isinstance(envelope.event, StepFinished):
-            self._succeed(envelope.seq)
+                self.opened += self.recorded.emission_parents()
+                self.finished_at = max(self.finished_at, self.recorded.last_finished)
+        elif isinstance(envelope.event, StepFinished | StepFailed):
+            self._ended_at(envelope.seq, isinstance(envelope.event, StepFinished))
 
-    def _succeed(self, seq: int) -> None:
-        self.succeeded = True
-        log = self.of.tree.log
-        if log is None:
+    def _ended_at(self, seq: int, succeeded: bool) -> None:
+        """Have ended with an outcome, under this number."""
+        if succeeded:
+            self.ended_at = seq
+        if self.of.tree.log is None:
             return
-        log.ordinals.forget_in(self.event.identity)
-        self.tree.boundary = max(self.tree.boundary, seq)
         for attempt in self.of.attempts:
-            attempt.on_rollback.append(partial(log.ordinals.give_back, self.key, self.event.ordinal))
             if isinstance(attempt, Step):
-                attempt.finished_at = max(attempt.finished_at, seq)
+                attempt.outside += self.outside
+                attempt.finished_at = max(attempt.finished_at, seq if succeeded else -1)
+        if succeeded:
+            self.tree.boundary = max(self.tree.boundary, seq)
+        elif self.home is not None and self.finished_at >= self.since:
+            self.home.failed[self.key] = Tried(self.since, tuple(self.opened))
 
-    def recall(self, recorded: RecordedScope) -> None:
-        """Have finished as recorded, without being called; called under the lock."""
-        self._succeed(recorded.end if recorded.end is not None else -1)
+    def recall(self, recorded: RecordedHome, outside: Iterable[int]) -> None:
+        """Have ended as recorded, without being executed; called under the lock."""
+        self.outside += outside
+        self._ended_at(recorded.end if recorded.end is not None else -1, recorded.finished)
         for attempt in self.of.attempts:
-            attempt.opened += recorded.emission_parents(finished_steps=True)
+            attempt.opened += recorded.emission_parents()
+
+    def note_outside(self, envelope: Envelope) -> None:
+        """Note what its code emitted in a run that it is not part of."""
+        self.outside.append(envelope.seq)
 
     def give(self, written: Written) -> None:
         """Set the result that it ends with."""
@@ -136,7 +141,11 @@ class Step(Attempt):
         if self.host.closed and self.tree.log is not None:
             raise BusClosedError(f"this bus is closed: the result of step {self.event.name!r} can't be recorded")
         if self.claim_end():
-            self.host.transition(self, StepFinished(self.event.name, *(self._written or ())), Phase.END)
+            self.host.transition(self, self._finished(), Phase.END)
+
+    def _finished(self) -> StepFinished:
+        data, kind, version = self._written or (None, None, 0)
+        return StepFinished(self.event.name, data, kind, version, tuple(self.outside))
 
     def fail(self, error: BaseException | str) -> None:
         """End the step with ``error``: an Exception retracts what it streamed.
@@ -146,45 +155,34 @@ class Step(Attempt):
         if not self.claim_end():
             return
         if isinstance(error, Exception):
+            note_failed_step(error, self.event.identity)
             try:
                 self.retract(f"{type(error).__name__}: {text_of(error)}")
             finally:
                 self.host.transition(self, self._failed_with(error), Phase.END)
         else:
-            self.reopen()
+            self.give_back(Tried(self.since, tuple(self.opened)))
 
     def _failed_with(self, error: Exception) -> StepFailed:
         if self.tree.log is None:
             return StepFailed(self.event.name, name_of(type(error)), text_of(error))
-        return failures.describe(self.event.name, error, self._raises)
+        failed = failures.describe(self.event.name, error, self._raises)
+        failed.outside = tuple(self.outside)
+        return failed
 
     def retract(self, reason: str) -> None:
         """Retract what it streamed, except what finished steps in it streamed."""
-        since, parents = self._boundary(self)
         with Deferring(self.tree.lock), self.tree.lock:
             self.failed = True
-            self.roll_back()
+            since = max(self.since, self.finished_at + 1)
+            parents = tuple(self.opened)
         self.host.transition(self, Retracted(since, reason, parents), Phase.END)
 
-    def roll_back(self) -> None:
-        """Make another try at it be the same step; called under the lock."""
-        self._give_back(FailedTry(self.since, tuple(self.opened), tuple(self.on_rollback)))
-        self.on_rollback = []
-
-    def reopen_as(self, failed_try: FailedTry | None) -> None:
-        """Let it be tried again, after a try that could not even start."""
-        self._give_back(failed_try)
-
-    def reopen(self) -> None:
-        """Let it be tried again: its caller never got a result, or the result may not be on disk."""
-        with Deferring(self.tree.lock), self.tree.lock:
-            self.roll_back()
-
-    def _give_back(self, failed_try: FailedTry | None) -> None:
-        log = self.of.tree.log
-        if log is not None:
+    def give_back(self, tried: Tried | None) -> None:
+        """Let the next equal step be this one: it ended without an outcome, or its caller did not get it."""
+        if self.home is not None:
             with Deferring(self.of.tree.lock), self.of.tree.lock:
-                log.ordinals.give_back(self.key, self.event.ordinal, failed_try)
+                self.home.give_back(self.key, self.event.ordinal, tried)
 
     def end(self, error: BaseException | None) -> None:
         """End it as its ``with`` block ended."""
@@ -199,27 +197,19 @@ class Step(Attempt):
             raise
 
 
-def path_of(parent: Scope | None, paths: MutableMapping[Scope, str]) -> str:
-    """What distinguishes a run or step by where it is: the names of the runs around it, and the steps.
-
-    ``paths`` keeps those of runs, so that each is made once.
-    """
+def path_of(parent: Scope | None, homes: Callable[[Scope], Home]) -> str:
+    """What distinguishes a run or step by where it is: the names of the runs around it, and the steps."""
     if isinstance(parent, Step):
         return parent.event.identity
     if not isinstance(parent, Run) or parent.around is None:
         return ""
-    path = paths.get(parent)
-    if path is None:
-        path = json.dumps([path_of(parent.around, paths), parent.name])
-        if len(path) > LONGEST_PATH:
-            path = _digest([path])
-        paths[parent] = path
-    return path
+    path = json.dumps([homes(parent.around).path, parent.name])
+    return path if len(path) <= LONGEST_PATH else _digest([path])
 
 
-def identity_of(key: StepKey, ordinal: int) -> str:
+def identity_of(path: str, key: StepKey, ordinal: int) -> str:
     """By what a resumed run finds a step: 24 hex digits."""
-    return _digest([*key, ordinal])
+    return _digest([path, *key, ordinal])
 
 
 def _digest(parts: list[Any]) -> str:

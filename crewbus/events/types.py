@@ -37,6 +37,8 @@ class RunFailed(RunEnded):
 
     error: str
     message: str
+    steps: tuple[str, ...] = ()
+    """The identities of the steps that failed with this exception: a resumed run executes them again."""
 
 
 @event(name="crewbus.RunCancelled", landmark=True)
@@ -211,6 +213,8 @@ class StepFinished(StepEnded):
     type: str | None = None
     """The name of the result's registered type, or None."""
     version: int = 0
+    outside: tuple[int, ...] = ()
+    """The numbers of what its code emitted in runs that it is not part of."""
 
 
 @event(name="crewbus.StepFailed", landmark=True)
@@ -225,6 +229,8 @@ class StepFailed(StepEnded):
     type: str | None = None
     """The name of the exception's type if a resumed run raises it again as itself; else None."""
     version: int = 0
+    outside: tuple[int, ...] = ()
+    """As of `StepFinished`."""
 
 
 @event(name="crewbus.CheckpointSaved", landmark=True)

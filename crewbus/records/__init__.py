@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from crewbus.records.info import RunInfo
     from crewbus.records.library import Records
     from crewbus.records.lineage import in_fork, is_generated
-    from crewbus.records.progress import Progress, RecordedCall, RecordedScope, Retraction, read_progress, valid
+    from crewbus.records.progress import Progress, Retraction, read_progress, valid
     from crewbus.records.record import Landmark, Record, require_root
+    from crewbus.records.recorded import Path, RecordedAttempt, RecordedCall, RecordedHome
     from crewbus.records.retractions import DiscardedRanges
     from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree, RunMembership
 
@@ -25,11 +26,13 @@ __all__ = [
     "Divergence",
     "Landmark",
     "Node",
+    "Path",
     "Progress",
     "Record",
     "RecordTree",
+    "RecordedAttempt",
     "RecordedCall",
-    "RecordedScope",
+    "RecordedHome",
     "Records",
     "Retraction",
     "RunInfo",
@@ -55,8 +58,9 @@ __getattr__ = lazy_names(
         "info": "RunInfo",
         "library": "Records",
         "lineage": "in_fork is_generated",
-        "progress": "Progress RecordedCall RecordedScope Retraction read_progress valid",
+        "progress": "Progress Retraction read_progress valid",
         "record": "Landmark Record require_root",
+        "recorded": "Path RecordedAttempt RecordedCall RecordedHome",
         "retractions": "DiscardedRanges",
         "tree": "CLOSERS OPENERS Node RecordTree RunMembership",
     },

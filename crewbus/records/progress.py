@@ -1,14 +1,12 @@
-"""The progress of a recorded run: which of its steps have finished, and what a resume takes back.
+"""The progress of a recorded run: the outcomes of its steps, and what a resume takes back.
 
-docs/durability.md has the rules, and the model that they are checked against.
+docs/durability.md has the rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
-
-import attrs
 
 from crewbus.events import (
     AttemptStarted,
@@ -16,6 +14,7 @@ from crewbus.events import (
     CallFailed,
     CallFinished,
     CallStarted,
+    CheckpointSaved,
     Retracted,
     RunCancelled,
     RunFailed,
@@ -27,162 +26,55 @@ from crewbus.events import (
     StepStarted,
 )
 from crewbus.records.record import Landmark
+from crewbus.records.recorded import Path, Place, RecordedAttempt, RecordedCall, RecordedHome
 from crewbus.records.retractions import DiscardedRanges, Retractions
 from crewbus.records.tree import Node, RecordTree
+from crewbus.stores import LANDMARKS, StoredEvent
+
+ReadAfter = Callable[[int], Iterable[StoredEvent]]
+"""Reads the stored events above a number, in order."""
 
 
-class FinishedStep(NamedTuple):
-    """The numbers of a finished step's start and end."""
+class Retraction(NamedTuple):
+    """What a resume takes back: what belongs to ``parents`` and is numbered ``since`` or later."""
 
-    start: int
-    end: int
-
-
-@attrs.define(eq=False)
-class RecordedCall:
-    """A call as recorded."""
-
-    name: str
-    start: int
-    ids: list[str]
-    """Its own id and those of its attempts: the parents of what was emitted in it."""
-    end: int | None = None
-    succeeded: bool = False
-    path: tuple[str, ...] = ()
-    """Its name, after the names of the calls around it in the same run or step."""
-
-    def retract_end(self, since: int) -> None:
-        """Make it open again if it ended at this number or later."""
-        if self.end is not None and self.end >= since:
-            self.end, self.succeeded = None, False
-
-    def is_replayed(self, boundary: int) -> bool:
-        """Whether a resume repeats it from the record, where its run or step has this boundary."""
-        return self.end is not None and self.start < boundary and (self.succeeded or self.end < boundary)
-
-
-@attrs.define(eq=False)
-class RecordedScope(RecordedCall):
-    """A run or step as recorded: steps, calls and runs belong to one."""
-
-    parent: RecordedScope | None = None
-    step: StepStarted | None = None
-    run_id: str = ""
-    calls: dict[RecordedCall, None] = attrs.field(factory=dict)
-    children: dict[RecordedScope, None] = attrs.field(factory=dict)
-    last_try: int = -1
-    """Of a step: the number of the start of its last try."""
-    finished: dict[str, FinishedStep] = attrs.field(factory=dict)
-    """By identity, in order of their ends: the steps that finished in it at any depth, except inside another one."""
-
-    @property
-    def boundary(self) -> int:
-        """The number of the last step end in it, or of its own start: a resume executes again what came later."""
-        return next(reversed(self.finished.values())).end if self.finished else self.start
-
-    def ancestry(self) -> Iterator[RecordedScope]:
-        """Yield this scope and those around it, outward."""
-        scope: RecordedScope | None = self
-        while scope is not None:
-            yield scope
-            scope = scope.parent
-
-    def describe(self) -> str:
-        """Describe it for an error message."""
-        return f"{'step' if self.step else 'run'} {self.name!r}" if self.name else f"run {self.run_id}"
-
-    def inline_steps(self, steps: Mapping[str, RecordedScope]) -> Iterator[str]:
-        """Yield the identities of the finished steps directly in it that its own thread or task called."""
-        for identity in self.finished:
-            scope = steps[identity]
-            if scope.parent is self and scope.step is not None and scope.step.inline:
-                yield identity
-
-    def forget(self, identity: str) -> None:
-        """Stop expecting a step in this scope."""
-        for scope in self.ancestry():
-            scope.finished.pop(identity, None)
-
-    def forget_between(self, after: int, before: int | None, other_than: str) -> None:
-        """Stop expecting the steps that started between these numbers, except for one."""
-        found = []
-        for identity, numbers in reversed(self.finished.items()):
-            if numbers.end < after:
-                break
-            if identity != other_than and numbers.start > after and (before is None or numbers.start < before):
-                found.append(identity)
-        for identity in found:
-            self.forget(identity)
-
-    def is_complete(self, boundary: int) -> bool:
-        """Whether a resume executes nothing of it, where the scope around it has this boundary."""
-        return self.succeeded if self.step is not None else self.is_replayed(boundary)
-
-    def is_discarded(self, boundary: int) -> bool:
-        """Whether it started after this boundary of the scope around it, and is not reopened."""
-        return self.start > boundary and (self.step is not None or self.succeeded)
-
-    def retracted_parents(self, *, ended: bool = False) -> Iterator[str]:
-        """Yield the parents of what was emitted in it after its boundary.
-
-        Reopened scopes in it have their own boundaries, unless it has ``ended``: then none is reopened.
-        """
-        boundary = self.boundary
-        yield from self.ids
-        for call in self.calls:
-            if not call.is_replayed(boundary):
-                yield from call.ids
-        for child in self.children:
-            discarded = child.start > boundary if ended else child.is_discarded(boundary)
-            if discarded and not child.is_complete(boundary):
-                yield from child.emission_parents()
-
-    def emission_parents(self, *, finished_steps: bool = False) -> Iterator[str]:
-        """Yield the parents of what was emitted in it; of what its finished steps emitted only on request."""
-        yield from self.ids
-        for call in self.calls:
-            yield from call.ids
-        for child in self.children:
-            if finished_steps or child.step is None or not child.succeeded:
-                yield from child.emission_parents(finished_steps=finished_steps)
-
-
-class _Owner(NamedTuple):
-    """What a landmark opened: a call or attempt in a scope, or the scope itself."""
-
-    scope: RecordedScope
-    call: RecordedCall
+    since: int
+    parents: tuple[str, ...]
+    reason: str
 
 
 class Progress:
-    """Built landmark by landmark. A retracted step is not finished; a finished one stays so otherwise."""
+    """Built landmark by landmark.
 
-    def __init__(self) -> None:
-        self.root: RecordedScope | None = None
-        self.results: dict[str, int] = {}
-        """By the identity of each finished step: the number of the event that holds its result."""
-        self.steps: dict[str, RecordedScope] = {}
-        """By identity: the last try at each step."""
-        self.failures: dict[str, int] = {}
-        """By identity: where a step failed first."""
-        self.reopened: list[RecordedScope] = []
-        """The scopes that a resume reopens."""
+    What an attempt retracts is rejected: it happened, and a resumed run goes through it again, to reject it again.
+    What anything else retracts is void: it is not there any more.
+    """
+
+    def __init__(self, read_after: ReadAfter) -> None:
+        self.root: RecordedHome | None = None
+        self.steps: dict[str, RecordedHome] = {}
+        """By identity."""
         self.retractions = Retractions()
-        self._tree: RecordTree[_Owner] = RecordTree()
-        self._appliers: Final[dict[type, Callable[[Landmark, Node[_Owner] | None], None]]] = {
+        self._read_after = read_after
+        self._failed: list[tuple[RecordedHome, Landmark]] = []
+        """The failed steps of which it is open whether their failure stands, each with its end, in order."""
+        self._root_failure: Landmark | None = None
+        self._tree: RecordTree[Place] = RecordTree()
+        self._appliers: Final[dict[type, Callable[[Landmark, Node[Place] | None], None]]] = {
             RunStarted: self._run_started,
-            RunFinished: self._ended,
-            RunFailed: self._ended,
-            RunCancelled: self._ended,
+            RunFinished: self._home_ended,
+            RunFailed: self._home_ended,
+            RunCancelled: self._home_ended,
             RunResumed: self._resumed,
             StepStarted: self._step_started,
-            StepFinished: self._step_finished,
-            StepFailed: self._step_failed,
+            StepFinished: self._home_ended,
+            StepFailed: self._home_ended,
             CallStarted: self._call_started,
-            CallFinished: self._ended,
-            CallFailed: self._ended,
-            CallCancelled: self._ended,
+            CallFinished: self._call_ended,
+            CallFailed: self._call_ended,
+            CallCancelled: self._call_ended,
             AttemptStarted: self._attempt_started,
+            CheckpointSaved: self._checkpoint_saved,
             Retracted: self._retracted,
         }
 
@@ -192,177 +84,245 @@ class Progress:
         if applier is not None:
             applier(landmark, self._tree.apply(landmark.kind, landmark))
 
-    def _owner(self, node: Node[_Owner] | None) -> _Owner | None:
-        """The owner that a node belongs to; the root where the record does not have it."""
+    def place(self, envelope_id: str | None) -> Place | None:
+        """Where events with this parent belong; None: not in this record, or it was taken back."""
+        node = self._tree.find(envelope_id)
+        return node.value if node is not None else None
+
+    def _place_of(self, node: Node[Place] | None) -> Place | None:
+        """The place that a node stands for; the root where the record does not have it."""
         if node is not None and node.value is not None:
             return node.value
-        return _Owner(self.root, self.root) if self.root is not None else None
+        return Place(self.root) if self.root is not None else None
 
-    def _open(self, landmark: Landmark, node: Node[_Owner], name: str, step: StepStarted | None) -> RecordedScope:
-        owner = self._owner(node.parent)
-        parent = owner.scope if owner is not None else None
-        scope = RecordedScope(name, landmark.seq, [landmark.id], parent=parent, step=step, run_id=landmark.run_id or "")
-        node.value = _Owner(scope, scope)
+    # Starts
+
+    def _open(self, landmark: Landmark, node: Node[Place], name: str, step: StepStarted | None) -> RecordedHome:
+        around = self._place_of(node.parent)
+        parent, call = (around.home, around.call) if around is not None else (None, None)
+        home = RecordedHome(name, landmark.seq, [landmark.id], parent, call, step, landmark.run_id or "")
+        node.value = Place(home)
         if parent is not None:
-            parent.children[scope] = None
-        return scope
+            parent.children[home] = None
+            self._note_opened(parent, landmark.seq)
+        return home
 
-    def _run_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+    @staticmethod
+    def _note_opened(home: RecordedHome, seq: int) -> None:
+        for around in home.ancestry():
+            around.last_opened = seq
+
+    def _run_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
         assert node is not None
-        scope = self._open(landmark, node, landmark.event.name or "", None)
+        home = self._open(landmark, node, landmark.event.name or "", None)
+        home.key = getattr(landmark.event, "key", None)
         if landmark.parent is None:  # a part of a record may begin with the start of a nested run
-            self.root = scope
+            self.root = home
 
-    def _ended(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
-        if node is not None and node.value is not None:
-            call = node.value.call
-            call.end, call.succeeded = landmark.seq, landmark.kind in (CallFinished, RunFinished)
-
-    def _step_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
+    def _step_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
         assert node is not None
         event: StepStarted = landmark.event
-        scope = self.steps.get(event.identity)
-        if scope is not None and scope.parent is not None and scope in scope.parent.children:
-            scope.ids.append(landmark.id)  # it continues, with what it had done
-            node.value = _Owner(scope, scope)
-        else:
-            scope = self.steps[event.identity] = self._open(landmark, node, event.name, event)
-        scope.last_try = landmark.seq
-
-    def _step_finished(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
-        owner = self._owner(node)
-        if owner is None or owner.scope.step is None or owner.scope.parent is None:
+        home = self.steps.get(event.identity)
+        if home is None:
+            self.steps[event.identity] = self._open(landmark, node, event.name, event)
             return
-        scope, parent, identity = owner.scope, owner.scope.parent, owner.scope.step.identity
-        edited = identity in self.results
-        self.results[identity] = landmark.seq
-        scope.end, scope.succeeded = landmark.seq, True
-        if edited:
+        home.ids.append(landmark.id)  # it is taken up again, with what it had done
+        home.end, home.end_type, home.stands = None, None, False
+        node.value = Place(home)
+        if home.parent is not None:
+            self._note_opened(home.parent, landmark.seq)
+
+    def _call_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
+        assert node is not None
+        place = self._place_of(node.parent)
+        if place is not None:
+            path = (*place.path, landmark.event.name)
+            call = RecordedCall(place.home, landmark.seq, [landmark.id], path, place.call)
+            place.home.calls[call] = None
+            node.value = Place(place.home, call)
+            self._note_opened(place.home, landmark.seq)
+
+    def _attempt_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
+        assert node is not None
+        place = self._place_of(node.parent)
+        if place is not None:
+            attempt = RecordedAttempt(landmark.event.number, landmark.seq, place.path)
+            place.home.attempts.append(attempt)
+            (place.home if place.call is None else place.call).ids.append(landmark.id)
+            node.value = Place(place.home, place.call, attempt)
+            self._note_opened(place.home, landmark.seq)
+
+    def _checkpoint_saved(self, landmark: Landmark, node: Node[Place] | None) -> None:
+        place = self._place_of(node.parent if node is not None else None)
+        if place is not None and not landmark.event.automatic:
+            self._note_opened(place.home, landmark.seq)
+
+    # Ends
+
+    def _home_ended(self, landmark: Landmark, node: Node[Place] | None) -> None:
+        place = self._place_of(node)
+        if place is None or (place.home.step is None) == (landmark.kind in (StepFinished, StepFailed)):
             return
-        for inner in list(scope.finished):  # its result stands for all that it did
-            scope.forget(inner)
-        for around in parent.ancestry():
-            around.finished[identity] = FinishedStep(scope.start, landmark.seq)
-        if identity in self.failures:
-            parent.forget_between(self.failures[identity], scope.last_try, identity)
+        home = place.home
+        home.end, home.end_type = landmark.seq, landmark.kind
+        if landmark.kind is StepFailed:
+            self._failed.append((home, landmark))
+        if home is self.root:
+            self._root_failure = landmark if landmark.kind is RunFailed else None
 
-    def _step_failed(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
-        owner = self._owner(node)
-        if owner is not None and owner.scope.step is not None:
-            owner.scope.end, owner.scope.succeeded = landmark.seq, False
-            self.failures.setdefault(owner.scope.step.identity, landmark.seq)
+    def _call_ended(self, landmark: Landmark, node: Node[Place] | None) -> None:
+        if node is not None and node.value is not None and node.value.call is not None:
+            node.value.call.end, node.value.call.end_type = landmark.seq, landmark.kind
 
-    def _call_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
-        assert node is not None
-        owner = self._owner(node.parent)
-        if owner is not None:
-            path = (*owner.call.path, landmark.event.name)
-            call = RecordedCall(landmark.event.name, landmark.seq, [landmark.id], path=path)
-            owner.scope.calls[call] = None
-            node.value = _Owner(owner.scope, call)
+    # Failures
 
-    def _attempt_started(self, landmark: Landmark, node: Node[_Owner] | None) -> None:
-        assert node is not None
-        owner = self._owner(node.parent)
-        if owner is not None:
-            owner.call.ids.append(landmark.id)
-            node.value = owner
+    def _resumed(self, landmark: Landmark, _: Node[Place] | None) -> None:
+        self._settle(landmark.seq)
+        self._reopen(self.root)
 
-    def _retracted(self, landmark: Landmark, _: Node[_Owner] | None) -> None:
-        self.retractions.add(landmark.event, landmark.seq)
-        self.retract(landmark.event)
+    def _reopen(self, home: RecordedHome | None) -> None:
+        """Let the runs that did not end well continue."""
+        if home is None or home.finished or (home.step is not None and home.stands):
+            return
+        if home.step is None:
+            home.end = home.end_type = None
+        for child in home.children:
+            self._reopen(child)
 
-    def retract(self, event: Retracted) -> None:
-        """Remove the scopes and calls that started in what is taken back: they are not done."""
+    def _settle(self, upto: int) -> None:
+        """Decide which failures stand, as a resume at number ``upto`` does: the other steps are executed again."""
+        failed = [home for home, landmark in self._failed if home.end == landmark.seq]
+        for home in failed:
+            home.stands = self._continued(home, upto)
+        if self._root_failure is not None:
+            named = map(self.steps.get, self._root_failure.event.steps)
+            fatal = [home for home in named if home is not None and home.end_type is StepFailed]
+            failed += fatal
+            for home in fatal:
+                home.stands = False
+        for home in failed:
+            if not home.stands:
+                home.end = home.end_type = None
+        self._failed, self._root_failure = [], None
+
+    def _continued(self, failed: RecordedHome, upto: int) -> bool:
+        """Whether the code went on after a step failed: something started, ended well, or was emitted around it.
+
+        What a run emits before it fails does not count: it may have reported the failure.
+        """
+        assert failed.end is not None
+        after, around = failed.end, failed.parent
+        while around is not None:
+            if around.last_opened > after or around.finished:
+                return True
+            if around.end is None:
+                return self._emitted(around, after, upto)
+            if around.end_type is RunCancelled and self._emitted(around, after, around.end):
+                return True
+            after, around = around.end, around.parent
+        return False
+
+    def _emitted(self, home: RecordedHome, after: int, upto: int) -> bool:
+        """Whether user code emitted anything in ``home`` between these numbers."""
+        for stored in self._read_after(after):
+            if stored.seq >= upto:
+                return False
+            place = self.place(stored.parent) if stored.name not in LANDMARKS else None
+            if place is not None and place.home.is_within(home):
+                return True
+        return False
+
+    # Retractions
+
+    def _retracted(self, landmark: Landmark, _: Node[Place] | None) -> None:
+        node = self._tree.find(landmark.parent)
+        place = node.value if node is not None and node.kind == "attempt" else None
+        if place is not None and place.attempt is not None:
+            place.attempt.retracted_at = landmark.seq
+        self.retract(landmark.event, landmark.seq, rejects=place is not None)
+
+    def retract(self, event: Retracted, seq: int, *, rejects: bool = False) -> None:
+        """Take back what ``event`` names; ``rejects``: as a failed attempt does."""
+        self.retractions.add(event, seq, rejects=rejects)
         if not event.parents and self.root is not None:
-            self._retract_since(self.root, event.since)
+            self._void_since(self.root, event.since)
         for parent in event.parents:
-            node = self._tree.find(parent)
-            if node is None or node.value is None or parent != node.value.call.ids[0]:
+            place = self.place(parent)
+            if place is None:
                 continue
-            scope, call = node.value
-            if call.start < event.since:
-                call.retract_end(event.since)
-            elif isinstance(call, RecordedScope):
-                self._remove(call)
+            if rejects:
+                if parent in place.home.ids and place.home.start >= event.since:
+                    place.home.rejected = True
+            elif place.call is not None:
+                self._void_call(place.call, event.since)
+            elif place.home.start >= event.since:
+                self._remove(place.home)
             else:
-                scope.calls.pop(call, None)
+                self._void_attempts(place.home, event.since, ())
 
-    def _retract_since(self, scope: RecordedScope, since: int) -> None:
-        scope.calls = {call: None for call in scope.calls if call.start < since}
-        for child in list(scope.children):
+    @staticmethod
+    def _void_attempts(home: RecordedHome, since: int, path: Path) -> None:
+        home.attempts = [one for one in home.attempts if one.start < since or one.path != path]
+
+    def _void_call(self, call: RecordedCall, since: int) -> None:
+        if call.start >= since:
+            call.home.calls.pop(call, None)
+        elif call.end is not None and call.end >= since:
+            call.end = call.end_type = None
+        self._void_attempts(call.home, since, call.path)
+
+    def _void_since(self, home: RecordedHome, since: int) -> None:
+        home.calls = {call: None for call in home.calls if call.start < since}
+        home.attempts = [one for one in home.attempts if one.start < since]
+        for child in list(home.children):
             if child.start >= since:
                 self._remove(child)
-            elif child.end is None or child.end >= since:
-                self._retract_since(child, since)
+            else:
+                self._void_since(child, since)
 
-    def _remove(self, scope: RecordedScope) -> None:
-        """Remove a scope, and the results of its steps."""
-        parent = scope.parent
-        if parent is None or scope not in parent.children:
-            return
-        for child in list(scope.children):
+    def _remove(self, home: RecordedHome) -> None:
+        """Forget a run or step, and all that happened in it."""
+        for child in list(home.children):
             self._remove(child)
-        del parent.children[scope]
-        if scope.step is not None:
-            self.results.pop(scope.step.identity, None)
-            self.failures.pop(scope.step.identity, None)
-            parent.forget(scope.step.identity)
-
-    def _resumed(self, _landmark: Landmark, _: Node[_Owner] | None) -> None:
-        if self.root is not None:
-            self._reopen(self.root)
-
-    def _reopen(self, scope: RecordedScope) -> None:
-        """Make the scopes open again that an earlier resume reopened."""
-        boundary = scope.boundary
-        scope.end = None
-        for child in scope.children:
-            if not child.succeeded and (child.step is not None or not child.is_replayed(boundary)):
-                self._reopen(child)
+        if home.parent is not None:
+            home.parent.children.pop(home, None)
+        if home.step is not None and self.steps.get(home.step.identity) is home:
+            del self.steps[home.step.identity]
 
     # The end
 
     def retractions_on_resume(self, last: int) -> list[Retraction]:
-        """Reopen the scopes that a resume after number ``last`` continues, and return what it takes back."""
+        """What a resume after number ``last`` takes back of the steps and calls that were left open."""
         assert self.root is not None
+        self._settle(last + 1)
+        self._reopen(self.root)
         retractions: list[Retraction] = []
         self._resume(self.root, last, retractions)
+        for since, parents, reason in retractions:
+            self.retract(Retracted(since, reason, parents), last + 1)
         return retractions
 
-    def _resume(self, scope: RecordedScope, last: int, retractions: list[Retraction]) -> None:
-        boundary = scope.boundary
-        scope.end = None
-        self.reopened.append(scope)
-        parents = tuple(scope.retracted_parents())
-        for child in scope.children:
-            if child.is_complete(boundary):
-                self._reopen_failed(child)
-            elif child.is_discarded(boundary):
-                continue  # the scope around it takes it back
-            elif child.step is not None and not child.finished:
-                retracted = tuple(child.emission_parents())
-                retractions.append(Retraction(child.start, retracted, f"{child.describe()} is executed again"))
-            else:
-                self._resume(child, last, retractions)
-        if last > boundary:
-            retractions.append(Retraction(boundary + 1, parents, f"{scope.describe()} continues from before this"))
+    def _resume(self, home: RecordedHome, last: int, retractions: list[Retraction]) -> None:
+        for call in home.calls:
+            if call.end is None:
+                boundary = max((child.end or -1 for child in home.outcomes(call)), default=call.start - 1)
+                if last > boundary:
+                    retractions.append(Retraction(boundary + 1, tuple(call.ids), f"call {call.path[-1]!r} was open"))
+        for child in home.children:
+            if child.step is None:
+                if not child.finished:
+                    self._resume(child, last, retractions)
+            elif not child.has_outcome:
+                self._resume_step(child, last, retractions)
 
-    def _reopen_failed(self, scope: RecordedScope) -> None:
-        """Reopen the failed steps in a scope that is replayed: they are tried again."""
-        if scope.step is None:
-            for child in scope.children:
-                if child.step is not None and not child.succeeded:
-                    self.reopened.append(child)
-                self._reopen_failed(child)
-
-
-class Retraction(NamedTuple):
-    """What a resume takes back: what belongs to ``parents`` and is numbered ``since`` or later."""
-
-    since: int
-    parents: tuple[str, ...]
-    reason: str
+    def _resume_step(self, step: RecordedHome, last: int, retractions: list[Retraction]) -> None:
+        boundary, reason = step.boundary, f"{step.describe()} is executed again"
+        if boundary > step.start:
+            reason = f"{step.describe()} continues from before this"
+            self._resume(step, last, retractions)
+        parents = tuple(step.emission_parents())
+        if not all(self.retractions.cover(boundary + 1, parent) for parent in parents):
+            retractions.append(Retraction(boundary + 1, parents, reason))
 
 
 class Valid(NamedTuple):
@@ -391,9 +351,9 @@ def _announces(event: Retracted, unannounced: int) -> bool:
     return not event.parents and event.since <= unannounced
 
 
-def read_progress(landmarks: Iterable[Landmark]) -> Progress:
+def read_progress(landmarks: Iterable[Landmark], read_after: ReadAfter) -> Progress:
     """Return the progress that these landmarks describe."""
-    progress = Progress()
+    progress = Progress(read_after)
     for landmark in landmarks:
         progress.apply(landmark)
     return progress

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from typing import NamedTuple
 
 from crewbus.events import Retracted, RunResumed
 
-Span = tuple[int, int]
-"""The first number that is taken back, and the number of the retraction."""
+
+class Span(NamedTuple):
+    """What one retraction takes back of a scope."""
+
+    since: int
+    """The first number."""
+    at: int
+    """The number of the retraction."""
+    rejects: bool
+    """Whether a failed attempt retracted it."""
 
 
 class Retractions:
@@ -17,19 +26,22 @@ class Retractions:
         self._by_parent: dict[str, list[Span]] = {}
         self._of_all: list[Span] = []
 
-    def add(self, event: Retracted, seq: int) -> None:
-        """Add a retraction and its number."""
-        span = event.since, seq
+    def add(self, event: Retracted, seq: int, *, rejects: bool = False) -> None:
+        """Add a retraction and its number; ``rejects``: a failed attempt retracted it."""
+        span = Span(event.since, seq, rejects)
         if not event.parents:
             self._of_all.append(span)
         for parent in event.parents:
             self._by_parent.setdefault(parent, []).append(span)
 
+    def first(self, seq: int, parent: str | None) -> Span | None:
+        """The first retraction of the event of this number, which belongs to ``parent``; None: it is valid."""
+        spans = (*self._by_parent.get(parent or "", ()), *self._of_all)
+        return min((span for span in spans if span.since <= seq < span.at), key=lambda span: span.at, default=None)
+
     def cover(self, seq: int, parent: str | None) -> bool:
         """Whether the event of this number, which belongs to ``parent``, was taken back."""
-        return any(
-            since <= seq < at for spans in (self._by_parent.get(parent or "", ()), self._of_all) for since, at in spans
-        )
+        return self.first(seq, parent) is not None
 
 
 class DiscardedRanges:

@@ -3,7 +3,16 @@
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.call import Call
 from crewbus.scopes.callbacks import Callback, Callbacks, Function, callbacks_in_context
-from crewbus.scopes.current import enclosing, execution_id, handling, innermost, nearest, scope_var, working
+from crewbus.scopes.current import (
+    enclosing,
+    execution_id,
+    handling,
+    innermost,
+    nearest,
+    note_outside,
+    scope_var,
+    working,
+)
 from crewbus.scopes.lookup import current_call, current_run
 from crewbus.scopes.options import (
     AS_THE_BUS,
@@ -69,6 +78,7 @@ __all__ = [
     "innermost",
     "nearest",
     "new_id",
+    "note_outside",
     "recording_request",
     "scope_var",
     "state_after",

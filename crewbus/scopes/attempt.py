@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from crewbus._util import generation
 from crewbus.events import AttemptStarted, Envelope, Retracted
 from crewbus.exceptions import RunError, text_of
@@ -24,7 +22,7 @@ class Attempt(Scope):
     attempt follows, as with a timeout inside a retry.
     """
 
-    __slots__ = ("_born", "_number", "_started", "_tries", "failed", "of", "on_rollback", "opened", "since")
+    __slots__ = ("_born", "_number", "_started", "_tries", "failed", "of", "opened", "since")
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.host)
@@ -39,8 +37,6 @@ class Attempt(Scope):
         """The number of the first event that can have been emitted in it."""
         self.opened: list[str] = []
         """The ids of what started in it, its own first: the parents of what it streams."""
-        self.on_rollback: list[Callable[[], object]] = []
-        """What undoes the effects of steps in it if it fails; called under the tree's lock."""
 
     def __repr__(self) -> str:
         return f"<Attempt {self.attempt_number} at {self.of!r}>"
@@ -81,7 +77,7 @@ class Attempt(Scope):
     def transition(self, phase: Phase, envelope: Envelope) -> None:
         """Be started by ``envelope``; called under the lock."""
         super().transition(phase, envelope)
-        if phase == Phase.START:
+        if phase == Phase.START and not self.since:  # a resumed run may begin it anew
             self.since = envelope.seq + 1
 
     def accepts(self, phase: Phase) -> bool:  # noqa: ARG002 - as of any scope
@@ -91,9 +87,10 @@ class Attempt(Scope):
     def finish(self) -> None:
         """End the attempt: it succeeded. Ending it again does nothing."""
         if self.claim_end():
-            self.opened, self.on_rollback = [], []
+            self.opened = []
             if self._tries is not None:
                 self._tries.succeeded(self.of)
+            self.tree.lane.kept(self)
 
     def fail(self, error: BaseException | str) -> None:
         """End the attempt with ``error``: an Exception, or a text that describes one, retracts what was streamed.
@@ -117,19 +114,11 @@ class Attempt(Scope):
         return not ended and self._born == generation.number
 
     def retract(self, reason: str) -> None:
-        """Retract the chunks that were streamed in it, and undo its steps."""
+        """Retract the chunks that were streamed in it."""
         with Deferring(self.tree.lock), self.tree.lock:
             self.failed = True
             parents = tuple(self.opened)
-            self.roll_back()
         self.host.transition(self, Retracted(self.since, reason, parents), Phase.END)
-
-    def roll_back(self) -> None:
-        """Undo the effects of the steps in it; called under the lock."""
-        undo, self.on_rollback = self.on_rollback, []
-        for call in undo:
-            call()
-        self.tree.lane.rolled_back(self)
 
     def end(self, error: BaseException | None) -> None:
         """End it as its ``with`` block ended."""

@@ -36,8 +36,8 @@ class Lane(Protocol):
     ) -> Envelope | None:
         """Commit one event of ``scope``. ``replayed_seq``: its number in the record, if that holds it already."""
 
-    def rolled_back(self, attempt: AnyScope) -> None:
-        """An attempt failed, so what happened in it does not count; called under the tree's lock."""
+    def kept(self, attempt: AnyScope) -> None:
+        """An attempt succeeded, so what happened in it counts."""
 
 
 class StepPerformer(Protocol):

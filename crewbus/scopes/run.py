@@ -15,6 +15,7 @@ from crewbus.exceptions import (
     ReplayMismatch,
     RunCancelledError,
     RunError,
+    failed_steps,
     is_cancellation,
     text_of,
 )
@@ -458,7 +459,7 @@ class Run(Scope):
 def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
     """The terminal event for a run that ended with ``error``; ``reason``: why it was cancelled, if it was."""
     if error is not None and not is_cancellation(error):
-        return RunFailed(name_of(type(error)), text_of(error))
+        return RunFailed(name_of(type(error)), text_of(error), failed_steps(error))
     if reason is not None:
         return RunCancelled(reason)
     return RunFinished() if error is None else RunCancelled(text_of(error) or type(error).__name__)

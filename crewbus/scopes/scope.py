@@ -105,6 +105,9 @@ class Scope:
         self.attempt_number = around.attempt_number
         self.attempts = around.attempts
 
+    def note_outside(self, envelope: Envelope) -> None:
+        """Be the home of code that emitted ``envelope`` elsewhere in the tree."""
+
     def leave_run(self, outside: Tree) -> None:
         """Continue outside any run: the run has ended."""
         self.run, self.tree, self.gate = None, outside, CLOSED

@@ -1,0 +1,98 @@
+"""The recorded emissions of user code that a resumed run may repeat, found by place and content."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Final, NamedTuple
+
+from crewbus.records import Path, Progress, RecordedHome
+from crewbus.stores import StoredEvent
+
+Content = tuple[str, bytes]
+"""The name of an event's type, and its JSON."""
+Where = tuple[RecordedHome, Path]
+"""A home, and the names of the calls around in it."""
+
+_BATCH: Final = 256
+"""How many stored events are read at once."""
+
+
+class Emission(NamedTuple):
+    """A recorded emission."""
+
+    seq: int
+    parent: str
+    rejected: bool
+    """Whether a failed attempt took it back."""
+
+
+class RecordedEmissions:
+    """Those up to number ``last``; read as far as they are asked for, since a resumed run repeats them in order.
+
+    ``content_of`` returns the content of a stored event that user code emitted, and None for any other.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        last: int,
+        read_after: Callable[[int], Iterable[StoredEvent]],
+        content_of: Callable[[StoredEvent], Content | None],
+    ) -> None:
+        self._progress = progress
+        self._last = last
+        self._read_after = read_after
+        self._content_of = content_of
+        self._read = -1
+        self._waiting: dict[Where, dict[Content, deque[Emission]]] = {}
+        self._taken: set[int] = set()
+        """The numbers of those that belong to a step which is not executed again."""
+
+    def take(self, numbers: Iterable[int]) -> None:
+        """Leave out the emissions of these numbers: what emitted them is not executed again."""
+        self._taken.update(numbers)
+
+    def match(self, where: Where, content: Content, *, rejected: bool) -> Emission | None:
+        """Find the first emission with this content there, and leave it out from now on.
+
+        ``rejected``: it may be one that a failed attempt took back.
+        """
+        while True:
+            found = self._find(where, content, rejected)
+            if found is not None or not self._read_on():
+                return found
+
+    def _find(self, where: Where, content: Content, rejected: bool) -> Emission | None:
+        waiting = self._waiting.get(where, {}).get(content)
+        for emission in list(waiting or ()):
+            assert waiting is not None
+            if emission.seq in self._taken:
+                waiting.remove(emission)
+            elif rejected or not emission.rejected:
+                waiting.remove(emission)
+                return emission
+        return None
+
+    def _read_on(self) -> bool:
+        """Read some more. Returns whether there was anything."""
+        if self._read >= self._last:
+            return False
+        batch = list(islice(self._read_after(self._read), _BATCH))
+        for stored in batch:
+            if stored.seq <= self._last:
+                self._add(stored)
+        self._read = batch[-1].seq if batch else self._last
+        return True
+
+    def _add(self, stored: StoredEvent) -> None:
+        retraction = self._progress.retractions.first(stored.seq, stored.parent)
+        if retraction is not None and not retraction.rejects:
+            return
+        place = self._progress.place(stored.parent)
+        content = self._content_of(stored) if place is not None else None
+        if place is not None and content is not None and stored.parent is not None:
+            emission = Emission(stored.seq, stored.parent, retraction is not None)
+            there = self._waiting.setdefault((place.home, place.path), {})
+            there.setdefault(content, deque()).append(emission)

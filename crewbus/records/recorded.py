@@ -1,0 +1,143 @@
+"""What a record holds of runs, steps, calls and attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import attrs
+
+from crewbus.events import RunFinished, StepFinished, StepStarted
+
+Path = tuple[str, ...]
+"""The names of calls inside each other, outermost first."""
+
+
+@attrs.define(eq=False)
+class RecordedAttempt:
+    """An attempt as recorded."""
+
+    number: int
+    start: int
+    path: Path
+    """The calls around it in its home."""
+    retracted_at: int | None = None
+    """The number of its retraction, if it failed."""
+
+
+@attrs.define(eq=False)
+class RecordedCall:
+    """A call as recorded."""
+
+    home: RecordedHome
+    start: int
+    ids: list[str]
+    """Its own id and those of its attempts: the parents of what was emitted in it."""
+    path: Path
+    """Its name, after the names of the calls around it in its home."""
+    around: RecordedCall | None
+    """The call that it was made in."""
+    end: int | None = None
+    end_type: type | None = None
+
+    def contains(self, call: RecordedCall | None) -> bool:
+        """Whether ``call`` is this one, or was made in it."""
+        while call is not None:
+            if call is self:
+                return True
+            call = call.around
+        return False
+
+
+@attrs.define(eq=False)
+class RecordedHome:
+    """A run or step as recorded: steps, calls, attempts and nested runs have it as their home."""
+
+    name: str
+    start: int
+    ids: list[str]
+    """The parents of what was emitted directly in it; a step has one start for each time it was taken up."""
+    parent: RecordedHome | None = None
+    around: RecordedCall | None = None
+    """The call that it started in, in its parent."""
+    step: StepStarted | None = None
+    run_id: str = ""
+    key: str | None = None
+    """Of a nested run: what the application chose to distinguish it."""
+    calls: dict[RecordedCall, None] = attrs.field(factory=dict)
+    children: dict[RecordedHome, None] = attrs.field(factory=dict)
+    attempts: list[RecordedAttempt] = attrs.field(factory=list)
+    end: int | None = None
+    end_type: type | None = None
+    stands: bool = False
+    """Of a step that failed: whether its failure is an outcome, since the code went on."""
+    rejected: bool = False
+    """Whether a failed attempt took it back: it is repeated, to fail again."""
+    last_opened: int = -1
+    """The number of the last event that started anything in it, at any depth."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended well."""
+        return self.end_type in (StepFinished, RunFinished)
+
+    @property
+    def has_outcome(self) -> bool:
+        """Of a step: whether a resume repeats how it ended, instead of executing it."""
+        return self.end is not None and (self.finished or self.stands)
+
+    @property
+    def boundary(self) -> int:
+        """The number of the last outcome of a step in it; its own start if there is none."""
+        return max((child.end or -1 for child in self.outcomes()), default=self.start)
+
+    @property
+    def last_finished(self) -> int:
+        """The number of the last end of a finished step in it; -1 if there is none."""
+        return max((child.end or -1 for child in self.outcomes() if child.finished), default=-1)
+
+    def outcomes(self, within: RecordedCall | None = None) -> Iterator[RecordedHome]:
+        """Yield the steps in it that have an outcome, outermost ones only; ``within``: those made in this call."""
+        for child in self.children:
+            if within is not None and not within.contains(child.around):
+                continue
+            if child.step is not None and child.has_outcome:
+                yield child
+            else:
+                yield from child.outcomes()
+
+    def ancestry(self) -> Iterator[RecordedHome]:
+        """Yield this home and those around it, outward."""
+        home: RecordedHome | None = self
+        while home is not None:
+            yield home
+            home = home.parent
+
+    def is_within(self, other: RecordedHome) -> bool:
+        """Whether it is ``other`` or inside it."""
+        return any(home is other for home in self.ancestry())
+
+    def describe(self) -> str:
+        """Describe it for an error message."""
+        return f"{'step' if self.step else 'run'} {self.name!r}" if self.name else f"run {self.run_id}"
+
+    def emission_parents(self) -> Iterator[str]:
+        """Yield the parents of everything that was emitted in it, at any depth."""
+        yield from self.ids
+        for call in self.calls:
+            yield from call.ids
+        for child in self.children:
+            yield from child.emission_parents()
+
+
+class Place(NamedTuple):
+    """Where an event belongs: to a home, directly or in a call and an attempt there."""
+
+    home: RecordedHome
+    call: RecordedCall | None = None
+    attempt: RecordedAttempt | None = None
+
+    @property
+    def path(self) -> Path:
+        """The calls around it in its home."""
+        return self.call.path if self.call is not None else ()
