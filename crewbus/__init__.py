@@ -11,7 +11,7 @@ _PACKAGES: Final = {
     "bus": "Bus achunk aemit call chunk current_bus default_bus drain emit run",
     "durability": "Step step",
     "streams": "OwnedStream Stream StreamOptions",
-    "work": "Thread ThreadPoolExecutor bind",
+    "work": "Thread ThreadPoolExecutor bind reentrant_lock",
     "plugins": "Commands Failure PluginInfo PluginManager hookimpl hookspec",
     "scopes": "Attempt Call Callbacks Run Sink current_call current_run",
     "records": "Checkpoint Divergence Record Records RunInfo",

@@ -332,5 +332,8 @@ from crewbus.work import (
 from crewbus.work import (
     bind as bind,
 )
+from crewbus.work import (
+    reentrant_lock as reentrant_lock,
+)
 
 __version__: str

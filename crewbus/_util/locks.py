@@ -31,5 +31,9 @@ else:
 
 
 def reentrant_lock() -> threading.RLock:
-    """A `threading.RLock` that ``with`` releases even if a signal handler raises as soon as it is acquired."""
+    """Make a `threading.RLock` for ``with`` statements, which an interrupt can't leave held.
+
+    On Python 3.14 a signal handler may run, and raise, once a ``with`` statement has acquired a plain lock and before
+    it is bound to release it. Use this one for what handlers, observers and stores share with other threads.
+    """
     return _Lock()

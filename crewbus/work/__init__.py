@@ -1,5 +1,6 @@
-"""Functions run elsewhere, with their caller's context."""
+"""Functions run elsewhere, with their caller's context; and the lock for what threads share."""
 
+from crewbus._util import reentrant_lock
 from crewbus.work.owned import OwnedTask
 from crewbus.work.propagation import Thread, ThreadPoolExecutor, bind
 from crewbus.work.submitted import submission
@@ -9,5 +10,6 @@ __all__ = [
     "Thread",
     "ThreadPoolExecutor",
     "bind",
+    "reentrant_lock",
     "submission",
 ]

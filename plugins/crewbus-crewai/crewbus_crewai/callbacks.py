@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from crewai.llms.base_llm import BaseLLM
 
+from crewbus import reentrant_lock
 from crewbus_crewai.context import held
 from crewbus_crewai.integration import contained
 from crewbus_crewai.patch_set import PatchSet
@@ -42,7 +42,7 @@ class CallbackSetup:
 
     def __init__(self, patches: PatchSet) -> None:
         self._patches = patches
-        self._lock = threading.Lock()
+        self._lock = reentrant_lock()
         self._patched = False
 
     def set_callbacks(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

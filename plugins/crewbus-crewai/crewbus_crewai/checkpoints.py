@@ -7,7 +7,6 @@ from there.
 from __future__ import annotations
 
 import json
-import threading
 import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -22,7 +21,7 @@ from crewai.state.provider.core import BaseProvider
 from crewai.state.provider.json_provider import JsonProvider
 
 import crewbus
-from crewbus import Envelope, RecordingError, Run, RunNotFoundError
+from crewbus import Envelope, RecordingError, Run, RunNotFoundError, reentrant_lock
 from crewbus_crewai.context import held, live_run
 from crewbus_crewai.delta import applied, difference
 from crewbus_crewai.integration import integration
@@ -97,13 +96,13 @@ class _LastCheckpoint:
     """The last checkpoint in a run, with its data."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.name: str | None = None
         self.data: Any = None
 
 
 _last_checkpoints: Final[WeakKeyDictionary[Run, _LastCheckpoint]] = WeakKeyDictionary()
-_lock: Final = threading.Lock()
+_lock: Final = reentrant_lock()
 
 
 def _save(run: Run, name: str, branch: str, data: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -10,6 +9,8 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import wrapt
+
+from crewbus import reentrant_lock
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 """As for wrapt: called with the wrapped function, the instance or class it is bound to, and the call's arguments."""
@@ -27,7 +28,7 @@ class PatchSet:
     """Replaces functions by `wrapt.FunctionWrapper` and values by others, until `restore`. Keeps no class alive."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._active = True
         # A wrapped function refers to its class, so only weak references keep a class collectable.
         self._wrapped: WeakKeyDictionary[Any, dict[str, _Wrapped]] = WeakKeyDictionary()

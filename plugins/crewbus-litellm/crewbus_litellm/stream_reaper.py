@@ -14,6 +14,8 @@ from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from crewbus import reentrant_lock
+
 _log = logging.getLogger("crewbus")
 
 IDLE_SECONDS: Final = 5.0
@@ -28,7 +30,7 @@ class StreamReaper:
 
     def after_fork(self) -> None:
         """Start over in a forked child: the open streams and the thread belong to the parent."""
-        self._lock = threading.Lock()
+        self._lock = reentrant_lock()
         self._open = 0
         self._thread: threading.Thread | None = None
         self._abandoned: SimpleQueue[Callable[[], None]] = SimpleQueue()

@@ -6,14 +6,13 @@ import logging
 import math
 import os
 import sys
-import threading
 import time
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import crewbus
-from crewbus import CallCancelled, CallFailed, CallFinished, CallStarted, PluginError, event_type_of
+from crewbus import CallCancelled, CallFailed, CallFinished, CallStarted, PluginError, event_type_of, reentrant_lock
 from crewbus_metrics.snapshot import Events, Snapshot, Timing
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Metrics:
     def _reset(self) -> None:
         # Re-entrant, because a finaliser may emit while its thread holds the lock. So each figure changes in one step,
         # which a Counter's `+= 1` does not, and iteration uses a copy.
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._began = clock()
         self._ended: float | None = None
         self._events: _ByName[defaultdict[str, int]] = _ByName(lambda: defaultdict(int))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from crewbus import reentrant_lock
 from crewbus.exceptions import CorruptRecordError, RecordingError
 from crewbus_sqlite import _schema
 from crewbus_sqlite._errors import translated
@@ -54,7 +54,7 @@ class _Connection:
     """A connection that is opened at first use, for one thread at a time."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.connection: sqlite3.Connection | None = None
 
     def close(self) -> None:

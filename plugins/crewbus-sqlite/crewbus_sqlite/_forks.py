@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 from weakref import WeakSet
+
+from crewbus import reentrant_lock
 
 
 class Forkable(Protocol):
@@ -22,7 +23,7 @@ class Forkable(Protocol):
 class _Forks:
     def __init__(self) -> None:
         self._stores: WeakSet[Forkable] = WeakSet()
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._resume: list[Callable[[], None]] = []
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._in_child)

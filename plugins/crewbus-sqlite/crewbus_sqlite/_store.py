@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError
 from crewbus.stores import LogInfo, Store, StoredEvent
 from crewbus_sqlite import _holders, _logs, _runs
@@ -54,7 +54,7 @@ class SQLiteStore(Store):
         self._reader = Reader(self._database)
         self._holders = Holders(self.path, lease)
         self._writer = Writer(self._database, self._holders, lease, backlog)
-        self._closing = threading.Lock()
+        self._closing = reentrant_lock()
         self._closed = False
         forks.register(self)
 
@@ -231,7 +231,7 @@ class SQLiteStore(Store):
         return self._database.quiesce()
 
     def after_fork(self) -> None:
-        self._closing = threading.Lock()
+        self._closing = reentrant_lock()
         self._holders = Holders(self.path, self._lease)
         self._writer = Writer(self._database, self._holders, self._lease, self._backlog)
 

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
+from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
 from crewbus.stores import StoredEvent
 from crewbus_sqlite._commit import Batch, Log, Notify, write
@@ -38,7 +39,7 @@ class Writer:
         self._bound = backlog
         self._backlog = 0
         # Entered directly: its `with` is C code, which a signal can't interrupt, and a Condition's is not.
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._changed = threading.Condition(self._lock)
         self._logs: dict[str, Log] = {}
         self._queued: dict[Log, None] = {}
