@@ -233,7 +233,7 @@ class CorruptRecordError(RecordingError):
 
 
 class StoreVersionError(RecordingError):
-    """A newer release wrote the store, or it is no store. The message names both versions and says what to do."""
+    """The store or record can't be used by this release. The message says why, and what to do."""
 
 
 class StoreFullError(RecordingError):

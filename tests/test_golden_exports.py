@@ -16,6 +16,8 @@ from crewbus.testing import replayed
 
 GOLDEN = Path(__file__).with_name("golden")
 RELEASES = sorted(GOLDEN.glob("export-*"))
+RESUMABLE = RELEASES[1:]
+"""Those that tell steps apart as today."""
 TEXTS = {"finished": "xysaid. attempted. ", "failed": "beyond", "resumed": "anew", "forked": ""}
 
 
@@ -35,6 +37,11 @@ RESULTS = [
 
 @pytest.fixture(params=RELEASES, ids=lambda folder: folder.name)
 def release(request):
+    return request.param
+
+
+@pytest.fixture(params=RESUMABLE, ids=lambda folder: folder.name)
+def resumable(request):
     return request.param
 
 
@@ -74,34 +81,45 @@ def test_events_read_as_they_were_emitted(release):
         assert dict(found(bus, run_id, crewbus.RunStarted)[0].event.tags) == {"tenant": "a"}
 
 
-def test_a_finished_run_replays_its_result(release):
+def test_a_finished_run_replays_its_result(resumable):
     called = []
     with quiet_bus() as bus:
         bus.on(crewbus.StepStarted, lambda envelope: called.append(envelope.event.name))
-        with replayed(release / "finished.jsonl", bus=bus) as run:
+        with replayed(resumable / "finished.jsonl", bus=bus) as run:
             assert make.work(run, make.Crew()) == RESULTS
     assert called == ["fails"]
 
 
-def test_a_failed_run_resumes(release):
-    with replayed(release / "failed.jsonl") as run:
+def test_a_failed_run_resumes(resumable):
+    with replayed(resumable / "failed.jsonl") as run:
         assert run.step("plain", lambda: "called again") == 1
         assert run.step("next", lambda: 2) == 2
 
 
-def test_a_resumed_run_resumes_again(release):
-    with replayed(release / "resumed.jsonl") as run:
+def test_a_resumed_run_resumes_again(resumable):
+    with replayed(resumable / "resumed.jsonl") as run:
         assert run.step("plain", lambda: "called again") == 1
         assert run.chunk("anew").replayed
         assert run.step("more", lambda: "called again") == 2
 
 
-def test_a_fork_resumes(release):
-    with replayed(release / "forked.jsonl") as run:
+def test_a_fork_resumes(resumable):
+    with replayed(resumable / "forked.jsonl") as run:
         run.emit(make.Asked("größer 🦀\0?"))
         run.chunk("so: ", "reasoning")
         assert run.step("plain", lambda: "called again") == "edited"
         assert not run.emit(Noted()).replayed
+
+
+@pytest.mark.parametrize("name", ["failed", "forked"])
+def test_law_05_a_record_that_tells_steps_apart_otherwise_is_not_resumed(name):
+    store, run_id = kept(RELEASES[0] / f"{name}.jsonl")
+    with quiet_bus() as bus:
+        bus.enable_recording(store)
+        with pytest.raises(crewbus.StoreVersionError, match=r"recorded by an earlier release.*shown, exported"):
+            with bus.resume(run_id):
+                pass
+        assert bus.records.info(run_id).state == "failed" if name == "failed" else "interrupted"
 
 
 def test_golden_exports_exist():

@@ -35,7 +35,7 @@ def name_of(function: Callable[..., Any]) -> str:
 def module_name(name: str) -> str:
     """The name of a module: of the one that is executed, the name under which it would be imported.
 
-    So what a script defines has the same name in ``python agent.py`` and in ``crewbus resume agent.py:main``.
+    So what a script defines has the same name in ``python agent.py`` and where ``agent`` is imported.
     """
     if name not in ("__main__", "__mp_main__"):  # the second is the first, in a child of multiprocessing
         return name

@@ -62,6 +62,7 @@ from crewbus.streams import (
     Stream,
     StreamOptions,
     checked_options,
+    run_arguments,
 )
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ class Bus(Dispatcher):
         name: str | None = None,
         *,
         id: str | None = None,  # noqa: A002 - the name that users look for
+        key: str | None = None,
         tags: Mapping[str, str] | None = None,
         record: bool | None = None,
         durability: Durability | None = None,
@@ -231,11 +233,11 @@ class Bus(Dispatcher):
 
         ``id`` must not be the id of a live or recorded run (`RunIdInUseError`). ``tags`` map strings to strings.
         ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
-        ``durability``: as for `enable_recording`; None: as that says.
+        ``durability``: as for `enable_recording`; None: as that says. After a resume nested runs of one name are told
+        apart by ``id`` or ``key``, else by order: equal ones at once need a ``key`` if steps are called in them.
         """
-        check_run_arguments(name, id, tags)
-        request = recording_request(record, durability)
-        return Run(self._host, name, id, tags, request)
+        check_run_arguments(name, id, tags, key)
+        return Run(self._host, name, id, tags, recording_request(record, durability), key=key)
 
     @property
     def runs(self) -> list[Run]:
@@ -256,7 +258,7 @@ class Bus(Dispatcher):
         if chosen.resume is not None:
             run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
         else:
-            run = self.run(name, id=chosen.id, tags=chosen.tags, record=chosen.record, durability=chosen.durability)
+            run = self.run(name, **run_arguments(chosen))
         return self._work.stream(run, chosen, fn, args, kwargs, partial(self._live.give_up, run))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -140,9 +140,9 @@ def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool 
     )
 
 
-def run(name: str | None = None, *, tags: Mapping[str, str] | None = None) -> Run:
+def run(name: str | None = None, *, key: str | None = None, tags: Mapping[str, str] | None = None) -> Run:
     """A run on the current run's bus, or on the default bus. For libraries. See `Bus.run`."""
-    return current_bus().run(name, tags=tags)
+    return current_bus().run(name, key=key, tags=tags)
 
 
 def drain() -> Coroutine[Any, Any, None]:

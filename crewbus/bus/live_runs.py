@@ -72,7 +72,7 @@ class LiveRuns:
 
     @staticmethod
     def _started(run: Run) -> RunStarted:
-        return RunStarted(run.name, dict(run.tags), run.parent.id if run.parent is not None else None)
+        return RunStarted(run.name, dict(run.tags), run.parent.id if run.parent is not None else None, run.key)
 
     def admit(self, run: Run, sinks: Iterable[Sink], known: bool = False) -> None:
         """Reserve the id of ``run``, which starts with ``sinks``; ``known``: the store may have it already.

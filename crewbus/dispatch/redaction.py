@@ -29,7 +29,7 @@ from crewbus.exceptions import RedactionError, text_of
 from crewbus.plugins import Function
 
 REQUIRED_FIELDS: Final = {
-    RunStarted: (),
+    RunStarted: ("key",),
     RunEnded: (),
     CallStarted: (),
     CallEnded: (),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 
 class StepKey(NamedTuple):
@@ -32,8 +33,8 @@ class Home:
     def __init__(self, path: str) -> None:
         self.path = path
         """What distinguishes it from other homes in the tree: a digest, or "" for the root run."""
-        self.busy: set[StepKey] = set()
-        """The steps in progress."""
+        self.busy: WeakValueDictionary[StepKey, Any] = WeakValueDictionary()
+        """The steps in progress, until their result is on disk."""
         self.failed: dict[StepKey, Tried] = {}
         """By key: what the last of equal steps did before it failed, as far as that still counts."""
         self._counts: dict[StepKey, int] = {}

@@ -152,9 +152,12 @@ class Recorder:
     def claim_nested(self, run: Run) -> int | None:
         """The number under which a resumed run repeats a nested one, whose id ``run`` gets; None: ``run`` is new."""
         log: RunLog | None = run.tree.log
-        if run.parent is None or log is None or log.replay is None:
+        if run.parent is None or log is None:
             return None
         with Deferring(run.tree.lock), run.tree.lock:
+            log.nested_runs.start(run)
+            if log.replay is None:
+                return None
             recorded = log.replay.claim_run(run)
         if recorded is None:
             return None

@@ -208,7 +208,7 @@ class Replay:
         """The recorded run that a nested one repeats; None: it is new."""
         around = run.around
         home = self._homes.get(around) if around is not None else None
-        key = run_key(run.name, run.id if run.named else None, getattr(run, "key", None))
+        key = run_key(run.name, run.id if run.named else None, run.key)
         waiting = home.runs.get(key) if home is not None else None
         if not waiting:
             return None

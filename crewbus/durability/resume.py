@@ -9,8 +9,16 @@ from crewbus._util import is_text
 from crewbus.durability.recorded_emissions import RecordedEmissions
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.replay import Replay
-from crewbus.events import Retracted, RunFinished, RunResumed, RunStarted
-from crewbus.exceptions import CorruptRecordError, InputError, RunError, RunHeldError, RunNotFoundError
+from crewbus.durability.step_scope import is_of_earlier_scheme
+from crewbus.events import Retracted, RunFinished, RunResumed, RunStarted, StepStarted
+from crewbus.exceptions import (
+    CorruptRecordError,
+    InputError,
+    RunError,
+    RunHeldError,
+    RunNotFoundError,
+    StoreVersionError,
+)
 from crewbus.records import (
     Landmark,
     Progress,
@@ -105,7 +113,7 @@ class Resumption:
         if at is not None or found.unannounced is not None:
             since = min(found.last + 1, found.unannounced if found.unannounced is not None else found.last + 1)
             retractions = [Retraction(since, (), f"resumed from the checkpoint {at!r}"), *retractions]
-        self._admission.announce(run, RunStarted(run.name, dict(run.tags), None), 0)
+        self._admission.announce(run, RunStarted(run.name, dict(run.tags), None, run.key), 0)
         self._recording.append(run, RunResumed(found.last, run.epoch, at))
         for since, parents, reason in retractions:
             self._recording.append(run, Retracted(since, reason, parents))
@@ -132,6 +140,11 @@ class Resumption:
             raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to continue differently")
         if landmarks[0].kind is not RunStarted or landmarks[0].run_id != run_id:
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
+        if any(one.kind is StepStarted and is_of_earlier_scheme(one.event) for one in landmarks):
+            raise StoreVersionError(
+                f"run {run_id} in {store!r} was recorded by an earlier release, which told its steps apart in another "
+                "way: it can be shown, exported and replayed, but not resumed; start it again under another id"
+            )
         last = info.last if at is None else position(record, at)
         # What was retracted after that stays retracted, since consumers got the retraction.
         counted = (one for one in landmarks if one.seq <= last or one.kind is Retracted)
@@ -140,7 +153,7 @@ class Resumption:
 
     def _restore(self, run: Run, found: Found, epoch: int) -> None:
         """Set ``run`` to the state in which its record ends."""
-        run.name = found.start.event.name
+        run.name, run.key = found.start.event.name, found.start.event.key
         run.set_tags(found.start.event.tags)
         run.tree = Tree(self._host.outside.lane)
         run.tree.started = found.start.at

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from crewbus.durability import unrecorded
 from crewbus.durability.home import Home
+from crewbus.durability.nested_runs import NestedRuns
 
 if TYPE_CHECKING:
     from crewbus.dispatch import OrderedLane
@@ -19,7 +20,8 @@ class RunLog:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
     __slots__ = (
-        "__weakref__", "claimed", "entities", "epoch", "executions", "homes", "lane", "replay", "sources", "sync",
+        "__weakref__", "claimed", "entities", "epoch", "executions", "homes", "lane", "nested_runs", "replay",
+        "sources", "sync",
     )  # fmt: skip
 
     def __init__(self, lane: OrderedLane, sync: bool, epoch: int = 0) -> None:
@@ -37,6 +39,7 @@ class RunLog:
         """The thread or task in which each run was entered."""
         self.homes: WeakKeyDictionary[Scope, Home] = WeakKeyDictionary()
         """What the live runs and steps count, as far as a step was called in them."""
+        self.nested_runs = NestedRuns()
         self.claimed = True
         """Whether no other process can have the id. False at first for a new run whose maker chose its id."""
         self.replay: Replay | None = None
@@ -50,6 +53,7 @@ class RunLog:
         self.sources.clear()
         self.executions.clear()
         self.homes.clear()
+        self.nested_runs = NestedRuns()
         self.replay = None
 
     def name_for(self, name: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import typing
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +12,8 @@ from typing import Any, NamedTuple
 from crewbus import serialization
 from crewbus._util import external_stacklevel, is_async, is_text, name_of
 from crewbus.durability.failures import Raises
-from crewbus.exceptions import StepError, StepWarning
+from crewbus.durability.nested_runs import digest
+from crewbus.exceptions import StepError, StepWarning, text_of
 
 Key = str | Callable[..., str]
 """A step's key: text, or a function that is called with the step's arguments and returns it."""
@@ -25,14 +24,26 @@ class CallKey(NamedTuple):
 
     text: str
     opaque: tuple[str, ...] = ()
-    """The arguments that have no fingerprint, each with its type."""
+    """The arguments that have no fingerprint, each with its type and the reason."""
+    given: bool = False
+    """Whether it is a key that was given, and no digest of the arguments."""
+
+    @property
+    def unique(self) -> str:
+        """Its text, which a given key and a digest do not have in common."""
+        return f"={self.text}" if self.given else self.text
 
 
 class StepFunction:
     """A function as a step."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], key: Key | None = None, raises: Raises | type[Exception] = ()
+        self,
+        name: str,
+        function: Callable[..., Any],
+        key: Key | None = None,
+        raises: Raises | type[Exception] = (),
+        module: str = "",
     ) -> None:
         if not is_text(name):
             raise StepError(f"a step has a name; got {name!r}")
@@ -46,6 +57,8 @@ class StepFunction:
         if not (key is None or is_text(key) or callable(key)):
             raise StepError(f"step {name!r}: a key is a text, or a function of the arguments; got {key!r}")
         self.name = name
+        self.unique_name = f"{module}:{name}"
+        """What identifies the function: with its module, unless its name was chosen."""
         self.function = function
         self.raises = _checked_raises(name, raises)
         """The exceptions that come back as themselves, besides the registered ones."""
@@ -70,24 +83,22 @@ class StepFunction:
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallKey:
         """What distinguishes this call from others: the key as given, or else a digest of the arguments."""
         if isinstance(self._key, str):
-            return CallKey(self._key)
+            return CallKey(self._key, given=True)
         if self._key is not None:
             text = self._key(*args, **kwargs)
             if not is_text(text):
                 raise StepError(f"step {self.name!r}: its key= returned {text!r}; a key is a text that is not empty")
-            return CallKey(text)
+            return CallKey(text, given=True)
         named = self._named(args, kwargs)
         if not named:
             return CallKey("")
-        plain, opaque = {}, []
-        for name, value in named.items():
+        forms, opaque = list[Any](), list[str]()
+        for name, value in sorted(named.items()):
             try:
-                plain[name] = serialization.canonical(value)
-            except Exception:  # arguments may raise when they are inspected
-                plain[name] = kind = type(value).__qualname__
-                opaque.append(f"{name!r} ({kind})")
-        digest = hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=6)
-        return CallKey(digest.hexdigest(), tuple(opaque))
+                forms.append([name, serialization.canonical(value)])
+            except Exception as error:  # arguments may raise when they are inspected
+                opaque.append(f"{name!r}, a {type(value).__qualname__} ({text_of(error)})")
+        return CallKey("" if opaque else digest(forms), tuple(opaque))
 
     def warn_if_changed(self, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Warn if the call changed its arguments, of which ``key`` was made before it."""
@@ -105,7 +116,7 @@ class StepFunction:
                 return self._signature.bind(*args, **kwargs).arguments
         except TypeError:  # the call itself will raise it
             pass
-        return {**{str(i): arg for i, arg in enumerate(args)}, **kwargs}
+        return {"*": args, "**": kwargs} if args or kwargs else {}
 
 
 def _checked_raises(name: str, raises: Any) -> Raises:

@@ -15,7 +15,7 @@ from crewbus.durability.recorder import Recorder
 from crewbus.durability.replay import tried_before
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.step_function import Key, StepFunction
-from crewbus.durability.step_scope import Step, identity_of, path_of
+from crewbus.durability.step_scope import Step, identity_of, path_of, refuse_outer
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
 from crewbus.exceptions import DecodeError, StepError, note_failed_step
 from crewbus.scopes import Deferring, execution_id
@@ -119,8 +119,19 @@ class StepRunner:
             self._retract_tried(call)
             with call.step:
                 yield give
+        except BaseException:
+            self._end_progress(call.step)
+            raise
         finally:
             self._leave(run, call)
+
+    @staticmethod
+    def _end_progress(step: Step) -> None:
+        """Let an equal step begin."""
+        if step.home is not None:
+            with Deferring(step.of.tree.lock), step.of.tree.lock:
+                if step.home.busy.get(step.key) is step:
+                    del step.home.busy[step.key]
 
     @contextmanager
     def _confirming(self, call: StepCall) -> Iterator[None]:
@@ -131,6 +142,8 @@ class StepRunner:
             step = call.step
             step.give_back(Tried(step.since, tuple(step.opened), step.ended_at if step.ended_at >= 0 else None))
             raise
+        finally:
+            self._end_progress(call.step)
 
     def _retract_tried(self, call: StepCall) -> None:
         tried = call.tried
@@ -151,15 +164,23 @@ class StepRunner:
         if log is None:
             return StepCall(Step(scope, StepStarted(function.name)))
         given = function.key(args, kwargs)
-        key = StepKey(function.name, given.text)
+        if given.opaque:
+            raise StepError(
+                f"step {function.name!r}: a resumed run could not tell this call from others, since an argument "
+                f"has no fingerprint: {'; '.join(given.opaque)}. Give the step a key=: a text, or a function of its "
+                "arguments"
+            )
+        refuse_outer(function.name, scope)
+        key = StepKey(function.unique_name, given.unique)
         parent = scope.step_parent
         assert parent is not None
         with Deferring(run.tree.lock), run.tree.lock:
             home = self._home(log, parent)
             if key in home.busy:
+                by = f"the key {given.text!r}" if given.text else "no arguments"
                 raise StepError(
-                    f"step {function.name!r} is in progress twice with equal arguments, so that a resumed run could "
-                    "not tell which is which: give it a key="
+                    f"step {function.name!r} with {by} is in progress already: a resumed run could not tell equal "
+                    "steps at once apart. Give each a key= of its own"
                 )
             ordinal, tried = home.take(key)
             try:
@@ -173,13 +194,15 @@ class StepRunner:
                 home.give_back(key, ordinal, tried)
                 raise
             if call.recorded_at is None:
-                home.busy.add(key)
+                home.busy[key] = step
         return call
 
-    def _home(self, log: RunLog, scope: Scope) -> Home:
+    @staticmethod
+    def _home(log: RunLog, scope: Scope) -> Home:
+        path = path_of(scope, log.nested_runs)  # asked each time: a run may have become ambiguous
         home = log.homes.get(scope)
         if home is None:
-            home = log.homes[scope] = Home(path_of(scope, lambda around: self._home(log, around)))
+            home = log.homes[scope] = Home(path)
         return home
 
     @staticmethod
@@ -234,8 +257,6 @@ class StepRunner:
         if log is None:
             return
         with Deferring(run.tree.lock), run.tree.lock:
-            if call.step.home is not None:
-                call.step.home.busy.discard(call.step.key)
             if log.replay is not None:
                 log.replay.ended(call.step)
 

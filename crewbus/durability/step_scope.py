@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from crewbus._util import name_of
+from crewbus._util import module_name, name_of
 from crewbus.durability import failures, unrecorded
 from crewbus.durability.failures import Raises
 from crewbus.durability.home import Home, StepKey, Tried
+from crewbus.durability.nested_runs import NestedRuns, digest
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
-from crewbus.exceptions import BusClosedError, note_failed_step, text_of
+from crewbus.exceptions import BusClosedError, StepError, note_failed_step, text_of
 from crewbus.scopes import Attempt, Deferring, Phase, Run, Scope, enclosing, execution_id, innermost
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ __all__ = ["Step", "step"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LONGEST_PATH: Final = 512
-"""A longer path is replaced by its digest, since each level escapes the one around it: its length would double."""
+IDENTITY_SCHEME: Final = "2:"
+"""How identities begin: records of the first scheme, which told fewer steps apart, can't be resumed."""
 
 NO_KEY: Final = StepKey("", "")
 
@@ -197,23 +197,48 @@ class Step(Attempt):
             raise
 
 
-def path_of(parent: Scope | None, homes: Callable[[Scope], Home]) -> str:
-    """What distinguishes a run or step by where it is: the names of the runs around it, and the steps."""
+def path_of(parent: Scope | None, nested_runs: NestedRuns) -> str:
+    """A digest of where a run or step is. Raises `StepError` for a run that a resume could not tell from others."""
     if isinstance(parent, Step):
         return parent.event.identity
-    if not isinstance(parent, Run) or parent.around is None:
-        return ""
-    path = json.dumps([homes(parent.around).path, parent.name])
-    return path if len(path) <= LONGEST_PATH else _digest([path])
+    return nested_runs.path_of(parent) if isinstance(parent, Run) else ""
 
 
 def identity_of(path: str, key: StepKey, ordinal: int) -> str:
-    """By what a resumed run finds a step: 24 hex digits."""
-    return _digest([path, *key, ordinal])
+    """By what a resumed run finds a step: the scheme, and a digest."""
+    return IDENTITY_SCHEME + digest([path, *key, ordinal])
 
 
-def _digest(parts: list[Any]) -> str:
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
+def is_of_earlier_scheme(started: StepStarted) -> bool:
+    """Whether an earlier release recorded a step, so that its identity is another now."""
+    return not started.identity.startswith(IDENTITY_SCHEME)
+
+
+def refuse_outer(name: str, scope: Scope) -> None:
+    """Raise `StepError` if a step that is called in ``scope`` would be lost with the step that calls it.
+
+    A recalled step is not called again, and with it nothing that it called in a run around it.
+    """
+    here = scope.host.own(innermost())
+    parent, place = scope.step_parent, here.step_parent if here is not None else None
+    if place is parent or place is None:
+        return
+    around = set(_homes(parent))
+    passed = list(takewhile(lambda home: home not in around, _homes(place)))
+    inside = next((home for home in passed if isinstance(home, Step)), None)
+    if inside is not None and place.run.root is scope.run.root:
+        raise StepError(
+            f"step {name!r} of {scope.run!r} is called inside step {inside.event.name!r} of {inside.run!r}: a resumed "
+            f"run does not call {inside.event.name!r} again once it has finished. Call the step where "
+            f"{inside.event.name!r} is called, or as a step of the run that is current"
+        )
+
+
+def _homes(home: Scope | None) -> Iterator[Scope]:
+    """The runs and steps around something, innermost first."""
+    while isinstance(home, Run | Step):
+        yield home
+        home = home.around
 
 
 def _scope_of(step: StepFunction) -> Any:
@@ -248,8 +273,9 @@ def step(
     """Make a function, sync or async, a step: in a recorded run its result is on disk before it is returned.
 
     A run that is resumed returns the recorded result and does not call the function again. ``name`` is by default the
-    function's qualified name. Calls of one name are distinguished by their arguments, or by ``key``: a text, or a
-    function of the arguments that returns one; equal ones by their order. The result must be a JSON value, an instance
+    function's qualified name, which its module distinguishes from others. Calls of one step are distinguished by
+    their arguments and the types of these, or by ``key``: a text, or a function of the arguments that returns one;
+    equal ones by their order, so that they can't be in progress at once. The result must be a JSON value, an instance
     of a registered type, or what the return annotation describes: otherwise the step raises `UnserializableError` when
     it returns. In a run that is not recorded the function is called and the step's events are emitted; outside any run
     it is just called. If a recorded run is live then, its thread probably lacks the context: ``Bus(unscoped=…)`` says
@@ -267,8 +293,11 @@ def step(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        declared = StepFunction(
-            getattr(function, "__qualname__", "step") if name is None else name, function, key, raises
+        module = getattr(function, "__module__", None) or ""
+        declared = (
+            StepFunction(getattr(function, "__qualname__", "step"), function, key, raises, module_name(module))
+            if name is None
+            else StepFunction(name, function, key, raises)
         )
 
         @functools.wraps(function)

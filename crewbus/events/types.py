@@ -18,6 +18,8 @@ class RunStarted:
     name: str | None = None
     tags: Mapping[str, str] = attrs.field(factory=dict)
     parent_run: str | None = None
+    key: str | None = None
+    """The run's key, as given."""
 
 
 class RunEnded:

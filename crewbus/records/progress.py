@@ -115,7 +115,7 @@ class Progress:
     def _run_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
         assert node is not None
         home = self._open(landmark, node, landmark.event.name or "", None)
-        home.key = getattr(landmark.event, "key", None)
+        home.key = landmark.event.key
         if landmark.parent is None:  # a part of a record may begin with the start of a nested run
             self.root = home
 

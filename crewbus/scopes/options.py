@@ -38,12 +38,14 @@ def recording_request(record: bool | None, durability: Durability | None) -> Rec
     return AS_THE_BUS if record is None and durability is None else RecordingRequest(record, durability)
 
 
-def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None) -> None:
-    """Raise `RunError` for a name, an id or tags that are not as `Bus.run` says."""
+def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None, key: Any = None) -> None:
+    """Raise `RunError` for a name, an id, tags or a key that are not as `Bus.run` says."""
     if run_id is not None and not is_text(run_id):
         raise RunError(f"a run id is a string that is not empty; got {run_id!r}")
     if name is not None and not isinstance(name, str):
         raise RunError(f"a run's name is a string; got {name!r}")
+    if key is not None and not is_text(key):
+        raise RunError(f"a run's key is a string that is not empty; got {key!r}")
     if tags is not None and not isinstance(tags, Mapping):
         raise RunError(f"tags map strings to strings; got {tags!r}")
     for key, value in (tags or {}).items():

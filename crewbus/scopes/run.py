@@ -53,8 +53,8 @@ class Run(Scope):
     """
 
     __slots__ = (
-        "_open", "_origin", "_started_by_handler", "_task", "around", "cancel_reason", "id", "name", "named", "parent",
-        "request", "root", "sinks", "state", "tags", "take_sinks",
+        "_open", "_origin", "_started_by_handler", "_task", "around", "cancel_reason", "id", "key", "name", "named",
+        "parent", "request", "root", "sinks", "state", "tags", "take_sinks",
         "unfinished",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class Run(Scope):
         tags: Mapping[str, str] | None,
         request: RecordingRequest = AS_THE_BUS,
         opener: Opener | None = None,
+        key: str | None = None,
     ) -> None:
         super().__init__(host)
         self.run = self.step_parent = self
@@ -73,6 +74,8 @@ class Run(Scope):
         self.named = run_id is not None
         """Whether its maker chose the id, so that it may be in use."""
         self.name = name
+        self.key = key
+        """What distinguishes it, in a resumed run, from others of its name in the same run or step; or None."""
         self.tags = _NO_TAGS
         self.set_tags(tags)
         self.parent: Run | None = None

@@ -150,14 +150,14 @@ def is_same(one: Any, other: Any) -> bool:
 
 LONGEST_INT: Final = 14_000
 """The bits an integer may have: Python parses at most 4,300 digits (`sys.get_int_max_str_digits`)."""
-_DEEPEST: Final = 200
+DEEPEST: Final = 200
 """The levels a value may nest; JSON parsers fail at about a thousand."""
 
 
 def unpreserved(value: Any, at: str, depth: int = 0) -> str | None:
     """Describe the first part of ``value``, named ``at``, that JSON would not preserve; None if there is none."""
-    if depth > _DEEPEST:
-        return f"{at} nests deeper than {_DEEPEST} levels, or contains itself"
+    if depth > DEEPEST:
+        return f"{at} nests deeper than {DEEPEST} levels, or contains itself"
     if type(value) is dict:
         for key, inner in value.items():
             if type(key) is not str:

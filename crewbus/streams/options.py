@@ -44,6 +44,8 @@ class StreamOptions:
     """The run's name; by default the module and qualified name of the streamed function."""
     id: str | None = None
     """The run's id; by default a new one."""
+    key: str | None = None
+    """The run's key, if it is nested and others of its name run at the same time: see `Bus.run`."""
     tags: Mapping[str, str] | None = None
     """The run's tags."""
     record: bool | None = None
@@ -61,3 +63,8 @@ class StreamOptions:
     frames are dropped and counted (``drop``), or the stream fails (``fail``)."""
     grace: float = 5.0
     """How many seconds to wait for the work to end when the consumer leaves early."""
+
+
+def run_arguments(options: StreamOptions) -> dict[str, Any]:
+    """The options that `Bus.run` takes, but for the name."""
+    return {name: getattr(options, name) for name in ("id", "key", "tags", "record", "durability")}
