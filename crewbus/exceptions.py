@@ -59,13 +59,14 @@ def text_of(error: BaseException) -> str:
         return f"({type(error).__name__} without a readable text)"
 
 
-_FAILED_STEPS: Final = "_crewbus_failed_steps"
+FAILED_STEPS: Final = "_crewbus_failed_steps"
+"""The attribute of an exception in which crewbus notes the steps that failed with it."""
 
 
 def note_failed_step(error: BaseException, identity: str) -> None:
     """Note that the step of this identity failed with ``error``."""
     # Not by setattr(): an exception may be frozen.
-    error.__dict__[_FAILED_STEPS] = (*error.__dict__.get(_FAILED_STEPS, ()), identity)
+    error.__dict__[FAILED_STEPS] = (*error.__dict__.get(FAILED_STEPS, ()), identity)
 
 
 def failed_steps(error: BaseException | None) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ def failed_steps(error: BaseException | None) -> tuple[str, ...]:
         if here is None or id(here) in seen:
             continue
         seen.add(id(here))
-        found.update(dict.fromkeys(here.__dict__.get(_FAILED_STEPS, ())))
+        found.update(dict.fromkeys(here.__dict__.get(FAILED_STEPS, ())))
         waiting.append(here.__cause__)
         if isinstance(here, BaseExceptionGroup):
             waiting += here.exceptions

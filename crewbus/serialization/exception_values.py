@@ -111,6 +111,7 @@ def parts_of(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     own: Any = object.__getstate__(error)
     if isinstance(own, tuple):  # a class with slots
         attributes.update(own[1])
+    attributes.pop(exceptions.FAILED_STEPS, None)  # a note of our own
     return args, attributes
 
 
