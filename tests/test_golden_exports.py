@@ -18,7 +18,9 @@ GOLDEN = Path(__file__).with_name("golden")
 RELEASES = sorted(GOLDEN.glob("export-*"))
 RESUMABLE = RELEASES[1:]
 """Those that tell steps apart as today."""
-TEXTS = {"finished": "xysaid. attempted. ", "failed": "beyond", "resumed": "anew", "forked": ""}
+RETRACTED = {"export-1": ("resumed", "anew")}
+"""What a resume retracted in earlier releases: the text directly in a run."""
+TEXTS = {"finished": "xysaid. attempted. ", "failed": "beyond", "resumed": "beyondanew", "forked": ""}
 
 
 def load(path):
@@ -64,7 +66,7 @@ def test_each_event_is_read(release, name):
         record = list(bus.record_of(run_id))
         assert [one.seq for one in record] == list(range(len(record)))
         assert not [one for one in record if isinstance(one.event, crewbus.UnknownEvent)]
-        assert text_of(bus, run_id) == TEXTS[name]
+        assert text_of(bus, run_id) == dict([RETRACTED.get(release.name, ("", ""))]).get(name, TEXTS[name])
         assert bus.replay(run_id) == len(record)
 
 
