@@ -38,7 +38,7 @@ INTERNAL = {
         "Registry", "entity_types", "event_type_or_none", "exception_types", "find_type",
         "forget_event", "qualified", "type_of_value",
     },
-    "crewbus.exceptions": {"failed_steps", "is_cancellation", "note_failed_step", "text_of"},
+    "crewbus.exceptions": {"FAILED_STEPS", "failed_steps", "is_cancellation", "note_failed_step", "text_of"},
     "crewbus.stores": {"StoreRefs", "store_refs"},
 }  # fmt: skip
 """Names that public modules hold for crewbus's own packages; the reference leaves them out."""
