@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from crewbus import MemoryStore
 from crewbus.exceptions import FencedError, RecordingError, RunNotFoundError
-from crewbus.stores import StoredEvent
+from crewbus.stores import ENDS, StoredEvent
 from crewbus.stores.journal.entry import Entry
 from crewbus_jsonl import JsonlStore
 
@@ -393,7 +393,10 @@ class OneGeneration(MemoryStore):
 @noticed_by("a_fork_point_may_lie_in_the_shared_part")
 class ForgetsTheNearestPoint(MemoryStore):
     def read(self, root_id, after=-1):
-        logs = [log for log, _ in self._log(root_id).lineage()]
+        log, logs = self._log(root_id), []
+        while log is not None:
+            logs.insert(0, log)
+            log = log.parent
         stops = [log.start for log in logs[1:]] + [1 << 60]
         return (
             event for log, stop in zip(logs, stops, strict=True) for event in log.events if after < event.seq < stop
@@ -537,3 +540,100 @@ class TakesThreeTimes(MemoryStore):
         if root_id in self._logs and self.info(root_id).epoch >= 4:
             raise RunNotFoundError("worn out")
         return super().acquire(root_id)
+
+
+# Listings
+
+
+class Summarising(MemoryStore):
+    """Changes the summaries of logs."""
+
+    def summary(self, root_id):
+        return self.seen(super().summary(root_id))
+
+    def find(self, query):
+        return map(self.seen, super().find(query))
+
+
+@noticed_by(
+    "logs_are_found_newest_first",
+    "any_text_is_a_name",
+    "logs_are_found_by_name_and_tags",
+    "logs_are_found_by_time",
+    "many_logs_are_found",
+    "listing_during_writing",
+    "a_start_that_can_not_be_read_has_no_name",
+)
+class ListsTheOldestFirst(MemoryStore):
+    def find(self, query):
+        return iter([*super().find(query)][::-1] + [summary for summary in super().find(query) if not query.name][:1])
+
+
+@noticed_by("a_summary_says_what_a_log_is", "a_fork_has_its_own_end")
+class BeginsAtTheEnd(Summarising):
+    def seen(self, summary):
+        return summary._replace(begun=summary.at)
+
+
+@noticed_by("a_log_without_events_has_no_summary")
+class SummarisesAnything(MemoryStore):
+    def summary(self, root_id):
+        return super().summary(root_id) if self.info(root_id).last >= 0 else None
+
+
+@noticed_by("the_state_follows_the_end_of_the_root_run")
+class EndsWithAnyRun(MemoryStore):
+    def append(self, root_id, epoch, event):
+        super().append(root_id, epoch, event)
+        if event.name in ENDS:
+            self._logs[root_id].end = event
+            self._restate(self._logs[root_id])
+
+
+@noticed_by("a_log_that_is_taken_again_is_running")
+class RemembersTheEnd(MemoryStore):
+    def append(self, root_id, epoch, event):
+        before = self._logs[root_id].end
+        super().append(root_id, epoch, event)
+        self._logs[root_id].end = self._logs[root_id].end or before
+        self._restate(self._logs[root_id])
+
+
+@noticed_by("a_log_may_begin_late")
+class OrdersByTheFirstEvent(MemoryStore):
+    def find(self, query):
+        return iter(sorted(super().find(query), key=lambda summary: -summary.begun))
+
+
+@noticed_by("what_was_found_is_found_again")
+class FindsItsOwn(JsonlStore):
+    def find(self, query):
+        return (one for one in super().find(query) if one.info.root_id in {event for event, _ in self._takers})
+
+    def _apply(self, entry):
+        outcome = super()._apply(entry)
+        if entry.by != self._writers.me:
+            self._takers.pop((entry.arguments["root_id"], outcome), None)
+        return outcome
+
+
+@noticed_by("a_listing_names_the_holder")
+class NamesNoHolder(Summarising):
+    def seen(self, summary):
+        return summary._replace(info=summary.info._replace(holder=None))
+
+
+@noticed_by("parts_say_where_events_are")
+class PartsByParents(MemoryStore):
+    def parts(self, root_id):
+        return [part._replace(first=part.first + 1) for part in super().parts(root_id)]
+
+
+@noticed_by("a_deep_fork_is_read")
+class ReadsTheNearest(MemoryStore):
+    def event(self, root_id, seq):
+        found = super().event(root_id, seq)
+        log = self._logs[root_id]
+        if log.base is not None and log.base.base is not None and seq < log.base.base.start:
+            raise RunNotFoundError("too far")
+        return found

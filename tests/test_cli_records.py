@@ -134,7 +134,27 @@ def test_runs_can_be_limited_and_filtered_by_state(cli: Records) -> None:
     assert cli("runs", "--state", "finished", "--limit", "1") == 0
     assert [row[0] for row in cli.lines[1:]] == [ids[2]]
     assert cli("runs", "--state", "failed") == 0
-    assert (cli.out, cli.err) == ("", "no recorded run is failed\n")
+    assert (cli.out, cli.err) == ("", "no recorded run matches\n")
+    assert cli("runs", "--state", "failed", "--state", "interrupted") == 0
+    assert [row[0] for row in cli.lines[1:]] == [gone]
+
+
+def test_runs_can_be_filtered_by_name_tag_and_age(cli: Records) -> None:
+    one = cli.record(research, tags={"thread": "7", "user": "=a=b"})
+    two = cli.record(research, tags={"thread": "8"})
+    other = cli.interrupted("other")
+
+    def listed(*options: str) -> list[str]:
+        assert cli("runs", *options, "--json") == 0
+        return [info["id"] for info in json.loads(cli.out)]
+
+    assert listed("--name", "news") == [two, one]
+    assert listed("--name", "news", "--tag", "thread=7") == listed("--tag", "user==a=b") == [one]
+    assert listed("--tag", "thread=7", "--tag", "thread=8") == [two]
+    assert listed("--since", "1h") == [other, two, one]
+    assert listed("--since", "0s") == listed("--name", "none") == []
+    assert cli("runs", "--tag", "thread") == 2
+    assert "a tag is KEY=VALUE; got 'thread'" in cli.err
 
 
 def test_runs_suggests_what_to_do_if_nothing_is_recorded(cli: Records) -> None:

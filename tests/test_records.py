@@ -90,6 +90,30 @@ def test_the_states_of_runs(disk):
         assert states == {state: state for state in states}
         assert len(states) == 5
         assert bus.records.info("failed").error == "builtins.ValueError: oh no"
+        assert bus.records.info("cancelled").reason == "enough"
+        assert bus.records.info("failed").reason is bus.records.info("cancelled").error is None
+        for state in states:
+            assert [info.id for info in bus.records.list(state=state)] == [state]
+        assert [info.id for info in bus.records.list(1, state=["failed", "cancelled"])] == ["cancelled"]
+
+
+def test_runs_are_listed_by_name_tag_and_time(disk):
+    with disk.bus() as bus:
+        for number in range(4):
+            with bus.run("crew" if number % 2 else "other", id=f"{number}", tags={"thread": f"{number // 2}"}):
+                pass
+        fork = bus.fork("1")
+
+        def listed(**filters):
+            return [info.id for info in bus.records.list(**filters)]
+
+        assert listed(name="crew") == [fork, "3", "1"]
+        assert listed(tags={"thread": "0"}) == [fork, "1", "0"]
+        assert listed(name="crew", tags={"thread": "1"}, state="finished") == ["3"]
+        assert listed(since=bus.records.info("2").started) == [fork, "3", "2"]
+        assert listed(since=bus.records.info(fork).ended + 1) == []
+        with pytest.raises(crewbus.InputError, match=r"no run is ever 'done': the states are cancelled, failed"):
+            bus.records.list(state="done")
 
 
 def test_a_run_without_events_is_not_listed(disk):

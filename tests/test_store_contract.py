@@ -15,7 +15,7 @@ import crewbus
 from crewbus import MemoryStore
 from crewbus.testing import StoreContract
 from crewbus.testing.store import contract, process, sequences
-from crewbus.testing.store.contract import DataContract, ForkContract
+from crewbus.testing.store.contract import DataContract, ForkContract, ListingContract
 from crewbus.testing.store.model import Model
 from crewbus_jsonl import JsonlStore
 
@@ -48,7 +48,7 @@ class TestJsonlStore(StoreContract):
         super().test_many_events_in_one_log()
 
 
-class TestModel(DataContract, ForkContract):
+class TestModel(DataContract, ForkContract, ListingContract):
     """What stores are compared with, and what `crewbus.Store` does for those that don't do it better."""
 
     def open(self):

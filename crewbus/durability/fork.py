@@ -10,7 +10,7 @@ from crewbus.durability.recorder import Recorder
 from crewbus.durability.resume import position
 from crewbus.events import Envelope, RunFinished, RunForked, StepFinished
 from crewbus.exceptions import InputError, RunNotFoundError, StepError
-from crewbus.records import Progress, Record, RecordedHome, in_fork, read_progress, require_root, valid
+from crewbus.records import Lineage, Progress, Record, RecordedHome, read_progress, require_root, valid
 from crewbus.scopes import new_id
 from crewbus.serialization import Written
 
@@ -29,13 +29,16 @@ def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[st
             raise StepError(f"edit {edit!r}: the step finished after checkpoint {at!r}")
     fork_id = new_id()
     events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(edited)), f"{fork_id}:0")]
+    lineage = Lineage.of_fork(store, run_id, last, fork_id) if edited else None
     for edit, (scope, end) in edited.items():
+        assert lineage is not None
         assert scope.step is not None
         assert scope.parent is not None
         before: StepFinished = record.at(end).event
         recorded = Written(before.result, before.type, before.version)
         written = recording.codec().edit(edits[edit], recorded, f"edit {edit!r}")
-        events.append((scope.step, in_fork(scope.parent.ids[0], run_id, fork_id)))
+        around = store.event(run_id, scope.parent.start)
+        events.append((scope.step, lineage.envelope_id(f"{around.run_id}:{around.seq}", around.seq)))
         events.append((StepFinished(scope.step.name, *written), f"{fork_id}:{last + len(events)}"))
     envelopes = (
         Envelope(event, fork_id, seq, parent, time.time()) for seq, (event, parent) in enumerate(events, last + 1)

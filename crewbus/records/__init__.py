@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from crewbus.records.export import Branch, as_json, read_export, write_export
     from crewbus.records.info import RunInfo
     from crewbus.records.library import Records
-    from crewbus.records.lineage import in_fork, is_generated
+    from crewbus.records.lineage import Lineage, is_generated
     from crewbus.records.progress import Progress, Retraction, read_progress, valid
     from crewbus.records.record import Landmark, Record, require_root
     from crewbus.records.recorded import Path, RecordedAttempt, RecordedCall, RecordedHome
@@ -25,6 +25,7 @@ __all__ = [
     "DiscardedRanges",
     "Divergence",
     "Landmark",
+    "Lineage",
     "Node",
     "Path",
     "Progress",
@@ -39,7 +40,6 @@ __all__ = [
     "RunMembership",
     "as_json",
     "find_checkpoint",
-    "in_fork",
     "is_generated",
     "read_export",
     "read_progress",
@@ -57,7 +57,7 @@ __getattr__ = lazy_names(
         "export": "Branch as_json read_export write_export",
         "info": "RunInfo",
         "library": "Records",
-        "lineage": "in_fork is_generated",
+        "lineage": "Lineage is_generated",
         "progress": "Progress Retraction read_progress valid",
         "record": "Landmark Record require_root",
         "recorded": "Path RecordedAttempt RecordedCall RecordedHome",

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import attrs
 
-from crewbus.events import Envelope, RunCancelled, RunFailed, RunFinished, RunStarted
-from crewbus.records.record import Record
-from crewbus.stores import LogInfo, Store, StoredEvent
+from crewbus.events import Envelope, RunCancelled, RunFailed, RunStarted
+from crewbus.stores import STATES, LogSummary, StoredEvent
 
-__all__ = ["RunInfo"]
+__all__ = ["STATES", "RunInfo", "describe"]
 
 
 @attrs.frozen
@@ -36,32 +35,26 @@ class RunInfo:
     """The number of the last event that it shares with ``parent``."""
     error: str | None = None
     """The error that it failed with."""
+    reason: str | None = None
+    """The reason for which it was cancelled, if one was given."""
 
 
-def read_info(store: Store, log: LogInfo, decode: Callable[[StoredEvent], Envelope]) -> RunInfo:
-    """Describe the run of a log that has at least one event."""
-    record = Record(store, log.root_id, log.root_id, decode)
-    first, last, end = record.at(0), store.event(log.root_id, log.last), record.end()
+def describe(summary: LogSummary, decode: Callable[[StoredEvent], Envelope]) -> RunInfo:
+    """Describe the run of a log."""
+    log, first = summary.info, decode(summary.first)
+    end = decode(summary.end).event if summary.end is not None else None
     started = first.event if isinstance(first.event, RunStarted) else RunStarted()
-    state = _state(log, end)
     return RunInfo(
         log.root_id,
         started.name,
         dict(started.tags),
-        state,
+        summary.state,
         first.at,
-        None if state == "running" else last.at,
+        None if summary.state == "running" else summary.at,
         log.last + 1,
         log.holder if log.alive else None,
         log.parent,
         log.parent_at,
-        f"{end.event.error}: {end.event.message}" if end and isinstance(end.event, RunFailed) else None,
+        f"{end.error}: {end.message}" if isinstance(end, RunFailed) else None,
+        end.reason or None if isinstance(end, RunCancelled) else None,
     )
-
-
-def _state(log: LogInfo, end: Envelope | None) -> str:
-    if log.alive and not log.sealed:  # true also of a run that has just been resumed
-        return "running"
-    if end is None:
-        return "interrupted"
-    return {RunFinished: "finished", RunFailed: "failed", RunCancelled: "cancelled"}[type(end.event)]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from crewbus.events import EntitySaved, Envelope
-from crewbus.exceptions import RunNotFoundError
+from crewbus.exceptions import InputError, RunNotFoundError
 from crewbus.records import pruning
 from crewbus.records.checkpoint import Checkpoint, read_checkpoints
 from crewbus.records.diff import Divergence, first_divergence
 from crewbus.records.export import write_export
-from crewbus.records.info import RunInfo, read_info
+from crewbus.records.info import STATES, RunInfo, describe
 from crewbus.records.record import Record, require_root
 from crewbus.serialization import Codec, Written
-from crewbus.stores import Store, StoredEvent
+from crewbus.stores import LogFilter, Store, StoredEvent
 
 __all__ = ["Records"]
 
@@ -42,30 +41,36 @@ class Records:
         self._decode = decode
         self._codec = codec
 
-    def list(self, limit: int | None = None) -> Infos:
-        """Return the recorded root runs, the newest first; at most ``limit`` of them."""
-        return list(islice(self._infos(), limit))
+    def list(
+        self,
+        limit: int | None = None,
+        *,
+        name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        since: float | None = None,
+        state: str | Iterable[str] | None = None,
+    ) -> Infos:
+        """Return the recorded root runs, the newest first; at most ``limit`` of them.
 
-    def _infos(self) -> Iterator[RunInfo]:
-        store = self._store()
-        for root_id in reversed(store.roots()):
-            log = pruning.log_of(store, root_id)
-            if log is None or log.last < 0:  # dropped in the meantime, or killed before its first event was written
-                continue
-            try:
-                info = read_info(store, log, self._decode)
-            except RunNotFoundError:  # dropped in the meantime
-                continue
-            yield info
+        ``name``, ``tags``: only runs of this name, and with at least these tags. ``since``: only runs that started, or
+        were forked, at this time or later, in seconds since the epoch. ``state``: only runs in this state, or in one of
+        these; see `RunInfo.state`. The time this takes does not depend on the runs in other states, or with other names
+        or tags. Raises `InputError` for a state that there is not.
+        """
+        states = frozenset([state] if isinstance(state, str) else state) if state is not None else None
+        if states is not None and not states <= STATES:
+            unknown = ", ".join(sorted(map(repr, states - STATES)))
+            raise InputError(f"no run is ever {unknown}: the states are {', '.join(sorted(STATES))}")
+        query = LogFilter(states, name, tags or {}, since, limit)
+        return [describe(summary, self._decode) for summary in self._store().find(query)]
 
     def info(self, run_id: str) -> RunInfo:
         """Describe a recorded root run; raises `RunNotFoundError` if the store has no run of that id."""
         store = self._store()
         require_root(store, run_id)
-        log = store.info(run_id)
-        if log.last < 0:
+        if store.info(run_id).last < 0:
             raise RunNotFoundError(f"run {run_id} has no events in {store!r}")
-        return read_info(store, log, self._decode)
+        return describe(store.summary(run_id), self._decode)
 
     def get(self, run_id: str) -> Record:
         """Return the record of a run, live or finished; raises `RunNotFoundError` if there is none."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
-from functools import lru_cache
-from typing import Final
+from bisect import bisect_right
+from functools import cached_property, lru_cache
+from typing import Final, Self
 
-from crewbus.stores import Store, StoredEvent
+from crewbus.stores import LogPart, Store, StoredEvent
 
 _GENERATED: Final = re.compile("[0-9a-f]{28}")
 
@@ -23,56 +23,65 @@ def _renamed(run_id: str, fork_id: str) -> str:
     return hashlib.blake2b(f"{fork_id}:{run_id}".encode(), digest_size=14).hexdigest()
 
 
-def in_fork(envelope_id: str, root_id: str, fork_id: str) -> str:
-    """Return the id that an envelope of the record of ``root_id`` has in a fork that shares it."""
-    head, colon, number = envelope_id.rpartition(":")
-    run_id = fork_id if head == root_id else _renamed(head, fork_id) if is_generated(head) else head
-    return f"{run_id}{colon}{number}"
-
-
 class Lineage:
     """Translates the ids in shared events: a fork has its own root run and its own nested runs.
 
-    Chosen ids stay the same.
+    Chosen ids stay the same. Nothing is read of the ancestors before an event that they share is translated.
     """
 
     def __init__(self, store: Store, root_id: str) -> None:
         self.root_id = root_id
-        ancestors = store.lineage(root_id)
-        self._ancestors = frozenset(ancestors)
-        self._shared: list[tuple[str, int]] = []
-        """The fork and the forks among its ancestors, the oldest first, each with the last number that it shares."""
-        last = sys.maxsize
-        for fork_id in (root_id, *ancestors) if ancestors else ():
-            parent_at = store.info(fork_id).parent_at
-            if parent_at is not None:
-                last = min(last, parent_at)  # a fork may begin within what its parent shares
-                self._shared.insert(0, (fork_id, last))
+        self._store = store
+        self._translated: dict[tuple[str, int], str] = {}
+
+    @classmethod
+    def of_fork(cls, store: Store, root_id: str, at: int, fork_id: str) -> Self:
+        """The lineage that a fork of ``root_id`` at number ``at`` will have."""
+        made = cls(store, fork_id)
+        made.shared = at
+        shared = [part for part in store.parts(root_id) if part.first <= at]
+        made._parts = [*shared, LogPart(fork_id, at + 1, at)]
+        return made
 
     def __bool__(self) -> bool:
-        return bool(self._ancestors)
+        return self.shared >= 0
 
-    @property
+    @cached_property
     def shared(self) -> int:
         """The number of the last shared event; -1 if there is none."""
-        return self._shared[-1][1] if self._shared else -1
+        return self._store.shared(self.root_id)
+
+    @cached_property
+    def _parts(self) -> list[LogPart]:
+        return self._store.parts(self.root_id)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [part.first for part in self._parts]
 
     def own(self, stored: StoredEvent) -> StoredEvent:
         """Return an event with the ids that it has in this record."""
-        if not self:
+        if stored.seq > self.shared:
             return stored
         parent = None if stored.parent is None else self.envelope_id(stored.parent, stored.seq)
         return stored._replace(run_id=self.run_id(stored.run_id, stored.seq), parent=parent)
 
     def run_id(self, run_id: str, seq: int) -> str:
         """Translate the id of a run in an event of this number."""
-        if run_id in self._ancestors:
-            return self.root_id
-        if not is_generated(run_id):
+        if seq > self.shared:
             return run_id
-        for fork_id, last in self._shared:
-            if seq <= last:
-                run_id = _renamed(run_id, fork_id)
+        at = bisect_right(self._starts, seq) - 1
+        found = self._translated.get((run_id, at))
+        if found is None:
+            found = self._translated[run_id, at] = self._translate(run_id, at)
+        return found
+
+    def _translate(self, run_id: str, at: int) -> str:
+        if run_id == self._parts[at].root_id:
+            return self.root_id
+        if is_generated(run_id):
+            for part in self._parts[at + 1 :]:
+                run_id = _renamed(run_id, part.root_id)
         return run_id
 
     def envelope_id(self, envelope_id: str, seq: int) -> str:

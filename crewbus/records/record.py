@@ -105,16 +105,22 @@ class Record:
             yield Landmark(stored, self.decoded)
 
     def marks(self) -> Iterator[Envelope]:
-        """Iterate over the checkpoints, resumes and ends in the whole root run, the last first."""
-        return self._decoded(self._store.marks(self.root_id))
+        """Iterate over the checkpoints, resumes and ends in the whole root run, the last first.
+
+        Those that a fork shares have the ids of the log that they were written to.
+        """
+        return map(self._decode, self._store.marks(self.root_id))
 
     def end(self, run_id: str | None = None) -> Envelope | None:
         """Return the end of the root run, or of a run in it; None if it has not ended, or was resumed since."""
+        if run_id in (None, self.root_id):
+            end = self._store.summary(self.root_id).end
+            return None if end is None else self._decode(end)
         for mark in self.marks():
-            if isinstance(mark.event, RunResumed):
+            if isinstance(mark.event, RunResumed) or mark.seq <= self._lineage.shared:  # a shared end is the parent's
                 return None
-            if isinstance(mark.event, RunEnded) and mark.run_id == (run_id or self.root_id):
-                return mark if mark.seq > self._lineage.shared else None  # a shared end is the parent's
+            if isinstance(mark.event, RunEnded) and mark.run_id == run_id:
+                return mark
         return None
 
     def at(self, seq: int) -> Envelope:

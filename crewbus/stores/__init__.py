@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 from crewbus._util import lazy_names
 from crewbus.events import ENDS, LANDMARKS, MARKS
-from crewbus.stores.contract import LogInfo, Store, StoredEvent
+from crewbus.stores.contract import Store
+from crewbus.stores.listing import END_STATES, STATES, LogFilter, LogSummary, name_and_tags
+from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
 from crewbus.stores.users import StoreRefs, store_refs
 
 if TYPE_CHECKING:
@@ -12,13 +14,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENDS",
+    "END_STATES",
     "LANDMARKS",
     "MARKS",
+    "STATES",
+    "LogFilter",
     "LogInfo",
+    "LogPart",
+    "LogSummary",
     "MemoryStore",
     "Store",
     "StoreRefs",
     "StoredEvent",
+    "name_and_tags",
     "store_refs",
 ]
 

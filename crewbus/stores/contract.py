@@ -7,53 +7,15 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from itertools import islice
 
-from crewbus.events import LANDMARKS, MARKS
+from crewbus.events import ENDS, LANDMARKS, MARKS
 from crewbus.exceptions import RecordingError, RunNotFoundError
+from crewbus.stores.listing import LogFilter, LogSummary
+from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
 
-__all__ = ["LogInfo", "Store", "StoredEvent"]
-
-
-class StoredEvent(NamedTuple):
-    """One encoded event of a record: a row, as a backend stores it.
-
-    ``name`` and ``version`` identify the event type, ``data`` is the event's JSON in UTF-8, and ``source`` is the
-    name of the emitter. The other fields are those of `crewbus.Envelope`.
-    """
-
-    run_id: str
-    seq: int
-    parent: str | None
-    at: float
-    source: str | None
-    attempt: int
-    name: str
-    version: int
-    data: bytes
-
-
-class LogInfo(NamedTuple):
-    """The state of a log."""
-
-    root_id: str
-    epoch: int
-    """How many times the log was taken, by `Store.begin` and each `Store.acquire`; 0 for an untaken fork."""
-    last: int
-    """The number of its last event; -1 if it has none."""
-    sealed: bool
-    """Whether `Store.finish` was called, and `Store.acquire` was not called since."""
-    holder: str | None = None
-    """A description of the holder, such as ``process 12 on host``; None if the log has no holder."""
-    until: float | None = None
-    """When the lease ends unless it is renewed, in seconds since the epoch (UTC); None if it never ends, or there is no
-    holder."""
-    alive: bool = False
-    """Whether the log has a holder whose lease has not ended and who is not known to be dead."""
-    parent: str | None = None
-    """The root run that the log was forked from, or None."""
-    parent_at: int | None = None
-    """The number of the last event that a fork shares with its parent, or None."""
+__all__ = ["Store"]
 
 
 class Store(abc.ABC):
@@ -166,6 +128,57 @@ class Store(abc.ABC):
             found.append(parent)
             parent = self.info(parent).parent
         return found
+
+    def parts(self, root_id: str) -> list[LogPart]:
+        """Return where the events of a log were written, oldest first; the last part is the log's own.
+
+        Ancestors that have no part are left out: the log shares none of their own events.
+        """
+        shared, last = self.shared(root_id), self.info(root_id).last
+        found = [LogPart(root_id, shared + 1, last)]
+        for ancestor in self.lineage(root_id):
+            last, shared = shared, min(shared, self.shared(ancestor))
+            if shared < last:
+                found.append(LogPart(ancestor, shared + 1, last))
+        return found[::-1]
+
+    def shared(self, root_id: str) -> int:
+        """Return the number of the last event that a log shares with its parent; -1 if there is none."""
+        if type(self).info is Store.info:  # this store has no forks
+            return -1
+        parent_at = self.info(root_id).parent_at
+        return -1 if parent_at is None else parent_at
+
+    def summary(self, root_id: str) -> LogSummary:
+        """Summarise a log; raises `crewbus.RunNotFoundError` if it is not there or has no events."""
+        info = self.info(root_id)
+        if info.last < 0:
+            raise RunNotFoundError(f"run {root_id} has no events")
+        shared = self.shared(root_id)
+        begun = self.event(root_id, min(shared + 1, info.last)).at
+        last = self.event(root_id, info.last).at
+        return LogSummary(info, self.event(root_id, 0), begun, last, self._end(root_id, shared))
+
+    def _end(self, root_id: str, shared: int) -> StoredEvent | None:
+        for mark in self.marks(root_id):
+            if mark.seq <= shared or mark.name == "crewbus.RunResumed":
+                break
+            if mark.name in ENDS and mark.run_id == root_id:
+                return mark
+        return None
+
+    def find(self, query: LogFilter) -> Iterator[LogSummary]:
+        """Iterate over the logs that match, the newest first: later in `roots` is newer. Those without events don't.
+
+        A store that holds many logs overrides this: it looks them up by state, name or tag, and reads a page of them
+        with few queries. A log that is dropped meanwhile may be left out.
+        """
+        return islice(filter(query.matches, self._summaries()), query.limit)
+
+    def _summaries(self) -> Iterator[LogSummary]:
+        for root_id in reversed(self.roots()):
+            with suppress(RunNotFoundError):  # it has no events, or was dropped meanwhile
+                yield self.summary(root_id)
 
     def event(self, root_id: str, seq: int) -> StoredEvent:
         """Return one event of a log; raises `crewbus.RunNotFoundError` if there is no such log or number."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import bisect
+import math
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Final
 
-import attrs
-
 from crewbus._util import reentrant_lock
-from crewbus.events import LANDMARKS, MARKS
+from crewbus.events import ENDS, LANDMARKS, MARKS
 from crewbus.exceptions import (
     FencedError,
     InputError,
@@ -20,43 +20,17 @@ from crewbus.exceptions import (
     RunNotFoundError,
     StoreFullError,
 )
-from crewbus.stores.contract import LogInfo, Store, StoredEvent
+from crewbus.stores.contract import Store
+from crewbus.stores.listing import LogFilter, LogSummary
+from crewbus.stores.memory_log import HOLDER, MemoryLog
+from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
+from crewbus.stores.shelves import ALL, Shelf, Shelves
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 OVERHEAD: Final = 300
 """Bytes that a stored event takes besides its JSON: measured with CPython 3.11 to 3.13, rounded up."""
-HOLDER: Final = "this process"
-
-
-@attrs.define(eq=False)
-class _Log:
-    root_id: str
-    parent: _Log | None = None
-    start: int = 0
-    """The number of its first own event; earlier ones are its parent's."""
-    last: int = attrs.field(default=attrs.Factory(lambda log: log.start - 1, takes_self=True))
-    events: list[StoredEvent] = attrs.field(factory=list)
-    landmarks: list[StoredEvent] = attrs.field(factory=list)
-    marks: list[StoredEvent] = attrs.field(factory=list)
-    runs: set[str] = attrs.field(factory=set)
-    forks: list[str] = attrs.field(factory=list)
-    size: int = 0
-    epoch: int = 0
-    open: bool = False
-    """Whether its epoch may write; a revoked holder may until the log is acquired."""
-    held: bool = False
-    sealed: bool = False
-    references: int = 1
-    """A reference count: 1 while it is not sealed, and 1 for each fork that is needed."""
-
-    def lineage(self) -> list[tuple[_Log, int]]:
-        """The logs that contain its events, oldest first, each with the number at which its part stops."""
-        log, stop = self, sys.maxsize
-        parts = [(log, stop)]
-        while log.parent is not None:
-            log, stop = log.parent, min(stop, log.start)
-            parts.append((log, stop))
-        return parts[::-1]
+HELD: Final[Shelf] = ("held",)
+"""The logs that have a holder."""
 
 
 class MemoryStore(Store):
@@ -74,8 +48,11 @@ class MemoryStore(Store):
         self._size = 0
         self._live = 0
         """The bytes of logs that are needed, and so can't be dropped."""
-        self._logs: dict[str, _Log] = {}
+        self._logs: dict[str, MemoryLog] = {}
         self._roots: dict[str, str] = {}
+        self._numbers = count()
+        self._by_number: dict[int, MemoryLog] = {}
+        self._shelves = Shelves()
         self._lock = reentrant_lock()
 
     def __repr__(self) -> str:
@@ -85,7 +62,7 @@ class MemoryStore(Store):
 
     def begin(self, root_id: str) -> int:
         with self._lock:
-            log = self._new(_Log(root_id))
+            log = self._new(MemoryLog(root_id, next(self._numbers)))
             return self._take(log)
 
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
@@ -98,7 +75,7 @@ class MemoryStore(Store):
             elif event.seq > log.last:
                 raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
 
-    def _add(self, log: _Log, event: StoredEvent) -> None:
+    def _add(self, log: MemoryLog, event: StoredEvent) -> None:
         size = len(event.data) + OVERHEAD
         if self._size + size > self.max_bytes:
             self._make_room(size)
@@ -109,7 +86,15 @@ class MemoryStore(Store):
             log.landmarks.append(event)
             if event.name in MARKS:
                 log.marks.append(event)
+                if event.name in ENDS:
+                    log.end = event if event.run_id == log.root_id else log.end
+                elif event.name == "crewbus.RunResumed":
+                    log.end = None
         log.last = event.seq  # after the event, since readers take no lock
+        if not log.state or event.name in MARKS:
+            self._restate(log)
+        if event.seq == log.start:
+            self._note_begun(log)
         log.size += size
         self._size += size
         self._live += size
@@ -124,10 +109,10 @@ class MemoryStore(Store):
                 return
             self._writable(root_id, epoch)
             log.sealed = True
-            log.open = log.held = False
+            self._end_lease(log)
             self._drop_reference(log)
 
-    def _writable(self, root_id: str, epoch: int) -> _Log:
+    def _writable(self, root_id: str, epoch: int) -> MemoryLog:
         log = self._logs.get(root_id)
         if log is None or not log.open or epoch != log.epoch:
             raise self._unwritable(root_id, epoch)
@@ -145,17 +130,7 @@ class MemoryStore(Store):
 
     def info(self, root_id: str) -> LogInfo:
         with self._lock:
-            log = self._log(root_id)
-            return LogInfo(
-                root_id,
-                log.epoch,
-                log.last,
-                log.sealed,
-                holder=HOLDER if log.held else None,
-                alive=log.held,
-                parent=log.parent.root_id if log.parent else None,
-                parent_at=log.start - 1 if log.parent else None,
-            )
+            return self._log(root_id).info()
 
     def acquire(self, root_id: str) -> int:
         with self._lock:
@@ -167,20 +142,28 @@ class MemoryStore(Store):
                 self._add_reference(log)
             return self._take(log)
 
-    def _take(self, log: _Log) -> int:
+    def _take(self, log: MemoryLog) -> int:
         log.epoch += 1
         log.open = log.held = True
+        self._shelves.put(log.number, HELD)
+        self._restate(log)
         return log.epoch
+
+    def _end_lease(self, log: MemoryLog, open_: bool = False) -> None:
+        log.open, log.held = open_, False
+        self._shelves.take(log.number, HELD)
+        self._restate(log)
 
     def release(self, root_id: str, epoch: int) -> None:
         with self._lock:
             log = self._log(root_id)
             if epoch == log.epoch:
-                log.open = log.held = False
+                self._end_lease(log)
 
     def revoke(self, root_id: str) -> None:
         with self._lock:
-            self._log(root_id).held = False
+            log = self._log(root_id)
+            self._end_lease(log, open_=log.open)
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
         log = self._logs.get(root_id)
@@ -200,7 +183,10 @@ class MemoryStore(Store):
                 raise RecordingError(f"run {root_id} can't be forked at event {at}: its last one is {parent.last}")
             if [event.seq for event in events] != list(range(at + 1, at + 1 + len(events))):
                 raise RecordingError(f"run {fork_id}: its first events do not continue from event {at}")
-            log = self._new(_Log(fork_id, parent, at + 1))
+            base = parent.owner(at)
+            log = self._new(MemoryLog(fork_id, next(self._numbers), parent, base, at + 1))
+            self._restate(log)
+            self._note_begun(log)
             parent.forks.append(fork_id)
             self._add_reference(parent)
             try:
@@ -214,7 +200,68 @@ class MemoryStore(Store):
         with self._lock:
             return list(self._log(root_id).forks)
 
+    # Listing
+
+    def held(self) -> list[LogInfo]:
+        """The state of the logs that have a holder."""
+        with self._lock:
+            return [self._by_number[number].info() for number in self._shelves.on(HELD)]
+
+    def summary(self, root_id: str) -> LogSummary:
+        with self._lock:
+            log = self._log(root_id)
+            if log.last < 0:
+                raise RunNotFoundError(f"run {root_id} has no events")
+            return log.summary()
+
+    def find(self, query: LogFilter) -> Iterator[LogSummary]:
+        numbers, limit = self._shelves.newest_first(query), sys.maxsize if query.limit is None else query.limit
+        while limit > 0:
+            with self._lock:
+                number = next(numbers, None)
+                log = None if number is None else self._by_number.get(number)
+                summary = None if log is None else log.summary()
+            if number is None or (log is not None and query.since is not None and log.latest < query.since):
+                return
+            if summary is not None and query.matches(summary):
+                yield summary
+                limit -= 1
+
+    def _restate(self, log: MemoryLog) -> None:
+        """Put a log on the shelf of its state, and on the others when it gets its first event."""
+        if log.last < 0:
+            return
+        state = log.summary().state
+        if not log.state:
+            self._shelves.put(log.number, ("state", state), *log.shelves())
+        elif log.state != state:
+            self._shelves.take(log.number, ("state", log.state))
+            self._shelves.put(log.number, ("state", state))
+        log.state = state
+
+    def _note_begun(self, log: MemoryLog) -> None:
+        """Have this log and the newer ones say that it began then."""
+        begun, older = log.begun(), self._shelves.older(ALL, log.number)
+        log.latest = max(log.latest, -math.inf if older is None else self._by_number[older].latest, begun)
+        newer = self._shelves.newer(ALL, log.number)
+        while newer is not None and self._by_number[newer].latest < log.latest:
+            self._by_number[newer].latest = log.latest
+            newer = self._shelves.newer(ALL, newer)
+
     # Reading
+
+    def parts(self, root_id: str) -> list[LogPart]:
+        with self._lock:
+            log = self._log(root_id)
+            last, parts = log.last, log.lineage()
+        return [LogPart(log.root_id, log.start, min(last, stop - 1)) for log, stop in parts]
+
+    def event(self, root_id: str, seq: int) -> StoredEvent:
+        with self._lock:
+            log = self._log(root_id)
+            if not 0 <= seq <= log.last:
+                raise RunNotFoundError(f"run {root_id} has no event {seq}")
+            return log.event(seq)
 
     def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
         with self._lock:
@@ -237,9 +284,13 @@ class MemoryStore(Store):
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
         with self._lock:
-            parts = self._log(root_id).lineage()
-        for log, stop in reversed(parts):
-            yield from (event for event in reversed(log.marks) if event.seq < stop)
+            log, stop = self._log(root_id), sys.maxsize
+        while True:
+            at = bisect.bisect_left(log.marks, stop, key=lambda event: event.seq)
+            yield from log.marks[:at][::-1]
+            if log.base is None:
+                return
+            log, stop = log.base, min(stop, log.start)
 
     def root_of(self, run_id: str) -> str | None:
         with self._lock:
@@ -270,17 +321,17 @@ class MemoryStore(Store):
 
     def _release_all(self) -> None:
         for log in self._logs.values():
-            log.open = log.held = False
+            self._end_lease(log)
 
-    def _new(self, log: _Log) -> _Log:
+    def _new(self, log: MemoryLog) -> MemoryLog:
         if log.root_id in self._roots:
             raise RunIdInUseError(f"run {log.root_id} is recorded already: choose another id")
         log.runs.add(log.root_id)
-        self._logs[log.root_id] = log
+        self._logs[log.root_id] = self._by_number[log.number] = log
         self._roots[log.root_id] = log.root_id
         return log
 
-    def _log(self, root_id: str) -> _Log:
+    def _log(self, root_id: str) -> MemoryLog:
         try:
             return self._logs[root_id]
         except KeyError:
@@ -288,7 +339,7 @@ class MemoryStore(Store):
 
     # The bound
 
-    def _add_reference(self, log: _Log | None) -> None:
+    def _add_reference(self, log: MemoryLog | None) -> None:
         """Add a reference to a log, and, if it had none, to the logs that it was forked from."""
         while log is not None:
             log.references += 1
@@ -297,7 +348,7 @@ class MemoryStore(Store):
             self._live += log.size
             log = log.parent
 
-    def _drop_reference(self, log: _Log | None) -> None:
+    def _drop_reference(self, log: MemoryLog | None) -> None:
         while log is not None:
             log.references -= 1
             if log.references:
@@ -314,12 +365,14 @@ class MemoryStore(Store):
         while self._size + size > self.max_bytes:
             self._forget(next(log for log in self._logs.values() if not log.references and not log.forks))
 
-    def _forget(self, log: _Log) -> None:
+    def _forget(self, log: MemoryLog) -> None:
         if log.references:
             self._drop_reference(log)
         if log.parent is not None:
             log.parent.forks.remove(log.root_id)
-        del self._logs[log.root_id]
+        del self._logs[log.root_id], self._by_number[log.number]
+        if log.state:
+            self._shelves.take(log.number, ("state", log.state), *log.shelves())
         self._size -= log.size
         for run_id in log.runs:
             if self._roots.get(run_id) == log.root_id:

@@ -125,15 +125,14 @@ def _enter_directory(info: RunInfo) -> None:
 def _plan_interrupted(bus: Bus, terminal: Terminal) -> list[PlannedRun]:
     """Plan the interrupted runs, oldest first. Warn about those that cannot be resumed here."""
     planned = []
-    for info in reversed(bus.recorded_runs()):
-        if info.state == "interrupted":
-            try:
-                directory = _tag(info, DIRECTORY_TAG)
-                if Path(directory) != Path.cwd():
-                    raise InputError(f"run {info.id} was started in {directory}: resume it by its id")
-                planned.append(_plan(info))
-            except CrewbusError as error:
-                terminal.warn(one_line(str(error)))
+    for info in reversed(bus.records.list(state="interrupted")):
+        try:
+            directory = _tag(info, DIRECTORY_TAG)
+            if Path(directory) != Path.cwd():
+                raise InputError(f"run {info.id} was started in {directory}: resume it by its id")
+            planned.append(_plan(info))
+        except CrewbusError as error:
+            terminal.warn(one_line(str(error)))
     return planned
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus
-from crewbus.cli.formatting import examples, positive_int
+from crewbus.cli.formatting import examples, parse_age, positive_int
 from crewbus.cli.record_arguments import add_json_argument, add_store_argument, no_runs_message, open_store
 from crewbus.cli.run_table import run_as_json, run_table
 from crewbus.cli.terminal import Terminal
@@ -27,6 +28,7 @@ def add_to(commands: Commands) -> None:
         epilog=examples(
             "crewbus runs",
             "crewbus runs --state interrupted",
+            "crewbus runs --name newsroom --tag tenant=7 --since 2d",
             "crewbus runs --store sqlite:///other.db --json",
         ),
         configure=_configure,
@@ -35,23 +37,34 @@ def add_to(commands: Commands) -> None:
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_store_argument(parser)
-    parser.add_argument("--limit", metavar="N", type=positive_int, default=20, help="at most N (default: %(default)s)")
-    parser.add_argument("--state", choices=STATES, help="only runs in this state")
+    option = parser.add_argument
+    option("--limit", metavar="N", type=positive_int, default=20, help="at most N (default: %(default)s)")
+    option("--state", choices=STATES, action="append", help="only runs in this state (repeatable: in one of them)")
+    option("--name", help="only runs of this name")
+    option("--tag", metavar="KEY=VALUE", type=_tag, action="append", default=[], help="only with this tag (repeatable)")
+    option("--since", metavar="AGE", type=parse_age, help="only runs started or forked since: 30d, 12h, 45m, 10s, 2w")
     add_json_argument(parser, "one JSON array")
+
+
+def _tag(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"a tag is KEY=VALUE; got {text!r}")
+    return key, value
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """List the runs."""
     store = open_store(args, bus)
-    infos = bus.recorded_runs(limit=None if args.state else args.limit)
-    found = [info for info in infos if args.state in (None, info.state)][: args.limit]
+    since = None if args.since is None else time.time() - args.since
+    found = bus.records.list(args.limit, name=args.name, tags=dict(args.tag), since=since, state=args.state)
     terminal = Terminal()
     if args.json:
         terminal.out.write(json.dumps([run_as_json(info) for info in found], indent=2) + "\n")
-    elif not infos:
-        terminal.note(no_runs_message(store))
-    elif not found:
-        terminal.note(f"no recorded run is {args.state}")
-    else:
+    elif found:
         terminal.out.write(run_table(found, terminal.out))
+    elif bus.records.list(1):
+        terminal.note("no recorded run matches")
+    else:
+        terminal.note(no_runs_message(store))
     return 0

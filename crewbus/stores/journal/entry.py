@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
-from crewbus.stores.contract import StoredEvent
+from crewbus.stores.rows import StoredEvent
 
 __all__ = ["Entry"]
 

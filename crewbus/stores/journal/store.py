@@ -13,16 +13,20 @@ from typing import Any, Final, TypeVar
 
 from crewbus._util import reentrant_lock
 from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
-from crewbus.stores.contract import LogInfo, Store, StoredEvent
+from crewbus.stores.contract import Store
 from crewbus.stores.journal.entry import Entry
 from crewbus.stores.journal.writer import Writers
+from crewbus.stores.listing import LogFilter, LogSummary
 from crewbus.stores.memory import MemoryStore
+from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
 
 __all__ = ["JournalStore"]
 
 T = TypeVar("T")
 TAKING: Final = ("begin", "acquire")
 """The writes that give their writer a lease."""
+Takers = dict[tuple[str, int | None], str]
+"""The writers that the epochs of logs were given to."""
 _SUM: Final = b', "sum": '
 """Separates the content of an entry from the checksum of the journal up to there."""
 
@@ -129,6 +133,24 @@ class JournalStore(Store):
     def forks(self, root_id: str) -> list[str]:
         return self._query(lambda memory: memory.forks(root_id))
 
+    def parts(self, root_id: str) -> list[LogPart]:
+        return self._query(lambda memory: memory.parts(root_id))
+
+    def event(self, root_id: str, seq: int) -> StoredEvent:
+        return self._query(lambda memory: memory.event(root_id, seq))
+
+    def summary(self, root_id: str) -> LogSummary:
+        with self._in_turn():
+            self._info(root_id)
+            return _naming(self._takers)(self._memory.summary(root_id))
+
+    def find(self, query: LogFilter) -> Iterator[LogSummary]:
+        with self._in_turn():
+            for writer in {self._takers[held.root_id, held.epoch] for held in self._memory.held()}:
+                if self._writers.is_dead(writer):
+                    self._revoke_all(writer)
+            return map(_naming(self._takers), self._memory.find(query))
+
     # Flushing and closing
 
     def flush(self, timeout: float | None = None) -> None:
@@ -159,14 +181,13 @@ class JournalStore(Store):
             self.sync()
 
     def _held_by(self, writer: str) -> list[LogInfo]:
-        logs = map(self._memory.info, self._memory.roots())
-        return [info for info in logs if info.alive and self._takers[info.root_id, info.epoch] == writer]
+        return [info for info in self._memory.held() if self._takers[info.root_id, info.epoch] == writer]
 
     # The journal's state in memory
 
     def _reset(self) -> None:
         self._memory = MemoryStore(max_bytes=sys.maxsize)
-        self._takers: dict[tuple[str, int | None], str] = {}  # the writer that an epoch of a log was given to
+        self._takers: Takers = {}
         self._position = self._sum = 0
 
     @contextlib.contextmanager
@@ -261,3 +282,15 @@ class JournalStore(Store):
         for info in self._held_by(writer):
             self._note("revoke", root_id=info.root_id)
         self._writers.forget(writer)
+
+
+def _naming(takers: Takers) -> Callable[[LogSummary], LogSummary]:
+    """What gives the memory's summaries the names of their holders."""
+
+    def named(summary: LogSummary) -> LogSummary:
+        info = summary.info
+        if not info.alive:
+            return summary
+        return summary._replace(info=info._replace(holder=takers.get((info.root_id, info.epoch), info.holder)))
+
+    return named

@@ -7,16 +7,16 @@ from typing import Final
 
 import pytest
 
-PARTS: Final = frozenset(
-    f"crewbus.testing.store.{part}"
-    for part in ("case", "crash", "data", "forks", "leases", "logs", "model", "process", "sequences", "threads")
-)
+_RECORDS: Final = ("case", "crash", "data", "forks", "leases", "listing", "logs")
+_MACHINES: Final = ("model", "process", "sequences", "threads")
+PARTS: Final = frozenset(f"crewbus.testing.store.{part}" for part in (*_RECORDS, *_MACHINES))
 # Otherwise a failed assertion shows no values. Modules that are already imported stay as they are.
 pytest.register_assert_rewrite(*PARTS - sys.modules.keys())
 
 from crewbus.testing.store.data import DataContract  # noqa: E402
 from crewbus.testing.store.forks import ForkContract  # noqa: E402
 from crewbus.testing.store.leases import LeaseContract  # noqa: E402
+from crewbus.testing.store.listing import ListingContract  # noqa: E402
 from crewbus.testing.store.logs import LogContract  # noqa: E402
 from crewbus.testing.store.process import ProcessContract  # noqa: E402
 from crewbus.testing.store.sequences import SequenceContract  # noqa: E402
@@ -24,7 +24,14 @@ from crewbus.testing.store.threads import ThreadContract  # noqa: E402
 
 
 class StoreContract(
-    LogContract, DataContract, LeaseContract, ForkContract, ThreadContract, SequenceContract, ProcessContract
+    LogContract,
+    DataContract,
+    LeaseContract,
+    ForkContract,
+    ListingContract,
+    ThreadContract,
+    SequenceContract,
+    ProcessContract,
 ):
     """Tests a store against the contract in `crewbus.stores`. Subclass it in a test module, and open your store::
 

@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from crewbus.stores import LANDMARKS, Store
+from crewbus.stores import LANDMARKS, STATES, LogFilter, Store
 from crewbus.testing.store.case import PATIENCE, StoreCase
-from crewbus.testing.store.model import Model, all_logs, write
+from crewbus.testing.store.model import Model, all_logs, stored, write
 
 NAMES: Final = "abc"
+ENDINGS: Final = ("crewbus.RunFailed", "crewbus.RunFinished/", "crewbus.RunResumed", "crewbus.RunFinished")
 SETTINGS: Final = settings(
     database=None,
     deadline=None,
@@ -50,9 +51,16 @@ class StoreMachine(RuleBasedStateMachine):
     @with_logs
     @rule(root=logs, back=steps_back, shift=st.sampled_from([0, 0, 0, -1, 1]), count=st.integers(1, 4))
     def append(self, root: str, back: int, shift: int, count: int) -> None:
-        """Append events at the end, or repeat the last number, or leave a gap; perhaps in an old epoch."""
-        start = max(0, self._end(root) + shift)
-        self._compare(lambda store: write(store, root, self._epoch(root, back), start, count))
+        """Append events at the end, or repeat the last number, or leave a gap; perhaps in an old epoch.
+
+        At some numbers the end or resume of a run follows, which is nested if its name ends with a slash.
+        """
+        start, epoch = max(0, self._end(root) + shift), self._epoch(root, back)
+        self._compare(lambda store: write(store, root, epoch, start, count))
+        if start % 3 == 1:
+            name, slash, _ = ENDINGS[start // 3 % len(ENDINGS)].partition("/")
+            event = stored(self._end(root), f"{root}/nested" if slash else root, b"{}", name)
+            self._compare(lambda store: store.append(root, epoch, event))
 
     @with_logs
     @rule(root=logs, back=steps_back)
@@ -98,7 +106,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert found == expected
         for root in NAMES:
             assert self.store.root_of(f"{root}/nested") == self.model.root_of(f"{root}/nested")
+        for states in (None, *({state} for state in STATES)):
+            query = LogFilter(None if states is None else frozenset(states))
+            assert _listed(self.store, query) == _listed(self.model, query)
         for root, seen in found.items():
+            assert self.store.parts(root) == self.model.parts(root)
             assert list(self.store.landmarks(root)) == [event for event in seen.events if event.name in LANDMARKS]
 
     def teardown(self) -> None:
@@ -120,6 +132,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert issubclass(found, expected)
         else:
             assert found == expected
+
+
+def _listed(store: Store, query: LogFilter) -> list[object]:
+    """The summaries that a store finds, without what only it knows of a holder."""
+    return [(*one[1:], one.state, one.info._replace(holder=None, until=None)) for one in store.find(query)]
 
 
 def _take_over(store: Store, root_id: str) -> int:

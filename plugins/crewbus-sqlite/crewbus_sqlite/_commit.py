@@ -10,10 +10,11 @@ import attrs
 
 from crewbus.exceptions import CrewbusError
 from crewbus.stores import StoredEvent
-from crewbus_sqlite import _logs, _runs
+from crewbus_sqlite import _labels, _logs, _runs
 from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._events import NONE, EventRow, Latest, encoded, insert
-from crewbus_sqlite._logs import LogRow, Stored
+from crewbus_sqlite._labels import Additions
+from crewbus_sqlite._logs import LAST, STATING, LogRow, Stored
 
 Notify = Callable[[BaseException | None], None]
 
@@ -75,8 +76,15 @@ class Batch:
 
     @property
     def only_adds(self) -> bool:
-        """Whether it only adds events of known runs to a log that is on disk."""
-        return self.log.id is not None and not self.new_runs
+        """Whether it only adds events of known runs to a log with events on disk, which stays in its state."""
+        return (
+            self.log.id is not None
+            and self.log.stored is not None
+            and self.log.stored[LAST] >= 0
+            and not self.new_runs
+            and not self.finishing
+            and not any(event.name in STATING and event.run_id == self.log.root_id for event in self.events)
+        )
 
     def put_back(self) -> None:
         """Queue it again after a failure."""
@@ -96,8 +104,8 @@ class Batch:
             log.size = 0
             log.new_runs.clear()
 
-    def write(self, connection: sqlite3.Connection, token: str) -> None:
-        """Write it, inside the caller's transaction, for the holder ``token``.
+    def write(self, connection: sqlite3.Connection, token: str, additions: Additions) -> None:
+        """Write it, inside the caller's transaction, for the holder ``token``. A new log is in ``additions`` then.
 
         An error of this log is kept in ``error`` and leaves the log unchanged; the other logs are still written.
         """
@@ -108,7 +116,12 @@ class Batch:
             insert(connection, self.rows(row))
             for run_id in self.new_runs:
                 _runs.claim(connection, run_id, row.id)
-            (self.stored,) = _logs.save(connection, self.row_after(row))
+            after = self.row_after(row)
+            (self.stored,) = _logs.save(connection, after)
+            if row.last >= 0:
+                _labels.update(connection, row, after)
+            elif self.events:
+                additions.add(after, self.events[0])
         except CrewbusError as error:
             connection.execute("ROLLBACK TO log")
             self.error = error
@@ -136,7 +149,7 @@ class Batch:
         self.id, self.before = row.id, self.log.before
         for event in self.events:
             self.before = self.before.after(event)
-        row = row._replace(last=self.events[-1].seq if self.events else row.last)
+        row = row.after(self.events)
         return row._replace(sealed=1, holder=None) if self.finishing else row
 
 
@@ -147,9 +160,11 @@ def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> N
     a statement costs more than an event.
     """
     _write_together(connection, [batch for batch in batches if batch.only_adds], token)
+    additions = Additions()
     for batch in batches:
         if not batch.only_adds:
-            batch.write(connection, token)
+            batch.write(connection, token, additions)
+    additions.save(connection)
 
 
 def _write_together(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:

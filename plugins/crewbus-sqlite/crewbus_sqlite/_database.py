@@ -12,7 +12,7 @@ from typing import Final
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CorruptRecordError, RecordingError
-from crewbus_sqlite import _schema
+from crewbus_sqlite import _migration, _schema
 from crewbus_sqlite._errors import translated
 
 OLDEST: Final = (3, 35, 0)
@@ -108,6 +108,8 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
         """A snapshot of everything committed by all processes; None if there is no file yet, or an empty one."""
+        if self._reader.connection is None:
+            self._migrate_older()  # before the lock is taken, since that needs the other connection's
         with self._reader.lock, self._translating_errors():
             connection = self._reader.connection or self._open_reader()
             if connection is None:
@@ -178,14 +180,38 @@ class Database:
         connection.set_authorizer(_refuse_inner)
         return connection
 
+    def _migrate_older(self) -> None:
+        """Migrate the file, if an earlier release made it."""
+        with self._writer.lock, self._translating_errors():
+            if self._writer.connection is not None or (self._file is None and not self.path.exists()):
+                return
+            with _opened(self._connect("rw")) as connection:
+                _set(connection)
+                self._prepare(connection)
+            connection.close()
+
+    def _prepare(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file has our tables. Those of an earlier release are migrated."""
+        version = self._version(connection)
+        if version in (0, _schema.VERSION):
+            return bool(version)
+        self._execute_locking(connection, "BEGIN IMMEDIATE")
+        with _transaction(connection):
+            if _schema.check(connection, self.path) != _schema.VERSION:  # another process may have migrated it
+                _migration.migrate(connection)
+        return True
+
     def _open_reader(self) -> sqlite3.Connection | None:
         if self._file is None and not self.path.exists():
             return None
         with _opened(self._connect("rw")) as connection:
             _set(connection, "PRAGMA query_only = ON")
-            if not self._is_ours(connection):
+            version = self._version(connection)
+            if not version:
                 connection.close()
                 return None
+            if version != _schema.VERSION:
+                raise self._gone(self.path)
         connection.set_authorizer(None)  # reading fires no trigger, and the callback would swallow interrupts
         self._file = self._file or _file_id(self.path)
         self._reader.connection = connection
@@ -194,17 +220,17 @@ class Database:
     def _open_writer(self) -> sqlite3.Connection:
         with _opened(self._connect("rwc" if self._file is None else "rw")) as connection:
             _set(connection)
-            if not self._is_ours(connection):
+            if not self._prepare(connection):
                 self._create(connection)
             self._use_wal(connection)
-            self._is_ours(connection)  # creates the write-ahead log if there is none
+            self._version(connection)  # creates the write-ahead log if there is none
             connection.execute("PRAGMA busy_timeout = 0")  # from now on `_execute_locking` waits
         self._file = self._file or _file_id(self.path)
         self._log = _file_id(self._log_path)
         self._writer.connection = connection
         return connection
 
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
+    def _version(self, connection: sqlite3.Connection) -> int:
         connection.execute("BEGIN")
         with _transaction(connection):
             return _schema.check(connection, self.path)

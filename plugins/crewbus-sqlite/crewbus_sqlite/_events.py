@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain, islice, product
 from typing import Any, Final, NamedTuple
@@ -113,6 +113,25 @@ def insert(connection: sqlite3.Connection, rows: Iterator[EventRow]) -> None:
     while some := list(islice(rows, SIZES[0])):
         for piece in pieces(some):
             connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {marks(piece, 14)}", list(chain(*piece)))
+
+
+def load(connection: sqlite3.Connection, log: int, seq: int) -> tuple[EventRow, StoredEvent]:
+    """One event, which is in the log of that id; raises `CorruptRecordError` if it is not."""
+    key = log << SEQ_BITS | seq
+    for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE id = ?", (key,)).fetchall():
+        return row, decoded(row)
+    raise corrupt(f"event {seq} of log {log} is missing")
+
+
+def load_all(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[int, StoredEvent]:
+    """The events with these ids; raises `CorruptRecordError` if one is missing."""
+    found: dict[int, StoredEvent] = {}
+    for piece in pieces(keys):
+        query = f"SELECT {COLUMNS} FROM events WHERE id IN {marks([piece], len(piece))}"
+        found.update((row[0], decoded(row)) for row in connection.execute(query, piece))
+    for key in set(keys) - found.keys():
+        raise corrupt(f"event {key & SEQ_MASK} of log {key >> SEQ_BITS} is missing")
+    return found
 
 
 def decoded(row: EventRow) -> StoredEvent:

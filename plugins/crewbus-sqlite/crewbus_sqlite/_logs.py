@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
+from crewbus.stores import ENDS, StoredEvent
 from crewbus_sqlite import _meta, _runs
 from crewbus_sqlite._checksums import corrupt, require, sum_of
 from crewbus_sqlite._placeholders import marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
 
-_COLUMNS: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
-_SELECT: Final = f"SELECT {_COLUMNS}, sum FROM logs"
+_COLUMNS: Final = (
+    "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks",
+    "base, depth, jump, origin, begun, at, ended, outcome",
+)
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)}, sum FROM logs"
+
+RESUMED: Final = "crewbus.RunResumed"
+STATING: Final = ENDS | {RESUMED}
+"""The events that change the state of their run."""
 
 Stored = tuple[Any, ...]
 """The columns of a row as they are in the file, its digest the last."""
+LAST: Final = 3
+"""The position among them of the number of the last event."""
 
 
 class LogRow(NamedTuple):
@@ -32,6 +43,28 @@ class LogRow(NamedTuple):
     parent: int | None = None
     parent_at: int = -1
     forks: int = 0
+    base: int | None = None
+    depth: int = 0
+    jump: int | None = None
+    origin: int = 0
+    begun: float | None = None
+    at: float | None = None
+    ended: int = -1
+    outcome: str | None = None
+
+    def after(self, events: Sequence[StoredEvent]) -> LogRow:
+        """The state after more events."""
+        if not events:
+            return self
+        ended, outcome = self.ended, self.outcome
+        for event in events:
+            if event.name in ENDS:
+                if event.run_id == self.root_id:
+                    ended, outcome = event.seq, event.name
+            elif event.name == RESUMED:
+                ended, outcome = -1, None
+        begun = time_of(events[0]) if self.last == self.parent_at else self.begun
+        return self._replace(last=events[-1].seq, begun=begun, at=time_of(events[-1]), ended=ended, outcome=outcome)
 
 
 class Part(NamedTuple):
@@ -101,6 +134,15 @@ def _by(connection: sqlite3.Connection, row: LogRow) -> str:
     return f" by {names[0][0]}" if names else ""
 
 
+def load_all(connection: sqlite3.Connection, logs: Sequence[int]) -> list[LogRow]:
+    """Like `load`, many at once, in this order."""
+    found = stored(connection, logs)
+    for log in logs:
+        if log not in found:
+            raise corrupt(f"in the table logs, the row {log} is missing")
+    return [_checked(found[log]) for log in logs]
+
+
 def every(connection: sqlite3.Connection) -> list[LogRow]:
     """All logs, oldest first."""
     rows = [_checked(row) for row in connection.execute(f"{_SELECT} ORDER BY id").fetchall()]
@@ -121,28 +163,61 @@ def held_by(connection: sqlite3.Connection, token: str) -> list[LogRow]:
     return [_checked(row) for row in connection.execute(f"{_SELECT} WHERE holder = ?", (token,)).fetchall()]
 
 
-def parts(connection: sqlite3.Connection, log: LogRow) -> list[Part]:
-    """Where the events of a log are stored, oldest first; for a fork, with those of its ancestors."""
+def parts(connection: sqlite3.Connection, log: LogRow, after: int = -1) -> list[tuple[LogRow, Part]]:
+    """Where the events numbered above ``after`` are stored, oldest first; for a fork, with those of its ancestors."""
     found, last = [], log.last
     while True:
-        if log.last < last:
-            raise corrupt(f"run {log.root_id} ends with event {log.last}, but has forks that need {last}")
-        if last > log.parent_at:
-            found.append(Part(log.id, log.parent_at + 1, last))
+        found.append((log, Part(log.id, min(log.parent_at, last) + 1, last)))
         last = min(last, log.parent_at)
-        parent = parent_of(connection, log)
-        if parent is None:
+        base = base_of(connection, log) if last > after else None
+        if base is None:
             return found[::-1]
-        log = parent
+        log = base
+
+
+def owner(connection: sqlite3.Connection, log: LogRow, seq: int) -> LogRow:
+    """The log that the event of this number, which a log has, is stored in."""
+    while seq <= log.parent_at:
+        base = base_of(connection, log)
+        if base is None or log.jump is None:
+            raise corrupt(f"run {log.root_id} shares events, but not with another run")
+        far = _older(connection, log, log.jump) if seq <= base.parent_at else base
+        log = far if seq <= far.parent_at else base
+    return log
+
+
+def based(connection: sqlite3.Connection, log: LogRow, base: LogRow) -> LogRow:
+    """A fork with its base, and with a jump to one above, as in a skew-binary list: any is few jumps away."""
+    jump = base
+    if base.jump is not None:
+        over = load(connection, base.jump)
+        far = over if over.jump is None else load(connection, over.jump)
+        if base.depth - over.depth == over.depth - far.depth:
+            jump = far
+    return log._replace(base=base.id, depth=base.depth + 1, jump=jump.id)
+
+
+def _older(connection: sqlite3.Connection, log: LogRow, other: int) -> LogRow:
+    if other >= log.id:
+        raise corrupt(f"run {log.root_id} is older than the one it was forked from")
+    return load(connection, other)
+
+
+def base_of(connection: sqlite3.Connection, log: LogRow) -> LogRow | None:
+    """The log that the events before a log's own are stored in, or None if there are none."""
+    if log.base is None:
+        return None
+    base = _older(connection, log, log.base)
+    if base.last < log.parent_at:
+        raise corrupt(f"run {base.root_id} ends with event {base.last}, but has forks that need {log.parent_at}")
+    return base
 
 
 def parent_of(connection: sqlite3.Connection, log: LogRow) -> LogRow | None:
     """The log that a log was forked from, or None."""
     if log.parent is None:
         return None
-    if log.parent >= log.id:
-        raise corrupt(f"run {log.root_id} is older than the one it was forked from")
-    return load(connection, log.parent)
+    return _older(connection, log, log.parent)
 
 
 def lineage(connection: sqlite3.Connection, log: LogRow) -> list[LogRow]:
@@ -157,7 +232,7 @@ def lineage(connection: sqlite3.Connection, log: LogRow) -> list[LogRow]:
 def create(connection: sqlite3.Connection, log: LogRow) -> LogRow:
     """Add a log, with the next id; raises `RunIdInUseError` if that run is recorded already."""
     meta = _meta.load(connection)
-    log = log._replace(id=meta.next_log)
+    log = log._replace(id=meta.next_log, origin=log.origin or meta.next_log)
     _meta.save(connection, meta._replace(logs=meta.logs + 1, next_log=log.id + 1))
     if _runs.log_of(connection, log.root_id) is not None:
         raise in_use(log.root_id)
@@ -170,8 +245,14 @@ def save(connection: sqlite3.Connection, *logs: LogRow) -> list[Stored]:
     """Write rows, and return them as stored."""
     rows: list[Stored] = [(*log, sum_of("logs", log)) for log in logs]
     for piece in pieces(rows):
-        connection.execute(f"INSERT OR REPLACE INTO logs VALUES {marks(piece, 10)}", list(chain(*piece)))
+        connection.execute(f"INSERT OR REPLACE INTO logs VALUES {marks(piece, len(piece[0]))}", list(chain(*piece)))
     return rows
+
+
+def save_damaged(connection: sqlite3.Connection, log: LogRow) -> None:
+    """Write a row that was damaged when it was read: it stays so."""
+    row = (*log, b"damaged")
+    connection.execute(f"INSERT INTO logs VALUES {marks([row], len(row))}", row)
 
 
 def delete(connection: sqlite3.Connection, log: LogRow) -> None:
@@ -192,6 +273,11 @@ def delete(connection: sqlite3.Connection, log: LogRow) -> None:
 def in_use(run_id: str) -> RunIdInUseError:
     """The error for an id that is recorded already."""
     return RunIdInUseError(f"run {run_id} is recorded already: choose another id")
+
+
+def time_of(event: StoredEvent) -> float | None:
+    """When an event happened, as a column has it: None for what is not a number."""
+    return None if math.isnan(event.at) else event.at
 
 
 def storable(text: str) -> bool:

@@ -11,7 +11,7 @@ from crewbus.stores import StoredEvent
 from crewbus_sqlite import _logs
 from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._database import Database
-from crewbus_sqlite._events import BEFORE, COLUMNS, EventRow, Latest, decoded, latest_of
+from crewbus_sqlite._events import BEFORE, COLUMNS, EventRow, Latest, decoded, latest_of, load
 from crewbus_sqlite._logs import LogRow, Part
 from crewbus_sqlite._schema import SEQ_BITS
 
@@ -37,70 +37,83 @@ class Reader:
 
     def events(self, root_id: str, after: int) -> Iterator[StoredEvent]:
         """The events numbered above ``after``; raises `CorruptRecordError` where one is missing."""
-        for part in self._parts(root_id, after):
-            expected = part.first
-            for _, event in self._rows(_RANGE, root_id, part):
-                if event.seq != expected:
-                    break
-                yield event
-                expected += 1
-            if expected <= part.last:
-                self._missing(root_id, f"event {expected}")
+        parts = self._parts(root_id, after)
+        expected = after + 1
+        for _, event in self._rows(_RANGE, root_id, parts):
+            if event.seq != expected:
+                break
+            yield event
+            expected += 1
+        if parts and expected <= parts[-1].last:
+            self._missing(root_id, f"event {expected}")
 
     def landmarks(self, root_id: str, after: int) -> Iterator[StoredEvent]:
         """The landmarks among them. Each holds the number of the previous one, which shows that none is missing."""
-        for part in self._parts(root_id, after):
-            latest = latest_of(self._row(root_id, part, part.first)[0])[0].landmark
-            for row, event in self._rows(_LANDMARKS, root_id, part):
-                if row[BEFORE] != latest:
-                    break
-                latest = event.seq
-                yield event
-            if latest_of(self._row(root_id, part, part.last)[0])[1].landmark != latest:
-                self._missing(root_id, f"a landmark after event {latest}")
+        parts = self._parts(root_id, after)
+        if not parts:
+            return
+        latest = latest_of(self._row(root_id, parts[0], after + 1)[0])[0].landmark
+        for row, event in self._rows(_LANDMARKS, root_id, parts):
+            if row[BEFORE] != latest:
+                break
+            latest = event.seq
+            yield event
+        if latest_of(self._row(root_id, parts[-1], parts[-1].last)[0])[1].landmark != latest:
+            self._missing(root_id, f"a landmark after event {latest}")
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
         """The marks, last first: each event holds the number of the mark before it."""
         with self._database.reading() as connection:
             log = _logs.find(connection, root_id)
             assert connection is not None
-            parts, seq = _logs.parts(connection, log), latest_in(connection, log).mark
+            seq = latest_in(connection, log, log.last).mark
         while seq >= 0:
-            part = next(part for part in reversed(parts) if part.first <= seq)
-            row, event = self._row(root_id, part, seq)
+            with self._database.reading() as connection:
+                if connection is None:
+                    self._missing(root_id, "all")
+                log = _logs.owner(connection, log, seq)
+                row, event = load(connection, log.id, seq)
             yield event
             seq = latest_of(row)[0].mark
 
     def event(self, root_id: str, seq: int) -> StoredEvent:
         """One event; raises `RunNotFoundError` if the log has no such number."""
-        for part in self._parts(root_id, seq - 1):
-            if part.first == seq:
-                return self._row(root_id, part, seq)[1]
-            break
-        raise RunNotFoundError(f"run {root_id} has no event {seq}")
+        with self._database.reading() as connection:
+            log = _logs.find(connection, root_id)
+            assert connection is not None
+            if not 0 <= seq <= log.last:
+                raise RunNotFoundError(f"run {root_id} has no event {seq}")
+            part = Part(_logs.owner(connection, log, seq).id, seq, seq)
+        return self._row(root_id, part, seq)[1]
 
     def _parts(self, root_id: str, after: int) -> list[Part]:
         with self._database.reading() as connection:
             log = _logs.find(connection, root_id)
             assert connection is not None
-            found = _logs.parts(connection, log)
-        return [part._replace(first=max(part.first, after + 1)) for part in found if part.last > after]
+            found = [part for _, part in _logs.parts(connection, log, after)]
+        found = [part._replace(first=max(part.first, after + 1)) for part in found]
+        return [part for part in found if part.first <= part.last]
 
-    def _rows(self, query: str, root_id: str, part: Part) -> Iterator[Found]:
-        base, count, first = part.log << SEQ_BITS, FIRST_PIECE, part.first
-        while first <= part.last:
+    def _rows(self, query: str, root_id: str, parts: list[Part]) -> Iterator[Found]:
+        """The rows of these parts, in order, in pieces."""
+        left, count = parts[::-1], FIRST_PIECE
+        while left:
+            found: list[Found] = []
             with self._database.reading() as connection:
                 if connection is None:
                     self._missing(root_id, "all")
-                rows = _piece(connection, query, (base | first, base | part.last, count))
-                found = [(row, decoded(row)) for row in rows]
+                while left and len(found) < count:
+                    part = left.pop()
+                    rows, is_full = _piece(connection, query, part, count - len(found))
+                    found += [(row, decoded(row)) for row in rows]
+                    if is_full:
+                        left.append(part._replace(first=found[-1][1].seq + 1))
+                        break
             yield from found
-            if not found:
-                return
-            first, count = found[-1][1].seq + 1, PIECE
+            count = PIECE
 
     def _row(self, root_id: str, part: Part, seq: int) -> Found:
-        found = next(self._rows(_RANGE, root_id, Part(part.log, seq, seq)), None)
+        found = next(self._rows(_RANGE, root_id, [Part(part.log, seq, seq)]), None)
         if found is None:
             self._missing(root_id, f"event {seq}")
         return found
@@ -111,24 +124,21 @@ class Reader:
             raise corrupt(f"of run {root_id}, {what} is missing")
 
 
-def latest_in(connection: sqlite3.Connection, log: LogRow) -> Latest:
-    """The numbers of the last landmark and mark in a log."""
-    for part in _logs.parts(connection, log)[-1:]:
-        key = part.log << SEQ_BITS | part.last
-        for row in _piece(connection, _RANGE, (key, key, 1)):
-            decoded(row)
-            return latest_of(row)[1]
-        raise corrupt(f"of run {log.root_id}, event {part.last} is missing")
-    return Latest()
+def latest_in(connection: sqlite3.Connection, log: LogRow, seq: int) -> Latest:
+    """The numbers of the last landmark and mark in a log up to an event of it; ``seq`` is -1 if it has none."""
+    if seq < 0:
+        return Latest()
+    return latest_of(load(connection, _logs.owner(connection, log, seq).id, seq)[0])[1]
 
 
-def _piece(connection: sqlite3.Connection, query: str, values: tuple[int, int, int]) -> list[EventRow]:
-    rows, size = [], 0
-    cursor = connection.execute(query, values)
+def _piece(connection: sqlite3.Connection, query: str, part: Part, count: int) -> tuple[list[EventRow], bool]:
+    """Rows of a part, and whether there may be more, because they are as many or as large as a piece may be."""
+    rows, size, base = [], 0, part.log << SEQ_BITS
+    cursor = connection.execute(query, (base | part.first, base | part.last, count))
     for row in cursor:
         rows.append(row)
         size += len(row[12]) if isinstance(row[12], bytes) else 0
         if size > PIECE_BYTES:
             break
     cursor.close()
-    return rows
+    return rows, len(rows) == count or size > PIECE_BYTES

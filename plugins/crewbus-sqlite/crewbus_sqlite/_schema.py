@@ -11,26 +11,12 @@ from crewbus.exceptions import StoreVersionError
 from crewbus_sqlite import _meta
 
 APPLICATION: Final = 0x43524557  # "CREW", which the command `file` shows too
-VERSION: Final = 1
+VERSION: Final = 2
 SEQ_BITS: Final = 32
 """An event's id is its log's id, shifted by these bits, plus its number: a log is one range of ids."""
 
-# Files keep this text, comments included, and are compared with it: it stays as it is while VERSION does.
-TABLES: Final = (
-    """\
-CREATE TABLE logs ( -- one for each root run
-    id INTEGER PRIMARY KEY, -- never given twice
-    root_id TEXT NOT NULL,
-    epoch INTEGER NOT NULL, -- how often the run was taken
-    last INTEGER NOT NULL, -- the number of its last event, or -1
-    sealed INTEGER NOT NULL, -- 1: the run has ended
-    holder TEXT, -- who writes it: holders.token
-    parent INTEGER, -- a fork shares the events of this log ...
-    parent_at INTEGER NOT NULL, -- ... up to this number, or -1
-    forks INTEGER NOT NULL, -- how many logs have this one as their parent
-    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
-)""",
-    """\
+# Files keep these texts, comments included, and are compared with them: those of a version stay as they are.
+_EVENTS: Final = """\
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, -- logs.id << 32 | the event's number
     epoch INTEGER NOT NULL,
@@ -46,10 +32,13 @@ CREATE TABLE events (
     marked INTEGER NOT NULL, -- likewise of the last checkpoint, resume, or end of a run
     data BLOB NOT NULL, -- JSON
     sum BLOB NOT NULL
-)""",
-    "CREATE INDEX landmarks ON events (landmark) WHERE landmark = 1",
+)"""
+_LANDMARKS: Final = "CREATE INDEX landmarks ON events (landmark) WHERE landmark = 1"
+LOG_INDEXES: Final = (
     "CREATE INDEX parents ON logs (parent) WHERE parent IS NOT NULL",
     "CREATE INDEX held ON logs (holder) WHERE holder IS NOT NULL",
+)
+_OTHERS: Final = (
     """\
 CREATE TABLE runs ( -- in which log a run is; a list, so that a missing row is noticed
     run_id TEXT PRIMARY KEY,
@@ -74,6 +63,55 @@ CREATE TABLE meta ( -- one row
     sum BLOB NOT NULL
 )""",
 )
+_LOGS_1: Final = """\
+CREATE TABLE logs ( -- one for each root run
+    id INTEGER PRIMARY KEY, -- never given twice
+    root_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL, -- how often the run was taken
+    last INTEGER NOT NULL, -- the number of its last event, or -1
+    sealed INTEGER NOT NULL, -- 1: the run has ended
+    holder TEXT, -- who writes it: holders.token
+    parent INTEGER, -- a fork shares the events of this log ...
+    parent_at INTEGER NOT NULL, -- ... up to this number, or -1
+    forks INTEGER NOT NULL, -- how many logs have this one as their parent
+    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
+)"""
+LOGS: Final = """\
+CREATE TABLE logs ( -- one for each root run
+    id INTEGER PRIMARY KEY, -- never given twice
+    root_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL, -- how often the run was taken
+    last INTEGER NOT NULL, -- the number of its last event, or -1
+    sealed INTEGER NOT NULL, -- 1: the run has ended
+    holder TEXT, -- who writes it: holders.token
+    parent INTEGER, -- a fork shares the events of this log ...
+    parent_at INTEGER NOT NULL, -- ... up to this number, or -1
+    forks INTEGER NOT NULL, -- how many logs have this one as their parent
+    base INTEGER, -- the log that the last shared event is in, or one between: parent, or an ancestor of that
+    depth INTEGER NOT NULL, -- how many bases there are, one above the other
+    jump INTEGER, -- one of them, so far up that few jumps lead to any
+    origin INTEGER NOT NULL, -- the log that event 0 is in
+    begun REAL, -- when its first own event happened, or else the last shared one; as events.at
+    at REAL, -- when its last event happened
+    ended INTEGER NOT NULL, -- the number of the own event that ended the root run; -1: none, or it was resumed since
+    outcome TEXT, -- the name of that event's type
+    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
+)"""
+LABELS: Final = """\
+CREATE TABLE labels ( -- what logs are looked up by; a list for each label, so that a missing row is noticed
+    label BLOB NOT NULL, -- a digest of what it says: a state, name or tag
+    log INTEGER NOT NULL, -- logs.id; the row that begins the list has the greatest number
+    before INTEGER NOT NULL, -- the log with this label that was created before, or 0
+    latest REAL NOT NULL, -- no log of the list up to this one has a greater begun
+    sum BLOB NOT NULL,
+    PRIMARY KEY (label, log)
+) WITHOUT ROWID"""
+
+TABLES: Final = {
+    1: (_LOGS_1, _EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS),
+    2: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, LABELS),
+}
+"""The statements that create the tables of each version."""
 
 _SCHEMA: Final = (
     "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT GLOB 'sqlite_stat[1-4]' ORDER BY name"
@@ -81,10 +119,11 @@ _SCHEMA: Final = (
 
 
 @cache
-def _expected() -> list[tuple[str, str, str, str | None]]:
+def _expected(version: int) -> list[tuple[str, str, str, str | None]]:
     connection = sqlite3.connect(":memory:")
     try:
-        create(connection)
+        for statement in TABLES[version]:
+            connection.execute(statement)
         return connection.execute(_SCHEMA).fetchall()
     finally:
         connection.close()
@@ -92,15 +131,15 @@ def _expected() -> list[tuple[str, str, str, str | None]]:
 
 def create(connection: sqlite3.Connection) -> None:
     """Create the tables, inside the caller's transaction."""
-    for statement in TABLES:
+    for statement in TABLES[VERSION]:
         connection.execute(statement)
     _meta.save(connection, _meta.Meta())
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def check(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the file has our tables (False: it is empty), inside the caller's transaction.
+def check(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the file's tables, 0 if it is empty; inside the caller's transaction.
 
     Raises `StoreVersionError` for the file of another program or of a newer release, and if the schema was changed:
     nothing that was added to it is ever executed.
@@ -109,17 +148,17 @@ def check(connection: sqlite3.Connection, path: Path) -> bool:
     ((version,),) = connection.execute("PRAGMA user_version")
     schema = connection.execute(_SCHEMA).fetchall()
     if not schema and application == version == 0:
-        return False
+        return 0
     if application != APPLICATION:
         raise StoreVersionError(f"{path} is an SQLite file, but no record of crewbus: choose another path")
-    if version != VERSION:
+    if version not in TABLES:
         raise StoreVersionError(
             f"{path} has schema version {version}, and this release of crewbus-sqlite reads {VERSION}: "
             f"upgrade crewbus-sqlite"
         )
-    if schema != _expected():
+    if schema != _expected(version):
         raise StoreVersionError(
             f"{path} has other tables than crewbus-sqlite creates: something was added, changed or removed. "
             f"Remove what was added, or choose another path"
         )
-    return True
+    return int(version)

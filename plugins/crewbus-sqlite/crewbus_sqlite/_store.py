@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from crewbus import reentrant_lock
-from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError
-from crewbus.stores import LogInfo, Store, StoredEvent
-from crewbus_sqlite import _holders, _logs, _runs
+from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError, RunNotFoundError
+from crewbus.stores import LogFilter, LogInfo, LogPart, LogSummary, Store, StoredEvent
+from crewbus_sqlite import _holders, _labels, _listing, _logs, _runs
 from crewbus_sqlite._commit import Log, Notify
 from crewbus_sqlite._database import Database, closed
-from crewbus_sqlite._events import checked, encoded, insert
+from crewbus_sqlite._events import checked, encoded, insert, latest_of, load
 from crewbus_sqlite._forks import forks
 from crewbus_sqlite._holders import Holder, Holders
 from crewbus_sqlite._logs import LogRow
@@ -123,19 +123,20 @@ class SQLiteStore(Store):
         with self._database.reading() as connection:
             log = _logs.find(connection, root_id)
             assert connection is not None
-            holder = _holders.load(connection, log.holder)
-            parent = None if log.parent is None else _logs.load(connection, log.parent).root_id
-        return LogInfo(
-            log.root_id,
-            log.epoch,
-            log.last,
-            bool(log.sealed),
-            holder and holder.name,
-            holder and holder.until,
-            holder is not None and self._holders.is_alive(holder),
-            parent,
-            None if parent is None else log.parent_at,
-        )
+            return _listing.infos(connection, [log], self._holders.is_alive)[0]
+
+    def summary(self, root_id: str) -> LogSummary:
+        self._write_out(root_id)
+        with self._database.reading() as connection:
+            log = _logs.find(connection, root_id)
+            assert connection is not None
+            if log.last < 0:
+                raise RunNotFoundError(f"run {root_id} has no events")
+            return _listing.summaries(connection, [log], self._holders.is_alive)[0]
+
+    def find(self, query: LogFilter) -> Iterator[LogSummary]:
+        self._write_out()
+        return _listing.find(self._database, query, lambda: self._holders.is_alive)
 
     def forks(self, root_id: str) -> list[str]:
         self._write_out(root_id)
@@ -151,6 +152,18 @@ class SQLiteStore(Store):
             assert connection is not None
             return [ancestor.root_id for ancestor in _logs.lineage(connection, log)]
 
+    def parts(self, root_id: str) -> list[LogPart]:
+        self._write_out(root_id)
+        with self._database.reading() as connection:
+            log = _logs.find(connection, root_id)
+            assert connection is not None
+            return [LogPart(row.root_id, part.first, part.last) for row, part in _logs.parts(connection, log)]
+
+    def shared(self, root_id: str) -> int:
+        self._write_out(root_id)
+        with self._database.reading() as connection:
+            return _logs.find(connection, root_id).parent_at
+
     # Leases and forks
 
     def acquire(self, root_id: str) -> int:
@@ -159,8 +172,8 @@ class SQLiteStore(Store):
             self._require_not_held(connection, found)
             self._holders.renew(connection)
             log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._holders.own.token)
-            _logs.save(connection, log)
-            before = latest_in(connection, log)
+            _change(connection, found, log)
+            before = latest_in(connection, log, log.last)
         self._writer.adopt(Log(log.root_id, log.epoch, started, log.id, log.last, before))
         return log.epoch
 
@@ -170,12 +183,12 @@ class SQLiteStore(Store):
             return
         with self._changing(root_id) as (connection, log):
             if log.epoch == epoch:
-                _logs.save(connection, log._replace(holder=None))
+                _change(connection, log, log._replace(holder=None))
         self._writer.forget(root_id, epoch)
 
     def revoke(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
-            _logs.save(connection, log._replace(holder=None))
+            _change(connection, log, log._replace(holder=None))
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
         return self._writer.has_lease(root_id, epoch)
@@ -192,10 +205,14 @@ class SQLiteStore(Store):
         with self._changing(root_id) as (connection, log):
             if not 0 <= at <= log.last:
                 raise RecordingError(f"run {root_id} has no event {at} to fork at: its last one is {log.last}")
-            before = latest_in(connection, log._replace(last=at))
-            fork = _logs.create(connection, LogRow(0, fork_id, last=at + len(own), parent=log.id, parent_at=at))
+            base = _logs.owner(connection, log, at)
+            row, event = load(connection, base.id, at)
+            when = _logs.time_of(event)
+            shared = LogRow(0, fork_id, 0, at, 0, None, log.id, at, 0, origin=log.origin, begun=when, at=when)
+            fork = _logs.create(connection, _logs.based(connection, shared, base).after(own))
             _logs.save(connection, log._replace(forks=log.forks + 1))
-            insert(connection, encoded(fork.id, 0, own, before))
+            insert(connection, encoded(fork.id, 0, own, latest_of(row)[1]))
+            _labels.add_to_all(connection, fork)
 
     def drop(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
@@ -205,6 +222,7 @@ class SQLiteStore(Store):
             if log.forks:
                 forks = ", ".join(fork.root_id for fork in _logs.forks_of(connection, log)[:3])
                 raise RecordingError(f"run {root_id} is needed by its forks: drop {forks} first")
+            _labels.forget(connection, log)
             _logs.delete(connection, log)
 
     # Closing and forking
@@ -243,7 +261,7 @@ class SQLiteStore(Store):
                 return
         with self._database.writing() as connection:
             for log in _logs.held_by(connection, holder.token):
-                _logs.save(connection, log._replace(holder=None))
+                _change(connection, log, log._replace(holder=None))
             self._holders.resign(connection)
 
     def _write_out(self, root_id: str | None = None) -> None:
@@ -278,6 +296,12 @@ class SQLiteStore(Store):
             return
         ends = datetime.fromtimestamp(holder.until, UTC).isoformat(" ", "seconds")
         raise RunHeldError(f"run {log.root_id} is alive: held by {holder.name}; its lease runs until {ends} at least")
+
+
+def _change(connection: sqlite3.Connection, before: LogRow, after: LogRow) -> None:
+    _logs.save(connection, after)
+    if before.last >= 0:
+        _labels.update(connection, before, after)
 
 
 def _name(run_id: str) -> str:

@@ -59,4 +59,4 @@ def test_so_has_a_new_file(fresh):
 
 
 def test_there_are_golden_files():
-    assert [file.name for file in FILES] == ["schema-1.db"]
+    assert [file.name for file in FILES] == ["schema-1.db", "schema-2.db"]

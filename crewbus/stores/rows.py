@@ -1,0 +1,58 @@
+"""What stores keep, in the form in which they take and return it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["LogInfo", "LogPart", "StoredEvent"]
+
+
+class StoredEvent(NamedTuple):
+    """One encoded event of a record: a row, as a backend stores it.
+
+    ``name`` and ``version`` identify the event type, ``data`` is the event's JSON in UTF-8, and ``source`` is the
+    name of the emitter. The other fields are those of `crewbus.Envelope`.
+    """
+
+    run_id: str
+    seq: int
+    parent: str | None
+    at: float
+    source: str | None
+    attempt: int
+    name: str
+    version: int
+    data: bytes
+
+
+class LogInfo(NamedTuple):
+    """The state of a log."""
+
+    root_id: str
+    epoch: int
+    """How many times the log was taken, by `Store.begin` and each `Store.acquire`; 0 for an untaken fork."""
+    last: int
+    """The number of its last event; -1 if it has none."""
+    sealed: bool
+    """Whether `Store.finish` was called, and `Store.acquire` was not called since."""
+    holder: str | None = None
+    """A description of the holder, such as ``process 12 on host``; None if the log has no holder."""
+    until: float | None = None
+    """When the lease ends unless it is renewed, in seconds since the epoch (UTC); None if it never ends, or there is no
+    holder."""
+    alive: bool = False
+    """Whether the log has a holder whose lease has not ended and who is not known to be dead."""
+    parent: str | None = None
+    """The root run that the log was forked from, or None."""
+    parent_at: int | None = None
+    """The number of the last event that a fork shares with its parent, or None."""
+
+
+class LogPart(NamedTuple):
+    """The events of a log that were written to one log: to itself, or to one that it was forked from."""
+
+    root_id: str
+    """The root run whose log they were written to."""
+    first: int
+    """The number of the first one; ``last + 1`` if there is none, as in a fork that nothing was written to yet."""
+    last: int

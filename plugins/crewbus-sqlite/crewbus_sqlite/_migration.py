@@ -1,0 +1,76 @@
+"""Migration: the files of earlier releases get the tables of this one."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from crewbus.exceptions import CorruptRecordError
+from crewbus.stores import ENDS
+from crewbus_sqlite import _events, _labels, _logs
+from crewbus_sqlite._checksums import require
+from crewbus_sqlite._events import latest_of
+from crewbus_sqlite._logs import RESUMED, LogRow
+from crewbus_sqlite._schema import LABELS, LOG_INDEXES, LOGS, VERSION
+
+_OLD: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
+_OLD_COLUMNS: Final = 9
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file of version 1 to this version, inside the caller's transaction.
+
+    The ids in shared events of a fork of a fork depend on each log between, so migrated forks keep all of these as
+    their bases. A damaged record stays as it is: whatever needs it raises `CorruptRecordError`.
+    """
+    for index in ("parents", "held"):
+        connection.execute(f"DROP INDEX {index}")
+    connection.execute("ALTER TABLE logs RENAME TO former_logs")
+    for statement in (LOGS, *LOG_INDEXES, LABELS):
+        connection.execute(statement)
+    for *columns, found in connection.execute(f"SELECT {_OLD}, sum FROM former_logs ORDER BY id"):
+        _migrate_log(connection, LogRow(*columns), found)
+    connection.execute("DROP TABLE former_logs")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _migrate_log(connection: sqlite3.Connection, old: LogRow, found: object) -> None:
+    log = old._replace(base=old.parent, origin=old.id)
+    try:
+        require("logs", old[:_OLD_COLUMNS], found)
+        base = None if old.parent is None else _logs.load(connection, old.parent)
+    except CorruptRecordError:  # under a wrong digest it stays damaged
+        _logs.save_damaged(connection, log)
+        _labels.add_damaged(connection, log)
+        return
+    if base is not None:
+        log = _logs.based(connection, log._replace(origin=base.origin), base)
+    if log.last >= 0:
+        log = _with_end(connection, log)
+    _logs.save(connection, log)
+    if log.last >= 0:
+        try:
+            _labels.add_to_all(connection, log)
+        except CorruptRecordError:  # in event 0, which every summary needs
+            _labels.add_damaged(connection, log)
+
+
+def _with_end(connection: sqlite3.Connection, log: LogRow) -> LogRow:
+    """A row that says when its run began and how it ended, from the events."""
+    seq = min(log.parent_at + 1, log.last)
+    try:
+        first = _events.load(connection, _logs.owner(connection, log, seq).id, seq)[1]
+        seq = log.last
+        row, last = _events.load(connection, _logs.owner(connection, log, seq).id, seq)
+        log = log._replace(begun=_logs.time_of(first), at=_logs.time_of(last))
+        seq = latest_of(row)[1].mark
+        while seq > log.parent_at:
+            row, event = _events.load(connection, log.id, seq)
+            if event.name == RESUMED:
+                break
+            if event.name in ENDS and event.run_id == log.root_id:
+                return log._replace(ended=seq, outcome=event.name)
+            seq = latest_of(row)[0].mark
+    except CorruptRecordError:
+        return log._replace(ended=seq)  # so that a summary needs the damaged event
+    return log
