@@ -283,10 +283,7 @@ def fork_and_emit(bus):
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork in a process with threads
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # alarms inside finalisers
-# An exception that a signal handler raises between the number of an event and its record leaves a gap, which the store
-# refuses: seen once on 3.13. Long until that is mended.
-@pytest.mark.long
-@pytest.mark.parametrize("rounds", [60, 2_000])
+@pytest.mark.parametrize("rounds", [60, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_soak_of_signals_forks_and_collections(rounds, caplog):
     """Signal handlers that emit and raise, finalisers that emit, forks, and threads: nothing hangs or loses order."""
     caplog.set_level("CRITICAL", logger="crewbus")

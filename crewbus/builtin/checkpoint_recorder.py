@@ -57,11 +57,16 @@ class CheckpointRecorder:
     @hookimpl
     def crewbus_run_finish(self, run: Run) -> None:
         """Seal the log with the last run of its tree."""
-        log = self._logs.pop(run.root.id, None) if run.over else None
+        log = self._logs.get(run.root.id) if run.over else None
         if log is not None:
             store, epoch = log
-            with suppress(FencedError):  # the run itself raises it
-                store.finish(run.root.id, epoch)
+            try:
+                with suppress(FencedError):  # the run itself raises it
+                    store.finish(run.root.id, epoch)
+            except Exception:
+                self._logs.pop(run.root.id, None)
+                raise
+            self._logs.pop(run.root.id, None)  # not after an interrupt, since it is called again then
 
     @hookimpl
     def crewbus_after_fork(self) -> None:

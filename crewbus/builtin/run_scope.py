@@ -34,5 +34,13 @@ class RunScope:
                     sink.push(run, envelope)
                 around = around.parent
 
+    @staticmethod
+    def push_missed(run: Run, envelope: Envelope) -> None:
+        """After an interrupt: push the frame to those streams that have not got it."""
+        for around in [run] if isinstance(envelope.event, RunEnded) else run.reach():
+            for sink in around.sinks:
+                sink.push_once(run, envelope)
+
+    crewbus_stream_chunk.repeat = push_missed  # type: ignore[attr-defined]
     # It is skipped while no stream is attached.
     crewbus_stream_chunk.attached_streams_only = True  # type: ignore[attr-defined]

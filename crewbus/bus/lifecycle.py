@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from crewbus._util import (
@@ -18,7 +20,7 @@ from crewbus._util import (
     running_loop,
 )
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
-from crewbus.exceptions import FlushError, GraceWarning
+from crewbus.exceptions import CrewbusError, FlushError, GraceWarning
 from crewbus.plugins import flatten
 from crewbus.scopes import end_waits, execution_id, threads
 
@@ -72,8 +74,11 @@ class Lifecycle:
 
     def _reset(self) -> None:
         self._lock = reentrant_lock()
-        self._closer: object = None
-        """The thread or task that closes the bus."""
+        self._closer: list[object] | None = None
+        """Holds the thread or task that closes the bus, until its call ends: one that was interrupted leaves the rest
+        to the next call."""
+        self._steps: list[Callable[[], object]] | None = None
+        """What is left to do of `shut`; None: all of it."""
         self._is_closed = Latch()
 
     # Flushing
@@ -114,25 +119,29 @@ class Lifecycle:
 
     def close(self, timeout: float) -> None:
         """See `Bus.close`."""
-        if self._bus.closed:
+        if self._is_shut():
             return
         self._refuse_to_block("close")
         if self._work.runs_on(running_loop()):
             raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
-        if not self._begin():
-            # Another thread closes it, unless this one does, in a hook, or the other one waits for this one.
-            if self._closer != execution_id() and not self._work.runs_here():
-                self._is_closed.wait(timeout)
-            return
-        until, late = deadline(timeout), list[str]()
+        until, late, me = deadline(timeout), list[str](), [execution_id()]
         try:
-            for task in self._work.ending("the bus is closed"):
-                late += [] if task.wait(remaining(until)) else [task.name]
-            self.flush(remaining(until))
-            while self._async_handlers.has_pending():  # what the handlers emitted in turn
+            if not self._begin(me):
+                # Another thread closes it, unless this one does, in a hook, or the other one waits for this one.
+                if self._closer != me and not self._work.runs_here():
+                    self._is_closed.wait(timeout)
+                return
+            try:
+                for task in self._work.ending("the bus is closed"):
+                    late += [] if task.wait(remaining(until)) else [task.name]
                 self.flush(remaining(until))
+                while self._async_handlers.has_pending():  # what the handlers emitted in turn
+                    self.flush(remaining(until))
+            finally:
+                self.shut(late, timeout, until)
         finally:
-            self.shut(late, timeout, until)
+            if self._closer is me:
+                self._closer = None
 
     async def aclose(self, timeout: float) -> None:
         """See `Bus.aclose`."""
@@ -140,33 +149,42 @@ class Lifecycle:
 
         if inside_async_handler():
             raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
-        if self._bus.closed:
+        if self._is_shut():
             return
-        if not self._begin():
-            await asyncio.to_thread(self._is_closed.wait, timeout)
-            return
-        until, late = deadline(timeout), list[str]()
+        until, late, me = deadline(timeout), list[str](), [execution_id()]
         try:
-            for task in self._work.ending("the bus is closed"):
-                late += [] if await task.wait_async(remaining(until)) else [task.name]
-            await self.aflush(remaining(until))
-            while self._async_handlers.has_pending():
-                await self.aflush(remaining(until))
-        finally:
+            if not self._begin(me):
+                if self._closer != me:
+                    await asyncio.to_thread(self._is_closed.wait, timeout)
+                return
             try:
-                self._accept_no_more()
-                if self._async_handlers.thread is not None:  # stopping waits for it
-                    ended = await asyncio.to_thread(self._async_handlers.stop, _rest(until))
-                    late += [] if ended else ["async handlers"]
+                for task in self._work.ending("the bus is closed"):
+                    late += [] if await task.wait_async(remaining(until)) else [task.name]
+                await self.aflush(remaining(until))
+                while self._async_handlers.has_pending():
+                    await self.aflush(remaining(until))
             finally:
-                self.shut(late, timeout, until)
+                try:
+                    self._accept_no_more()
+                    if self._async_handlers.thread is not None:  # stopping waits for it
+                        ended = await asyncio.to_thread(self._async_handlers.stop, _rest(until))
+                        late += [] if ended else ["async handlers"]
+                finally:
+                    self.shut(late, timeout, until)
+        finally:
+            if self._closer is me:
+                self._closer = None
 
-    def _begin(self) -> bool:
-        """Whether the caller is the first to close, and so closes the bus."""
+    def _is_shut(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._steps == []
+
+    def _begin(self, me: list[object]) -> bool:
+        """Whether no other call closes the bus, so that the caller's does."""
         with self._lock:
-            first = self._closer is None
+            first = self._closer is None or _is_over(self._closer[0])
             if first:
-                self._closer = execution_id()
+                self._closer = me
                 self._host.closing = True
         if first:
             end_waits(host=self._host)
@@ -174,18 +192,15 @@ class Lifecycle:
 
     def _accept_no_more(self) -> None:
         self._bus.closed = True
-        call_all(
-            [
-                self._subscriptions.close,
-                self._work.close,
-                lambda: call_all([source.interrupt for source in self._live.close()]),
-            ]
-        )
+        call_all([self._subscriptions.close, self._work.close, self._live.close])
 
     def shut(self, late: list[str], timeout: float, until: float | None = None) -> None:
-        """Accept nothing more and release everything; ``late``: the work that still runs, for a warning."""
-        call_all(
-            [
+        """Accept nothing more and release everything; ``late``: the work that still runs, for a warning.
+
+        What an interrupt keeps from being done is left to the next call.
+        """
+        if self._steps is None:
+            self._steps = [
                 self._accept_no_more,
                 lambda: late.extend([] if self._async_handlers.stop(_rest(until)) else ["async handlers"]),
                 self._subscriptions.release,
@@ -194,11 +209,23 @@ class Lifecycle:
                 self._is_closed.open,
                 self._recording.close,
             ]
-        )
+        call_all([partial(self._shut, step) for step in list(self._steps)])
         if late:  # at the end, since a filter may make it an error
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=external_stacklevel()
             )
+
+    def _shut(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except CrewbusError:
+            self._done(step)
+            raise
+        self._done(step)
+
+    def _done(self, step: Callable[[], object]) -> None:
+        if self._steps is not None:
+            self._steps = [other for other in self._steps if other is not step]
 
     # What the bus keeps
 
@@ -231,6 +258,14 @@ class Lifecycle:
         self._work.after_fork()
         self._recording.after_fork()
         self._membership.after_fork()
+
+
+def _is_over(closer: object) -> bool:
+    """Whether it is a task that has ended: one that was dropped where it awaited runs no line of its own any more."""
+    if not isinstance(closer, weakref.ref):
+        return False
+    task = closer()
+    return task is None or bool(task.done())
 
 
 def _rest(until: float | None) -> float:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from crewbus._util import raise_first, reentrant_lock
+from crewbus._util import call_all, raise_first, reentrant_lock
 from crewbus.dispatch import withheld
 from crewbus.events import RunStarted
 from crewbus.exceptions import BusClosedError, FencedError, RunIdInUseError
@@ -39,6 +39,8 @@ class LiveRuns:
         self._recording = recording
         self.by_id = by_id
         """The live runs, in the order of their start."""
+        self._ending: dict[Run, None] = {}
+        """The runs whose end is in progress, or was interrupted."""
         self._watchers: dict[str, set[weakref.ref[Buffer]]] = {}
         """The buffers that wait for a run to start, by its id."""
         self._gone: deque[tuple[str, weakref.ref[Buffer]]] = deque()
@@ -93,8 +95,13 @@ class LiveRuns:
         """The streams that wait for ``run``, which is live from now on."""
         with Deferring(self._lock), self._lock:
             run.state = "running"
-            watchers = [buffer() for buffer in self._watchers.pop(run.id, ())]
+            watchers = [buffer() for buffer in self._watchers.get(run.id, ())]
         return [buffer for buffer in watchers if buffer is not None]
+
+    def _forget_attached(self, run: Run) -> None:
+        """Forget the streams that waited for ``run``, once they are attached to it."""
+        with Deferring(self._lock), self._lock:
+            self._watchers.pop(run.id, None)
 
     def announce(self, run: Run, started: RunStarted, replayed_seq: int | None = None) -> None:
         """Emit the event that starts ``run``; ``replayed_seq``: its number, if the record holds it."""
@@ -103,6 +110,7 @@ class LiveRuns:
         if self._hooks.redaction.chain:
             event = self._hooks.redaction.apply(run, event)
         run.tree.lane.commit(self._subscriptions.plan_of(event), run, event, None, Phase.START, replayed_seq)
+        self._forget_attached(run)
 
     def withdraw(self, run: Run, error: BaseException) -> None:
         """Forget a run whose start failed with ``error``. The streams that wait for it wait on."""
@@ -116,18 +124,22 @@ class LiveRuns:
     # Finishing
 
     def finish(self, run: Run, error: BaseException | None) -> None:
-        """End a run with the terminal event that ``error`` calls for; nothing of the run comes after it."""
+        """End a run with the terminal event that ``error`` calls for; nothing of the run comes after it.
+
+        Of a run whose end an interrupt has cut short, it does the rest.
+        """
         if threads.state.holds_lock():
             self._faults.defer(lambda: self.finish(run, error))
             return
-        reasons = (one.cancel_reason for one in run.cancelled_by() if one.cancel_reason is not None)
-        event: Any = ending(error, next(reasons, None))
-        failures = list[BaseException]()
+        if run.ended and run not in self._ending:
+            return
+        event, failures = self._end_of(run, error), list[BaseException]()
+        self._ending[run] = None
         try:
-            if self._hooks.redaction.chain:
-                event = self._redacted(run, event, failures)
-            plan = self._subscriptions.closing_plan() if self._closed else self._subscriptions.plan_of(event)
-            run.tree.lane.commit(plan, run, event, None, Phase.END)
+            if not run.ended:
+                if self._hooks.redaction.chain:
+                    event = self._redacted(run, event, failures)
+                self._commit_end(run, event, failures)
         except BaseException as failure:
             failures.append(failure)
         finally:
@@ -137,6 +149,25 @@ class LiveRuns:
             if run.ended:
                 self._dismiss(run)
         raise_first(failures)
+
+    @staticmethod
+    def _end_of(run: Run, error: BaseException | None) -> Any:
+        reasons = (one.cancel_reason for one in run.cancelled_by() if one.cancel_reason is not None)
+        return ending(error, next(reasons, None))
+
+    def _commit_end(self, run: Run, event: Any, failures: list[BaseException]) -> None:
+        """Commit the terminal event of ``run``; once more, if an interrupt came before it was recorded."""
+        for _ in range(2):
+            plan = self._subscriptions.closing_plan() if self._closed else self._subscriptions.plan_of(event)
+            try:
+                run.tree.lane.commit(plan, run, event, None, Phase.END)
+            except Exception:
+                raise
+            except BaseException as interrupt:
+                failures.append(interrupt)
+                if not run.ended:
+                    continue
+            return
 
     def _redacted(self, run: Run, event: Any, failures: list[BaseException]) -> Any:
         try:
@@ -169,6 +200,7 @@ class LiveRuns:
             with Deferring(run.tree.lock), run.tree.lock:
                 if run.over:
                     run.tree.log.clear()
+        self._ending.pop(run, None)
 
     def _forget(self, run: Run) -> None:
         with Deferring(self._lock), self._lock:
@@ -217,15 +249,16 @@ class LiveRuns:
             self._followers.add(follower)
         return follower
 
-    def close(self) -> list[Any]:
-        """Admit no run any more; returns what the streams that are left take their frames from."""
+    def close(self) -> None:
+        """Admit no run any more, and end the streams that are left."""
         with Deferring(self._lock), self._lock:
             self._closed = True
-            buffers: list[Any] = list(self.awaited())
-            buffers += [sink for run in self.by_id.values() for sink in run.sinks]
+            sources: list[Any] = list(self.awaited())
+            sources += [sink for run in self.by_id.values() for sink in run.sinks]
+            sources += self._followers
+        call_all([source.interrupt for source in sources])
+        with Deferring(self._lock), self._lock:
             self._watchers.clear()
-            buffers += self._followers
-        return buffers
 
     def after_fork(self) -> None:
         """In a forked child: every run continues in the parent only."""

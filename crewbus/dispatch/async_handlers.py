@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crewbus._util import Wakeup, awaitable_in, call_on, deadline, generation, reentrant_lock, remaining, running_loop
 from crewbus.dispatch.background_loop import BackgroundLoop
 from crewbus.exceptions import BusClosedError, FlushError, FlushTimeoutError, SlowConsumer
-from crewbus.scopes import Deferring, Wait, handling, scope_var, wait_for_room, working
+from crewbus.scopes import Deferring, Wait, end_wait, handling, scope_var, wait_for_room, working
 
 if TYPE_CHECKING:
     import asyncio
@@ -306,7 +306,7 @@ class AsyncHandlers:
                 self._refuse_idle_loops(pending)
                 changed.wait(_patience(until, pending))
         finally:
-            waiting.end()
+            end_wait(waiting, None)
             self._listeners.discard(changed.set)
 
     async def await_all(self, timeout: float | None) -> None:
@@ -340,7 +340,7 @@ class AsyncHandlers:
                     await asyncio.wait_for(changed.wait(), patience)
                 changed.clear()
         finally:
-            waiting.end()
+            end_wait(waiting, None)
             self._listeners.discard(listener)
             self._mark(inside, False)
 

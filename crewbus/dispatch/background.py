@@ -177,7 +177,7 @@ class Worker:
     def deliver_next(self, awaiting: _Awaiting) -> bool:
         """Call the handler with the next event; returns whether there was one."""
         with Deferring(self._lock), self._lock:
-            if not self._queue:
+            if self._stopped or not self._queue:
                 return False
             taken = self._queue.popleft()
             self._wake_waiters()
@@ -236,7 +236,7 @@ class Worker:
         """Accept no more events. Those that are queued are discarded, and reported."""
         with Deferring(self._lock), self._lock:
             self._stopped = True
-            queued, self._queue = self._queue, deque()
+            queued = list(self._queue)
             self._wake_waiters()
         self._wakeup.set()
         for _, _, delivery in queued:
@@ -245,6 +245,7 @@ class Worker:
             count = len(queued) + self._discarded
             error = BusClosedError(f"{count} events were discarded: the bus was closed before they were handled")
             self._report(self.handler, error, queued[-1][0])
+        self._queue.clear()  # only now, since another call finishes one that was interrupted
 
 
 def _serve(ref: weakref.ref[Worker], wakeup: Wakeup, patient: bool = True) -> None:

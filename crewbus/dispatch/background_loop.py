@@ -126,13 +126,14 @@ class BackgroundLoop:
         with Deferring(self._lock), self._lock:
             self.stopped = True
             loop, thread = self._loop, self.thread
-            self._loop = self.thread = None
         if loop is not None:
             call_on(loop, self._finish)
-        if thread is not None and thread is not threading.current_thread():
+        is_elsewhere = thread is not None and thread is not threading.current_thread()
+        if thread is not None and is_elsewhere:
             thread.join(timeout)
-            if thread.is_alive():
-                return False
+        self._loop = self.thread = None  # only now, since another call finishes one that was interrupted
+        if thread is not None and is_elsewhere and thread.is_alive():
+            return False
         if self._calls:  # no thread could start: what they begin is cancelled, and so reported
             if running_loop() is not None:
                 self.make_calls()

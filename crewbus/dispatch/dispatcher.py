@@ -74,10 +74,16 @@ class Dispatcher:
         if here is not None and here.found_by is self:
             numbers = here.tree.numbers  # read before the gate: if that is closed later, these end
             if plan.plain and here.gate.free:
-                number = next(numbers)
-                if numbers.ended and here.tree.is_void(number, numbers):
+                for number in numbers:  # noqa: B007 - no interrupt comes before it is bound, as it may after a call
+                    break
+                try:
+                    void = numbers.ended and here.tree.is_void(number, numbers)
+                    envelope = Envelope(event, here.run.id, number, here.start_id, now(), source, here.attempt_number)
+                except BaseException:  # an interrupt
+                    here.tree.give_back(number, numbers)
+                    raise
+                if void:
                     return here.tree.lane.commit(plan, here, event, source)  # type: ignore[no-any-return]
-                envelope = Envelope(event, here.run.id, number, here.start_id, now(), source, here.attempt_number)
                 if plan.has_inline_listeners:
                     self._deliver(plan, here, envelope)
                 return envelope

@@ -11,13 +11,13 @@ from crewbus._util import call_all, raise_first
 from crewbus.dispatch.faults import is_reported
 from crewbus.dispatch.plan import Plan
 from crewbus.events import Envelope
-from crewbus.exceptions import CrewbusError
 from crewbus.scopes import Numbers, Phase, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch.delivery import Deliverer
     from crewbus.dispatch.faults import FaultReporter
     from crewbus.dispatch.unscoped import Unscoped
+    from crewbus.plugins import OwnedFunction
     from crewbus.scopes import Attempt, Host, Run, Scope
 
 now: Final = time.time
@@ -66,7 +66,8 @@ class OrderedLane:
         lock = tree.lock
         if tree.cancelled and not phase and run is not None:
             run.check()
-        envelope = deferred = escaped = None
+        envelope: Envelope | None = None
+        deferred = escaped = None
         try:
             try:
                 state.lock = lock
@@ -80,32 +81,46 @@ class OrderedLane:
                 else:
                     if phase == 2:
                         scope.close_gate()
-                    envelope = Envelope(
-                        event,
-                        run.id if run is not None else None,
-                        next(tree.numbers) if replayed_seq is None else replayed_seq,
-                        scope.start_id,
-                        now(),
-                        source,
-                        scope.attempt_number,
-                        replayed_seq is not None,
-                    )
-                    if self.record is not None and replayed_seq is None:
-                        self._record(run, envelope)
-                    if phase == 1:
-                        scope.transition(phase, envelope)
+                    seq = replayed_seq
+                    made: Any = None
+                    if seq is None:  # in a loop no interrupt comes before the number is bound, as it may after a call
+                        for seq in tree.numbers:  # noqa: B007
+                            break
+                    try:
+                        made = Envelope(
+                            event,
+                            run.id if run is not None else None,
+                            seq,  # type: ignore[arg-type]
+                            scope.start_id,
+                            now(),
+                            source,
+                            scope.attempt_number,
+                            replayed_seq is not None,
+                        )
+                        if self.record is not None and replayed_seq is None and run is not None:
+                            self.record(run, made)
+                    except BaseException as error:
+                        if replayed_seq is not None or not self._is_recorded(run, seq, made, error):
+                            raise
+                        escaped = [error]
+                    envelope, function = made, None
                     routers = plan.routers if run is not None and replayed_seq is None else plan.pushes
-                    if self.faults.has_reported:
-                        routers = tuple(one for one in routers if not is_reported(one[1]))
-                    for function, blame in routers:
-                        try:
-                            function(self.bus, run, envelope)
-                        except BaseException as error:
-                            escaped = self.faults.contain(blame, error, envelope, escaped)
-                    if phase == 2:
-                        scope.transition(phase, envelope)
-                    if call is not None and (not call.ended or phase):
-                        call.delivering.add(envelope)
+                    try:
+                        if phase == 1:
+                            scope.transition(phase, made)
+                        if self.faults.has_reported:
+                            routers = tuple(one for one in routers if not is_reported(one[1]))
+                        for function, blame in routers:
+                            try:
+                                function(self.bus, run, made)
+                            except BaseException as error:
+                                escaped = self._missed(function, blame, run, made, error, escaped)
+                        if phase == 2:
+                            scope.transition(phase, made)
+                        if call is not None and (not call.ended or phase):
+                            call.delivering.add(made)
+                    except BaseException as error:
+                        escaped = self._complete(scope, phase, made, routers, function, [*(escaped or ()), error])
             finally:
                 state.lock = outer
                 try:  # noqa: SIM105 - this costs nothing
@@ -141,19 +156,58 @@ class OrderedLane:
             return scope.accepts(phase)
         return not plan.frame or not any(attempt.failed for attempt in scope.attempts)
 
-    def _record(self, run: Run | None, envelope: Envelope) -> None:
-        if run is None or self.record is None:
-            return
-        try:
-            self.record(run, envelope)
-        except CrewbusError:
-            raise
-        except BaseException:  # a signal handler may raise anything, anywhere
-            self.resync_sequence(run)
-            raise
+    # An interrupt, which is what a signal handler raises, may come anywhere
 
-    def resync_sequence(self, run: Run) -> None:
-        """Continue the numbers of a recorded run after an interrupt that may have hit anywhere."""
+    def _is_recorded(self, run: Run | None, seq: Any, made: Envelope | None, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether the event ``seq`` is recorded although ``error`` came. If not, the next one takes its number.
+
+        ``made``: its envelope, if that was made, and so given to the recorders.
+        """
+        if run is not None:
+            run.tree.give_back(seq, run.tree.numbers)
+        return False
+
+    def _missed(
+        self,
+        function: Any,
+        blame: Any,
+        run: Run | None,
+        envelope: Envelope,
+        error: BaseException,
+        escaped: list[BaseException] | None,
+    ) -> list[BaseException] | None:
+        """Contain what a router raised. One that knows what it has done does the rest."""
+        repeat = getattr(function, "repeat", None)
+        if repeat is not None:
+            repeat(run, envelope)
+        return self.faults.contain(blame, error, envelope, escaped)
+
+    def _complete(
+        self,
+        scope: Scope,
+        phase: Phase,
+        envelope: Envelope,
+        routers: tuple[OwnedFunction, ...],
+        last: Any,
+        errors: list[BaseException],
+    ) -> list[BaseException]:
+        """Do what an interrupt left undone of a recorded event's commit: the streams get what the record has.
+
+        ``last``: the router that was called last.
+        """
+        if phase == Phase.START:
+            scope.transition(phase, envelope)
+        called = [function for function, _ in routers].index(last) + 1 if last is not None else 0
+        for function, blame in routers[called:]:
+            try:
+                function(self.bus, scope.run, envelope)
+            except BaseException as error:
+                errors = self._missed(function, blame, scope.run, envelope, error, errors) or errors
+        if phase == Phase.END:
+            scope.transition(phase, envelope)
+        if scope.call is not None and (phase or not scope.call.ended):
+            scope.call.delivering.add(envelope)
+        return errors
 
     def _without_place(self, plan: Plan, scope: Scope, event: Any, source: Any, phase: Phase) -> Envelope | None:
         """An event whose run or call has ended, or whose attempt has failed."""

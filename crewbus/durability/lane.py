@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +29,17 @@ class RecordedLane(OrderedLane):
         super().__init__(plain.bus, plain.host, plain.deliverer, plain.faults, plain.unscoped, record)
         self._store = store
 
-    def resync_sequence(self, run: Run) -> None:
-        """Continue the numbers after the last event that reached the store: an interrupt leaves that open."""
-        with suppress(CrewbusError):
-            run.tree.numbers = Numbers(self._store().info(run.root.id).last + 1)
+    def _is_recorded(self, run: Run | None, seq: Any, made: Envelope | None, error: BaseException) -> bool:
+        if run is None or made is None:
+            return super()._is_recorded(run, seq, made, error)
+        if isinstance(error, CrewbusError):  # a recorder refused it, and the hook has given its number back
+            return False
+        try:
+            last = self._store().info(run.root.id).last
+        except CrewbusError:  # another recorder's run
+            return False
+        run.tree.numbers = Numbers(last + 1)
+        return last >= int(seq)
 
 
 class SyncedLane(RecordedLane):

@@ -94,6 +94,8 @@ class Recorder:
         self.options = RecordingOptions()
         self._store: Store | None = None
         self._store_url: str | None = None
+        self._user = object()
+        """Stands for the bus as a user of its store."""
         self._codec: Codec | None = None
         self.disk = Disk(lambda: self.store)
         self._recorded = RecordedLane(plain_lane, hooks.record, lambda: self.store)
@@ -181,7 +183,7 @@ class Recorder:
                 if self._store is None:
                     url = os.environ.get(STORE) or DEFAULT_STORE
                     opened = self._open_store(url)
-                    store_refs.acquire(opened)
+                    store_refs.acquire(opened, self._user)
                     self._store, self._store_url = opened, url
         return self._store
 
@@ -201,9 +203,9 @@ class Recorder:
         if before is not None:
             before.flush()
             self._store = None
-            store_refs.release(before)
+            store_refs.release(before, self._user)
         self._store, self._store_url = opened, store if isinstance(store, str) else None
-        store_refs.acquire(opened)
+        store_refs.acquire(opened, self._user)
 
     def _open_store(self, url: str) -> Store:
         store = self._plugins.hook.crewbus_open_store(bus=self._bus, url=url)
@@ -214,7 +216,7 @@ class Recorder:
     def close(self) -> None:
         """Release the store; the last bus that uses it closes it."""
         if self._store is not None:
-            store_refs.release(self._store)
+            store_refs.release(self._store, self._user)
 
     def reset(self) -> None:
         """Drop the records of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""

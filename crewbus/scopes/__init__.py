@@ -23,7 +23,8 @@ from crewbus.scopes.options import (
     recording_request,
 )
 from crewbus.scopes.ports import Host, Lane, Phase
-from crewbus.scopes.run import Run, ending, new_id, state_after
+from crewbus.scopes.run import Run, new_id
+from crewbus.scopes.run_end import ending, state_after
 from crewbus.scopes.scope import Scope
 from crewbus.scopes.sink import Sink
 from crewbus.scopes.thread_state import Deferring, forget_thread, threads
@@ -34,6 +35,7 @@ from crewbus.scopes.waiting import (
     Wait,
     await_room,
     can_wait,
+    end_wait,
     end_waits,
     forget_waits,
     unfinished,
@@ -69,6 +71,7 @@ __all__ = [
     "current_call",
     "current_run",
     "enclosing",
+    "end_wait",
     "end_waits",
     "ending",
     "execution_id",

@@ -22,7 +22,7 @@ class Attempt(Scope):
     attempt follows, as with a timeout inside a retry.
     """
 
-    __slots__ = ("_born", "_number", "_started", "_tries", "failed", "of", "opened", "since")
+    __slots__ = ("_born", "_number", "_reason", "_started", "_tries", "failed", "of", "opened", "since")
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.host)
@@ -31,6 +31,8 @@ class Attempt(Scope):
         self._number = checked_attempt_number(number)
         self._tries: Tries | None = None
         self._started = False
+        self._reason: str | None = None
+        """Why it failed, until what was streamed in it is retracted."""
         self._born = generation.number
         self.failed = False
         self.since = 0
@@ -75,9 +77,11 @@ class Attempt(Scope):
         self.attempts = (*of.attempts, self)
 
     def transition(self, phase: Phase, envelope: Envelope) -> None:
-        """Be started by ``envelope``; called under the lock."""
+        """Be started or ended by ``envelope``; called under the lock."""
         super().transition(phase, envelope)
-        if phase == Phase.START and not self.since:  # a resumed run may begin it anew
+        if phase == Phase.END:
+            self._reason = None
+        elif not self.since:  # a resumed run may begin it anew
             self.since = envelope.seq + 1
 
     def accepts(self, phase: Phase) -> bool:  # noqa: ARG002 - as of any scope
@@ -98,20 +102,23 @@ class Attempt(Scope):
         Ending it again does nothing.
         """
         checked_error(error, str)
-        if not self.claim_end():
-            return
         # Nothing is known to be wrong with what a cancelled or aborted attempt did: a resume continues with it.
         is_stopped = not isinstance(error, Exception | str)
-        if self._tries is not None:
+        reason = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
+        if self.claim_end(None if is_stopped else reason) and self._tries is not None:
             self._tries.failed(self.of, self if is_stopped else None)
-        if not is_stopped:
-            self.retract(error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}")
+        if self._reason is not None:  # also if an interrupt came before, once it had ended
+            self.retract(self._reason)
 
-    def claim_end(self) -> bool:
-        """Whether it was in progress until now. In a forked child it is not: it continues in the parent."""
+    def claim_end(self, reason: str | None = None) -> bool:
+        """Whether it was in progress until now; ``reason``: why it failed, for what is streamed in it to be retracted.
+
+        In a forked child it was not: it continues in the parent.
+        """
         with Deferring(self.tree.lock), self.tree.lock:
-            ended, self.ended, self.tries = self.ended, True, ()
-        return not ended and self._born == generation.number
+            claimed = not self.ended and self._born == generation.number
+            self.ended, self.tries, self._reason = True, (), reason if claimed else self._reason
+        return claimed
 
     def retract(self, reason: str) -> None:
         """Retract the chunks that were streamed in it."""

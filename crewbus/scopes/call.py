@@ -156,10 +156,14 @@ class Call(Scope):
                 self.finish()
             else:
                 self.fail(error)
-        except BaseException:
-            with Deferring(self.tree.lock), self.tree.lock:
-                if not self.ended:
-                    self.abandon()
+        except BaseException as failure:
+            try:
+                if not (self.ended or isinstance(failure, Exception)):  # an interrupt came before it had ended
+                    self.fail(failure)
+            finally:
+                with Deferring(self.tree.lock), self.tree.lock:
+                    if not self.ended:
+                        self.abandon()
             raise
 
     # Called under the lock
@@ -174,7 +178,7 @@ class Call(Scope):
         if phase == Phase.END:
             self.ended = True
             self.last = envelope
-            if self.delivering:
+            if self.delivering and self.release_flush is None:
                 self.host.hold_flush(self.name, self._set_release)
 
     def _set_release(self, release: Callable[[], object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -11,6 +11,7 @@ import attrs
 
 from crewbus._util import is_same
 from crewbus.exceptions import CallbackError
+from crewbus.scopes.leaving import Nothing, leaves
 
 if TYPE_CHECKING:
     from crewbus.events import Envelope
@@ -100,27 +101,40 @@ class Callbacks:
             taken = self.host.register_callback(self, given)  # which may add others
             self._callbacks += (taken,)
         mine, self._callbacks = _Given(self._callbacks), ()
-        self._entered = mine, _in_context.set((*around, mine))
+        token = _in_context.set(around)
+        self._entered = mine, token
+        _in_context.set((*around, mine))
         return self
 
+    def is_entered(self) -> bool:
+        """Whether its ``with`` block has begun and was not left."""
+        return self._entered is not None
+
+    @leaves
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._entered is None:
             return
-        (mine, token), self._entered = self._entered, None
+        mine, token = self._entered
         mine.left = True
-        here = _in_context.get()
+        rest = tuple(other for other in _in_context.get() if other is not mine and other.callbacks)
         try:
             _in_context.reset(token)
         except ValueError:  # another context, as with a generator that is closed elsewhere
             mine.callbacks = ()
-        _in_context.set(tuple(other for other in here if other is not mine and other.callbacks))
+        except RuntimeError:  # an interrupt came after it was reset
+            pass
+        finally:
+            _in_context.set(rest)
+        self._entered = None
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
-    async def __aexit__(
+    @leaves
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> Awaitable[None]:
         self.__exit__(kind, error, trace)
+        return Nothing()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from crewbus.exceptions import RunError
 from crewbus.scopes.current import enclosing
+from crewbus.scopes.leaving import leaves
 from crewbus.scopes.ports import AnyScope
 from crewbus.scopes.scope import Scope
 
@@ -50,11 +51,12 @@ class EnteredRun(Scope):
             raise
         return self
 
+    @leaves
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task, self._task = self._task, None
-        is_cancelled: bool = self._of.leave_task(task, error)
+        is_cancelled: bool = self._of.leave_task(self._task, error)
+        self._task = None
         super().__exit__(kind, error, trace)
         if is_cancelled:
             raise self._of.left_error() from error

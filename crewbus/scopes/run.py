@@ -8,23 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from crewbus._util import is_text, name_of
-from crewbus.events import Envelope, RunCancelled, RunEnded, RunFailed, RunFinished
+from crewbus._util import is_text
+from crewbus.events import Envelope
 from crewbus.exceptions import (
     Cancelled,
     ReplayMismatch,
     RunCancelledError,
     RunError,
-    failed_steps,
-    is_cancellation,
-    text_of,
 )
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.cancellation import Origin, WorkingTask, ends_with, is_own_work, origin_here
 from crewbus.scopes.current import current_task, enclosing, innermost, scope_var
 from crewbus.scopes.entered import EnteredRun
+from crewbus.scopes.leaving import leaves
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
 from crewbus.scopes.ports import Host, Phase
+from crewbus.scopes.run_end import state_after
 from crewbus.scopes.scope import Scope, checked_error
 from crewbus.scopes.sink import Sink
 from crewbus.scopes.thread_state import Deferring, ThreadState, threads
@@ -87,7 +86,7 @@ class Run(Scope):
         self.state = "new"
         """"new", "running", "finished", "failed" or "cancelled"."""
         self.unfinished = 0
-        """How many runs directly inside it are live, or have a live run inside them."""
+        """How many runs directly inside it are live, or have a live run inside them; -1 once it is complete."""
         self.sinks: tuple[Sink, ...] = ()
         """The buffers of this run's own streams, for routers."""
         self.cancel_reason: str | None = None
@@ -179,6 +178,7 @@ class Run(Scope):
         """
         return EnteredRun(self)
 
+    @leaves
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -215,8 +215,8 @@ class Run(Scope):
         return self.cancel_reason is not None and ends_with(error, self.id, interrupted)
 
     def _stop_working(self, error: BaseException | None) -> bool:
-        task, self._task = self._task, None
-        return self.leave_task(task, error)
+        is_cancelled, self._task = self.leave_task(self._task, error), None
+        return is_cancelled
 
     def refuse_cancelled(self) -> None:
         """As `check`, once the work is known: `cancel` marks the run first, and then looks for its tasks."""
@@ -245,8 +245,7 @@ class Run(Scope):
         try:
             self.finish(error)
         except BaseException as interrupt:
-            if not (self.ended or isinstance(interrupt, Exception)):
-                self.finish(interrupt)  # an interrupt may have come before it did anything
+            self.host.finish(self, interrupt)  # an interrupt may have come anywhere in it
             raise
 
     # Called under the lock
@@ -269,13 +268,14 @@ class Run(Scope):
             self.retire(state_after(envelope.event))
 
     def _begin(self) -> None:
-        self.ended = False
-        self.tree.live += 1
-        if self.parent is not None:
-            self.parent.unfinished += 1
-        take_sinks, self.take_sinks = self.take_sinks, tuple
-        for sink in take_sinks():
+        if self.ended:
+            self.ended = False
+            self.tree.live += 1
+            if self.parent is not None:
+                self.parent.unfinished += 1
+        for sink in self.take_sinks():
             sink.attach(self)
+        self.take_sinks = tuple
         self.state = "running"
         self.gate = CLOSED if self.attempts else self.tree
         if self.cancel_reason is not None:  # it was cancelled while it started
@@ -289,8 +289,9 @@ class Run(Scope):
 
     def add_sink(self, sink: Sink) -> None:
         """Push frames into ``sink`` from now on."""
-        self.sinks += (sink,)
-        self.tree.sinks += 1
+        if sink not in self.sinks:
+            self.sinks += (sink,)
+            self.tree.sinks += 1
         self.tree.refresh()
 
     def remove_sink(self, sink: Sink) -> None:
@@ -301,24 +302,26 @@ class Run(Scope):
             self.tree.refresh()
 
     def retire(self, state: str) -> None:
-        """Be over, with this state, and detach the sinks."""
-        self.state, self.ended, self.gate, self.tries = state, True, CLOSED, ()
+        """Be over, with this state, and detach the sinks. Doing it again does what an interrupt left undone."""
+        if not self.ended:
+            self.tree.live -= 1
+            self.state, self.ended, self.gate, self.tries = state, True, CLOSED, ()
         self._complete()
-        sinks, self.sinks = self.sinks, ()
-        self.tree.live -= 1
-        self.tree.sinks -= len(sinks)
+        while self.sinks:
+            self.sinks[0].end()
+            self.sinks = self.sinks[1:]
+            self.tree.sinks -= 1
         self.tree.refresh()
-        for sink in sinks:
-            sink.end()
 
     def _complete(self) -> None:
         """Once it and all inside it have ended: slow its tree down no longer, if it was cancelled."""
-        if not self.ended or self.unfinished:
-            return
-        self.tree.cancelled.pop(self, None)
-        if self.parent is not None:
-            self.parent.unfinished -= 1
-            self.parent._complete()
+        run: Run | None = self
+        while run is not None and run.ended and run.unfinished <= 0:
+            run.tree.cancelled.pop(run, None)
+            parent, before, run.unfinished = run.parent, run.unfinished, -1
+            if parent is not None and before == 0:
+                parent.unfinished -= 1
+            run = parent
 
     def orphan(self) -> None:
         """In a forked child: be over silently, since the run continues in the parent only."""
@@ -348,7 +351,7 @@ class Run(Scope):
     def _mark_in_tree(self) -> None:
         self.tree.cancelled[self] = None
         self.tree.free = False
-        if self.ended and not self.unfinished:  # it ended meanwhile
+        if self.ended and self.unfinished <= 0:  # it ended meanwhile
             self.tree.cancelled.pop(self, None)
         end_waits(run=self)
         self.interrupt()
@@ -457,19 +460,3 @@ class Run(Scope):
         """
         self.host.steps.track(self, name, entity)
         return entity
-
-
-def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
-    """The terminal event for a run that ended with ``error``; ``reason``: why it was cancelled, if it was."""
-    if error is not None and not is_cancellation(error):
-        return RunFailed(name_of(type(error)), text_of(error), failed_steps(error))
-    if reason is not None:
-        return RunCancelled(reason)
-    return RunFinished() if error is None else RunCancelled(text_of(error) or type(error).__name__)
-
-
-def state_after(event: RunEnded) -> str:
-    """The state of a run that ended with ``event``."""
-    if isinstance(event, RunFailed):
-        return "failed"
-    return "cancelled" if isinstance(event, RunCancelled) else "finished"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Token
 from functools import partial
 from types import TracebackType
@@ -12,6 +12,7 @@ from crewbus._util import is_count
 from crewbus.events import Chunk, Envelope
 from crewbus.exceptions import InputError
 from crewbus.scopes.current import execution_id, innermost, scope_var
+from crewbus.scopes.leaving import Nothing, leaves
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.thread_state import threads
 from crewbus.scopes.tree import CLOSED, Gate, Tree
@@ -25,8 +26,8 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_token", "attempt_number", "attempts", "bus", "call", "ended", "found_by", "gate", "host",
-        "outer", "run", "start_id", "step_parent", "tree", "tries",
+        "__weakref__", "_entered", "_token", "attempt_number", "attempts", "bus", "call", "ended", "found_by", "gate",
+        "host", "outer", "run", "start_id", "step_parent", "tree", "tries",
     )  # fmt: skip
 
     bus: Any
@@ -69,6 +70,7 @@ class Scope:
         self.tries = ()
         self.ended = True
         self._token: Token[Any] | None = None
+        self._entered = False
 
     def emit(self, event: Any, source: Any = None) -> Envelope | None:
         """Emit ``event`` here, from any thread or context. See `Bus.emit`."""
@@ -148,13 +150,18 @@ class Scope:
     def __enter__(self) -> Self:
         self.start()
         try:
+            self._entered = True
             self._token = scope_var.set(self)
         except BaseException as error:  # an interrupt
-            self._leave()
-            self.end(error)
+            self.__exit__(type(error), error, None)
             raise
         return self
 
+    def is_entered(self) -> bool:
+        """Whether its ``with`` block has begun and was not left."""
+        return self._entered
+
+    @leaves
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -165,14 +172,17 @@ class Scope:
                 self.host.defer(partial(self.end, error))
             else:
                 self.end(error)
+        self._entered = False
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
-    async def __aexit__(
+    @leaves
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> Awaitable[None]:
         self.__exit__(kind, error, trace)
+        return Nothing()
 
     def _leave(self) -> None:
         """Stop being current. Where the variable can't be reset, emissions pass over this scope from now on.

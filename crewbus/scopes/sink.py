@@ -36,5 +36,8 @@ class Sink(Protocol):
     def push(self, run: AnyScope, envelope: Envelope) -> None:
         """Take the next frame, which ``run`` emitted; called under the root run's lock, must not block."""
 
+    def push_once(self, run: AnyScope, envelope: Envelope) -> None:
+        """As `push`, after an interrupt that may have come in the middle of it."""
+
     def end(self) -> None:
         """Take nothing more: the run has ended; called under the same lock."""

@@ -6,6 +6,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import reentrant_lock
+from crewbus.scopes.thread_state import Deferring
 
 if TYPE_CHECKING:
     from crewbus.scopes.cancellation import WorkingTask
@@ -104,6 +105,19 @@ class Tree(Gate):
         """Whether ``number``, taken from ended ``numbers``, is void."""
         with self.lock:
             return number >= numbers.end
+
+    def give_back(self, number: int, numbers: Numbers) -> None:
+        """Have the next event take ``number``, which an interrupted emission took from ``numbers`` in vain.
+
+        Where no order is kept, another thread may have taken the next one meanwhile; then there is a gap.
+        """
+        with Deferring(self.lock), self.lock:
+            if numbers.ended and number >= numbers.end:  # it is void
+                return
+            numbers = self.numbers
+            if self.renumber() == number + 1:
+                numbers.end = number
+                self.numbers = Numbers(number)
 
     def orphan(self, lane: Lane) -> None:
         """In a forked child: take a new lock and keep nothing; the runs continue in the parent only."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from crewbus._util import Wakeup, call_on, running_loop
 from crewbus.scopes.current import execution_id, handling, working
@@ -22,6 +21,9 @@ _RECHECK: Final = 0.5  # seconds after which a waiting thread looks again: a gar
 
 _waits: Final[dict[Wait, None]] = {}
 """The waits in progress, of all buses. No lock guards it: a single operation of a dict is atomic on every build."""
+
+end_wait: Final = _waits.pop
+"""``end_wait(wait, None)`` ends a wait. It is no Python function, whose beginning an interrupt could prevent."""
 
 
 class Room(Protocol):
@@ -51,7 +53,7 @@ class Place:
 
 
 class Wait:
-    """One wait of the current thread or task. It is registered before it looks for a reason, until it ends.
+    """One wait of the current thread or task. It is registered before it looks for a reason, until `end_wait`.
 
     It ends when ``run`` is cancelled or the bus of ``host`` begins to close, if they are given. A wait that must
     happen, such as for a result, begins with `begin` instead of asking `may_wait`.
@@ -87,19 +89,6 @@ class Wait:
             for wait in list(_waits):
                 if wait is not self and not wait._waiters.isdisjoint(reached):
                     wait.wake()
-
-    def end(self) -> None:
-        """Wait no more."""
-        _waits.pop(self, None)
-
-    def __enter__(self) -> Self:
-        _waits[self] = None
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
 
     def may_wait(self) -> bool:
         """Whether the current thread or task may wait here.
@@ -161,17 +150,25 @@ def can_wait(room: Room, run: Any = None, host: Any = None) -> bool:
 
 def wait_for_room(room: Room, run: Any = None, host: Any = None) -> None:
     """Block the emitter while there is no room and it may wait."""
-    with Wait(room.releasers, run, host) as wait:
+    wait = Wait(room.releasers, run, host)
+    try:
+        _waits[wait] = None
         while wait.may_wait() and room.is_full(wait.wake):
             while not wait.pause() and room.is_full(wait.wake):
                 pass
+    finally:
+        end_wait(wait, None)
 
 
 async def await_room(room: Room, caller: object, run: Any = None, host: Any = None) -> None:
     """As `wait_for_room`, without blocking the event loop. ``caller``: the thread or task that waits for this."""
-    with Wait(room.releasers, run, host, blocks=False, caller=caller) as wait:
+    wait = Wait(room.releasers, run, host, blocks=False, caller=caller)
+    try:
+        _waits[wait] = None
         while wait.may_wait() and room.is_full(wait.wake):
             await wait.apause()
+    finally:
+        end_wait(wait, None)
 
 
 def end_waits(*, run: Any = None, host: Any = None) -> None:

@@ -80,7 +80,10 @@ class MemoryStore(Store):
         if self._size + size > self.max_bytes:
             self._make_room(size)
         if len(log.events) != event.seq - log.start:
-            del log.events[event.seq - log.start :]  # an interrupted earlier attempt left them
+            for kept in (log.landmarks, log.marks):  # an interrupted earlier attempt left them
+                while kept and kept[-1].seq >= event.seq:
+                    kept.pop()
+            del log.events[event.seq - log.start :]
         log.events.append(event)
         if event.name in LANDMARKS:
             log.landmarks.append(event)
@@ -90,6 +93,9 @@ class MemoryStore(Store):
                     log.end = event if event.run_id == log.root_id else log.end
                 elif event.name == "crewbus.RunResumed":
                     log.end = None
+        if event.run_id not in log.runs:
+            self._roots.setdefault(event.run_id, log.root_id)
+            log.runs.add(event.run_id)
         log.last = event.seq  # after the event, since readers take no lock
         if not log.state or event.name in MARKS:
             self._restate(log)
@@ -98,9 +104,6 @@ class MemoryStore(Store):
         log.size += size
         self._size += size
         self._live += size
-        if event.run_id not in log.runs:
-            log.runs.add(event.run_id)
-            self._roots.setdefault(event.run_id, log.root_id)
 
     def finish(self, root_id: str, epoch: int) -> None:
         with self._lock:

@@ -10,22 +10,23 @@ from crewbus.stores.contract import Store
 
 
 class StoreRefs:
-    """Counts the buses that use each store; the last one to release a store closes it."""
+    """Knows which buses use each store; the last one to release a store closes it."""
 
     def __init__(self) -> None:
-        self._counts: WeakKeyDictionary[Store, int] = WeakKeyDictionary()
+        self._users: WeakKeyDictionary[Store, set[object]] = WeakKeyDictionary()
         self._lock = reentrant_lock()
 
-    def acquire(self, store: Store) -> None:
-        """Count one more bus that uses ``store``."""
+    def acquire(self, store: Store, user: object) -> None:
+        """Note that ``user``, which stands for a bus, uses ``store``."""
         with self._lock:
-            self._counts[store] = self._counts.get(store, 0) + 1
+            self._users.setdefault(store, set()).add(user)
 
-    def release(self, store: Store) -> None:
-        """Count one bus fewer, and close ``store`` if that was the last."""
+    def release(self, store: Store, user: object) -> None:
+        """Note that ``user`` does not use ``store`` any more, and close it if no other does."""
         with self._lock:
-            self._counts[store] = remaining = self._counts.get(store, 1) - 1
-        if remaining <= 0:
+            users = self._users.get(store, set())
+            users.discard(user)
+        if not users:
             store.close()
 
     def after_fork(self) -> None:

@@ -18,7 +18,7 @@ from crewbus.exceptions import BusClosedError, ConsumptionError, CrewbusError, R
 from crewbus.scopes import Deferring, Run, execution_id, threads, wait_for_room
 from crewbus.streams import absence
 from crewbus.streams.options import Slow, checked_policy
-from crewbus.streams.stream import SECOND_CONSUMER
+from crewbus.streams.stream import CLOSED_BUS, SECOND_CONSUMER
 from crewbus.streams.waker import LoopWaker, waker_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ _MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractio
 _MAX_MERGED_CHARS: Final = 65_536  # a longer text is not merged with the next
 _LONG: Final = 0.005  # seconds after which the loop of a consumer that never waits gives other tasks a turn
 _MOST_AT_ONCE: Final = 64  # frames that it gets at once, between two looks at the clock
-
-CLOSED_BUS: Final = "a process that closed its bus"
-"""What `RunInterrupted` names as the holder of a run that was live when its bus was closed."""
 
 
 def _release(wakeup: threading.Lock) -> None:
@@ -100,8 +97,7 @@ class Buffer:
     @property
     def left_out(self) -> int:
         """How many frames were dropped since the consumer last took any."""
-        last = self.frames[-1:]  # the consumer may take them at this moment
-        return sum(frame.event.count for frame in last if isinstance(frame.event, Dropped))
+        return sum(frame.event.count for frame in self.frames[-1:] if isinstance(frame.event, Dropped))
 
     @property
     def after(self) -> None:
@@ -147,6 +143,12 @@ class Buffer:
         if wake is not None:  # as `_wake_consumer`
             self.wake = None
             wake(self.token)
+
+    def push_once(self, run: Run, envelope: Envelope) -> None:
+        """As `push`, after an interrupt that may have come in the middle of it."""
+        if not any(last is envelope or last.seq == envelope.seq for last in self.frames[-1:]):
+            self.push(run, envelope)
+        self._wake_consumer()
 
     def _push_near_bound(self, run: Run, envelope: Envelope) -> None:
         event = envelope.event

@@ -25,8 +25,8 @@ from crewbus.events import (
 )
 from crewbus.exceptions import ConsumptionError, CrewbusError, InputError, RunNotFoundError
 from crewbus.stores import LANDMARKS, Store, StoredEvent
-from crewbus.streams.buffer import CLOSED_BUS
 from crewbus.streams.cursor import START, Cursor, record_name
+from crewbus.streams.stream import CLOSED_BUS
 
 if TYPE_CHECKING:
     import asyncio

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameSource", "Stream"]
 
+CLOSED_BUS: Final = "a process that closed its bus"
+"""What `RunInterrupted` names as the holder of a run that was live when its bus was closed."""
 SECOND_CONSUMER: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
 # One of each for all streams that have returned no frame yet.
 _NOTHING: Final[list[Envelope]] = []

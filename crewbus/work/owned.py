@@ -22,7 +22,7 @@ from crewbus._util import (
     start_daemon,
 )
 from crewbus.exceptions import Cancelled, is_cancellation
-from crewbus.scopes import Place, Wait, unfinished, working
+from crewbus.scopes import Place, Wait, end_wait, unfinished, working
 
 if TYPE_CHECKING:
     import asyncio
@@ -217,7 +217,7 @@ class OwnedTask:
             waiting.begin()
             return self._over.wait(timeout) and self._join()
         finally:
-            waiting.end()
+            end_wait(waiting, None)
 
     async def wait_async(self, timeout: float | None) -> bool:
         """As `wait`, without blocking the loop."""
@@ -238,7 +238,7 @@ class OwnedTask:
             waiting.begin()
             await asyncio.wait([future], timeout=timeout)
         finally:
-            waiting.end()
+            end_wait(waiting, None)
             with self._lock:
                 if notify in self._listeners:
                     self._listeners.remove(notify)
