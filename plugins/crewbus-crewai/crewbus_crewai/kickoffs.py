@@ -18,6 +18,7 @@ from crewbus_crewai.checkpoints import forget, kept_in_record
 from crewbus_crewai.context import held
 from crewbus_crewai.integration import contained, integration
 from crewbus_crewai.runtime_state import runtime_scope
+from crewbus_crewai.steps import digest
 
 KIND: Final = "crewai"
 """The tag of a kickoff's run: "crew", "flow" or "agent"."""
@@ -30,7 +31,7 @@ def kickoff(wrapped: Any, entity: Any, args: tuple[Any, ...], kwargs: dict[str, 
     """Kick off ``entity`` in a run."""
     if _delegates(entity, args, kwargs):
         return wrapped(*args, **kwargs)
-    with _run_of(entity):
+    with _run_of(entity, _key_of(args, kwargs)):
         return wrapped(*args, **kwargs)
 
 
@@ -38,7 +39,7 @@ async def kickoff_async(wrapped: Any, entity: Any, args: tuple[Any, ...], kwargs
     """As `kickoff`."""
     if _delegates(entity, args, kwargs):
         return await wrapped(*args, **kwargs)
-    with _run_of(entity):
+    with _run_of(entity, _key_of(args, kwargs)):
         return await wrapped(*args, **kwargs)
 
 
@@ -74,24 +75,31 @@ def _delegates(entity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 
 @contextmanager
-def _run_of(entity: Any) -> Iterator[None]:
+def _run_of(entity: Any, key: str | None) -> Iterator[None]:
     bus = integration.bus_in_scope()
     with ExitStack() as stack:
         if bus is not None:
             with contained("opening the run of a kickoff"):
-                run = _resumed_run(bus, entity) or stack.enter_context(_new_run(bus, entity))
+                run = _resumed_run(bus, entity) or stack.enter_context(_new_run(bus, entity, key))
                 stack.callback(forget, run)
                 stack.enter_context(held(_kickoffs, (*_kickoffs.get(), run)))
         yield
 
 
-def _new_run(bus: Bus, entity: Any) -> Run:
-    record = (
-        crewbus.current_run(bus) is None
-        and not bus.recording.armed
-        and kept_in_record(getattr(entity, "checkpoint", None))
+def _key_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """What distinguishes a kickoff from others of its crew at the same time: its inputs."""
+    return digest(args, kwargs) if args or kwargs else None
+
+
+def _new_run(bus: Bus, entity: Any, key: str | None) -> Run:
+    is_root = crewbus.current_run(bus) is None
+    record = is_root and not bus.recording.armed and kept_in_record(getattr(entity, "checkpoint", None))
+    return bus.run(
+        name_of(entity),
+        key=None if is_root else key,
+        tags={KIND: kind_of(entity)},
+        record=True if record else None,
     )
-    return bus.run(name_of(entity), tags={KIND: kind_of(entity)}, record=True if record else None)
 
 
 def _resumed_run(bus: Bus, entity: Any) -> Run | None:
