@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 
 import pytest
 from helpers import TIMEOUT, in_thread, quiet_bus
+from lifecycle_helpers import until
 
 import crewbus
 from crewbus import Chunk, Retracted, RunFailed, RunFinished, StreamOptions
@@ -386,3 +388,32 @@ def test_the_error_of_the_work_is_raised_although_the_time_for_its_result_was_to
                 stream.result(0)
             release.set()
             list(stream)
+
+
+# Generators
+
+
+def test_promise_10_a_generator_that_delegates_to_a_stream_is_dropped_in_silence(monkeypatch):
+    """On a loop's thread, as by a web framework whose client has left: its work is cancelled, and nothing printed."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+
+    def produce():
+        while True:
+            bus.chunk("text")
+
+    def frames():
+        with bus.stream(produce) as stream:
+            streams.append(stream)
+            yield from stream
+
+    async def drop():
+        generators.clear()
+
+    with quiet_bus() as bus:
+        streams, generators = [], [frames()]
+        next(generators[0])
+        asyncio.run(drop())
+        until(lambda: streams[0].run.ended)
+        assert streams[0].run.state == "cancelled"
+    assert ignored == []

@@ -587,7 +587,7 @@ def test_promise_10_aclose_does_not_block_the_loop_while_a_handler_is_late():
 
     async def main(bus):
         turns, closing = 0, asyncio.create_task(bus.aclose(0.05))
-        while bus.lifecycle.threads():  # until it stops the thread of the handler
+        while not bus.closed:  # until it stops the thread of the handler
             await asyncio.sleep(0)
         while not closing.done():
             turns += 1

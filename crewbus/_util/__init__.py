@@ -17,7 +17,7 @@ from crewbus._util.deadlines import checked_seconds, deadline, remaining
 from crewbus._util.errors import call_all, raise_first
 from crewbus._util.lazy import lazy_names
 from crewbus._util.locks import reentrant_lock
-from crewbus._util.loops import call_on, in_worker, running_loop, settle
+from crewbus._util.loops import call_on, in_thread, in_worker, running_loop, settle
 from crewbus._util.process import generation
 from crewbus._util.suggest import did_you_mean
 from crewbus._util.wakeup import Latch, Wakeup
@@ -36,6 +36,7 @@ __all__ = [
     "external_stacklevel",
     "generation",
     "identity_of",
+    "in_thread",
     "in_worker",
     "is_async",
     "is_count",

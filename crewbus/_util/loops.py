@@ -9,6 +9,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crewbus._util.daemon import start_daemon
+from crewbus._util.errors import raise_first
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -25,6 +28,31 @@ def call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None
     """Schedule ``call`` on ``loop``, from any thread. Does nothing if the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
+
+
+async def in_thread(call: Callable[[], object]) -> None:
+    """Make ``call`` in a thread of its own, without blocking the loop; in this one if no thread can start.
+
+    Unlike `in_worker` it does not wait for the end of the call if it is cancelled.
+    """
+    import asyncio  # loaded: this runs on a loop
+
+    loop, errors = asyncio.get_running_loop(), list[BaseException]()
+    done = loop.create_future()
+
+    def make() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+        call_on(loop, partial(settle, done))
+
+    try:
+        start_daemon("crewbus-call", copy_context().run, make)
+    except RuntimeError:  # the system has no thread left, or the interpreter is ending
+        make()
+    await done
+    raise_first(errors)
 
 
 def settle(future: asyncio.Future[None]) -> None:

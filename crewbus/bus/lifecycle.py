@@ -14,6 +14,7 @@ from crewbus._util import (
     call_all,
     deadline,
     external_stacklevel,
+    in_thread,
     raise_first,
     reentrant_lock,
     remaining,
@@ -93,12 +94,10 @@ class Lifecycle:
 
     async def aflush(self, timeout: float | None) -> None:
         """See `Bus.aflush`."""
-        import asyncio
-
         until = deadline(timeout)
         self._subscriptions.serve_here()
         await self._async_handlers.await_all(remaining(until))
-        await asyncio.to_thread(self._call_flush_hooks, remaining(until))
+        await in_thread(partial(self._call_flush_hooks, remaining(until)))
 
     def _refuse_to_block(self, action: str) -> None:
         if threads.state.delivering or threads.state.holds_lock() or inside_async_handler():
@@ -145,8 +144,6 @@ class Lifecycle:
 
     async def aclose(self, timeout: float) -> None:
         """See `Bus.aclose`."""
-        import asyncio
-
         if inside_async_handler():
             raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
         if self._is_shut():
@@ -155,7 +152,7 @@ class Lifecycle:
         try:
             if not self._begin(me):
                 if self._closer != me:
-                    await asyncio.to_thread(self._is_closed.wait, timeout)
+                    await in_thread(partial(self._is_closed.wait, timeout))
                 return
             try:
                 for task in self._work.ending("the bus is closed"):
@@ -167,8 +164,7 @@ class Lifecycle:
                 try:
                     self._accept_no_more()
                     if self._async_handlers.thread is not None:  # stopping waits for it
-                        ended = await asyncio.to_thread(self._async_handlers.stop, _rest(until))
-                        late += [] if ended else ["async handlers"]
+                        await in_thread(partial(self._stop_async_handlers, late, until))
                 finally:
                     self.shut(late, timeout, until)
         finally:
@@ -202,7 +198,7 @@ class Lifecycle:
         if self._steps is None:
             self._steps = [
                 self._accept_no_more,
-                lambda: late.extend([] if self._async_handlers.stop(_rest(until)) else ["async handlers"]),
+                partial(self._stop_async_handlers, late, until),
                 self._subscriptions.release,
                 self._membership.close,
                 self._on_closed,
@@ -214,6 +210,10 @@ class Lifecycle:
             warnings.warn(
                 f"after {timeout} s still running: {', '.join(late)}", GraceWarning, stacklevel=external_stacklevel()
             )
+
+    def _stop_async_handlers(self, late: list[str], until: float | None) -> None:
+        if not self._async_handlers.stop(_rest(until)):
+            late.append("async handlers")
 
     def _shut(self, step: Callable[[], object]) -> None:
         try:

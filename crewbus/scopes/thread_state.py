@@ -42,6 +42,11 @@ class ThreadState:
             self.deferred = []
         self.deferred.append(call)
 
+    def make_deferred(self) -> None:
+        """Make the calls that were deferred: the thread holds no lock any more."""
+        deferred, self.deferred = self.deferred, None
+        call_all(deferred or ())
+
     @property
     def visits(self) -> int:
         """How many calls of handlers, callbacks, observers and notifying hooks the thread is inside."""
@@ -96,8 +101,7 @@ class Deferring:
         state = threads.state
         state.lock = self._outer
         if state.deferred is not None and not state.holds_lock():
-            deferred, state.deferred = state.deferred, None
-            call_all(deferred)
+            state.make_deferred()
 
 
 def forget_thread() -> None:

@@ -17,8 +17,9 @@ from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded, RunInt
 from crewbus.exceptions import BusClosedError, ConsumptionError, CrewbusError, RunNotFoundError, SlowConsumer
 from crewbus.scopes import Deferring, Run, execution_id, threads, wait_for_room
 from crewbus.streams import absence
+from crewbus.streams.merging import merged
 from crewbus.streams.options import Slow, checked_policy
-from crewbus.streams.stream import CLOSED_BUS, SECOND_CONSUMER
+from crewbus.streams.stream import CLOSED_BUS, INHERITED, SECOND_CONSUMER
 from crewbus.streams.waker import LoopWaker, waker_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from crewbus.scopes import Tree
 
 _MIN_DROP_BOUND: Final = 8  # a buffer that drops has room for as many retractions, however small its bound
-_MAX_MERGED_CHARS: Final = 65_536  # a longer text is not merged with the next
 _LONG: Final = 0.005  # seconds after which the loop of a consumer that never waits gives other tasks a turn
 _MOST_AT_ONCE: Final = 64  # frames that it gets at once, between two looks at the clock
 
@@ -197,23 +197,11 @@ class Buffer:
             self._overfill(run, envelope)
 
     def _merge(self, envelope: Envelope) -> bool:
-        if not self.frames:
-            return False
-        last, new = self.frames[-1], envelope
-        if not (
-            type(last.event) is type(new.event) is Chunk
-            and last.event.kind == new.event.kind
-            and last.attempt == new.attempt
-            and self._is_joined(last, new)
-            and last.source is new.source
-            and len(last.event.text) < _MAX_MERGED_CHARS
-        ):
-            return False
-        text = last.event.text + new.event.text
-        self.frames[-1] = Envelope(
-            Chunk(text, new.event.kind), new.run_id, new.seq, new.parent, new.at, new.source, new.attempt
-        )
-        return True
+        last = self.frames[-1] if self.frames else None
+        one = merged(last, envelope) if last is not None and self._is_joined(last, envelope) else None
+        if one is not None:
+            self.frames[-1] = one
+        return one is not None
 
     def _is_joined(self, last: Envelope, new: Envelope) -> bool:
         """Whether each retraction that covers one of two frames, which follow each other, covers the other too."""
@@ -301,7 +289,7 @@ class Buffer:
         """Wait for at least one frame; empty at the end, or once ``deadline`` (monotonic) has passed."""
         wakeup = None
         try:
-            while not self._is_inherited():
+            while not self._is_inherited_end():
                 lock = self.lock
                 with Deferring(lock), lock:
                     if lock is not self.lock:
@@ -354,11 +342,14 @@ class Buffer:
 
     def poll(self) -> list[Envelope] | asyncio.Future[None]:
         """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""
-        if self.born != generation.number:
+        if self.born != generation.number and self._is_inherited_end():
             return []
         lock, waker = self.lock, self.waker
         assert waker is not None
-        try:  # as `with lock`, at half the cost; acquired inside, since an interrupt may follow at once
+        state = threads.state
+        outer = state.lock
+        try:  # as `with Deferring(lock), lock`, at half the cost; acquired inside: an interrupt may follow at once
+            state.lock = lock
             lock.acquire()
             if self.frames or self.ended or self.closed:
                 if self.since and monotonic() - self.since > _LONG:
@@ -372,14 +363,16 @@ class Buffer:
                 self._wake_waiters()
             future = waker.future()
             self.token, self.wake = future, waker.wake
-            if self.frames or lock is not self.lock:
-                # A finaliser pushed in between, or the run started.
+            if lock is not self.lock:  # the run started
                 waker.wake(future)
         finally:
+            state.lock = outer
             try:  # noqa: SIM105 - suppress() costs time on the hot path
                 lock.release()
             except RuntimeError:  # an interrupt ended the wait for it
                 pass
+            if state.deferred is not None and not state.holds_lock():
+                state.make_deferred()
         if self.deadline is not None:
             self._limit(future, waker.loop)
         return future
@@ -444,6 +437,12 @@ class Buffer:
                 if lock is self.lock:
                     act()
                     return
+
+    def _is_inherited_end(self) -> bool:
+        """Whether this is a forked child, and the run had ended in its parent. Raises `ConsumptionError` if not."""
+        if self._is_inherited() and not (self.closed or (self.ended and not self.frames)):
+            raise ConsumptionError(INHERITED)
+        return self._is_inherited()
 
     def _is_inherited(self) -> bool:
         # In a forked child, a thread that does not exist there may hold the lock.

@@ -23,6 +23,9 @@ __all__ = ["FrameSource", "Stream"]
 
 CLOSED_BUS: Final = "a process that closed its bus"
 """What `RunInterrupted` names as the holder of a run that was live when its bus was closed."""
+INHERITED: Final = (
+    "the process was forked, and this stream and its run continue in the parent only: subscribe to a run of this one"
+)
 SECOND_CONSUMER: Final = "another thread or task waits on this stream; a stream has one consumer: subscribe() for each"
 # One of each for all streams that have returned no frame yet.
 _NOTHING: Final[list[Envelope]] = []
@@ -115,9 +118,9 @@ class Stream:
         self._mode = mode
         self._begin()
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> Iterator[Envelope]:
         self._use("for")
-        return self
+        return iter(self.__next__, None)  # without `close`, which `yield from` would call ahead of the `with` block
 
     def __next__(self) -> Envelope:
         for envelope in self._batch:
