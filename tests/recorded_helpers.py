@@ -154,6 +154,38 @@ def text_of(bus: crewbus.Bus, run_id: str, after: str = "start") -> str:
         return stream.text()
 
 
+class Follower:
+    """A consumer that applies the retractions that it gets, and comes back with its cursor."""
+
+    def __init__(self) -> None:
+        self.cursor = "start"
+        self.frames: list[crewbus.Envelope] = []
+
+    @property
+    def texts(self) -> list[str]:
+        """What it has."""
+        return [frame.event.text for frame in self.frames]
+
+    def see(self, envelope: crewbus.Envelope) -> None:
+        """Take the next frame."""
+        event = envelope.event
+        if isinstance(event, crewbus.Retracted):
+            self.frames = [frame for frame in self.frames if not event.covers(frame.seq, frame.parent)]
+        elif isinstance(event, crewbus.Chunk):
+            self.frames.append(envelope)
+
+    def follow(self, bus: crewbus.Bus, run_id: str, frames: int | None = None) -> None:
+        """Read on to the end, or so many frames."""
+        with bus.subscribe(run_id, after=self.cursor) as stream:
+            while frames is None or frames > 0:
+                envelope = next(stream, None)
+                if envelope is None:
+                    break
+                self.see(envelope)
+                frames = None if frames is None else frames - 1
+                self.cursor = stream.cursor or "start"
+
+
 def steps(run: crewbus.Run, text: str, calls: list[str] | None = None) -> None:
     """Do a step for each character of ``text``; ``calls`` are those that were not in the record."""
     made = [] if calls is None else calls
