@@ -17,7 +17,7 @@ from crewbus._util.deadlines import checked_seconds, deadline, remaining
 from crewbus._util.errors import call_all, raise_first
 from crewbus._util.lazy import lazy_names
 from crewbus._util.locks import reentrant_lock
-from crewbus._util.loops import call_on, in_thread, in_worker, running_loop, settle
+from crewbus._util.loops import awaitable, call_on, in_thread, in_worker, running_loop, settle
 from crewbus._util.process import generation
 from crewbus._util.suggest import did_you_mean
 from crewbus._util.wakeup import Latch, Wakeup
@@ -26,6 +26,7 @@ from crewbus._util.warn import external_stacklevel
 __all__ = [
     "Latch",
     "Wakeup",
+    "awaitable",
     "awaitable_in",
     "call_all",
     "call_on",

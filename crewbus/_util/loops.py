@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from crewbus._util.daemon import start_daemon
 from crewbus._util.errors import raise_first
@@ -15,6 +15,8 @@ from crewbus._util.errors import raise_first
 if TYPE_CHECKING:
     import asyncio
 
+P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -88,3 +90,18 @@ async def in_worker(call: Callable[[], T], undo: Callable[[T], Any] | None = Non
         raise cancelled
     finally:
         cancelled = None  # break the exception/traceback/frame reference cycle
+
+
+def awaitable(
+    method: Callable[Concatenate[S, P], T], undo: Callable[[T], Any] | None = None
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """The form of a method that may block for an event loop: see `in_worker`."""
+
+    @wraps(method)
+    async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_worker(partial(method, self, *args, **kwargs), undo)
+
+    call.__name__ = f"a{method.__name__}"
+    call.__qualname__ = f"{method.__qualname__.rpartition('.')[0]}.{call.__name__}"
+    call.__doc__ = f"As `{method.__name__}`, without blocking the event loop."
+    return call

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from crewbus import durability as durability_package
 from crewbus import hookspecs, records
-from crewbus._util import checked_run_id, deadline, is_text, name_of
+from crewbus._util import awaitable, checked_run_id, deadline, is_text, name_of
 from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
 from crewbus.bus.live_runs import LiveRuns
@@ -75,7 +75,6 @@ __all__ = ["Bus"]
 H = TypeVar("H", bound=Callable[[Envelope], Any])
 T = TypeVar("T")
 
-
 DEFAULT_PLUGINS: Final[Mapping[str, str]] = {
     "memory_store": "crewbus.builtin.memory_store",
     "run_scope": "crewbus.builtin.run_scope:RunScope",
@@ -136,7 +135,7 @@ class Bus(Dispatcher):
         self._handlers = subscriptions = Subscriptions(hooks, handlers, faults)
         deliverer = Deliverer(self, faults, handlers.take_result)
         self._host = host = Host(self)
-        host.defer = faults.defer
+        host.defer, host.hold_flush = faults.defer, handlers.hold_flush
         super().__init__(host, hooks, subscriptions, deliverer, faults, Unscoped(unscoped))
         live_runs: dict[str, Run] = {}
         self.recording = recording = Recorder(
@@ -145,12 +144,11 @@ class Bus(Dispatcher):
         self._checkpoints = checkpoints = Checkpoints(recording, recording.disk)
         host.steps = StepRunner(recording, checkpoints, recording.disk)
         self._live = live = LiveRuns(host, hooks, subscriptions, faults, recording, live_runs)
-        self._redelivery = Redelivery(host, subscriptions, deliverer)
         callbacks = CallbackRegistration(self, self.plugins)
-        host.start, host.finish, host.hold_flush = live.start, live.finish, handlers.hold_flush
+        host.prepare, host.start, host.finish = recording.preparation, live.start, live.finish
         self._draining = Draining(host, subscriptions, handlers)
         host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
-        self._work = OwnedWork()
+        self._work, self._redelivery = OwnedWork(), Redelivery(host, subscriptions, deliverer)
         self._membership = Membership(self, self.plugins, subscriptions, faults)
         self.lifecycle = Lifecycle(
             self,
@@ -297,8 +295,7 @@ class Bus(Dispatcher):
         checked_run_id(run_id)
         if after is not None:
             cursor = Cursor.parse(after)
-            follower = Follower(self.record_of(run_id), self.store, cursor)
-            return Stream(run_id, self._live.follow(run_id, follower))
+            return Stream(run_id, self._live.follow(run_id, Follower(self.record_of(run_id), self.store, cursor)))
         buffer = Buffer(run_id, bound, slow, deadline(timeout))
         run = self._live.watch(run_id, buffer)
         if run is not None:
@@ -408,6 +405,9 @@ class Bus(Dispatcher):
         that fits no step or several, `UnserializableError`, and `RecordingError`.
         """
         return durability_package.fork_run(self.recording, run_id, at, edits or {})
+
+    asubscribe = awaitable(subscribe, undo=Stream.close)
+    afork = awaitable(fork)
 
     def record_of(self, run_id: str) -> Record:
         """The record of a run, live or finished. Raises `RunNotFoundError`."""

@@ -62,8 +62,11 @@ class SyncedLane(RecordedLane):
     ) -> Envelope | None:
         """As `OrderedLane.commit`; on disk when it returns."""
         envelope = super().commit(plan, scope, event, source, phase, replayed_seq)
-        if scope.run is not None and replayed_seq is None and not threads.state.holds_lock():
-            self._disk.wait(scope.run)
+        run = scope.run
+        if run is None or replayed_seq is not None or (run.is_awaited and phase and run is scope):
+            return envelope
+        if not threads.state.holds_lock():
+            self._disk.wait(run)
         return envelope
 
 

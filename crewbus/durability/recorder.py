@@ -16,7 +16,7 @@ from crewbus.durability.run_log import RunLog
 from crewbus.durability.tracked import Tracked
 from crewbus.events import CheckpointSaved, Envelope, Truncated, entity_types, event_type_of, find_event_type
 from crewbus.exceptions import EventTypeError, InputError, OversizedEventError, RecordingError, RunIdInUseError
-from crewbus.scopes import Deferring, Durability, Phase, checked_durability
+from crewbus.scopes import Deferring, Durability, Phase, Preparation, checked_durability
 from crewbus.stores import LANDMARKS, Store, StoredEvent, store_refs
 
 if TYPE_CHECKING:
@@ -137,6 +137,13 @@ class Recorder:
                 f"run {run.id}: record={record} inside the root run {run.root.id}, which {state} recorded: "
                 "nested runs share their root's record; say it at the root"
             )
+
+    def preparation(self, run: Run) -> Preparation | None:
+        """What may block before a new run starts: the store is opened, and asked for an id that was chosen."""
+        recorded = self.armed if run.request.record is None else run.request.record
+        if not (recorded if self._store is None else run.named):
+            return None
+        return Preparation(lambda: self.store.root_of(run.id), lambda: None)
 
     def open(self, tree: Tree, durability: Durability | None, epoch: int = 0) -> RunLog:
         """Have a tree recorded from now on."""

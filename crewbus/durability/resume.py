@@ -29,7 +29,7 @@ from crewbus.records import (
     require_root,
     valid,
 )
-from crewbus.scopes import Durability, Host, Numbers, RecordingRequest, Run, Sink, Tree, checked_durability
+from crewbus.scopes import Durability, Host, Numbers, Preparation, RecordingRequest, Run, Sink, Tree, checked_durability
 from crewbus.stores import LogInfo, Store
 
 
@@ -46,6 +46,20 @@ class Found(NamedTuple):
     """The first number that an earlier resume retracted unknown to consumers, if it did."""
     retractions: list[Retraction]
     """What the resume retracts."""
+
+
+class Taken(NamedTuple):
+    """A log that this process has acquired, to resume its run."""
+
+    store: Store
+    before: LogInfo
+    """Its state before that."""
+    epoch: int
+    found: Found
+
+    def give_back(self) -> None:
+        """Leave it as it was."""
+        (self.store.finish if self.before.sealed else self.store.release)(self.before.root_id, self.epoch)
 
 
 class Admission(Protocol):
@@ -75,9 +89,18 @@ class Resumption:
             if not is_text(text):
                 raise InputError(f"runs and checkpoints are named by text; got {text!r}")
         request = RecordingRequest(None, checked_durability(durability))
-        return Run(self._host, None, run_id, None, request, lambda run, sinks: self._reopen(run, at, sinks))
+        taken: list[Taken] = []
 
-    def _reopen(self, run: Run, at: str | None, sinks: Iterable[Sink]) -> None:
+        def prepare(run: Run) -> Preparation:
+            return Preparation(lambda: taken.append(self._take(run, at)), lambda: taken and taken.pop().give_back())
+
+        def reopen(run: Run, sinks: Iterable[Sink]) -> None:
+            self._reopen(run, at, sinks, taken.pop() if taken else self._take(run, at))
+
+        return Run(self._host, None, run_id, None, request, reopen, prepare=prepare)
+
+    def _take(self, run: Run, at: str | None) -> Taken:
+        """Acquire the log of a run, and read how far it came."""
         self._refuse_live(run)
         store = self._recording.store
         require_root(store, run.id)
@@ -88,7 +111,15 @@ class Resumption:
             after = store.info(run.id)
             if (epoch, after.last) != (before.epoch + 1, before.last):  # another process continued it meanwhile
                 found = self._look_within_depth(store, after, at)
-            self._restore(run, found, epoch)
+        except BaseException:
+            (store.finish if before.sealed else store.release)(run.id, epoch)
+            raise
+        return Taken(store, before, epoch, found)
+
+    def _reopen(self, run: Run, at: str | None, sinks: Iterable[Sink], taken: Taken) -> None:
+        found = taken.found
+        try:
+            self._restore(run, found, taken.epoch)
             self._admission.admit(run, sinks, known=True)
             try:
                 self._announce(run, found, at)
@@ -96,7 +127,7 @@ class Resumption:
                 self._admission.withdraw(run, error)
                 raise
         except BaseException:
-            (store.finish if before.sealed else store.release)(run.id, epoch)
+            taken.give_back()
             raise
 
     def _refuse_live(self, run: Run) -> None:
@@ -117,7 +148,7 @@ class Resumption:
         self._recording.append(run, RunResumed(found.last, run.epoch, at))
         for since, parents, reason in retractions:
             self._recording.append(run, Retracted(since, reason, parents))
-        if run.tree.log.sync:
+        if run.tree.log.sync and not run.is_awaited:
             self._recording.disk.wait(run)
 
     def _look_within_depth(self, store: Store, info: LogInfo, at: str | None) -> Found:

@@ -262,6 +262,11 @@ class StepRunner:
 
     # Runs
 
+    async def written(self, run: Run) -> None:
+        """Wait for the disk as an emission in ``run`` would, without blocking the loop."""
+        if run.tree.log is not None and run.tree.log.sync:
+            await self._disk.wait_async(run)
+
     def enter(self, run: Run) -> None:
         """Note that ``run`` continues in this thread or task: steps that are called here are asked for in order."""
         if run.tree.log is not None:

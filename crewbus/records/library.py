@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from crewbus._util import awaitable
 from crewbus.events import EntitySaved, Envelope
 from crewbus.exceptions import InputError, RunNotFoundError
 from crewbus.records import pruning
@@ -110,3 +111,13 @@ class Records:
         needs. ``dry_run`` drops nothing.
         """
         return pruning.prune(self._store(), keep, older_than, time.time(), dry_run)
+
+    # For event loops
+
+    alist = awaitable(list)  # noqa: A003 - the method above
+    ainfo = awaitable(info)
+    aget = awaitable(get)
+    acheckpoints = awaitable(checkpoints)
+    adiff = awaitable(diff)
+    aexport = awaitable(export)
+    aprune = awaitable(prune)

@@ -20,10 +20,11 @@ from crewbus.scopes.options import (
     RecordingRequest,
     check_run_arguments,
     checked_durability,
+    new_id,
     recording_request,
 )
-from crewbus.scopes.ports import Host, Lane, Phase
-from crewbus.scopes.run import Run, new_id
+from crewbus.scopes.ports import Host, Lane, Phase, Preparation
+from crewbus.scopes.run import Run
 from crewbus.scopes.run_end import ending, state_after
 from crewbus.scopes.scope import Scope
 from crewbus.scopes.sink import Sink
@@ -56,6 +57,7 @@ __all__ = [
     "Numbers",
     "Phase",
     "Place",
+    "Preparation",
     "RecordingRequest",
     "Room",
     "Run",

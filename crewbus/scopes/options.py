@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -20,6 +22,11 @@ class RecordingRequest(NamedTuple):
 
 
 AS_THE_BUS: Final = RecordingRequest()
+
+
+def new_id() -> str:
+    """A fresh run id: 28 hex digits, ordered by the millisecond in which it was made."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
 
 
 def checked_durability(durability: Durability | None) -> Durability | None:

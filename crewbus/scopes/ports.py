@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from crewbus.events import Envelope
@@ -40,6 +40,14 @@ class Lane(Protocol):
         """An attempt succeeded, so what happened in it counts."""
 
 
+class Preparation(NamedTuple):
+    """What may block before a run can start: on an event loop, a worker thread does it."""
+
+    take: Callable[[], object]
+    give_back: Callable[[], object]
+    """Undoes it, unless the run has started since."""
+
+
 class StepPerformer(Protocol):
     """Performs steps and saves checkpoints for runs."""
 
@@ -72,13 +80,16 @@ class StepPerformer(Protocol):
     def enter(self, run: AnyScope) -> None:
         """Note that ``run`` continues in this thread or task."""
 
+    async def written(self, run: AnyScope) -> None:
+        """Wait for the disk as an emission in ``run`` would, without blocking the event loop."""
+
 
 class Host:
     """All that a scope asks of its bus. The bus fills it in as it builds its parts."""
 
     __slots__ = (
         "as_callback", "bus", "closing", "current_scope", "defer", "drain", "emit_in", "finish", "hold_flush",
-        "outside", "own", "register_callback", "start", "steps", "transition",
+        "outside", "own", "prepare", "register_callback", "start", "steps", "transition",
     )  # fmt: skip
 
     outside: AnyTree
@@ -95,6 +106,8 @@ class Host:
     """Emit an event, with its source, in a scope, whatever is current."""
     transition: Callable[[AnyScope, Any, Phase], None]
     """Emit the event that starts or ends a call, an attempt or a step."""
+    prepare: Callable[[AnyScope], Preparation | None]
+    """What may block before a new run starts; None: nothing."""
     start: Callable[[AnyScope, Iterable[Any]], None]
     """Start a run; the given sinks get its frames from the first on."""
     finish: Callable[[AnyScope, BaseException | None], None]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from crewbus._util import is_text
+from crewbus._util import is_text, running_loop
 from crewbus.events import Envelope
 from crewbus.exceptions import (
     Cancelled,
@@ -16,13 +14,14 @@ from crewbus.exceptions import (
     RunCancelledError,
     RunError,
 )
+from crewbus.scopes import awaited
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.cancellation import Origin, WorkingTask, ends_with, is_own_work, origin_here
 from crewbus.scopes.current import current_task, enclosing, innermost, scope_var
 from crewbus.scopes.entered import EnteredRun
-from crewbus.scopes.leaving import leaves
-from crewbus.scopes.options import AS_THE_BUS, RecordingRequest
-from crewbus.scopes.ports import Host, Phase
+from crewbus.scopes.leaving import Nothing, leaves
+from crewbus.scopes.options import AS_THE_BUS, RecordingRequest, new_id
+from crewbus.scopes.ports import Host, Phase, Preparation
 from crewbus.scopes.run_end import state_after
 from crewbus.scopes.scope import Scope, checked_error
 from crewbus.scopes.sink import Sink
@@ -38,11 +37,6 @@ Opener = Callable[["Run", Iterable["Sink"]], None]
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def new_id() -> str:
-    """A fresh run id: 28 hex digits, ordered by the millisecond in which it was made."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
-
-
 class Run(Scope):
     """One execution: the scope of what is emitted in it, and a context manager around it.
 
@@ -52,8 +46,8 @@ class Run(Scope):
     """
 
     __slots__ = (
-        "_open", "_origin", "_started_by_handler", "_task", "around", "cancel_reason", "id", "key", "name", "named",
-        "parent", "request", "root", "sinks", "state", "tags", "take_sinks",
+        "_open", "_origin", "_prepare", "_started_by_handler", "_task", "around", "cancel_reason", "id", "is_awaited",
+        "key", "name", "named", "parent", "request", "root", "sinks", "state", "tags", "take_sinks",
         "unfinished",
     )  # fmt: skip
 
@@ -66,6 +60,7 @@ class Run(Scope):
         request: RecordingRequest = AS_THE_BUS,
         opener: Opener | None = None,
         key: str | None = None,
+        prepare: Callable[[Run], Preparation | None] | None = None,
     ) -> None:
         super().__init__(host)
         self.run = self.step_parent = self
@@ -93,6 +88,8 @@ class Run(Scope):
         self.request = request
         """How it is recorded, as far as its maker chose."""
         self._open: Opener = opener or host.start
+        self._prepare = prepare
+        self.is_awaited = False  # whether the task that enters and leaves it waits for the disk itself
         self._origin: Origin | None = None
         self._started_by_handler = False
         """Whether a handler of the run around it started it: the cancellation of that run does not reach it."""
@@ -186,6 +183,22 @@ class Run(Scope):
         super().__exit__(kind, error, trace)
         if is_cancelled:
             raise self.left_error() from error
+
+    async def __aenter__(self) -> Self:
+        self.is_awaited = running_loop() is not None  # another kind of loop blocks
+        await (awaited.enter(self) if self.is_awaited else super().__aenter__())
+        return self
+
+    @leaves
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Awaitable[None]:
+        self.__exit__(kind, error, trace)
+        return self.host.steps.written(self) if self.is_awaited and self.recorded else Nothing()
+
+    def preparation(self) -> Preparation | None:
+        """What may block before it can start; None: nothing."""
+        return (self._prepare or self.host.prepare)(self)
 
     def work_here(self) -> None:
         """Note that this thread or task does the run's work. Raises `Cancelled` if the run was cancelled."""

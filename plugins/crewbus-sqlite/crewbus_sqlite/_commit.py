@@ -29,6 +29,8 @@ class Log:
     """When this store was about to take it, by `_holders.clock`: its lease was certainly renewed since then."""
     id: int | None = None
     """None until it is on disk."""
+    written_to: int = -1
+    """The number of the last event that is certainly on disk."""
     taken_to: int = -1
     """The number of the last event that a batch took from the queue."""
     before: Latest = NONE
@@ -99,6 +101,7 @@ class Batch:
         log.error = self.error
         if self.error is None:
             log.id, log.before, log.stored = self.id, self.before, self.stored
+            log.written_to = self.events[-1].seq if self.events else log.written_to
         else:
             log.events.clear()
             log.size = 0

@@ -103,7 +103,9 @@ class SQLiteStore(Store):
         return self._reader.marks(root_id)
 
     def event(self, root_id: str, seq: int) -> StoredEvent:
-        self._write_out(root_id)
+        self._require_open()
+        if not self._writer.has_written(root_id, seq):
+            self._write_out(root_id)
         return self._reader.event(root_id, seq)
 
     def root_of(self, run_id: str) -> str | None:
@@ -174,7 +176,7 @@ class SQLiteStore(Store):
             log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._holders.own.token)
             _change(connection, found, log)
             before = latest_in(connection, log, log.last)
-        self._writer.adopt(Log(log.root_id, log.epoch, started, log.id, log.last, before))
+        self._writer.adopt(Log(log.root_id, log.epoch, started, log.id, log.last, log.last, before))
         return log.epoch
 
     def release(self, root_id: str, epoch: int) -> None:

@@ -127,6 +127,11 @@ class Writer:
             if log is not None and log.epoch == epoch:
                 self._forget(root_id)
 
+    def has_written(self, root_id: str, seq: int) -> bool:
+        """Whether an event of a log that is written here is on disk, as far as is known without waiting."""
+        log = self._logs.get(root_id)
+        return log is not None and log.error is None and seq <= log.written_to
+
     def has_lease(self, root_id: str, epoch: int) -> bool:
         """Whether no other process can have taken a log, as far as this store knows by itself.
 

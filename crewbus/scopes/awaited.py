@@ -1,0 +1,26 @@
+"""Entering a run on an event loop, which goes on while the store is asked."""
+
+from __future__ import annotations
+
+from crewbus._util import in_worker
+from crewbus.scopes.ports import AnyScope
+
+
+async def enter(run: AnyScope) -> None:
+    """Enter ``run`` as ``with`` does. If this is cancelled before it is entered, nothing has happened."""
+    preparation = run.preparation() if run.state == "new" else None
+    if preparation is not None:
+        take, give_back = preparation
+        await in_worker(take, lambda _: give_back())
+    try:
+        run.__enter__()
+    except BaseException:
+        if preparation is not None:
+            await in_worker(preparation.give_back)
+        raise
+    if run.recorded:
+        try:
+            await run.host.steps.written(run)
+        except BaseException as error:
+            run.__exit__(type(error), error, None)
+            raise
