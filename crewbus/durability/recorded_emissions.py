@@ -79,7 +79,7 @@ class RecordedEmissions:
         """Read some more. Returns whether there was anything."""
         if self._read >= self._last:
             return False
-        batch = list(islice(self._read_after(self._read), _BATCH))
+        batch = list(islice(self._read_after(self._read), min(_BATCH, self._last - self._read)))
         for stored in batch:
             if stored.seq <= self._last:
                 self._add(stored)

@@ -29,6 +29,8 @@ BACKLOG: Final = 256 * 1024 * 1024
 LARGEST_BACKLOG: Final = 900 * 1024 * 1024
 """SQLite can't store an event of 1 GB or more."""
 
+Read = Callable[[str, int], Iterator[StoredEvent]]
+
 
 class SQLiteStore(Store):
     """Records runs in the SQLite file at ``path``, which any number of processes may use at the same time.
@@ -91,12 +93,10 @@ class SQLiteStore(Store):
     # Reading
 
     def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        self._write_out(root_id)
-        return self._reader.events(root_id, after)
+        return self._read(self._reader.events, root_id, after)
 
     def landmarks(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        self._write_out(root_id)
-        return self._reader.landmarks(root_id, after)
+        return self._read(self._reader.landmarks, root_id, after)
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
         self._write_out(root_id)
@@ -104,7 +104,7 @@ class SQLiteStore(Store):
 
     def event(self, root_id: str, seq: int) -> StoredEvent:
         self._require_open()
-        if not self._writer.has_written(root_id, seq):
+        if not self._writer.has_written(root_id, seq):  # nothing is waited for that is not asked for
             self._write_out(root_id)
         return self._reader.event(root_id, seq)
 
@@ -265,6 +265,21 @@ class SQLiteStore(Store):
             for log in _logs.held_by(connection, holder.token):
                 _change(connection, log, log._replace(holder=None))
             self._holders.resign(connection)
+
+    def _read(self, read: Read, root_id: str, after: int) -> Iterator[StoredEvent]:
+        self._require_open()
+        if self._writer.has_written(root_id, after + 1):
+            return self._read_on_disk_first(read, root_id, after)
+        self._write_out(root_id)
+        return read(root_id, after)
+
+    def _read_on_disk_first(self, read: Read, root_id: str, after: int) -> Iterator[StoredEvent]:
+        """Wait for what is queued only when all before it was taken: a reader of earlier events does not wait."""
+        for event in read(root_id, after):
+            after = event.seq
+            yield event
+        self._write_out(root_id)
+        yield from read(root_id, after)
 
     def _write_out(self, root_id: str | None = None) -> None:
         self._require_open()

@@ -128,9 +128,9 @@ class Writer:
                 self._forget(root_id)
 
     def has_written(self, root_id: str, seq: int) -> bool:
-        """Whether an event of a log that is written here is on disk, as far as is known without waiting."""
+        """Whether an event of a log is on disk, while later ones are queued."""
         log = self._logs.get(root_id)
-        return log is not None and log.error is None and seq <= log.written_to
+        return log is not None and log.error is None and seq <= log.written_to < log.last
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
         """Whether no other process can have taken a log, as far as this store knows by itself.
