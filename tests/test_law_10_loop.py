@@ -77,7 +77,7 @@ async def meanwhile(store: Slow, work: Coroutine[Any, Any, Any]) -> AsyncIterato
 
 
 FORMS: list[tuple[str, Callable[[crewbus.Bus], Coroutine[Any, Any, Any]]]] = [
-    ("info", lambda bus: bus.records.alist()),
+    ("find", lambda bus: bus.records.alist()),
     ("info", lambda bus: bus.records.ainfo("r")),
     ("root_of", lambda bus: bus.records.aget("r")),
     ("marks", lambda bus: bus.records.acheckpoints("r")),
