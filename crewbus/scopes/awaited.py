@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 from crewbus._util import in_worker
 from crewbus.scopes.ports import AnyScope
 
@@ -24,3 +27,13 @@ async def enter(run: AnyScope) -> None:
         except BaseException as error:
             run.__exit__(type(error), error, None)
             raise
+
+
+class Written:
+    """Awaits the disk as an emission in ``run`` would; nothing happens if it is not awaited."""
+
+    def __init__(self, run: AnyScope) -> None:
+        self._run = run
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._run.host.steps.written(self._run).__await__()  # type: ignore[no-any-return]

@@ -194,7 +194,7 @@ class Run(Scope):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Awaitable[None]:
         self.__exit__(kind, error, trace)
-        return self.host.steps.written(self) if self.is_awaited and self.recorded else Nothing()
+        return awaited.Written(self) if self.is_awaited and self.recorded else Nothing()
 
     def preparation(self) -> Preparation | None:
         """What may block before it can start; None: nothing."""
