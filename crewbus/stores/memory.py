@@ -291,9 +291,9 @@ class MemoryStore(Store):
         while True:
             at = bisect.bisect_left(log.marks, stop, key=lambda event: event.seq)
             yield from log.marks[:at][::-1]
-            if log.base is None:
+            if log.marked is None:
                 return
-            log, stop = log.base, min(stop, log.start)
+            log, stop = log.marked
 
     def root_of(self, run_id: str) -> str | None:
         with self._lock:

@@ -45,6 +45,8 @@ class MemoryLog:
     depth: int = 0
     jump: MemoryLog | None = None
     """A base of its base, so far up that few jumps lead to any: they are a skew-binary list."""
+    marked: tuple[MemoryLog, int] | None = None
+    """The next base with marks that it shares, and the number at which these stop."""
     end: StoredEvent | None = None
     """See `LogSummary`."""
     latest: float = -math.inf
@@ -59,6 +61,8 @@ class MemoryLog:
             far = over.jump or over
             self.depth = base.depth + 1
             self.jump = far if base.depth - over.depth == over.depth - far.depth and base.jump else base
+            shares_marks = bool(base.marks) and base.marks[0].seq < self.start
+            self.marked = (base, self.start) if shares_marks else base.marked
 
     def lineage(self) -> list[tuple[MemoryLog, int]]:
         """The logs that contain its events, oldest first, each with the number at which its part stops."""

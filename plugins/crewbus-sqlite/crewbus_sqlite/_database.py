@@ -12,7 +12,7 @@ from typing import Final
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CorruptRecordError, RecordingError
-from crewbus_sqlite import _migration, _schema
+from crewbus_sqlite import _labels, _migration, _schema
 from crewbus_sqlite._errors import translated
 
 OLDEST: Final = (3, 35, 0)
@@ -241,6 +241,7 @@ class Database:
         with _transaction(connection):
             if not _schema.check(connection, self.path):  # another process may have created it
                 _schema.create(connection)
+                _labels.create(connection)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         ((mode,),) = self._execute_locking(connection, "PRAGMA journal_mode = WAL")

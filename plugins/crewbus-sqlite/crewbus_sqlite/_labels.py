@@ -21,7 +21,9 @@ from crewbus_sqlite._placeholders import marks, pieces
 
 HEAD: Final = (1 << 63) - 1
 """In place of a log, in the row that begins a list."""
-_COLUMNS: Final = "label, log, before, latest"
+FIRST: Final = b""
+"""The least label, which no log has."""
+_COLUMNS: Final = "label, log, before, latest, next"
 
 
 class Entry(NamedTuple):
@@ -31,6 +33,7 @@ class Entry(NamedTuple):
     log: int
     before: int
     latest: float
+    next: bytes | None = None
 
 
 def _label(*says: str) -> bytes:
@@ -69,6 +72,8 @@ def page(connection: sqlite3.Connection, label: bytes, below: int, count: int) -
     """
     newer = next(_select(connection, "label = ? AND log >= ? ORDER BY log LIMIT 1", label, below), None)
     found = [*_select(connection, "label = ? AND log < ? ORDER BY log DESC LIMIT ?", label, below, count)]
+    if newer is None:
+        _before(connection, label)  # raises if the list is there
     expected = 0 if newer is None else newer.before
     for entry in found:
         if entry.log != expected:
@@ -173,12 +178,20 @@ def _newer(connection: sqlite3.Connection, label: bytes, log: int) -> Entry:
     """The entry that follows a log in the list of a label, in which the log is not."""
     found = next(_select(connection, "label = ? AND log >= ? ORDER BY log LIMIT 1", label, log), None)
     if found is None:
-        if next(_select(connection, "label = ? LIMIT 1", label), None) is not None:
-            raise corrupt("in the table labels, the head of a list is missing")
-        return Entry(label, HEAD, 0, -math.inf)
+        before = _before(connection, label)
+        _save(connection, before._replace(next=label))
+        return Entry(label, HEAD, 0, -math.inf, before.next)
     if found.log == log:
         raise corrupt(f"in the table labels, log {log} is there already")
     return found
+
+
+def _before(connection: sqlite3.Connection, label: bytes) -> Entry:
+    """The head of the list before that of a label, which there is none of; raises `CorruptRecordError` if it was."""
+    for entry in _select(connection, "label <= ? ORDER BY label DESC, log DESC LIMIT 1", label):
+        if entry.log == HEAD and entry.label < label and (entry.next is None or entry.next > label):
+            return entry
+    raise corrupt("in the table labels, the head of a list is missing")
 
 
 def _raise(connection: sqlite3.Connection, label: bytes, above: int, begun: float) -> None:
@@ -200,9 +213,23 @@ def _remove(connection: sqlite3.Connection, label: bytes, log: int) -> None:
     own, newer = found
     if newer.log == HEAD and not own.before:
         connection.execute("DELETE FROM labels WHERE label = ?", (label,))
+        _unlink(connection, newer)
         return
     connection.execute("DELETE FROM labels WHERE label = ? AND log = ?", (label, log))
     _save(connection, newer._replace(before=own.before))
+
+
+def _unlink(connection: sqlite3.Connection, head: Entry) -> None:
+    for before in _select(connection, "label < ? ORDER BY label DESC, log DESC LIMIT 1", head.label):
+        if before.log == HEAD and before.next == head.label:
+            _save(connection, before._replace(next=head.next))
+            return
+    raise corrupt("in the table labels, the head of a list is missing")
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Write the row before all labels."""
+    _save(connection, Entry(FIRST, HEAD, 0, -math.inf))
 
 
 def _select(connection: sqlite3.Connection, where: str, *values: Any) -> Iterator[Entry]:
@@ -215,4 +242,4 @@ def _select(connection: sqlite3.Connection, where: str, *values: Any) -> Iterato
 def _save(connection: sqlite3.Connection, *entries: Entry) -> None:
     rows = [(*entry, sum_of("labels", entry)) for entry in entries]
     for piece in pieces(rows):
-        connection.execute(f"INSERT OR REPLACE INTO labels VALUES {marks(piece, 5)}", list(chain(*piece)))
+        connection.execute(f"INSERT OR REPLACE INTO labels VALUES {marks(piece, 6)}", list(chain(*piece)))

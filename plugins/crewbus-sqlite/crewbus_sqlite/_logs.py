@@ -21,6 +21,13 @@ _COLUMNS: Final = (
 )
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)}, sum FROM logs"
 
+# A base has a lower id than what is based on it.
+_BASES: Final = (
+    "WITH RECURSIVE above(log) AS (SELECT base FROM logs WHERE id = ? UNION ALL "
+    "SELECT base FROM above JOIN logs ON id = log WHERE parent_at > ? AND base < id) "
+    f"{_SELECT} JOIN above ON id = log ORDER BY id DESC"
+)
+
 RESUMED: Final = "crewbus.RunResumed"
 STATING: Final = ENDS | {RESUMED}
 """The events that change the state of their run."""
@@ -166,13 +173,24 @@ def held_by(connection: sqlite3.Connection, token: str) -> list[LogRow]:
 def parts(connection: sqlite3.Connection, log: LogRow, after: int = -1) -> list[tuple[LogRow, Part]]:
     """Where the events numbered above ``after`` are stored, oldest first; for a fork, with those of its ancestors."""
     found, last = [], log.last
-    while True:
-        found.append((log, Part(log.id, min(log.parent_at, last) + 1, last)))
-        last = min(last, log.parent_at)
-        base = base_of(connection, log) if last > after else None
-        if base is None:
-            return found[::-1]
-        log = base
+    for row in (log, *_bases(connection, log, after)):
+        found.append((row, Part(row.id, min(row.parent_at, last) + 1, last)))
+        last = min(last, row.parent_at)
+    return found[::-1]
+
+
+def _bases(connection: sqlite3.Connection, log: LogRow, after: int) -> list[LogRow]:
+    """The bases of a log, one above the other, up to the one that the event after ``after`` is in."""
+    found: list[LogRow] = []
+    for columns in connection.execute(_BASES, (log.id, after)).fetchall():
+        above, row = found[-1] if found else log, _checked(columns)
+        if row.id != above.base or row.last < above.parent_at:
+            break
+        found.append(row)
+    above = found[-1] if found else log
+    if above.base is not None and above.parent_at > after:
+        raise corrupt(f"run {above.root_id} shares events up to {above.parent_at}, which another run does not have")
+    return found
 
 
 def owner(connection: sqlite3.Connection, log: LogRow, seq: int) -> LogRow:

@@ -28,6 +28,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE logs RENAME TO former_logs")
     for statement in (LOGS, *LOG_INDEXES, LABELS):
         connection.execute(statement)
+    _labels.create(connection)
     for *columns, found in connection.execute(f"SELECT {_OLD}, sum FROM former_logs ORDER BY id"):
         _migrate_log(connection, LogRow(*columns), found)
     connection.execute("DROP TABLE former_logs")

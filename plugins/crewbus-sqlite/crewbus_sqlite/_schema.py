@@ -98,11 +98,12 @@ CREATE TABLE logs ( -- one for each root run
     sum BLOB NOT NULL -- a digest of the row, here as in the other tables
 )"""
 LABELS: Final = """\
-CREATE TABLE labels ( -- what logs are looked up by; a list for each label, so that a missing row is noticed
-    label BLOB NOT NULL, -- a digest of what it says: a state, name or tag
+CREATE TABLE labels ( -- what logs are looked up by; lists, so that a missing row is noticed
+    label BLOB NOT NULL, -- a digest of what it says: a state, name or tag; empty in the row before all labels
     log INTEGER NOT NULL, -- logs.id; the row that begins the list has the greatest number
     before INTEGER NOT NULL, -- the log with this label that was created before, or 0
     latest REAL NOT NULL, -- no log of the list up to this one has a greater begun
+    next BLOB, -- in a row that begins a list: the next greater label that there is
     sum BLOB NOT NULL,
     PRIMARY KEY (label, log)
 ) WITHOUT ROWID"""

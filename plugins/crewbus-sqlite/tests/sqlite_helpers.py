@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from crewbus.exceptions import CrewbusError
-from crewbus.stores import StoredEvent
+from crewbus.stores import LogFilter, StoredEvent
 from crewbus_sqlite import SQLiteStore
 
 PATIENCE = 60.0
@@ -56,10 +56,25 @@ def furnish(store: SQLiteStore) -> None:
     for number in range(5):
         store.finish(f"short {number}", begun(store, f"short {number}", number))
     store.drop("short 3")
+    for number in range(3):
+        root = f"named {number}"
+        epoch = store.begin(root)
+        start = noted(0, root, "crewbus.RunStarted", b'{"name":"crew","tags":{"tenant":"7","turn":"%d"}}' % number)
+        store.append(root, epoch, start)
+        store.append(root, epoch, noted(1, root, "crewbus.RunFailed" if number else "crewbus.RunFinished"))
+        store.finish(root, epoch)
     store.flush()
 
 
 RUNS = ("first", "first/2", "fork/nested", "short 0", "short 3", "nobody", "", "zzz")
+QUERIES = (
+    LogFilter(),
+    LogFilter(limit=3),
+    LogFilter(frozenset({"interrupted"})),
+    LogFilter(frozenset({"failed"})),
+    LogFilter(name="crew"),
+    LogFilter(tags={"tenant": "7"}, since=1.0),
+)
 Picture = dict[str, Any]
 
 
@@ -74,6 +89,8 @@ def picture(store: SQLiteStore, also: Iterable[str] = ()) -> Picture:
         seen[f"forks {root}"] = answer(store.forks, root)
         seen[f"events {root}"] = answer(lambda root=root: list(store.read(root)))
         seen[f"landmarks {root}"] = answer(lambda root=root: list(store.landmarks(root, 5)))
+    for query in QUERIES:
+        seen[f"found {query}"] = answer(lambda query=query: list(store.find(query)))
     return seen
 
 
