@@ -74,7 +74,12 @@ class ReplayLane:
     """Commits the events of a resumed run: what the record holds already is delivered, and not appended again."""
 
     def __init__(
-        self, recorded: OrderedLane, new: Lane, content_of: Callable[[Any], Content], plan_of: Callable[[Any], Plan]
+        self,
+        recorded: OrderedLane,
+        new: Lane,
+        content_of: Callable[[Any], Content],
+        plan_of: Callable[[Any], Plan],
+        track_source: Callable[[Run, object], None],
     ) -> None:
         self._recorded = recorded
         """The lane that delivers what the record holds."""
@@ -82,6 +87,7 @@ class ReplayLane:
         """The lane for everything else."""
         self._content_of = content_of
         self._plan_of = plan_of
+        self._track_source = track_source
 
     def commit(
         self,
@@ -108,6 +114,8 @@ class ReplayLane:
             replay: Replay | None = log.replay if log is not None else None
             if replay is not None:
                 event, replayed_seq = self._claim(replay, (plan, scope, event, source), phase, content)
+                if replayed_seq is not None and source is not None:
+                    self._track_source(run, source)
         if replayed_seq is not None:
             return self._recorded.commit(plan, scope, event, source, phase, replayed_seq)
         if replay is not None:

@@ -156,7 +156,7 @@ class Recorder:
 
     def replaying(self, tree: Tree) -> None:
         """Have the lane of a tree compare each event with the record first."""
-        tree.lane = ReplayLane(self._recorded, tree.lane, self.content_of, self._plan_of)
+        tree.lane = ReplayLane(self._recorded, tree.lane, self.content_of, self._plan_of, self.track_source)
 
     def claim_nested(self, run: Run) -> int | None:
         """The number under which a resumed run repeats a nested one, whose id ``run`` gets; None: ``run`` is new."""
@@ -291,7 +291,7 @@ class Recorder:
             name, version, data = self._oversized(name, version, data)
         source = envelope.source
         if source is not None and not isinstance(source, str):
-            self._track_source(envelope)
+            self.track_source(self.find_run(envelope.run_id or ""), source)
             source = type(source).__qualname__
         assert envelope.run_id is not None
         return StoredEvent(
@@ -335,15 +335,17 @@ class Recorder:
             )
         return self.codec().encode(Truncated(name, version, len(data), data[:_SHOWN].decode(errors="ignore")))
 
-    def _track_source(self, envelope: Envelope) -> None:
-        """Track an entity from the first event of a recorded run whose source it is; called under the lock."""
-        run = self.find_run(envelope.run_id or "")
+    def track_source(self, run: Run | None, source: object) -> None:
+        """Track an entity from the first event of a recorded run whose source it is; called under the lock.
+
+        So its name follows from the order of these events, which a resumed run repeats.
+        """
         log: RunLog | None = run.tree.log if run is not None else None
-        if log is None or entity_types.find_class(type(envelope.source)) is None:
+        if log is None or entity_types.find_class(type(source)) is None:
             return
-        if id(envelope.source) not in log.sources:
-            name = log.name_for(entity_types.of(type(envelope.source)).name)
-            log.entities[name] = log.sources[id(envelope.source)] = Tracked(envelope.source)
+        if id(source) not in log.sources:
+            name = log.name_for(entity_types.of(type(source)).name)
+            log.entities[name] = log.sources[id(source)] = Tracked(source)
 
     def decode(self, stored: StoredEvent) -> Envelope:
         """The envelope that was encoded; its source is a name. Raises `DecodeError`."""
