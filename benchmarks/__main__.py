@@ -23,6 +23,7 @@ SCRIPTS: Final = (
     "scaling",
     "scaling_length",
     "scaling_runs",
+    "scaling_depth",
     "sustained",
 )
 

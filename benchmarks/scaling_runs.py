@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from benchmarks._harness import Size, per_call
+from benchmarks._harness import Size, Timed, per_call
 from benchmarks._recorded import (
     chunking,
     forking,
@@ -31,6 +31,7 @@ GROUP: Final = 1000
 FLUSHED: Final = 1000
 """How many runs are added before they are waited for."""
 LISTED: Final = 20
+INTERRUPTED: Final = {"kind": "interrupted"}
 EVENTS: Final = 10
 """Of a run that is resumed, forked and shown, about; one step is in it."""
 
@@ -42,8 +43,11 @@ FLAT_ONES: Final = (
     "fork at a checkpoint",
     "bus.records.info",
     "crewbus show, a short run",
+    f"list the newest {LISTED}",
+    f"list the newest {LISTED} that were interrupted",
+    f"list the newest {LISTED} with a tag",
 )
-WHOLE_ONES: Final = (f"list the newest {LISTED}, a run in the store", "prune the oldest, a run in the store")
+WHOLE_ONES: Final = ("prune the oldest, a run in the store",)
 
 
 def short(bus: Bus) -> str:
@@ -69,6 +73,24 @@ def add(bus: Bus, first: int, count: int) -> None:
     store.flush()
 
 
+def interrupt(bus: Bus, count: int) -> None:
+    """Add interrupted runs with a tag, straight to the store: copies of the start of one that the bus recorded."""
+    with bus.run(tags=INTERRUPTED) as run:
+        pass
+    start = bus.store.event(run.id, 0)
+    bus.store.drop(run.id)
+    for number in range(count):
+        run_id = f"interrupted {number}"
+        epoch = bus.store.begin(run_id)
+        bus.store.append(run_id, epoch, start._replace(run_id=run_id))
+        bus.store.release(run_id, epoch)
+
+
+def listing(bus: Bus, **filters: Any) -> Timed:
+    """The nanoseconds to list runs."""
+    return per_call(lambda _: bus.records.list(**filters), 1)
+
+
 def costs(bus: Bus, count: int, size: Size) -> Iterator[float]:
     """What each costs with so many runs in the store, in nanoseconds, in the order of the names above."""
     repeat = size.repeat(10)
@@ -86,7 +108,8 @@ def costs(bus: Bus, count: int, size: Size) -> Iterator[float]:
     run_id = leave_off(bus.run(), EVENTS, 1)
     for timed in (resuming, forking, recalling, showing):
         yield least(timed(bus, run_id), repeat)
-    yield least(per_call(lambda _: bus.recorded_runs(LISTED), 1), size.repeat(3)) / count
+    for filters in ({}, {"state": "interrupted"}, {"tags": INTERRUPTED}):
+        yield least(listing(bus, limit=LISTED, **filters), repeat)
     yield pruning(bus, len(bus.store.roots()) - 1)() / count
 
 
@@ -94,6 +117,7 @@ def rows(size: Size) -> Iterator[Curve]:
     counts = size.steps(COUNTS)
     points: dict[str, list[tuple[float, float]]] = {name: [] for name in (*FLAT_ONES, *WHOLE_ONES)}
     with tempfile.TemporaryDirectory() as folder, recorded_bus(Path(folder, "runs.db")) as bus:
+        interrupt(bus, 2 * LISTED)
         there = 0
         for count in counts:
             add(bus, there, count - there)

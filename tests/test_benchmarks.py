@@ -80,7 +80,9 @@ BUDGETS: dict[str, dict[str, float]] = {
 }
 """What DESIGN.md allows, each by its row."""
 
-MORE = ("benchmarks.scaling", "benchmarks.scaling_length", "benchmarks.scaling_runs", "benchmarks.sustained")
+MORE = tuple(
+    f"benchmarks.{each}" for each in ("scaling", "scaling_length", "scaling_runs", "scaling_depth", "sustained")
+)
 """Scripts whose rows show how a cost grows, or how long it lasts: their limits are their own."""
 
 

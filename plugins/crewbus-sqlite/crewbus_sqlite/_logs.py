@@ -196,11 +196,14 @@ def _bases(connection: sqlite3.Connection, log: LogRow, after: int) -> list[LogR
 def owner(connection: sqlite3.Connection, log: LogRow, seq: int) -> LogRow:
     """The log that the event of this number, which a log has, is stored in."""
     while seq <= log.parent_at:
-        base = base_of(connection, log)
-        if base is None or log.jump is None:
+        if log.base is None or log.jump is None:
             raise corrupt(f"run {log.root_id} shares events, but not with another run")
-        far = _older(connection, log, log.jump) if seq <= base.parent_at else base
-        log = far if seq <= far.parent_at else base
+        far = _older(connection, log, log.jump)
+        if seq > far.parent_at and log.base != log.jump:
+            far = _older(connection, log, log.base)
+        if far.last < min(seq, log.parent_at):
+            raise corrupt(f"run {far.root_id} ends with event {far.last}, but has forks that need more")
+        log = far
     return log
 
 
@@ -219,16 +222,6 @@ def _older(connection: sqlite3.Connection, log: LogRow, other: int) -> LogRow:
     if other >= log.id:
         raise corrupt(f"run {log.root_id} is older than the one it was forked from")
     return load(connection, other)
-
-
-def base_of(connection: sqlite3.Connection, log: LogRow) -> LogRow | None:
-    """The log that the events before a log's own are stored in, or None if there are none."""
-    if log.base is None:
-        return None
-    base = _older(connection, log, log.base)
-    if base.last < log.parent_at:
-        raise corrupt(f"run {base.root_id} ends with event {base.last}, but has forks that need {log.parent_at}")
-    return base
 
 
 def parent_of(connection: sqlite3.Connection, log: LogRow) -> LogRow | None:
