@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
@@ -11,10 +13,10 @@ from typing import Any
 
 import pytest
 from interrupts import PACKAGE, Interrupt, at_each_point
-from lifecycle_helpers import PATIENCE
+from lifecycle_helpers import PATIENCE, until
 
 import crewbus
-from crewbus.scopes import callbacks_in_context, innermost
+from crewbus.scopes import callbacks_in_context, innermost, waiting
 
 Act = Callable[[Callable[[], object]], None]
 
@@ -148,6 +150,34 @@ def test_promise_07_a_call_that_an_interrupt_leaves_has_its_terminal_event() -> 
         assert at_each_point(play, PACKAGE, HERE) > 10
 
 
+# Work
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("how", ["stream", "submit"])
+def test_promise_11_an_interrupt_at_any_point_of_starting_work_leaves_none_live(how: str) -> None:
+    """The work is done once or not at all; its run has ended, and nothing waits for it."""
+
+    def act(bus: crewbus.Bus, work: Callable[[], object]) -> None:
+        if how == "submit":
+            bus.submit(work)
+        else:
+            with bus.stream(work) as stream:
+                list(stream)
+
+    def play(interrupt: Act) -> None:
+        done: list[int] = []
+        with suppress(Interrupt):
+            interrupt(partial(act, bus, partial(done.append, 1)))
+        gc.collect()
+        until(lambda: not bus.runs and not bus._work._streamed and not bus._work._submitted)
+        assert len(done) <= 1
+        assert not waiting._waits
+
+    with opened() as bus:
+        assert at_each_point(play, PACKAGE, threading.__file__) > 20
+
+
 # Closing
 
 
@@ -185,7 +215,7 @@ def test_promise_11_an_interrupt_at_any_point_of_closing_lets_another_call_of_it
     def play(interrupt: Act) -> None:
         plugin, seen = Plugin(), list[Any]()
         bus = busy_bus(plugin, seen)
-        waiting = bus.subscribe("never", timeout=None)
+        watcher = bus.subscribe("never", timeout=None)
         threads = bus.lifecycle.threads()
         with suppress(Interrupt):
             interrupt(partial(close, bus))
@@ -194,7 +224,7 @@ def test_promise_11_an_interrupt_at_any_point_of_closing_lets_another_call_of_it
         assert plugin.closed >= 1
         assert len(seen) == 2
         with pytest.raises(crewbus.BusClosedError):
-            next(waiting)
+            next(watcher)
         with pytest.raises(crewbus.BusClosedError):
             bus.run().start()
         for thread in threads | bus.lifecycle.threads():

@@ -53,11 +53,15 @@ class OwnedWork:
     def submit(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[T]:
         """Call ``function`` in a thread of its own; see `Bus.submit`."""
         future, task = submission(function, args, kwargs, self._submitted)
-        with Deferring(self._lock), self._lock:
-            if self._closed:
-                raise BusClosedError(f"this bus is closed: {task.name} was not submitted")
-            self._submitted.add(task)
-        task.start(copy_context())
+        try:
+            with Deferring(self._lock), self._lock:
+                if self._closed:
+                    raise BusClosedError(f"this bus is closed: {task.name} was not submitted")
+                self._submitted.add(task)
+            task.start(copy_context())
+        except BaseException as error:
+            task.end_unstarted(error)
+            raise
         return future
 
     # Closing and forking

@@ -80,10 +80,14 @@ class OwnedStream(Stream, Generic[T]):
             return
         context = copy_context()
         self._run.start(self._buffer)
-        self.run_id = self._run.id
-        self._begun = True
-        context.run(scope_var.set, self._run)
-        self._task.start(context)
+        try:
+            self.run_id = self._run.id
+            self._begun = True
+            context.run(scope_var.set, self._run)
+            self._task.start(context)
+        except BaseException as error:
+            self._task.end_unstarted(error)
+            raise
 
     # The result
 

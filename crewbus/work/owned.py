@@ -106,12 +106,12 @@ class OwnedTask:
 
         If that fails, for example because no thread can be started, the task ends with the error, which is raised.
         """
-        self._live.add(self)
-        self.place.outer = working.get()
-        context.run(working.set, self.place)
-        loop = running_loop() if self._is_async else None
-        name = f"crewbus:{self.name}"
         try:
+            self._live.add(self)
+            self.place.outer = working.get()
+            context.run(working.set, self.place)
+            loop = running_loop() if self._is_async else None
+            name = f"crewbus:{self.name}"
             if loop is not None:
                 self.loop = loop
                 self._task = loop.create_task(self._run_as_task(), name=name, context=context)
@@ -119,21 +119,35 @@ class OwnedTask:
             else:
                 start_daemon(name, context.run, self._run)
         except BaseException as error:
-            self._end(Outcome(error))
+            self.end_unstarted(error)
             raise
 
+    def end_unstarted(self, error: BaseException) -> None:
+        """End with ``error``, unless the call has begun: an interrupt of `start` may come once the thread runs."""
+        if self._claim() is not None:
+            self._end(Outcome(error))
+
+    def _claim(self) -> Callable[[], Any] | None:
+        """The call, for the one that makes it or ends the task without it; None: it was claimed before."""
+        with self._lock:
+            call, self._call = self._call, None
+        return call
+
     def _run(self) -> None:
+        call = self._claim()
+        if call is None:
+            return
         self._thread = threading.current_thread()
-        assert self._call is not None
         with Outcome() as outcome:
             self._on_start()
-            outcome.result = self._call()
+            outcome.result = call()
             awaitable = awaitable_in(outcome.result, self.name)
             if awaitable is not None:
                 import asyncio  # loaded at first use
 
                 outcome.result = asyncio.run(self._await(awaitable))
                 refuse_generator(outcome.result, self.name)
+        del call
         self._end(outcome)
         del self, outcome  # break the exception/traceback/frame reference cycle: f_back leads here
 
@@ -150,11 +164,14 @@ class OwnedTask:
         return await awaitable
 
     async def _run_as_task(self) -> None:
-        assert self._call is not None
+        call = self._claim()
+        if call is None:
+            return
         with Outcome() as outcome:
             self._on_start()
-            outcome.result = await self._call()
+            outcome.result = await call()
             refuse_generator(outcome.result, self.name)
+        del call
         self._end(outcome)
         del self, outcome  # as in `_run`
 
