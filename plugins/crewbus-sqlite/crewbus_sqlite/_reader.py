@@ -52,8 +52,8 @@ class Reader:
         parts = self._parts(root_id, after)
         if not parts:
             return
-        latest = latest_of(self._row(root_id, parts[0], after + 1)[0])[0].landmark
-        for row, event in self._rows(_LANDMARKS, root_id, parts):
+        latest = -1 if after < 0 else latest_of(self._row(root_id, parts[0], after + 1)[0])[0].landmark
+        for row, event in self._rows(_LANDMARKS, root_id, parts, PIECE):
             if row[BEFORE] != latest:
                 break
             latest = event.seq
@@ -94,9 +94,9 @@ class Reader:
         found = [part._replace(first=max(part.first, after + 1)) for part in found]
         return [part for part in found if part.first <= part.last]
 
-    def _rows(self, query: str, root_id: str, parts: list[Part]) -> Iterator[Found]:
-        """The rows of these parts, in order, in pieces."""
-        left, count = parts[::-1], FIRST_PIECE
+    def _rows(self, query: str, root_id: str, parts: list[Part], count: int = FIRST_PIECE) -> Iterator[Found]:
+        """The rows of these parts, in order, in pieces; ``count``: of the first one."""
+        left = parts[::-1]
         while left:
             found: list[Found] = []
             with self._database.reading() as connection:
