@@ -38,7 +38,7 @@ REQUIRED_FIELDS: Final = {
     StepStarted: ("ordinal", "inline", "identity"),
     StepEnded: (),
     CheckpointSaved: ("name", "entities", "automatic"),
-    EntitySaved: ("name", "type", "version"),
+    EntitySaved: ("name", "type", "version", "base"),
     RunResumed: ("at", "epoch", "checkpoint"),
     RunForked: ("of", "at"),
 }

@@ -53,16 +53,17 @@ class Checkpoints:
 
     def _save_entity(self, scope: Scope, name: str, tracked: Tracked) -> int:
         """The number of the event that holds an entity's state: emitted now, unless the state has not changed."""
-        digest, (data, kind, version) = tracked.write(self._recording.codec(), name)
-        known, saved_at = tracked.saved
-        if digest == known:
-            return saved_at
-        assert kind is not None
-        envelope = self._recording.append(scope, EntitySaved(name, kind, version, data))
+        state = tracked.write(self._recording.codec(), name)
+        # A redactor sees whole states: what it looks for may be in two changes.
+        draft = tracked.draft(state, whole=self._recording.redacts)
+        if draft is None:
+            return tracked.saved_at
+        assert state.type is not None
+        event = EntitySaved(name, state.type, state.version, draft.data, draft.base)
+        envelope = self._recording.append(scope, event)
         if envelope is not None:
-            tracked.saved = digest, envelope.seq
-            return envelope.seq
-        return saved_at
+            tracked.note(draft, envelope.seq)
+        return tracked.saved_at
 
     def watch(self, subscriptions: Subscriptions, before: Iterable[type], now: Iterable[type]) -> None:
         """Save a checkpoint after events of the types ``now``, and no longer after those ``before``."""

@@ -260,6 +260,11 @@ class Recorder:
 
     # Events of crewbus's own
 
+    @property
+    def redacts(self) -> bool:
+        """Whether a plugin redacts what is recorded."""
+        return bool(self._hooks.redaction.chain)
+
     def append(self, scope: Scope, event: Any) -> Envelope | None:
         """Emit and record an event that is new, whatever a resumed run still repeats."""
         if self._hooks.redaction.chain:

@@ -246,16 +246,18 @@ class CheckpointSaved:
     """Whether ``checkpoint_on`` of `Bus.enable_recording` caused it."""
 
 
-@event(name="crewbus.EntitySaved", landmark=True)
+@event(name="crewbus.EntitySaved", version=2, upgrades={1: lambda fields: fields}, landmark=True)
 class EntitySaved:
-    """The state of a tracked entity, saved by the first checkpoint after it changed."""
+    """The state of a tracked entity, saved by the first checkpoint after it changed; see `Checkpoint.entity`."""
 
     name: str
     type: str
     """The name of its registered type."""
     version: int
     data: Any
-    """The entity as JSON."""
+    """The entity as JSON; or, with ``base``, what changed."""
+    base: int | None = None
+    """The number of the `EntitySaved` with the state that ``data`` changes; None: ``data`` is the whole state."""
 
 
 @event(name="crewbus.Truncated")

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from crewbus import serialization
 from crewbus.events import CheckpointSaved, EntitySaved, Envelope, RunResumed
 from crewbus.exceptions import DecodeError, RunNotFoundError
 from crewbus.records.record import Record
@@ -36,10 +37,20 @@ class Checkpoint:
         if name not in self.entities:
             there = ", ".join(self.entities) or "none"
             raise RunNotFoundError(f"checkpoint {self.name!r} has no entity {name!r}; it has: {there}")
-        event = self._record.at(self.entities[name]).event
-        if not isinstance(event, EntitySaved):
-            raise DecodeError(f"event {self.entities[name]} of run {self._record.run_id} is not the state of {name!r}")
-        return self._read(event)
+        last = self._saved(name, self.entities[name])
+        saved = [last]
+        while (base := saved[-1].base) is not None:
+            saved.append(self._saved(name, base))
+        data = saved.pop().data
+        for change in reversed(saved):
+            data = serialization.apply_change(data, change.data)
+        return self._read(EntitySaved(last.name, last.type, last.version, data))
+
+    def _saved(self, name: str, seq: int) -> EntitySaved:
+        event = self._record.at(seq).event
+        if not isinstance(event, EntitySaved) or (event.base is not None and not 0 <= event.base < seq):
+            raise DecodeError(f"event {seq} of run {self._record.run_id} is not the state of {name!r}")
+        return event
 
 
 def read_checkpoints(record: Record, read: Callable[[EntitySaved], Any]) -> list[Checkpoint]:

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import attrs
 
+from crewbus import serialization
 from crewbus.events import (
     AttemptStarted,
     CallStarted,
     CheckpointSaved,
+    EntitySaved,
     Envelope,
     Retracted,
     RunForked,
@@ -90,7 +92,7 @@ def _path(node: Node[Path] | None) -> Path:
 
 
 def _not_retracted(record: Iterable[Envelope]) -> Iterator[Envelope]:
-    envelopes, retractions = list(record), Retractions()
+    envelopes, retractions = list(_with_whole_states(record)), Retractions()
     for envelope in envelopes:
         if isinstance(envelope.event, Retracted):
             retractions.add(envelope.event, envelope.seq)
@@ -100,6 +102,21 @@ def _not_retracted(record: Iterable[Envelope]) -> Iterator[Envelope]:
         scope_id = envelope.id if isinstance(envelope.event, _OPENING) else envelope.parent
         if not retractions.cover(envelope.seq, scope_id):
             yield envelope
+
+
+def _with_whole_states(record: Iterable[Envelope]) -> Iterator[Envelope]:
+    """The envelopes, with the whole state of each entity in place of what changed: which it is depends on the run."""
+    states: dict[int, Any] = {}
+    for envelope in record:
+        event = envelope.event
+        if not isinstance(event, EntitySaved):
+            yield envelope
+            continue
+        if event.base in states:
+            data = serialization.apply_change(states[event.base], event.data)
+            event = EntitySaved(event.name, event.type, event.version, data)
+        states[envelope.seq] = event.data
+        yield attrs.evolve(envelope, event=event)
 
 
 def _label(event: Any, top: bool) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from crewbus._util import lazy_names
 
 if TYPE_CHECKING:
+    from crewbus.serialization.changes import apply_change, change_between
     from crewbus.serialization.codec import Codec, Written
     from crewbus.serialization.exception_values import read_exception, write_exception
     from crewbus.serialization.fingerprint import canonical
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Codec",
     "Written",
+    "apply_change",
     "canonical",
+    "change_between",
     "fields_of",
     "is_declared",
     "read_exception",
@@ -24,6 +27,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "changes": "apply_change change_between",
         "codec": "Codec Written",
         "exception_values": "read_exception write_exception",
         "fingerprint": "canonical",
