@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+import attrs
 import cattrs.preconf.json
 
 import crewbus
@@ -31,6 +32,12 @@ DBOS: Final = "a step of DBOS"
 
 
 # Ours
+
+
+@crewbus.register_entity
+@attrs.define(eq=False)
+class Conversation:
+    messages: list[dict[str, str]] = attrs.field(factory=list)
 
 
 @crewbus.step
@@ -173,6 +180,21 @@ def steps(size: Size, folder: Path) -> Iterator[Row]:
         yield _row(f"  an event, durable record / {DBOS}", least["events"], least[DBOS])
 
 
+def turns(size: Size, folder: Path) -> Iterator[Row]:
+    """A checkpoint a turn of a conversation that grows: what it records, against what the turn adds."""
+    n, message = size.n(1000, 20), {"role": "user", "text": "a few words " * 10}
+    with recorded_bus(folder / "turns.db") as bus:
+        with bus.run() as run:
+            conversation = run.track("conversation", Conversation())
+            for _ in range(n):
+                conversation.messages.append(dict(message))
+                run.checkpoint("turn")
+        events = (stored for stored in bus.record_of(run.id).stored() if stored.name == "crewbus.EntitySaved")
+        recorded = sum(len(stored.data) for stored in events)
+    added = len(json.dumps(message, separators=(",", ":")))
+    yield Row(f"a checkpoint a turn, {n:,} turns, recorded / added", recorded / n, added, 6, "B")
+
+
 def _has_dbos() -> bool:
     if not installed("dbos"):
         return False
@@ -187,7 +209,7 @@ def _row(what: str, ours: float, peer: float, budget: float | None = None) -> Ro
 
 def rows(size: Size) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        for part in (unsynced, synced, steps):
+        for part in (unsynced, synced, steps, turns):
             yield from part(size, Path(folder))
 
 

@@ -54,6 +54,7 @@ BUDGETS: dict[str, dict[str, float]] = {
     },
     "benchmarks.record": {
         "durable record (SQLite, fsync at each commit), 100 events / a commit each, no fsync, WAL": 1 / 3,
+        "a checkpoint a turn, 20 turns, recorded / added": 6,
         **(
             {"durable record, 100 events / LangGraph SqliteSaver, put + put_writes each": 1 / 40}
             if find_spec("langgraph")
