@@ -266,6 +266,22 @@ def test_law_05_a_step_of_an_outer_run_inside_a_nested_run_belongs_to_the_outer_
     assert calls == ["b"]
 
 
+def test_law_05_a_fork_finds_the_steps_of_a_run_by_its_key(bus: crewbus.Bus) -> None:
+    calls: list[str] = []
+
+    def agent(run: crewbus.Run) -> str:
+        with bus.run("writer", key="tides") as writer:
+            found: str = writer.step("draft", lambda: calls.append("draft") or "text")
+            run.checkpoint("drafted")
+        return found
+
+    with bus.run(id="r") as run:
+        agent(run)
+    with bus.resume(bus.fork("r", at="drafted")) as run:
+        assert agent(run) == "text"
+    assert calls == ["draft"]
+
+
 # Depth
 
 

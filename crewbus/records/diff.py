@@ -131,7 +131,7 @@ def _content(envelope: Envelope, encode: Callable[[Any], Any]) -> Any:
     """Return the part of an envelope that is compared."""
     event = envelope.event
     if isinstance(event, RunStarted):
-        event = RunStarted(event.name, event.tags)
+        event = RunStarted(event.name, event.tags, key=event.key)
     elif isinstance(event, CheckpointSaved):
         event = CheckpointSaved(event.name, dict.fromkeys(event.entities, 0))
     return encode(event), envelope.source

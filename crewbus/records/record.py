@@ -136,7 +136,8 @@ class Record:
         envelope = self._decode(stored)
         lineage, event, seq = self._lineage, envelope.event, stored.seq
         if lineage and isinstance(event, RunStarted) and event.parent_run is not None:
-            envelope.event = RunStarted(event.name, event.tags, lineage.run_id(event.parent_run, seq))
+            around = lineage.run_id(event.parent_run, seq)
+            envelope.event = RunStarted(event.name, event.tags, around, event.key)
         elif lineage and isinstance(event, Retracted):
             parents = tuple(lineage.envelope_id(parent, seq) for parent in event.parents)
             envelope.event = Retracted(event.since, event.reason, parents)
