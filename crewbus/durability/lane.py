@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crewbus.dispatch import Plan
     from crewbus.durability.recorded_emissions import Content
     from crewbus.durability.replay import Replay
+    from crewbus.durability.run_log import RunLog
     from crewbus.events import Envelope
     from crewbus.scopes import Scope
 
@@ -108,7 +109,7 @@ class ReplayLane:
             return lane.commit(plan, scope, event, source, phase, replayed_seq)
         if run.tree.cancelled and not phase:
             run.check()
-        content = None if phase else self._content_of(event)
+        content = self._content_of(event) if not phase and _may_repeat(run) else None
         with Deferring(run.tree.lock), run.tree.lock:
             log = run.tree.log
             replay: Replay | None = log.replay if log is not None else None
@@ -128,9 +129,9 @@ class ReplayLane:
     ) -> tuple[Any, int | None]:
         """The event to commit, and the number under which the record holds it; None: it is new."""
         _, scope, event, _ = commit
-        if content is not None:
-            found = replay.match(scope, content)
-            if found is not None and found.rejected:
+        if not phase:
+            found = replay.match(scope, content) if content is not None else None
+            if found is not None and content is not None and found.rejected:
                 replay.borrow(scope, content, commit)
             return event, found.seq if found is not None else None
         if isinstance(scope, Step):
@@ -173,3 +174,11 @@ class ReplayLane:
         for plan, scope, event, source in again:
             self._prepare(replay, scope, event, Phase.BODY)
             self._new.commit(plan, scope, event, source)
+
+
+def _may_repeat(run: Run) -> bool:
+    """Whether an emission in ``run`` may be recorded: only then its content is needed."""
+    log: RunLog | None = run.tree.log
+    with Deferring(run.tree.lock), run.tree.lock:
+        replay = log.replay if log is not None else None
+        return replay is not None and replay.may_repeat()

@@ -47,8 +47,15 @@ class RecordedEmissions:
         self._content_of = content_of
         self._read = -1
         self._waiting: dict[Where, dict[Content, deque[Emission]]] = {}
+        self._count = 0
+        """How many are waiting."""
         self._taken: set[int] = set()
         """The numbers of those that belong to a step which is not executed again."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether all of them were repeated."""
+        return self._read >= self._last and not self._count
 
     def take(self, numbers: Iterable[int]) -> None:
         """Leave out the emissions of these numbers: what emitted them is not executed again."""
@@ -68,10 +75,11 @@ class RecordedEmissions:
         waiting = self._waiting.get(where, {}).get(content)
         for emission in list(waiting or ()):
             assert waiting is not None
-            if emission.seq in self._taken:
+            is_taken = emission.seq in self._taken
+            if is_taken or rejected or not emission.rejected:
                 waiting.remove(emission)
-            elif rejected or not emission.rejected:
-                waiting.remove(emission)
+                self._count -= 1
+            if not is_taken and (rejected or not emission.rejected):
                 return emission
         return None
 
@@ -96,3 +104,4 @@ class RecordedEmissions:
             emission = Emission(stored.seq, stored.parent, retraction is not None)
             there = self._waiting.setdefault((place.home, place.path), {})
             there.setdefault(content, deque()).append(emission)
+            self._count += 1

@@ -112,10 +112,14 @@ class Replay:
 
     # Emissions
 
+    def may_repeat(self) -> bool:
+        """Whether there are recorded emissions that were not repeated yet."""
+        return not self._emissions.is_exhausted
+
     def match(self, scope: Scope, content: Content) -> Emission | None:
         """Find the recorded emission that one in ``scope`` repeats; None: it is new."""
         home, call = self._home(scope), _call_around(scope)
-        if home is None or (call is not None and call not in self._calls):
+        if home is None or not self._is_repeated(call):
             return None
         where = home.recorded, _path_of(call)
         found = self._emissions.match(where, content, rejected=bool(_attempts(scope)))
@@ -126,6 +130,9 @@ class Replay:
                 state.parents[found.parent] = None
                 state.is_valid = state.is_valid or not found.rejected
         return found
+
+    def _is_repeated(self, call: Call | None) -> bool:
+        return call is None or call in self._calls
 
     def borrow(self, scope: Scope, content: Content, commit: Commit) -> None:
         """Note that an emission in an attempt was matched with rejected text."""
@@ -161,17 +168,16 @@ class Replay:
         """The number of the recorded call that one which starts repeats; None: it is new."""
         home = self._home(call)
         waiting = home.calls.get(_path_of(call)) if home is not None else None
-        if not waiting:
+        if not waiting or not self._is_repeated(_call_outside(call)):
             return None
         self._calls[call] = recorded = waiting.popleft()
         return recorded.start
 
     def claim_attempt(self, attempt: Attempt) -> int | None:
         """The number of the recorded attempt that one which starts repeats; None: it is new."""
-        home = self._home(attempt)
-        key = _path_of(_call_around(attempt)), attempt.attempt_number
-        waiting = home.attempts.get(key) if home is not None else None
-        if not waiting or home is None:
+        home, call = self._home(attempt), _call_around(attempt)
+        waiting = home.attempts.get((_path_of(call), attempt.attempt_number)) if home is not None else None
+        if not waiting or home is None or not self._is_repeated(call):
             return None
         state = self.attempt(attempt)
         state.recorded = waiting.popleft()
@@ -302,13 +308,18 @@ def _path_of(call: Call | None) -> Path:
     """The names of the enclosing calls in the same home, outermost first, and of the call itself."""
     if call is None:
         return ()
-    path, parent = [call.name], call.step_parent
+    return (*_path_of(_call_outside(call)), call.name)
+
+
+def _call_outside(call: Call) -> Call | None:
+    """The call that another was made in, within the same home."""
+    parent = call.step_parent
     around = nearest(call.bus, call.outer)
     while around is not None and around is not parent and around.step_parent is parent:
         if isinstance(around, Call):
-            path.append(around.name)
+            return around
         around = around.of if isinstance(around, Attempt) else nearest(call.bus, around.outer)
-    return tuple(reversed(path))
+    return None
 
 
 def mismatch(expected: RecordedHome, found: str, home: RecordedHome) -> ReplayMismatch:

@@ -127,7 +127,8 @@ class Progress:
             self.steps[event.identity] = self._open(landmark, node, event.name, event)
             return
         home.ids.append(landmark.id)  # it is taken up again, with what it had done
-        home.end, home.end_type, home.stands = None, None, False
+        home.end = home.end_type = None
+        home.stands = home.rejected = False
         node.value = Place(home)
         if home.parent is not None:
             self._note_opened(home.parent, landmark.seq)
@@ -305,9 +306,9 @@ class Progress:
     def _resume(self, home: RecordedHome, last: int, retractions: list[Retraction]) -> None:
         for call in home.calls:
             if call.end is None:
-                boundary = max((child.end or -1 for child in home.outcomes(call)), default=call.start - 1)
+                boundary, parents = call.boundary, tuple(call.emission_parents())
                 if last > boundary:
-                    retractions.append(Retraction(boundary + 1, tuple(call.ids), f"call {call.path[-1]!r} was open"))
+                    retractions.append(Retraction(boundary + 1, parents, f"call {call.path[-1]!r} was open"))
         for child in home.children:
             if child.step is None:
                 if not child.finished:

@@ -40,6 +40,20 @@ class RecordedCall:
     end: int | None = None
     end_type: type | None = None
 
+    @property
+    def boundary(self) -> int:
+        """The number of the last outcome of a step in it; the number before its own start if there is none."""
+        return max((child.end or -1 for child in self.home.outcomes(self)), default=self.start - 1)
+
+    def emission_parents(self) -> Iterator[str]:
+        """Yield the parents of everything that was emitted in it, at any depth."""
+        for call in self.home.calls:
+            if self.contains(call):
+                yield from call.ids
+        for child in self.home.children:
+            if self.contains(child.around):
+                yield from child.emission_parents()
+
     def contains(self, call: RecordedCall | None) -> bool:
         """Whether ``call`` is this one, or was made in it."""
         while call is not None:

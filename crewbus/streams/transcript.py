@@ -57,12 +57,13 @@ class Transcript:
 class Texts:
     """Texts, each with its number and its parent. Older ones are joined, and split again for a retraction."""
 
-    __slots__ = ("_joined", "_lengths", "_numbers", "_owners", "_parent", "_texts")
+    __slots__ = ("_is_ordered", "_joined", "_lengths", "_numbers", "_owners", "_parent", "_texts")
 
     def __init__(self) -> None:
         self._numbers: Final = array("q")
         self._owners: Final[list[tuple[int, str | None]]] = []
         """The parents, each with the index of its first text: there are few, mostly one."""
+        self._is_ordered = True
         self._parent: str | None = ""
         self._texts: list[str] = []
         self._joined: Final[list[str]] = []
@@ -74,6 +75,7 @@ class Texts:
         if parent != self._parent:
             self._owners.append((len(self._numbers), parent))
             self._parent = parent
+        self._is_ordered = self._is_ordered and (not self._numbers or self._numbers[-1] < number)
         self._numbers.append(number)
         self._texts.append(text)
         if len(self._texts) >= FOLDED:
@@ -95,9 +97,9 @@ class Texts:
 
     def retract(self, event: Retracted) -> None:
         """Empty the texts that ``event`` retracts."""
-        # Backwards, since what is retracted came last.
+        # Backwards, since what is retracted came last; a resumed run may repeat its record in another order.
         for at in range(len(self._numbers) - 1, -1, -1):
-            if self._numbers[at] < event.since:
+            if self._numbers[at] < event.since and self._is_ordered:
                 break
             if event.covers(self._numbers[at], self._owner_of(at)):
                 if at < len(self._lengths):
