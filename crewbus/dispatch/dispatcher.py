@@ -10,7 +10,7 @@ from crewbus.dispatch.lane import OrderedLane, now, unscoped_numbers
 from crewbus.dispatch.redaction import withheld
 from crewbus.events import Chunk, Envelope, StepFinished
 from crewbus.exceptions import RedactionError
-from crewbus.scopes import Host, Phase, Scope, Tree, innermost, nearest, note_outside
+from crewbus.scopes import Host, Phase, Scope, Tree, innermost, nearest
 
 if TYPE_CHECKING:
     from crewbus.dispatch.delivery import Deliverer
@@ -108,12 +108,8 @@ class Dispatcher:
         """Emit ``event`` in ``scope``, whatever is current."""
         plan = self._plans.get(type(event)) or self._subscriptions.plan_for(type(event))
         if not plan.redacted:
-            envelope = scope.tree.lane.commit(plan, scope, event, source)
-        else:
-            envelope = self._emit_slowly(plan, scope, event, source)
-        if envelope is not None and scope.tree.recorded:
-            note_outside(scope, envelope)
-        return envelope
+            return scope.tree.lane.commit(plan, scope, event, source)
+        return self._emit_slowly(plan, scope, event, source)
 
     def _emit_slowly(self, plan: Plan, scope: Scope | None, event: Any, source: Any) -> Envelope | None:
         """Redact ``event`` first if a plugin wants to; then commit it, in ``scope`` or outside any run."""

@@ -11,7 +11,7 @@ from crewbus.durability.recorder import Recorder
 from crewbus.durability.tracked import Tracked
 from crewbus.events import CheckpointSaved, EntitySaved, Envelope, entity_types, event_type_of
 from crewbus.exceptions import InputError
-from crewbus.scopes import Deferring, note_outside
+from crewbus.scopes import Deferring
 
 if TYPE_CHECKING:
     from crewbus.dispatch import Subscriptions
@@ -36,12 +36,8 @@ class Checkpoints:
             return None
         recorded_at = self._repeats(scope, run, log, name)
         if recorded_at is not None:
-            envelope = self._recording.redeliver(scope, CheckpointSaved(name), recorded_at)
-        else:
-            envelope = self._recording.append(scope, CheckpointSaved(name, self._save_entities(scope, log)))
-        if envelope is not None:
-            note_outside(scope, envelope)
-        return envelope
+            return self._recording.redeliver(scope, CheckpointSaved(name), recorded_at)
+        return self._recording.append(scope, CheckpointSaved(name, self._save_entities(scope, log)))
 
     def _repeats(self, scope: Scope, run: Run, log: RunLog, name: str) -> int | None:
         """The number of the recorded checkpoint that a resumed run makes again; None: it is new."""

@@ -49,17 +49,11 @@ class RecordedEmissions:
         self._waiting: dict[Where, dict[Content, deque[Emission]]] = {}
         self._count = 0
         """How many are waiting."""
-        self._taken: set[int] = set()
-        """The numbers of those that belong to a step which is not executed again."""
 
     @property
     def is_exhausted(self) -> bool:
         """Whether all of them were repeated."""
         return self._read >= self._last and not self._count
-
-    def take(self, numbers: Iterable[int]) -> None:
-        """Leave out the emissions of these numbers: what emitted them is not executed again."""
-        self._taken.update(numbers)
 
     def match(self, where: Where, content: Content, *, rejected: bool) -> Emission | None:
         """Find the first emission with this content there, and leave it out from now on.
@@ -72,14 +66,11 @@ class RecordedEmissions:
                 return found
 
     def _find(self, where: Where, content: Content, rejected: bool) -> Emission | None:
-        waiting = self._waiting.get(where, {}).get(content)
-        for emission in list(waiting or ()):
-            assert waiting is not None
-            is_taken = emission.seq in self._taken
-            if is_taken or rejected or not emission.rejected:
+        waiting = self._waiting.get(where, {}).get(content, deque())
+        for emission in waiting:
+            if rejected or not emission.rejected:
                 waiting.remove(emission)
                 self._count -= 1
-            if not is_taken and (rejected or not emission.rejected):
                 return emission
         return None
 

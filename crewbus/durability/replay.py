@@ -7,15 +7,13 @@ was emitted in them by the names of the calls only: those that run in parallel m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
 
-from crewbus.durability.home import Tried
 from crewbus.durability.recorded_emissions import Content, Emission, RecordedEmissions
-from crewbus.events import Retracted, StepFinished
+from crewbus.events import Retracted
 from crewbus.exceptions import ReplayMismatch
 from crewbus.records import Path, Progress, RecordedAttempt, RecordedCall, RecordedHome, is_generated
 from crewbus.scopes import Attempt, Call, Run, Scope, nearest
@@ -258,9 +256,8 @@ class Replay:
             raise self._diverged
         return None
 
-    def recalled(self, step: Step, outside: Iterable[int], recorded: RecordedHome) -> None:
-        """Note that a step is not executed: it emitted what has the numbers ``outside`` into other homes."""
-        self._emissions.take(outside)
+    def recalled(self, step: Step, recorded: RecordedHome) -> None:
+        """Note that a step is not executed."""
         for attempt in _attempts(step.of):
             state = self.attempt(attempt)
             state.is_valid = state.is_valid or not recorded.rejected
@@ -286,13 +283,6 @@ class Replay:
             raise mismatch(missing[0], "its end", home.recorded)
 
 
-def tried_before(recorded: RecordedHome) -> Tried | None:
-    """What a failed step that is recorded left behind: the text of steps that finished in it."""
-    if not any(child.end_type is StepFinished for child in recorded.outcomes()):
-        return None
-    return Tried(recorded.start, tuple(recorded.emission_parents()))
-
-
 def _attempts(scope: Scope) -> list[Attempt]:
     """The attempts around an emission in ``scope``, without the steps."""
     return [attempt for attempt in scope.attempts if attempt.step_parent is not attempt]
@@ -300,7 +290,7 @@ def _attempts(scope: Scope) -> list[Attempt]:
 
 def _call_around(scope: Scope) -> Call | None:
     """The call that ``scope`` belongs to, within its home."""
-    call = scope.call
+    call = scope.emitted_from().call
     return call if call is not None and call.step_parent is scope.step_parent else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +12,6 @@ from crewbus.durability.disk import Disk
 from crewbus.durability.failures import rebuild
 from crewbus.durability.home import Home, StepKey, Tried
 from crewbus.durability.recorder import Recorder
-from crewbus.durability.replay import tried_before
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.durability.step_scope import Step, identity_of, path_of, refuse_outer
@@ -232,7 +231,7 @@ class StepRunner:
             written = serialization.Written(event.result, event.type, event.version)
             result = self._recording.codec().read(written, function.annotation)
         if call.recorded is not None:
-            self._repeat(run, call.step, call.recorded, event.outside)
+            self._repeat(run, call.step, call.recorded)
         else:
             call.step.ended_at = call.recorded_at
         if isinstance(event, StepFailed):
@@ -242,15 +241,12 @@ class StepRunner:
         return result
 
     @staticmethod
-    def _repeat(run: Run, step: Step, recorded: RecordedHome, outside: Iterable[int]) -> None:
+    def _repeat(run: Run, step: Step, recorded: RecordedHome) -> None:
         with Deferring(run.tree.lock), run.tree.lock:
             replay: Replay | None = run.tree.log.replay if run.tree.log is not None else None
-            if replay is not None and step.home is not None:
-                step.recall(recorded, outside)
-                replay.recalled(step, outside, recorded)
-                left = None if recorded.finished else tried_before(recorded)
-                if left is not None:
-                    step.home.failed[step.key] = left
+            if replay is not None:
+                step.recall(recorded)
+                replay.recalled(step, recorded)
 
     def _leave(self, run: Run, call: StepCall) -> None:
         log: RunLog | None = run.tree.log

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -39,7 +39,7 @@ class Step(Attempt):
     """
 
     __slots__ = (
-        "_raises", "_written", "ended_at", "event", "execution", "finished_at", "home", "key", "outside", "recorded",
+        "_raises", "_written", "ended_at", "event", "execution", "finished_at", "home", "key", "recorded",
         "started_at",
     )  # fmt: skip
 
@@ -68,8 +68,6 @@ class Step(Attempt):
         self.execution: object = None
         """The thread or task in which it was called."""
         self._raises = raises
-        self.outside: list[int] = []
-        """The numbers of what its code emitted in runs that it is not part of."""
         self._written: Written | None = None
 
     def __repr__(self) -> str:
@@ -110,27 +108,25 @@ class Step(Attempt):
         """Have ended with an outcome, under this number."""
         if succeeded:
             self.ended_at = seq
-        if self.of.tree.log is None:
-            return
-        for attempt in self.of.attempts:
-            if isinstance(attempt, Step):
-                attempt.outside += self.outside
-                attempt.finished_at = max(attempt.finished_at, seq if succeeded else -1)
-        if succeeded:
-            self.tree.boundary = max(self.tree.boundary, seq)
+            self._note_finished(seq)
         elif self.home is not None and self.finished_at >= self.since:
             self.home.failed[self.key] = Tried(self.since, tuple(self.opened))
 
-    def recall(self, recorded: RecordedHome, outside: Iterable[int]) -> None:
+    def _note_finished(self, seq: int) -> None:
+        """Note in the steps around it that a step finished, under this number."""
+        if self.of.tree.log is not None:
+            self.tree.boundary = max(self.tree.boundary, seq)
+            for attempt in self.of.attempts:
+                if isinstance(attempt, Step):
+                    attempt.finished_at = max(attempt.finished_at, seq)
+
+    def recall(self, recorded: RecordedHome) -> None:
         """Have ended as recorded, without being executed; called under the lock."""
-        self.outside += outside
-        self._ended_at(recorded.end if recorded.end is not None else -1, recorded.finished)
+        self._note_finished(recorded.last_finished)
         for attempt in self.of.attempts:
             attempt.opened += recorded.emission_parents()
-
-    def note_outside(self, envelope: Envelope) -> None:
-        """Note what its code emitted in a run that it is not part of."""
-        self.outside.append(envelope.seq)
+        if not recorded.finished and recorded.last_finished >= 0 and self.home is not None:
+            self.home.failed[self.key] = Tried(recorded.start, tuple(recorded.emission_parents()))
 
     def give(self, written: Written) -> None:
         """Set the result that it ends with."""
@@ -141,11 +137,7 @@ class Step(Attempt):
         if self.host.closed and self.tree.log is not None:
             raise BusClosedError(f"this bus is closed: the result of step {self.event.name!r} can't be recorded")
         if self.claim_end():
-            self.host.transition(self, self._finished(), Phase.END)
-
-    def _finished(self) -> StepFinished:
-        data, kind, version = self._written or (None, None, 0)
-        return StepFinished(self.event.name, data, kind, version, tuple(self.outside))
+            self.host.transition(self, StepFinished(self.event.name, *(self._written or ())), Phase.END)
 
     def fail(self, error: BaseException | str) -> None:
         """End the step with ``error``: an Exception retracts what it streamed.
@@ -166,9 +158,7 @@ class Step(Attempt):
     def _failed_with(self, error: Exception) -> StepFailed:
         if self.tree.log is None:
             return StepFailed(self.event.name, name_of(type(error)), text_of(error))
-        failed = failures.describe(self.event.name, error, self._raises)
-        failed.outside = tuple(self.outside)
-        return failed
+        return failures.describe(self.event.name, error, self._raises)
 
     def retract(self, reason: str) -> None:
         """Retract what it streamed, except what finished steps in it streamed."""

@@ -215,8 +215,6 @@ class StepFinished(StepEnded):
     type: str | None = None
     """The name of the result's registered type, or None."""
     version: int = 0
-    outside: tuple[int, ...] = ()
-    """The numbers of what its code emitted in runs that it is not part of."""
 
 
 @event(name="crewbus.StepFailed", landmark=True)
@@ -231,8 +229,6 @@ class StepFailed(StepEnded):
     type: str | None = None
     """The name of the exception's type if a resumed run raises it again as itself; else None."""
     version: int = 0
-    outside: tuple[int, ...] = ()
-    """As of `StepFinished`."""
 
 
 @event(name="crewbus.CheckpointSaved", landmark=True)

@@ -107,8 +107,10 @@ class RecordedHome:
 
     @property
     def last_finished(self) -> int:
-        """The number of the last end of a finished step in it; -1 if there is none."""
-        return max((child.end or -1 for child in self.outcomes() if child.finished), default=-1)
+        """The number of the last end of a finished step in it, or of its own if it is one; -1 if there is none."""
+        if self.step is not None and self.finished and self.end is not None:
+            return self.end
+        return max((child.last_finished for child in self.children), default=-1)
 
     def outcomes(self, within: RecordedCall | None = None) -> Iterator[RecordedHome]:
         """Yield the steps in it that have an outcome, outermost ones only; ``within``: those made in this call."""

@@ -9,7 +9,6 @@ from crewbus.scopes.current import (
     handling,
     innermost,
     nearest,
-    note_outside,
     scope_var,
     working,
 )
@@ -83,7 +82,6 @@ __all__ = [
     "innermost",
     "nearest",
     "new_id",
-    "note_outside",
     "recording_request",
     "scope_var",
     "state_after",

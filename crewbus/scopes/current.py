@@ -48,14 +48,6 @@ def enclosing() -> Any:
     return here
 
 
-def note_outside(scope: Any, envelope: Any) -> None:
-    """Tell the home of the code that runs here of what it emitted in another home of the same tree."""
-    here = innermost()
-    home = here.step_parent if here is not None else None
-    if home is not None and home is not scope.step_parent and home.tree is scope.tree:
-        home.note_outside(envelope)
-
-
 def execution_id() -> object:
     """What identifies this thread, or the task that runs in it, for as long as anybody holds it."""
     task = current_task()

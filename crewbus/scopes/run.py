@@ -459,11 +459,11 @@ class Run(Scope):
         Returns None if the run is not recorded. Raises `RecordingError`, and `UnserializableError` for an entity
         that would not come back unchanged. On an event loop: ``await run.acheckpoint(name)``.
         """
-        return self.host.steps.checkpoint(self.innermost(), name)
+        return self.host.steps.checkpoint(self.addressed(), name)
 
     async def acheckpoint(self, name: str) -> Envelope | None:
         """As `checkpoint`, without blocking the loop."""
-        return await self.host.steps.acheckpoint(self.innermost(), name)
+        return await self.host.steps.acheckpoint(self.addressed(), name)
 
     def track(self, name: str, entity: T) -> T:
         """Keep the state of ``entity``, an instance of a registered type, under ``name`` with each checkpoint.

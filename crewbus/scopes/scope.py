@@ -74,11 +74,11 @@ class Scope:
 
     def emit(self, event: Any, source: Any = None) -> Envelope | None:
         """Emit ``event`` here, from any thread or context. See `Bus.emit`."""
-        return self.host.emit_in(self.innermost(), event, source)
+        return self.host.emit_in(self.addressed(), event, source)
 
     def chunk(self, text: str, kind: str = "text", source: Any = None) -> Envelope | None:
         """Emit a `Chunk` here, from any thread or context."""
-        return self.host.emit_in(self.innermost(), Chunk(text, kind), source)
+        return self.host.emit_in(self.addressed(), Chunk(text, kind), source)
 
     def aemit(self, event: Any, source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
         """As `emit`, and then wait, without blocking the event loop, until consumers have room. See `Bus.drain`."""
@@ -97,6 +97,15 @@ class Scope:
         """The current scope if it is inside this one, else this one."""
         return self
 
+    def addressed(self) -> Scope:
+        """Where an event goes that is emitted here: from code that runs further inside, it belongs there."""
+        here = self.innermost()
+        return _addressed(self) if here is self and self.tree.recorded else here
+
+    def emitted_from(self) -> Scope:
+        """The scope that what is emitted here belongs to."""
+        return self
+
     def represented(self) -> Scope:
         """The scope that it stands for: itself, unless it is a run that was entered once more."""
         return self
@@ -106,9 +115,6 @@ class Scope:
         self.start_id = around.start_id
         self.attempt_number = around.attempt_number
         self.attempts = around.attempts
-
-    def note_outside(self, envelope: Envelope) -> None:
-        """Be the home of code that emitted ``envelope`` elsewhere in the tree."""
 
     def leave_run(self, outside: Tree) -> None:
         """Continue outside any run: the run has ended."""
@@ -207,6 +213,37 @@ class Scope:
 
     def _hide(self) -> None:
         self.found_by, self.gate = None, CLOSED
+
+
+class Addressed(Scope):
+    """A scope as the code addresses it that runs in a nested run: its events go there, and belong to that code.
+
+    So they are retracted with the step that emitted them, and repeated with it.
+    """
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, to: Scope, origin: Scope) -> None:
+        super().__init__(to.host)
+        self._origin = origin
+        self.tree, self.run, self.call, self.outer = to.tree, to.run, to.call, origin
+        self.step_parent = origin.step_parent
+        self.inherit(origin)
+        self.ended = False
+
+    def emitted_from(self) -> Scope:
+        """The scope in which the code runs."""
+        return self._origin
+
+
+def _addressed(scope: Scope) -> Scope:
+    here = scope.host.own(scope_var.get())
+    if here is None or here.step_parent is scope.step_parent or here.tree is not scope.tree:
+        return scope
+    outside: Scope | None = here
+    while outside is not None and outside.represented() is not scope:
+        outside = outside.outer
+    return scope if outside is None else Addressed(scope, here)
 
 
 def checked_attempt_number(number: int | None) -> int | None:
