@@ -43,10 +43,13 @@ class Checkpoints:
         """The number of the recorded checkpoint that a resumed run makes again; None: it is new."""
         content = self._recording.content_of(CheckpointSaved(name))
         with Deferring(run.tree.lock), run.tree.lock:
-            found = log.replay.match(scope, content) if log.replay is not None else None
-            if log.replay is not None and found is None:
-                log.replay.changes(scope)
-            return found.seq if found is not None else None
+            if log.replay is None:
+                return None
+            plan = self._recording.plan_of(CheckpointSaved(name))
+            found = log.replay.match((plan, scope, CheckpointSaved(name), None), content)
+            if found is None:
+                log.replay.changes(scope, is_frame=False)
+            return found
 
     def _save_entities(self, scope: Scope, log: RunLog) -> dict[str, int]:
         return {key: self._save_entity(scope, key, tracked) for key, tracked in list(log.entities.items())}

@@ -40,6 +40,10 @@ class Home:
         self._counts: dict[StepKey, int] = {}
         self._unfinished: dict[StepKey, dict[int, Tried | None]] = {}
 
+    def steps_in_progress(self) -> list[Any]:
+        """The steps in progress, except those that only wait for the disk."""
+        return [step for step in self.busy.values() if not step.ended]
+
     def take(self, key: StepKey) -> tuple[int, Tried | None]:
         """The ordinal of the next step with this key, and what an earlier try at it left behind."""
         unfinished = self._unfinished.get(key)

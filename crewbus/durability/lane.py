@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
 from crewbus.durability.step_scope import Step
-from crewbus.events import AttemptStarted
+from crewbus.events import AttemptStarted, Retracted
 from crewbus.exceptions import CrewbusError
 from crewbus.scopes import Attempt, Call, Deferring, Lane, Numbers, Phase, Run, threads
 from crewbus.stores import Store
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crewbus.dispatch import Plan
     from crewbus.durability.recorded_emissions import Content
     from crewbus.durability.replay import Replay
+    from crewbus.durability.replayed_attempts import Commit
     from crewbus.durability.run_log import RunLog
     from crewbus.events import Envelope
     from crewbus.scopes import Scope
@@ -120,34 +121,32 @@ class ReplayLane:
         if replayed_seq is not None:
             return self._recorded.commit(plan, scope, event, source, phase, replayed_seq)
         if replay is not None:
-            self._prepare(replay, scope, event, phase)
+            self._prepare(replay, plan, scope, event, phase)
         return self._new.commit(plan, scope, event, source, phase)
 
     @staticmethod
-    def _claim(
-        replay: Replay, commit: tuple[Plan, Scope, Any, Any], phase: Phase, content: Content | None
-    ) -> tuple[Any, int | None]:
+    def _claim(replay: Replay, commit: Commit, phase: Phase, content: Content | None) -> tuple[Any, int | None]:
         """The event to commit, and the number under which the record holds it; None: it is new."""
         _, scope, event, _ = commit
         if not phase:
-            found = replay.match(scope, content) if content is not None else None
-            if found is not None and content is not None and found.rejected:
-                replay.borrow(scope, content, commit)
-            return event, found.seq if found is not None else None
+            return event, replay.match(commit, content) if content is not None else None
         if isinstance(scope, Step):
             return event, None
         if isinstance(scope, Attempt):
-            return (event, replay.claim_attempt(scope)) if phase == Phase.START else replay.retraction(scope, event)
+            if isinstance(event, Retracted):
+                return replay.retraction(scope, event)
+            return event, replay.claim_attempt(scope)
         if phase == Phase.START:
             return event, replay.claim_call(scope) if isinstance(scope, Call) else None
         return event, replay.claim_end(scope, event) if isinstance(scope, Call | Run) else None
 
-    def _prepare(self, replay: Replay, scope: Scope, event: Any, phase: Phase) -> None:
+    def _prepare(self, replay: Replay, plan: Plan, scope: Scope, event: Any, phase: Phase) -> None:
         """Get ready for something new in ``scope``: a repeated attempt around it is begun anew in the record."""
         if phase == Phase.END or isinstance(event, AttemptStarted):
             return
         with Deferring(scope.tree.lock), scope.tree.lock:
-            replay.changes(scope)
+            before = replay.changes(scope, is_frame=plan.frame)
+        self._commit_anew(replay, before)
         for attempt in scope.attempts:
             self._begin_anew(replay, attempt, scope)
 
@@ -170,9 +169,12 @@ class ReplayLane:
         if replay is None:
             return
         with Deferring(attempt.tree.lock), attempt.tree.lock:
-            again = replay.settle(attempt)
-        for plan, scope, event, source in again:
-            self._prepare(replay, scope, event, Phase.BODY)
+            again = replay.kept(attempt)
+        self._commit_anew(replay, again)
+
+    def _commit_anew(self, replay: Replay, commits: list[Commit]) -> None:
+        for plan, scope, event, source in commits:
+            self._prepare(replay, plan, scope, event, Phase.BODY)
             self._new.commit(plan, scope, event, source)
 
 

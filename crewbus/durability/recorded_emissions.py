@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from crewbus.records import Path, Progress, RecordedHome
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
 """The name of an event's type, and its JSON."""
-Where = tuple[RecordedHome, Path]
-"""A home, and the names of the calls around in it."""
+
+
+class Where(NamedTuple):
+    """Where something was emitted."""
+
+    home: RecordedHome
+    path: Path
+    """The names of the calls around it in there."""
+    in_attempt: bool
+    """Whether it belongs to an attempt directly."""
+
 
 _BATCH: Final = 256
 """How many stored events are read at once."""
@@ -24,8 +33,8 @@ class Emission(NamedTuple):
 
     seq: int
     parent: str
-    rejected: bool
-    """Whether a failed attempt took it back."""
+    retracted_at: int | None
+    """The number of the retraction, if a failed attempt took it back."""
 
 
 class RecordedEmissions:
@@ -40,11 +49,13 @@ class RecordedEmissions:
         last: int,
         read_after: Callable[[int], Iterable[StoredEvent]],
         content_of: Callable[[StoredEvent], Content | None],
+        event_of: Callable[[StoredEvent], Any],
     ) -> None:
         self._progress = progress
         self._last = last
         self._read_after = read_after
         self._content_of = content_of
+        self._event_of = event_of
         self._read = -1
         self._waiting: dict[Where, dict[Content, deque[Emission]]] = {}
         self._count = 0
@@ -68,7 +79,7 @@ class RecordedEmissions:
     def _find(self, where: Where, content: Content, rejected: bool) -> Emission | None:
         waiting = self._waiting.get(where, {}).get(content, deque())
         for emission in waiting:
-            if rejected or not emission.rejected:
+            if rejected or emission.retracted_at is None:
                 waiting.remove(emission)
                 self._count -= 1
                 return emission
@@ -92,7 +103,20 @@ class RecordedEmissions:
         place = self._progress.place(stored.parent)
         content = self._content_of(stored) if place is not None else None
         if place is not None and content is not None and stored.parent is not None:
-            emission = Emission(stored.seq, stored.parent, retraction is not None)
-            there = self._waiting.setdefault((place.home, place.path), {})
+            emission = Emission(stored.seq, stored.parent, retraction.at if retraction is not None else None)
+            where = Where(place.home, place.path, place.attempt is not None)
+            there = self._waiting.setdefault(where, {})
             there.setdefault(content, deque()).append(emission)
             self._count += 1
+
+    def rejected_in(self, step: RecordedHome) -> list[Any]:
+        """The events that were emitted in a step and that a failed attempt took back."""
+        parents, found = set(step.emission_parents()), list[Any]()
+        for stored in self._read_after(step.start):
+            if step.end is None or stored.seq > step.end:
+                break
+            retraction = self._progress.retractions.first(stored.seq, stored.parent)
+            is_rejected = stored.parent in parents and retraction is not None and retraction.rejects
+            if is_rejected and self._content_of(stored) is not None:
+                found.append(self._event_of(stored))
+        return found

@@ -87,7 +87,7 @@ class Recorder:
         self._bus = bus
         self._plugins = plugins
         self._hooks = hooks
-        self._plan_of = plan_of
+        self.plan_of = plan_of
         self._live_runs = live_runs
         self.armed = False
         """Whether the runs of this bus are recorded that don't say otherwise."""
@@ -156,7 +156,7 @@ class Recorder:
 
     def replaying(self, tree: Tree) -> None:
         """Have the lane of a tree compare each event with the record first."""
-        tree.lane = ReplayLane(self._recorded, tree.lane, self.content_of, self._plan_of, self.track_source)
+        tree.lane = ReplayLane(self._recorded, tree.lane, self.content_of, self.plan_of, self.track_source)
 
     def claim_nested(self, run: Run) -> int | None:
         """The number under which a resumed run repeats a nested one, whose id ``run`` gets; None: ``run`` is new."""
@@ -270,12 +270,12 @@ class Recorder:
         if self._hooks.redaction.chain:
             event = self._hooks.redaction.apply(scope.run, event)
         log: RunLog = scope.tree.log
-        return log.lane.commit(self._plan_of(event), scope, event)
+        return log.lane.commit(self.plan_of(event), scope, event)
 
     def redeliver(self, scope: Scope, event: Any, seq: int) -> Envelope | None:
         """Deliver an event that the record of a resumed run holds already, under this number."""
         log: RunLog = scope.tree.log
-        return log.lane.commit(self._plan_of(event), scope, event, None, Phase.BODY, seq)
+        return log.lane.commit(self.plan_of(event), scope, event, None, Phase.BODY, seq)
 
     # Encoding
 

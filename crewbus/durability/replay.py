@@ -6,100 +6,38 @@ was emitted in them by the names of the calls only: those that run in parallel m
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
-import attrs
-
-from crewbus.durability.recorded_emissions import Content, Emission, RecordedEmissions
+from crewbus.durability.nested_runs import key_of
+from crewbus.durability.recorded_emissions import Content, RecordedEmissions, Where
+from crewbus.durability.replayed_attempts import Borrowed, Commit, ReplayedAttempts
+from crewbus.durability.replayed_home import ReplayedHome
 from crewbus.events import Retracted
 from crewbus.exceptions import ReplayMismatch
-from crewbus.records import Path, Progress, RecordedAttempt, RecordedCall, RecordedHome, is_generated
+from crewbus.records import Path, Progress, RecordedCall, RecordedHome
 from crewbus.scopes import Attempt, Call, Run, Scope, nearest
 
 if TYPE_CHECKING:
     from crewbus.durability.step_scope import Step
     from crewbus.events import StepStarted
 
-Commit = tuple[Any, Scope, Any, Any]
-"""What a lane commits: the plan, the scope, the event and its source."""
-RunKey = tuple[str, str, str]
-"""What distinguishes a nested run among its siblings: its name, and the id or the key that was chosen for it."""
-
-
-@attrs.define(eq=False)
-class ReplayedHome:
-    """What a run or step that is repeated has not done again yet."""
-
-    recorded: RecordedHome
-    calls: dict[Path, deque[RecordedCall]]
-    attempts: dict[tuple[Path, int], deque[RecordedAttempt]]
-    runs: dict[RunKey, deque[RecordedHome]]
-    expected: dict[str, RecordedHome]
-    """By identity: the steps that its own thread or task called, and that have an outcome."""
-
-    @classmethod
-    def of(cls, recorded: RecordedHome) -> ReplayedHome:
-        """Of a recorded home, all is still to be done."""
-        made = cls(recorded, {}, {}, {}, {})
-        for call in recorded.calls:
-            made.calls.setdefault(call.path, deque()).append(call)
-        for attempt in recorded.attempts:
-            made.attempts.setdefault((attempt.path, attempt.number), deque()).append(attempt)
-        for child in recorded.children:
-            if child.step is None:
-                made.runs.setdefault(_key_of(child), deque()).append(child)
-            elif child.step.inline and child.has_outcome and not child.rejected:
-                made.expected[child.step.identity] = child
-        return made
-
-
-def run_key(name: str | None, chosen: str | None, key: str | None) -> RunKey:
-    """What distinguishes a nested run among its siblings; ``chosen``: its id, if the application chose that."""
-    return name or "", chosen or "", key or ""
-
-
-def _key_of(run: RecordedHome) -> RunKey:
-    return run_key(run.name, None if is_generated(run.run_id) else run.run_id, run.key)
-
-
-class Borrowed(NamedTuple):
-    """An emission in an attempt that was matched with text that is recorded as rejected."""
-
-    commit: Commit
-    """What commits it anew, if the attempt does not fail this time."""
-    where: tuple[RecordedHome, Path]
-    content: Content
-
-
-@attrs.define(eq=False)
-class ReplayedAttempt:
-    """What an attempt did again."""
-
-    recorded: RecordedAttempt | None = None
-    start_id: str | None = None
-    """The id of the recorded start that stands for its own."""
-    first: int | None = None
-    """The lowest number of what was matched in it."""
-    parents: dict[str, None] = attrs.field(factory=dict)
-    """The recorded parents of what was matched in it."""
-    is_valid: bool = False
-    """Whether there is anything in it that is not recorded as rejected."""
-    borrowed: list[Borrowed] = attrs.field(factory=list)
-
 
 class Replay:
     """Distinguishes what a resumed run repeats from what is new. Used under the lock of the run's tree."""
 
-    def __init__(self, progress: Progress, run: Run, emissions: RecordedEmissions) -> None:
+    def __init__(
+        self, progress: Progress, run: Run, emissions: RecordedEmissions, plan_of: Callable[[Any], Any]
+    ) -> None:
         assert progress.root is not None
         self.progress: Final = progress
         self._emissions: Final = emissions
+        self._plan_of = plan_of
         self._diverged: ReplayMismatch | None = None
         self._homes: Final[WeakKeyDictionary[Scope, ReplayedHome]] = WeakKeyDictionary()
         self._calls: Final[WeakKeyDictionary[Scope, RecordedCall]] = WeakKeyDictionary()
-        self._attempts: Final[WeakKeyDictionary[Scope, ReplayedAttempt]] = WeakKeyDictionary()
+        self._attempts: Final = ReplayedAttempts()
         self._changed: Final[WeakSet[Scope]] = WeakSet()
         """The runs and calls in which something new happened."""
         self._homes[run] = ReplayedHome.of(progress.root)
@@ -114,51 +52,51 @@ class Replay:
         """Whether there are recorded emissions that were not repeated yet."""
         return not self._emissions.is_exhausted
 
-    def match(self, scope: Scope, content: Content) -> Emission | None:
-        """Find the recorded emission that one in ``scope`` repeats; None: it is new."""
-        home, call = self._home(scope), _call_around(scope)
+    def match(self, commit: Commit, content: Content) -> int | None:
+        """Find the number of the recorded emission that one repeats; None: it is new."""
+        plan, scope, _, _ = commit
+        home, call, attempts = self._home(scope), _call_around(scope), _attempts(scope)
         if home is None or not self._is_repeated(call):
             return None
-        where = home.recorded, _path_of(call)
-        found = self._emissions.match(where, content, rejected=bool(_attempts(scope)))
-        if found is not None:
-            for attempt in _attempts(scope):
-                state = self.attempt(attempt)
-                state.first = min(found.seq, found.seq if state.first is None else state.first)
-                state.parents[found.parent] = None
-                state.is_valid = state.is_valid or not found.rejected
-        return found
+        where = Where(home.recorded, _path_of(call), is_in_attempt(scope))
+        found = self._emissions.match(where, content, rejected=self._attempts.may_be_rejected(attempts))
+        if found is None:
+            return None
+        self._attempts.matched(attempts, found)
+        if found.retracted_at is not None and plan.frame:
+            self._attempts.borrow(attempts, Borrowed(tuple(attempts), commit, (where, content)))
+        return found.seq
 
     def _is_repeated(self, call: Call | None) -> bool:
         return call is None or call in self._calls
 
-    def borrow(self, scope: Scope, content: Content, commit: Commit) -> None:
-        """Note that an emission in an attempt was matched with rejected text."""
-        home = self._home(scope)
-        assert home is not None
-        where = home.recorded, _path_of(_call_around(scope))
-        self.attempt(_attempts(scope)[-1]).borrowed.append(Borrowed(commit, where, content))
-
-    def settle(self, attempt: Attempt) -> list[Commit]:
-        """An attempt succeeds: return what is to be committed anew, since its rejected text is not rejected now."""
-        state = self._attempts.get(attempt)
-        if state is None:
-            return []
-        borrowed, state.borrowed = state.borrowed, []
-        around = _attempts(attempt)[:-1]
-        if borrowed and around:
-            self.attempt(around[-1]).borrowed += borrowed
-            return []
-        return [one.commit for one in borrowed if self._emissions.match(one.where, one.content, rejected=False) is None]
-
-    def changes(self, scope: Scope) -> None:
-        """Note that something new happens in ``scope``."""
-        for attempt in _attempts(scope):
-            self.attempt(attempt).is_valid = True
+    def changes(self, scope: Scope, *, is_frame: bool) -> list[Commit]:
+        """Note that something new happens in ``scope``; returns what is to be committed before."""
         around: Scope | None = scope
         while around is not None:
             self._changed.add(around.represented())
             around = around.outer
+        return self._anew(self._attempts.changes(_attempts(scope))) if is_frame else []
+
+    def kept(self, attempt: Attempt) -> list[Commit]:
+        """An attempt succeeds: return what is to be committed anew, since its rejected text is not rejected now."""
+        return self._anew(self._attempts.succeeded(attempt, _attempts(attempt)[:-1]))
+
+    def _anew(self, borrowed: Iterable[Borrowed]) -> list[Commit]:
+        commits: list[Commit] = []
+        for one in borrowed:
+            inside = next(attempt for attempt in reversed(one.attempts) if not attempt.run.ended)
+            if one.step is not None:
+                texts = self._emissions.rejected_in(one.step)
+                commits += [(self._plan_of(text), inside, text, None) for text in texts]
+            elif (
+                one.commit is not None
+                and one.found_by is not None
+                and self._emissions.match(*one.found_by, rejected=False) is None
+            ):
+                plan, scope, event, source = one.commit
+                commits.append((plan, inside if scope.run.ended else scope, event, source))
+        return [commit for commit in commits if commit[0].frame]
 
     # Starts and ends
 
@@ -177,42 +115,23 @@ class Replay:
         waiting = home.attempts.get((_path_of(call), attempt.attempt_number)) if home is not None else None
         if not waiting or home is None or not self._is_repeated(call):
             return None
-        state = self.attempt(attempt)
-        state.recorded = waiting.popleft()
-        state.start_id = f"{home.recorded.run_id}:{state.recorded.start}"
-        return state.recorded.start
-
-    def attempt(self, attempt: Scope) -> ReplayedAttempt:
-        """What a live attempt did again."""
-        return self._attempts.setdefault(attempt, ReplayedAttempt())
+        recorded = waiting.popleft()
+        self._attempts.claim(attempt, recorded, f"{home.recorded.run_id}:{recorded.start}")
+        return recorded.start
 
     def begins_anew(self, attempt: Attempt) -> bool:
         """Whether a recorded start stands for that of ``attempt``: something new in it needs a start of its own."""
-        state = self._attempts.get(attempt)
-        if state is None or state.start_id is None or attempt.start_id != state.start_id:
-            return False
-        attempt.opened.remove(state.start_id)
-        return True
+        return self._attempts.begins_anew(attempt)
 
-    def retraction(self, attempt: Attempt, event: object) -> tuple[object, int | None]:
+    def retraction(self, attempt: Attempt, event: Retracted) -> tuple[Retracted, int | None]:
         """The retraction of an attempt that fails, and the number under which it is recorded; None: it is new."""
-        state = self._attempts.pop(attempt, None)
-        if state is None or not isinstance(event, Retracted):
-            return event, None
-        recorded_at = state.recorded.retracted_at if state.recorded is not None else None
-        if recorded_at is not None and not state.is_valid:
-            return event, recorded_at
-        parents = dict.fromkeys((*event.parents, *state.parents))
-        if state.start_id not in state.parents:  # another attempt may have been recorded there
-            parents.pop(state.start_id or "", None)
-        since = event.since if state.first is None else min(event.since, state.first)
-        return Retracted(since, event.reason, tuple(parents)), None
+        return self._attempts.retraction(attempt, event, _attempts(attempt)[0])
 
     def claim_run(self, run: Run) -> RecordedHome | None:
         """The recorded run that a nested one repeats; None: it is new."""
         around = run.around
         home = self._homes.get(around) if around is not None else None
-        key = run_key(run.name, run.id if run.named else None, run.key)
+        key = key_of(run)._replace(name=run.name or None)
         waiting = home.runs.get(key) if home is not None else None
         if not waiting:
             return None
@@ -231,8 +150,9 @@ class Replay:
 
     def ended(self, scope: Scope) -> None:
         """Forget a scope that has ended."""
-        for known in (self._homes, self._calls, self._attempts):
-            known.pop(scope, None)
+        self._homes.pop(scope, None)
+        self._calls.pop(scope, None)
+        self._attempts.ended(scope)
         self._changed.discard(scope)
 
     # Steps
@@ -258,9 +178,7 @@ class Replay:
 
     def recalled(self, step: Step, recorded: RecordedHome) -> None:
         """Note that a step is not executed."""
-        for attempt in _attempts(step.of):
-            state = self.attempt(attempt)
-            state.is_valid = state.is_valid or not recorded.rejected
+        self._attempts.recalled(_attempts(step.of), recorded)
 
     def enter(self, step: Step) -> RecordedHome | None:
         """Repeat in a step that is executed again what is recorded in it; returns that."""
@@ -286,6 +204,12 @@ class Replay:
 def _attempts(scope: Scope) -> list[Attempt]:
     """The attempts around an emission in ``scope``, without the steps."""
     return [attempt for attempt in scope.attempts if attempt.step_parent is not attempt]
+
+
+def is_in_attempt(scope: Scope) -> bool:
+    """Whether what is emitted in ``scope`` belongs to an attempt directly."""
+    origin = scope.emitted_from()
+    return isinstance(origin, Attempt) and origin.step_parent is not origin
 
 
 def _call_around(scope: Scope) -> Call | None:

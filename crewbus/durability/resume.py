@@ -190,8 +190,15 @@ class Resumption:
         run.tree.started = found.start.at
         run.tree.numbers = Numbers(found.info.last + 1)
         log = self._recording.open(run.tree, run.request.durability, epoch)
-        emissions = RecordedEmissions(found.progress, found.last, found.record.stored, self._recording.recorded_content)
-        log.replay = Replay(found.progress, run, emissions)
+        recording, record = self._recording, found.record
+        emissions = RecordedEmissions(
+            found.progress,
+            found.last,
+            record.stored,
+            recording.recorded_content,
+            lambda stored: recording.decode(stored).event,
+        )
+        log.replay = Replay(found.progress, run, emissions, recording.plan_of)
         self._recording.replaying(run.tree)
 
 

@@ -256,6 +256,19 @@ class StepRunner:
             if log.replay is not None:
                 log.replay.ended(call.step)
 
+    def in_progress(self, scope: Scope) -> Step | None:
+        """The innermost step in progress in ``scope``, if there is only one on each level; see `StepPerformer`."""
+        log: RunLog | None = scope.tree.log
+        found: Step | None = None
+        with Deferring(scope.tree.lock), scope.tree.lock:
+            around = scope.step_parent
+            while log is not None and around is not None and around in log.homes:
+                steps = [step for step in log.homes[around].steps_in_progress() if found or _is_in(step, scope)]
+                if len(steps) != 1:
+                    break
+                around = found = steps[0]
+        return found
+
     # Runs
 
     async def written(self, run: Run) -> None:
@@ -296,3 +309,8 @@ class StepRunner:
     def track(self, run: Run, name: str, entity: Any) -> None:
         """Keep the state of ``entity`` with each checkpoint of ``run``."""
         self._checkpoints.track(run, name, entity)
+
+
+def _is_in(step: Step, scope: Scope) -> bool:
+    """Whether a step that is called in the home of ``scope`` is called in ``scope``."""
+    return scope is scope.step_parent or step.call is scope or scope in step.attempts

@@ -240,7 +240,10 @@ class Progress:
         place = node.value if node is not None and node.kind == "attempt" else None
         if place is not None and place.attempt is not None:
             place.attempt.retracted_at = landmark.seq
-        self.retract(landmark.event, landmark.seq, rejects=place is not None)
+        if node is not None and node.kind == "step":  # it failed: its text is void, and what ended in it did so
+            self.retractions.add(landmark.event, landmark.seq)
+        else:
+            self.retract(landmark.event, landmark.seq, rejects=place is not None)
 
     def retract(self, event: Retracted, seq: int, *, rejects: bool = False) -> None:
         """Take back what ``event`` names; ``rejects``: as a failed attempt does."""
@@ -282,9 +285,12 @@ class Progress:
                 self._void_since(child, since)
 
     def _remove(self, home: RecordedHome) -> None:
-        """Forget a run or step, and all that happened in it."""
+        """Forget a run or step, and all that happened in it. That a step failed remains: the code saw it."""
         for child in list(home.children):
             self._remove(child)
+        if home.end_type is StepFailed:
+            home.calls, home.attempts = {}, []
+            return
         if home.parent is not None:
             home.parent.children.pop(home, None)
         if home.step is not None and self.steps.get(home.step.identity) is home:

@@ -65,6 +65,9 @@ class StepPerformer(Protocol):
     ) -> Any:
         """As `perform`, for a function that is no declared step."""
 
+    def in_progress(self, scope: AnyScope) -> AnyScope | None:
+        """The innermost step in progress in ``scope``, of a recorded run, if there is only one on each level."""
+
     def checkpoint(self, scope: AnyScope, name: str) -> Envelope | None:
         """Save a checkpoint and wait until it is on disk."""
 

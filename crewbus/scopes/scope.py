@@ -98,7 +98,7 @@ class Scope:
         return self
 
     def addressed(self) -> Scope:
-        """Where an event goes that is emitted here: from code that runs further inside, it belongs there."""
+        """Where an event goes that is emitted here: what code emits that runs further inside belongs there."""
         here = self.innermost()
         return _addressed(self) if here is self and self.tree.recorded else here
 
@@ -238,7 +238,10 @@ class Addressed(Scope):
 
 def _addressed(scope: Scope) -> Scope:
     here = scope.host.own(scope_var.get())
-    if here is None or here.step_parent is scope.step_parent or here.tree is not scope.tree:
+    if here is None:  # a thread without the context: it most likely works for the step in progress
+        here = scope.host.steps.in_progress(scope)
+        return scope if here is None else Addressed(scope, here)
+    if here.step_parent is scope.step_parent or here.tree is not scope.tree:
         return scope
     outside: Scope | None = here
     while outside is not None and outside.represented() is not scope:

@@ -1,0 +1,141 @@
+"""What the attempts of a resumed run repeat: those that failed are gone through again, to fail again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from crewbus.events import Retracted
+from crewbus.records import RecordedAttempt, RecordedHome
+from crewbus.scopes import Attempt, Scope
+
+if TYPE_CHECKING:
+    from crewbus.durability.recorded_emissions import Content, Emission, Where
+
+Commit = tuple[Any, Scope, Any, Any]
+"""What a lane commits: the plan, the scope, the event and its source."""
+
+
+class Borrowed(NamedTuple):
+    """What was repeated in an attempt and is recorded as rejected: an emission, or a step that was recalled."""
+
+    attempts: tuple[Attempt, ...]
+    """The attempts around it, outermost first."""
+    commit: Commit | None = None
+    """What commits the emission anew."""
+    found_by: tuple[Where, Content] | None = None
+    """By what the emission was matched."""
+    step: RecordedHome | None = None
+
+
+@attrs.define(eq=False)
+class ReplayedAttempt:
+    """What an attempt repeated."""
+
+    recorded: RecordedAttempt | None = None
+    start_id: str | None = None
+    """The id of the recorded start that stands for its own."""
+    first: int | None = None
+    """The lowest number of what was matched in it."""
+    parents: dict[str, None] = attrs.field(factory=dict)
+    """The recorded parents of what was matched in it."""
+    retracted_at: int | None = None
+    """The number of the last retraction of what was matched in it."""
+    is_valid: bool = False
+    """Whether there is anything in it that is not recorded as rejected."""
+    goes_on: bool = False
+    """Whether it went on where the recorded one had failed: so nothing in it is rejected any more."""
+
+
+class ReplayedAttempts:
+    """What the attempts of one resumed run repeated. Used under the lock of the run's tree."""
+
+    def __init__(self) -> None:
+        self._states: Final[WeakKeyDictionary[Scope, ReplayedAttempt]] = WeakKeyDictionary()
+        self._borrowed: Final[WeakKeyDictionary[Scope, list[Borrowed]]] = WeakKeyDictionary()
+        """By the outermost attempt."""
+
+    def _state(self, attempt: Attempt) -> ReplayedAttempt:
+        return self._states.setdefault(attempt, ReplayedAttempt())
+
+    def claim(self, attempt: Attempt, recorded: RecordedAttempt, start_id: str) -> None:
+        """Let a recorded attempt stand for one that starts."""
+        state = self._state(attempt)
+        state.recorded, state.start_id, state.retracted_at = recorded, start_id, recorded.retracted_at
+
+    def begins_anew(self, attempt: Attempt) -> bool:
+        """Whether a recorded start stands for that of ``attempt``: something new in it needs a start of its own."""
+        state = self._states.get(attempt)
+        if state is None or state.start_id is None or attempt.start_id != state.start_id:
+            return False
+        if state.start_id in attempt.opened and state.start_id not in state.parents:
+            attempt.opened.remove(state.start_id)  # another attempt may be recorded there
+        return True
+
+    def may_be_rejected(self, attempts: Sequence[Attempt]) -> bool:
+        """Whether what is emitted in these attempts may be recorded as rejected."""
+        return bool(attempts) and not any(
+            attempt in self._states and self._states[attempt].goes_on for attempt in attempts
+        )
+
+    def matched(self, attempts: Iterable[Attempt], emission: Emission) -> None:
+        """Note that an emission in these attempts was matched."""
+        for attempt in attempts:
+            state = self._state(attempt)
+            state.first = emission.seq if state.first is None else min(emission.seq, state.first)
+            state.parents[emission.parent] = None
+            if emission.retracted_at is None:
+                state.is_valid = True
+            else:
+                state.retracted_at = max(emission.retracted_at, state.retracted_at or 0)
+
+    def recalled(self, attempts: Sequence[Attempt], step: RecordedHome) -> None:
+        """Note that a step in these attempts was recalled."""
+        if step.rejected:
+            self.borrow(attempts, Borrowed(tuple(attempts), step=step))
+            return
+        for attempt in attempts:
+            self._state(attempt).is_valid = True
+
+    def borrow(self, attempts: Sequence[Attempt], borrowed: Borrowed) -> None:
+        """Keep what was matched with something rejected, in case the attempt does not fail this time."""
+        if attempts:
+            self._borrowed.setdefault(attempts[0], []).append(borrowed)
+
+    def changes(self, attempts: Sequence[Attempt]) -> list[Borrowed]:
+        """Note that something new happens in these attempts. Returns what is to be committed before."""
+        for attempt in attempts:
+            self._state(attempt).is_valid = True
+        rejected = [one for one in attempts if (known := self._state(one).recorded) is not None and known.retracted_at]
+        if not rejected or not self.may_be_rejected(attempts):
+            return []
+        for attempt in attempts:
+            self._state(attempt).goes_on = True
+        return self._borrowed.pop(attempts[0], [])
+
+    def succeeded(self, attempt: Attempt, around: Sequence[Attempt]) -> list[Borrowed]:
+        """An attempt succeeded, ``around`` it others are in progress. Returns what is to be committed anew."""
+        return [] if around else self._borrowed.pop(attempt, [])
+
+    def retraction(self, attempt: Attempt, event: Retracted, outermost: Attempt) -> tuple[Retracted, int | None]:
+        """The retraction of an attempt that fails, and the number under which it is recorded; None: it is new."""
+        borrowed = self._borrowed.get(outermost)
+        if borrowed:
+            borrowed[:] = [one for one in borrowed if attempt not in one.attempts]
+        state = self._states.pop(attempt, None)
+        if state is None:
+            return event, None
+        if not state.is_valid and state.retracted_at is not None:
+            return event, state.retracted_at
+        parents = dict.fromkeys((*event.parents, *state.parents))
+        if len(parents) > 1 and state.start_id not in state.parents:  # another attempt may be recorded there
+            parents.pop(state.start_id or "", None)
+        since = event.since if state.first is None else min(event.since, state.first)
+        return Retracted(since, event.reason, tuple(parents)), None
+
+    def ended(self, scope: Scope) -> None:
+        """Forget a scope that has ended."""
+        self._states.pop(scope, None)

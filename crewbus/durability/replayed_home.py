@@ -1,0 +1,38 @@
+"""What a run or step that is repeated has not done again yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from crewbus.durability.nested_runs import RunKey
+from crewbus.records import Path, RecordedAttempt, RecordedCall, RecordedHome, is_generated
+
+
+@attrs.define(eq=False)
+class ReplayedHome:
+    """What a run or step that is repeated has not done again yet."""
+
+    recorded: RecordedHome
+    calls: dict[Path, deque[RecordedCall]]
+    attempts: dict[tuple[Path, int], deque[RecordedAttempt]]
+    runs: dict[RunKey, deque[RecordedHome]]
+    expected: dict[str, RecordedHome]
+    """By identity: the steps that its own thread or task called, and that have an outcome."""
+
+    @classmethod
+    def of(cls, recorded: RecordedHome) -> ReplayedHome:
+        """Of a recorded home, all is still to be done."""
+        made = cls(recorded, {}, {}, {}, {})
+        for call in recorded.calls:
+            made.calls.setdefault(call.path, deque()).append(call)
+        for attempt in recorded.attempts:
+            made.attempts.setdefault((attempt.path, attempt.number), deque()).append(attempt)
+        for child in recorded.children:
+            if child.step is None:
+                chosen_id = None if is_generated(child.run_id) else child.run_id
+                made.runs.setdefault(RunKey(child.name or None, chosen_id, child.key), deque()).append(child)
+            elif child.step.inline and child.has_outcome and not child.rejected:
+                made.expected[child.step.identity] = child
+        return made
