@@ -179,16 +179,11 @@ class Progress:
 
     def _resumed(self, landmark: Landmark, _: Node[Place] | None) -> None:
         self._settle(landmark.seq)
-        self._reopen(self.root)
+        self._reopen_root()
 
-    def _reopen(self, home: RecordedHome | None) -> None:
-        """Let the runs that did not end well continue."""
-        if home is None or home.finished or (home.step is not None and home.stands):
-            return
-        if home.step is None:
-            home.end = home.end_type = None
-        for child in home.children:
-            self._reopen(child)
+    def _reopen_root(self) -> None:
+        if self.root is not None:
+            self.root.end = self.root.end_type = None
 
     def _settle(self, upto: int) -> None:
         """Decide which failures stand, as a resume at number ``upto`` does: the other steps are executed again."""
@@ -216,7 +211,7 @@ class Progress:
         while around is not None:
             if around.last_opened > after or around.finished:
                 return True
-            if around.end is None:
+            if around.end is None or around.end < after:  # or it was resumed since
                 return self._emitted(around, after, upto)
             if around.end_type is RunCancelled and self._emitted(around, after, around.end):
                 return True
@@ -302,7 +297,7 @@ class Progress:
         """What a resume after number ``last`` takes back of the steps and calls that were left open."""
         assert self.root is not None
         self._settle(last + 1)
-        self._reopen(self.root)
+        self._reopen_root()
         retractions: list[Retraction] = []
         self._resume(self.root, last, retractions)
         for since, parents, reason in retractions:
