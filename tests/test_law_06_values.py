@@ -278,4 +278,4 @@ def test_law_06_an_export_is_json_for_every_reader_and_loses_nothing(tmp_path):
     for line in (tmp_path / "run.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
     data = [one.data for one in read_export(tmp_path / "run.jsonl").events if one.name == "crewbus.StepFinished"]
-    assert data == [b'{"name":"loss","result":{"loss":Infinity,"score":NaN},"type":null,"version":0,"outside":[]}']
+    assert data == [b'{"name":"loss","result":{"loss":Infinity,"score":NaN},"type":null,"version":0}']
