@@ -235,6 +235,7 @@ class Progress:
         place = node.value if node is not None and node.kind == "attempt" else None
         if place is not None and place.attempt is not None:
             place.attempt.retracted_at = landmark.seq
+            self._note_opened(place.home, landmark.seq)  # the code went on from what the attempt failed with
         if node is not None and node.kind == "step":  # it failed: its text is void, and what ended in it did so
             self.retractions.add(landmark.event, landmark.seq)
         else:
