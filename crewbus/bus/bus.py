@@ -413,9 +413,9 @@ class Bus(Dispatcher):
         """The record of a run, live or finished. Raises `RunNotFoundError`."""
         return self.records.get(run_id)
 
-    def recorded_runs(self, limit: int | None = None) -> list[RunInfo]:
-        """The recorded root runs, the newest first; at most ``limit`` of them."""
-        return self.records.list(limit)
+    def recorded_runs(self, limit: int | None = None, **filters: Any) -> list[RunInfo]:
+        """The recorded root runs, the newest first; at most ``limit`` of them. ``filters``: see `Records.list`."""
+        return self.records.list(limit, **filters)
 
     def replay(self, run_id: str) -> int:
         """Deliver the record of a run to handlers and observers again, in order, marked ``replayed``.

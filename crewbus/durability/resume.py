@@ -10,7 +10,7 @@ from crewbus.durability.recorded_emissions import RecordedEmissions
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.replay import Replay
 from crewbus.durability.step_scope import is_of_earlier_scheme
-from crewbus.events import Retracted, RunFinished, RunResumed, RunStarted, StepStarted
+from crewbus.events import Envelope, Retracted, RunFinished, RunResumed, RunStarted, StepStarted
 from crewbus.exceptions import (
     CorruptRecordError,
     InputError,
@@ -39,6 +39,8 @@ class Found(NamedTuple):
     record: Record
     info: LogInfo
     start: Landmark
+    end: Envelope | None
+    """Its end, if it has failed or was cancelled."""
     progress: Progress
     last: int
     """The number that it is resumed after."""
@@ -141,6 +143,8 @@ class Resumption:
     def _announce(self, run: Run, found: Found, at: str | None) -> None:
         """Deliver the start again, and record that the run was resumed and what it retracts."""
         retractions = found.retractions
+        if found.end is not None and not retractions:  # consumers have seen the end
+            retractions = [Retraction(found.end.seq, (found.start.id,), "the run goes on after this end")]
         if at is not None or found.unannounced is not None:
             since = min(found.last + 1, found.unannounced if found.unannounced is not None else found.last + 1)
             retractions = [Retraction(since, (), f"resumed from the checkpoint {at!r}"), *retractions]
@@ -180,7 +184,7 @@ class Resumption:
         # What was retracted after that stays retracted, since consumers got the retraction.
         counted = (one for one in landmarks if one.seq <= last or one.kind is Retracted)
         progress = read_progress(counted, record.stored)
-        return Found(record, info, landmarks[0], progress, last, unannounced, [])
+        return Found(record, info, landmarks[0], end, progress, last, unannounced, [])
 
     def _restore(self, run: Run, found: Found, epoch: int) -> None:
         """Set ``run`` to the state in which its record ends."""
