@@ -1,415 +1,448 @@
-"""Plays the programs of the durable model with crewbus, on a store whose process dies at a chosen write."""
+"""Plays programs with crewbus, and keeps account of what they do."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, Final
 
 import attrs
-from durable_model import CrashError, World
-from durable_programs import (
-    ALWAYS,
-    Action,
+from durable_ideal import Home, name_of
+from durable_language import (
+    FAILURES,
     Apart,
-    Break,
-    BreakError,
+    Body,
     Call,
-    FailureError,
+    Fail,
+    HandledError,
+    InvalidError,
+    Loop,
     Note,
+    Parallel,
     Program,
+    Retry,
     Run,
     Save,
     Say,
     Step,
     Try,
+    dotted,
+    marked,
 )
-from helpers import TIMEOUT, Noted
+from durable_mortal import TaskStrand, ThreadStrand, drive, interleave, no_pause, pause
+from helpers import Noted
 
 import crewbus
-from crewbus.stores import LogInfo, Store, StoredEvent
-
-crewbus.register_exception(FailureError)
-
-UNCOUNTED: Final = frozenset({"RunResumed", "Retracted", "RunStarted"})
-"""The events that no fuse counts: how many there are is the implementation's affair."""
 
 
-class MortalStore(Store):
-    """What one process has of a store: after ``fuse`` events it dies, and what it had not flushed may be lost."""
-
-    def __init__(self, inner: Store, fuse: int | None = None, uncounted: frozenset[str] = UNCOUNTED) -> None:
-        self.inner = inner
-        self.fuse = fuse
-        self._uncounted = uncounted
-        self.dead = False
-        self._begun: list[str] = []
-        self._pending: list[tuple[str, int, StoredEvent]] = []
-        self._lock = threading.RLock()
-
-    def begin(self, root_id: str) -> int:
-        self._begun.append(root_id)
-        return 1
-
-    def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
-        with self._lock:
-            counts = self._counts(event)
-            self.dead = self.dead or (counts and self.fuse == 0)
-            if self.dead:
-                raise CrashError
-            if counts and self.fuse is not None:
-                self.fuse -= 1
-            self._pending.append((root_id, epoch, event))
-
-    def _counts(self, event: StoredEvent) -> bool:
-        return event.name.rpartition(".")[2] not in self._uncounted
-
-    def abandon_logs(self) -> None:
-        """After the death: its logs have no holder."""
-        for root_id in self.inner.roots():
-            self.inner.revoke(root_id)
-
-    def survive(self, lost: int) -> None:
-        """After the death: have all but the last ``lost`` events on disk."""
-        while lost and self._pending:
-            lost -= self._counts(self._pending.pop()[2])
-        if not self._pending:
-            self._begun = []
-        self._deliver()
-        self.abandon_logs()
-
-    def _deliver(self) -> None:
-        with self._lock:
-            begun, self._begun = self._begun, []
-            for root_id in begun:
-                self.inner.begin(root_id)
-            pending, self._pending = self._pending, []
-            for root_id, epoch, event in pending:
-                self.inner.append(root_id, epoch, event)
-
-    def flush(self, timeout: float | None = None) -> None:
-        if not self.dead:
-            self._deliver()
-            self.inner.flush(timeout)
-
-    def finish(self, root_id: str, epoch: int) -> None:
-        if not self.dead:
-            self._deliver()
-            self.inner.finish(root_id, epoch)
-
-    def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
-        if root_id not in self._begun:
-            yield from self.inner.read(root_id, after)
-        yield from [event for root, _, event in self._pending if root == root_id and event.seq > after]
-
-    def info(self, root_id: str) -> LogInfo:
-        last = [event.seq for root, _, event in self._pending if root == root_id][-1:]
-        if root_id in self._begun:
-            return LogInfo(root_id, 1, last[0] if last else -1, sealed=False, alive=not self.dead)
-        info = self.inner.info(root_id)
-        return info._replace(last=last[0]) if last else info
-
-    def root_of(self, run_id: str) -> str | None:
-        return run_id if run_id in self._begun else self.inner.root_of(run_id)
-
-    def roots(self) -> list[str]:
-        return self.inner.roots()
-
-    def drop(self, root_id: str) -> None:
-        self.inner.drop(root_id)
-
-    def acquire(self, root_id: str) -> int:
-        return self.inner.acquire(root_id)
-
-    def release(self, root_id: str, epoch: int) -> None:
-        if not self.dead:
-            self._deliver()
-            self.inner.release(root_id, epoch)
-
-    def revoke(self, root_id: str) -> None:
-        self.inner.revoke(root_id)
-
-    def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
-        self._deliver()
-        self.inner.fork(root_id, at, fork_id, events)
-
-    def lineage(self, root_id: str) -> list[str]:
-        return self.inner.lineage(root_id) if root_id not in self._begun else []
+class KnownError(Exception):
+    """A failure that crewbus knows."""
 
 
-class Strand:
-    """A thread that runs from one pause to the next on demand, in the context in which it was made."""
-
-    def __init__(self, work: Callable[[Callable[[], None]], Any]) -> None:
-        self._work = work
-        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self._killed = False
-        self.done = False
-        self.result: Any = None
-        self._error: BaseException | None = None
-        self._thread = crewbus.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        self._go.acquire()
-        try:
-            if not self._killed:
-                self.result = self._work(self._pause)
-        except BaseException as error:
-            self._error = error
-        self.done = True
-        self._stopped.release()
-
-    def _pause(self) -> None:
-        self._stopped.release()
-        self._go.acquire()
-        if self._killed:
-            raise CrashError
-
-    def turn(self) -> None:
-        """Let it go on to its next pause, or its end; raises what it raised."""
-        self._go.release()
-        assert self._stopped.acquire(timeout=TIMEOUT), "a strand hangs"
-        if self._error is not None:
-            raise self._error
-
-    def kill(self) -> None:
-        """Have it end."""
-        self._killed = True
-        self._go.release()
-        self._thread.join(TIMEOUT)
+class DeclaredError(Exception):
+    """A failure that the step declares."""
 
 
-_pause: ContextVar[Callable[[], None]] = ContextVar("pause", default=lambda: None)
+class UnknownError(Exception):
+    """A failure that crewbus does not know."""
+
+
+crewbus.register_exception(KnownError)
+ERRORS: Final[dict[str, type[Exception]]] = {
+    "ValueError": ValueError,
+    "KnownError": KnownError,
+    "DeclaredError": DeclaredError,
+    "UnknownError": UnknownError,
+}
+assert set(ERRORS) == set(FAILURES)
+HANDLED: Final = (HandledError, *ERRORS.values(), crewbus.StepFailedError)
+
+
+runner: Final = asyncio.Runner()
+"""One event loop for all asynchronous programs: making one takes longer than playing a program."""
+
+
+class OutageError(Exception):
+    """What a step needs is not there this time: no program handles that."""
+
+
+class StopError(BaseException):
+    """Somebody stops the process in an orderly way."""
+
+
+def named(error: BaseException) -> str:
+    """The name of an error that a program handles, which is the same when it is raised again from the record."""
+    if isinstance(error, crewbus.StepFailedError):
+        return error.error.rpartition(".")[2]
+    return name_of(error)
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an error that a program handles."""
+    return error.message if isinstance(error, crewbus.StepFailedError) else str(error)
 
 
 @attrs.define
+class World:
+    """What happens outside the record, and is not undone by a crash."""
+
+    begun: Counter[str] = attrs.field(factory=Counter)
+    """How often each step was executed, by its place."""
+    ids: dict[str, str] = attrs.field(factory=dict)
+    """The ids of nested runs, by place."""
+    faults: list[str] = attrs.field(factory=list)
+    """What was wrong while a program was played."""
+    recorded: frozenset[str] = frozenset()
+    """The places of the steps that must not be executed any more."""
+    places: dict[str, str] = attrs.field(factory=dict)
+    """The place of each step by its identity in the record."""
+    beside: set[str] = attrs.field(factory=set)
+    """The places of the steps that were called in a strand."""
+    started: str = ""
+    """The identity of the step that was started last."""
+
+
+@attrs.frozen
+class Disturbance:
+    """What happens to one process that carries out a run.
+
+    It may die at its write ``crash``, losing up to ``lost`` events that were not flushed; be stopped, or have its run
+    cancelled, at a pause (tasks are stopped, since a cancelled one would not hand on its turn); or have its step number
+    ``outage`` fail.
+    """
+
+    crash: int | None = None
+    lost: int = 0
+    stop: int | None = None
+    cancel: int | None = None
+    outage: int | None = None
+    seed: int = 0
+    """How its strands take turns."""
+
+
+@attrs.frozen
+class Here:
+    """Where the code is."""
+
+    home: Home
+    runs: tuple[tuple[crewbus.Run, Home], ...]
+    reach: int = 0
+    strand: str = ""
+    tasks: bool = False
+    """Whether the code is asynchronous here."""
+    in_call: bool = False
+    """Whether it is in a call of its home."""
+
+
+class Entered:
+    """A scope of crewbus, entered in the way of the code around it."""
+
+    def __init__(self, scope: Any, tasks: bool) -> None:
+        self._scope, self._tasks = scope, tasks
+
+    async def __aenter__(self) -> Any:
+        return await self._scope.__aenter__() if self._tasks else self._scope.__enter__()
+
+    async def __aexit__(self, *error: object) -> Any:
+        return await self._scope.__aexit__(*error) if self._tasks else self._scope.__exit__(*error)
+
+
 class Play:
-    """One process's go at a program: the same as `durable_model.Session`, with crewbus."""
+    """One process's go at a program."""
 
-    world: World
-    schedule: Iterator[int]
+    def __init__(self, bus: crewbus.Bus, program: Program, world: World, disturbance: Disturbance) -> None:
+        self.bus = bus
+        self.program = program
+        self.world = world
+        self.disturbance = disturbance
+        self._rng = random.Random(disturbance.seed)
+        self._ticks = self._executions = 0
+        self._root: crewbus.Run | None = None
 
-    def all(self, actions: Program) -> list[Any]:
-        """Do them in order, in the scope that is current; the results of those that have one."""
-        results = [self.do(action) for action in actions]
+    def go(self, run: crewbus.Run) -> Any:
+        """Do it all in ``run``, and return the result."""
+        self._root = run
+        with self._handling():
+            return runner.run(self._all(run)) if self.program.tasks else drive(self._all(run))
+
+    async def _all(self, run: crewbus.Run) -> Any:
+        async with Entered(run, self.program.tasks):
+            home = Home("")
+            here = Here(home, ((run, home),), tasks=self.program.tasks)
+            return await self._body(self.program.body, here, ())
+
+    @contextmanager
+    def _handling(self) -> Iterator[None]:
+        if not self.program.handles:
+            yield
+            return
+
+        def say(envelope: crewbus.Envelope) -> None:
+            is_new = self.program.handles == "always" or not envelope.replayed
+            if is_new and crewbus.current_run() is not None:
+                self.bus.chunk("!" + envelope.event.text)
+
+        self.bus.on(Noted, say)
+        try:
+            yield
+        finally:
+            self.bus.off(Noted, say)
+
+    async def _body(self, actions: Body, here: Here, site: tuple[int, ...]) -> list[Any]:
+        results = []
+        for n, action in enumerate(actions):
+            await pause.get()()
+            self._tick()
+            results.append(await self._do(action, here, (*site, n)))
         return [result for result in results if result is not None]
 
-    def do(self, action: Action) -> Any:
-        """Do one action, when it is its turn."""
-        _pause.get()()
-        run = crewbus.current_run()
-        assert run is not None
+    def _tick(self) -> None:
+        self._ticks += 1
+        cancelled = self._ticks == self.disturbance.cancel
+        if self._ticks == self.disturbance.stop or (cancelled and self.program.tasks):
+            raise StopError
+        if cancelled and self._root is not None:
+            self._root.cancel("enough")
+
+    async def _do(self, action: Any, here: Here, site: tuple[int, ...]) -> Any:
         match action:
-            case Say(text):
-                crewbus.chunk(text)
-            case Note(text):
-                crewbus.emit(Noted(text))
-            case Save(name):
-                run.checkpoint(name)
-            case Break(name, times):
-                self.world.broken[name] += 1
-                if self.world.broken[name] <= times:
-                    raise BreakError(name)
+            case Say() | Note():
+                self._emit(action, here)
+            case Save(name, to):
+                await self._save(marked(name, here.strand), to, here)
+            case Fail(times):
+                if here.home.visit(site) < times:
+                    raise InvalidError(f"at {here.home.place}/{dotted(site)}")
             case Step():
-                return self._until_done(run, action)
-            case Try(step, instead):
-                return self._try(run, step, instead)
-            case Run(name, body):
-                with crewbus.run(name):
-                    return [name, self.all(body)]
+                return await self._step(action, here, site)
+            case Run():
+                return await self._run(action, here, site)
             case Call(name, body):
-                with crewbus.call(name):
-                    return self.all(body)
+                async with Entered(crewbus.call(name), here.tasks):
+                    return await self._body(body, attrs.evolve(here, in_call=True), site)
+            case Retry():
+                return await self._retry(action, here, site)
+            case Loop():
+                return await self._loop(action, here, site)
+            case Try(body, handler):
+                try:
+                    return await self._body(body, here, (*site, 0))
+                except HANDLED as error:
+                    caught = named(error), text_of(error)
+                return ["caught", *caught, await self._body(handler, here, (*site, 1))]
             case Apart():
-                return self._apart(action)
+                return await self._apart(action, here, site)
+            case Parallel(strands):
+                return await self._parallel(strands, here, site)
         return None
 
-    def _until_done(self, run: crewbus.Run, step: Step) -> Any:
-        while True:
+    # Emissions
+
+    def _run_at(self, here: Here, to: int) -> crewbus.Run:
+        return here.runs[max(0, len(here.runs) - 1 - to)][0]
+
+    def _emit(self, action: Say | Note, here: Here) -> None:
+        text = action.text
+        text = marked(text, here.strand)
+        event = crewbus.Chunk(text) if isinstance(action, Say) else Noted(text)
+        if action.bare and not here.strand and not here.in_call:
+            run = self._run_at(here, action.to)
+            envelope = bare(lambda: run.emit(event))
+        elif action.to:
+            envelope = self._run_at(here, action.to).emit(event)
+        else:
+            envelope = self.bus.emit(event)
+        self._check(envelope, event)
+
+    async def _save(self, name: str, to: int, here: Here) -> None:
+        run = self._run_at(here, to)
+        envelope = await run.acheckpoint(name) if here.tasks else run.checkpoint(name)
+        self._check(envelope, None, name)
+
+    def _check(self, envelope: crewbus.Envelope | None, event: Any, name: str = "") -> None:
+        """An emission has the number of an event like it."""
+        what = event or f"checkpoint {name}"
+        if envelope is None:
+            self.world.faults.append(f"law 1: {what} was not emitted")
+            return
+        if envelope.seq < 0:
+            self.world.faults.append(f"law 1: {what} is numbered {envelope.seq}")
+            return
+        assert self._root is not None
+        stored = self.bus.store.event(self._root.id, envelope.seq)
+        found = self.bus.recording.decode(stored).event
+        if (found.name != name) if event is None else (found != event):
+            self.world.faults.append(f"law 1: {what} has the number of {found}")
+
+    # Steps
+
+    async def _step(self, step: Step, here: Here, site: tuple[int, ...]) -> Any:
+        runs, home, run = here.runs, here.home, None
+        if step.to and here.reach > 0:
+            runs = runs[: len(runs) - min(step.to, here.reach)]
+            run, home = runs[-1]
+        visit = home.visit((here.home.place, *site))
+        place = f"{here.home.place}/{dotted(site)}#{visit}"
+        outcome = step.outcomes[min(visit, len(step.outcomes) - 1)]
+
+        async def execute(tasks: bool) -> Any:
+            self._begin(place, here.strand)
+            inner = Here(Home(place), runs, -1, here.strand, tasks)
+            results = await self._body(step.body, inner, ())
+            self._executions += 1
+            if self._executions == self.disturbance.outage:
+                raise OutageError(place)
+            if outcome in ERRORS:
+                raise ERRORS[outcome](f"{outcome} at {place}")
+            return [place, outcome, results]
+
+        value = await self._perform(step, here, run, execute)
+        if value[1] == "bad":
+            raise InvalidError(f"refused {place}")
+        return value
+
+    def _begin(self, place: str, strand: str) -> None:
+        self.world.begun[place] += 1
+        if strand:
+            self.world.beside.add(place)
+        if place in self.world.recorded:
+            self.world.faults.append(f"law 3: step {place} is recorded, and executed again")
+        known = self.world.places.setdefault(self.world.started, place)
+        if known != place:
+            self.world.faults.append(f"law 5: step {place} has the identity of {known}")
+
+    async def _perform(
+        self, step: Step, here: Here, run: crewbus.Run | None, execute: Callable[[bool], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        if here.tasks:
+
+            async def function(*args: Any) -> Any:
+                return await execute(True)
+        else:
+
+            def function(*args: Any) -> Any:  # type: ignore[misc]
+                return drive(execute(False))
+
+        key = here.strand or None
+        args = () if step.arg is None else (step.arg,)
+        if key is not None and args:
+            key = f"{key}{step.arg!r}"
+        if run is None and (step.declared or "DeclaredError" in step.outcomes):
+            made = crewbus.step(name=step.name, key=key, raises=DeclaredError)(function)(*args)
+        else:
+            run = run or crewbus.current_run()
+            assert run is not None
+            made = run.step(step.name, function, *args, key=key)
+        return await made if here.tasks else made
+
+    # Runs and attempts
+
+    async def _run(self, run: Run, here: Here, site: tuple[int, ...]) -> Any:
+        place = f"{here.home.place}/{run.name}{dotted(site)}#{here.home.visit(site)}"
+        async with Entered(self._nested(run, here, place), here.tasks) as nested:
+            self.world.ids[place] = nested.id
+            home = Home(place)
+            inner = Here(home, (*here.runs, (nested, home)), here.reach + 1, here.strand, here.tasks)
+            return [run.name, await self._body(run.body, inner, ())]
+
+    def _nested(self, run: Run, here: Here, place: str) -> crewbus.Run:
+        assert self._root is not None
+        if run.by == "id":
+            return self.bus.run(run.name, id=f"{self._root.id}{place}")
+        if run.by == "key" or here.strand:
+            return keyed_run(self.bus, run.name, f"{here.strand}{place}", self._root)
+        return self.bus.run(run.name)
+
+    async def _retry(self, retry: Retry, here: Here, site: tuple[int, ...]) -> Any:
+        failed: Exception | None = None
+        for _ in range(retry.times):
+            run = crewbus.current_run()
+            assert run is not None
             try:
-                return run.step(step.name, self._execute, step, key=step.key or "same")
-            except FailureError:
-                if step.fails == ALWAYS:
-                    raise
+                async with Entered(run.attempt(), here.tasks):
+                    return await self._body(retry.body, here, site)
+            except HANDLED as error:
+                failed = error
+        assert failed is not None
+        if retry.raises:
+            raise failed
+        return ["gave up", named(failed)]
 
-    def _try(self, run: crewbus.Run, step: Step, instead: Step) -> Any:
-        try:
-            return self._until_done(run, step)
-        except FailureError:
-            return self._until_done(run, instead)
-
-    def _execute(self, step: Step) -> Any:
-        self.world.begun[step.uid] += 1
-        results = self.all(step.body)
-        if self.world.begun[step.uid] <= step.fails:
-            raise FailureError(step.name)
-        return [step.name, step.key, results]
-
-    def _apart(self, action: Apart) -> list[Any]:
-        strands = [Strand(self._strand(step)) for step in action.steps]
-        try:
-            return [self._meanwhile(action.meanwhile, strands), *(strand.result for strand in strands)]
-        finally:
-            for strand in strands:
-                strand.kill()
-
-    def _strand(self, step: Step) -> Callable[[Callable[[], None]], Any]:
-        def work(pause: Callable[[], None]) -> Any:
-            _pause.set(pause)
-            return self.do(step)
-
-        return work
-
-    def _meanwhile(self, actions: Program, strands: list[Strand]) -> list[Any]:
-        outer = _pause.get()
-        going: list[Strand | None] = [None, *strands]  # None: this thread
-
-        def others() -> None:
-            while going:
-                chosen = going[next(self.schedule, 0) % len(going)]
-                if chosen is None:
-                    return
-                chosen.turn()
-                if chosen.done:
-                    going.remove(chosen)
-                outer()
-
-        def pause() -> None:
-            outer()
-            others()
-
-        others()
-        token = _pause.set(pause)
-        try:
-            results = self.all(actions)
-        finally:
-            _pause.reset(token)
-        going.remove(None)
-        outer()
-        others()
+    async def _loop(self, loop: Loop, here: Here, site: tuple[int, ...]) -> Any:
+        results: list[Any] = []
+        for _ in range(loop.times):
+            try:
+                results += await self._body(loop.body, here, site)
+            except HANDLED as error:
+                results.append(["caught", named(error)])
+            else:
+                if not loop.always:
+                    break
         return results
 
+    # Threads
 
-@attrs.define
-class Service:
-    """What `durable_model.Shelf` is: the same runs, with crewbus and a store. Each session has a bus of its own."""
+    async def _apart(self, action: Apart, here: Here, site: tuple[int, ...]) -> Any:
+        there = attrs.evolve(here, tasks=False)
 
-    store: Store
-    uncounted: frozenset[str] = UNCOUNTED
-    worlds: dict[str, World] = attrs.field(factory=dict)
-    programs: dict[str, Program] = attrs.field(factory=dict)
-    results: dict[str, Any] = attrs.field(factory=dict)
-    ids: dict[str, str] = attrs.field(factory=dict)
-    """The ids that crewbus gave the forks."""
-    followers: list[tuple[str, Follower]] = attrs.field(factory=list)
+        def work() -> Any:
+            if here.tasks:
+                pause.set(no_pause)
+            return drive(self._body(action.body, there, site))
 
-    def bus(self, store: Store | None = None) -> crewbus.Bus:
-        """A bus that records to the store."""
-        bus = crewbus.Bus(entry_points=False)
-        bus.enable_recording(store or MortalStore(self.store))  # which the bus closes with itself
-        return bus
+        if action.submit:
+            return self.bus.submit(work).result()
+        outcome: list[Any] = []
 
-    def begin(self, run_id: str, program: Program, fuse: int | None, schedule: Iterable[int], lost: int) -> str:
-        """Begin a run and play it; returns how it ended."""
-        self.worlds[run_id], self.programs[run_id] = World(), program
-        self.ids[run_id] = run_id
-        return self._play(run_id, lambda bus: bus.run("program", id=run_id), fuse, schedule, lost)
-
-    def resume(self, run_id: str, at: str | None, fuse: int | None, schedule: Iterable[int], lost: int) -> str:
-        """Go on with a run, from its end or from a checkpoint; returns how it ended."""
-        return self._play(run_id, lambda bus: bus.resume(self.ids[run_id], at), fuse, schedule, lost)
-
-    def _play(
-        self,
-        run_id: str,
-        make: Callable[[crewbus.Bus], crewbus.Run],
-        fuse: int | None,
-        schedule: Iterable[int],
-        lost: int,
-    ) -> str:
-        store = MortalStore(self.store, fuse, self.uncounted)
-        with self.bus(store) as bus:
+        def caught() -> None:
             try:
-                with make(bus):
-                    self.results[run_id] = Play(self.worlds[run_id], iter(schedule)).all(self.programs[run_id])
-            except CrashError:
-                store.abandon_logs()
-                for followed, follower in self.followers:
-                    if followed == run_id and follower.live:
-                        self._follow(bus, run_id, follower, None)
-                store.survive(lost)
-                return "interrupted"
-            except BreakError:
-                return "failed"
-            except crewbus.RunNotFoundError:
-                return "RunNotFoundError"
-            except crewbus.ReplayMismatch:
-                raise
-            except crewbus.RunError as error:
-                return type(error).__name__
-        return "finished"
+                outcome.append((work(), None))
+            except BaseException as error:
+                outcome.append((None, error))
 
-    def fork(self, run_id: str, at: str | None, fork_id: str, edits: dict[str, Any]) -> None:
-        """Fork a run at its end or a checkpoint."""
-        with self.bus() as bus:
-            self.ids[fork_id] = bus.fork(self.ids[run_id], at, edits)
-        self.worlds[fork_id], self.programs[fork_id] = World(), self.programs[run_id]
+        thread = crewbus.Thread(target=caught)
+        thread.start()
+        thread.join()
+        result, error = outcome[0]
+        if error is not None:
+            raise error
+        return result
 
-    def prune(self, keep: int) -> list[str]:
-        """Drop all but the newest runs; returns which."""
-        names = {crewbus_id: run_id for run_id, crewbus_id in self.ids.items()}
-        with self.bus() as bus:
-            return [names[gone] for gone in bus.records.prune(keep=keep)]
+    async def _parallel(self, strands: tuple[Body, ...], here: Here, site: tuple[int, ...]) -> Any:
+        def work(n: int) -> Callable[[], Coroutine[Any, Any, Any]]:
+            strand = f"{here.strand}{dotted(site)}:{n};"
+            return lambda: self._body(strands[n], attrs.evolve(here, strand=strand), (*site, n))
 
-    def standing(self, run_id: str) -> list[str]:
-        """The texts of the chunks in a run's record that were not retracted."""
-        follower = Follower()
-        with self.bus() as bus:
-            for envelope in bus.record_of(self.ids[run_id]):
-                follower.see(envelope)
-        return follower.texts
-
-    def numbers(self, run_id: str) -> list[int]:
-        """The numbers of a run's recorded events."""
-        return [event.seq for event in self.store.read(self.ids[run_id])]
-
-    def follow(self, run_id: str, follower: Follower, chunks: int | None) -> None:
-        """Have ``follower`` go on with a run from its cursor, to the end of the stream or for so many chunks."""
-        with self.bus() as bus:
-            self._follow(bus, run_id, follower, chunks)
-
-    def _follow(self, bus: crewbus.Bus, run_id: str, follower: Follower, chunks: int | None) -> None:
-        with bus.subscribe(self.ids[run_id], after=follower.cursor) as stream:
-            while chunks != 0:
-                envelope = next(stream, None)
-                if envelope is None:
-                    break
-                follower.see(envelope)
-                if chunks is not None and isinstance(envelope.event, crewbus.Chunk):
-                    chunks -= 1
-                follower.cursor = stream.cursor or "start"
+        first, *others = (work(n) for n in range(len(strands)))
+        return await interleave(first, others, TaskStrand if here.tasks else ThreadStrand, self._rng)
 
 
-@attrs.define
-class Follower:
-    """A consumer that applies the retractions that it gets."""
+def keyed_run(bus: crewbus.Bus, name: str, key: str, root: crewbus.Run) -> crewbus.Run:
+    try:
+        return bus.run(name, key=key)
+    except TypeError:
+        return bus.run(name, id=f"{root.id}{key}")
 
-    live: bool = False
-    """Whether it saw all that was emitted when the process died, also what was not yet on disk."""
-    cursor: str = "start"
-    frames: list[crewbus.Envelope] = attrs.field(factory=list)
 
-    @property
-    def texts(self) -> list[str]:
-        """The texts that it has."""
-        return [frame.event.text for frame in self.frames]
+def bare(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns in a thread without context."""
+    outcome: list[Any] = []
 
-    def see(self, envelope: crewbus.Envelope) -> None:
-        """Take the next frame."""
-        event = envelope.event
-        if isinstance(event, crewbus.Retracted):
-            self.frames = [frame for frame in self.frames if not event.covers(frame.seq, frame.parent)]
-        elif isinstance(event, crewbus.Chunk):
-            self.frames.append(envelope)
+    def caught() -> None:
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=Context().run, args=(caught,), daemon=True)
+    thread.start()
+    thread.join()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result

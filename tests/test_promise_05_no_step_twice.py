@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import subprocess
@@ -16,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durable_model import World
-from durable_player import Follower, Service
-from durable_programs import ALWAYS, Apart, Break, Call, Program, Run, Save, Say, Step, Try
+from durable_cases import PROGRAMS
+from durable_laws import Case
+from durable_player import Disturbance
+from durable_subject import process
 from helpers import TIMEOUT
+from recorded_helpers import Follower
 
 import crewbus
 
@@ -340,151 +341,17 @@ def test_promise_05_from_a_checkpoint_later_steps_are_executed_again(bus: crewbu
     assert texts(bus) == ["a", "b"]
 
 
-# A crash between every two events
-
-PROGRAMS: dict[str, Program] = {
-    "steps": (Say("a"), Step("s", (Say("b"), Say("c")), uid="s"), Say("d"), Step("t", (Say("e"),), uid="t"), Say("f")),
-    "loop": tuple(Step("s", (Say(f"a{n}"),), uid=f"s{n}") for n in range(3)),
-    "nested": (
-        Say("a"),
-        Step("outer", (Say("b"), Step("inner", (Say("c"),), uid="inner"), Say("d")), uid="outer"),
-        Run("run", (Say("e"), Step("inner", (Say("f"),), uid="other"), Say("g"))),
-        Say("h"),
-    ),
-    "calls": (
-        Call("model", (Say("a"), Step("s", (Say("b"),), uid="s"), Say("c"))),
-        Call("model", (Say("d"),)),
-        Step("t", (Say("e"),), uid="t"),
-        Call("model", (Say("f"),)),
-    ),
-    "failures": (
-        Say("a"),
-        Step("fragile", (Say("b"), Step("inner", (Say("c"),), uid="inner"), Say("d")), fails=2, uid="fragile"),
-        Try(Step("never", (Say("e"),), fails=ALWAYS, uid="never"), Step("instead", (Say("f"),), uid="instead")),
-        Run("run", (Step("t", (Say("g"),), uid="t"), Break("once"), Say("h"))),
-        Step("last", (Say("i"),), uid="last"),
-    ),
-    "at once": (
-        Say("a"),
-        Apart(
-            (
-                Step("s", (Say("b"), Say("c")), "1", uid="s"),
-                Step("s", (Say("d"), Step("in", (Say("e"),), uid="in"), Say("f")), "2", uid="t"),
-            ),
-            (Say("g"), Step("m", (Say("h"),), uid="m"), Say("i")),
-        ),
-        Save("joined"),
-        Say("j"),
-    ),
-}
-TAKEN_BACK = {"failures": {"e"}}
-"""The frames that do not stay: of the step that always fails."""
-TURNS = bytes([0, 1, 2, 1, 0, 2, 2, 1, 1, 0] * 4)
-
-
-def said(program: Program) -> Iterator[str]:
-    for action in program:
-        match action:
-            case Say(text):
-                yield text
-            case Step() | Run() | Call():
-                yield from said(action.body)
-            case Try(step, instead):
-                yield from said((step, instead))
-            case Apart(steps, meanwhile):
-                yield from said((*meanwhile, *steps))
-
-
-def to_its_end(service: Service, fuses: list[int], lost: int) -> int:
-    """Begin the run ``r``, let it crash after so many events each time, and resume it until it ends; how often."""
-    outcome, sessions = service.begin("r", service.programs["r"], next(iter(fuses), None), TURNS, lost), 1
-    while outcome != "finished":
-        if "r" not in service.store.roots():  # nothing of it was on disk
-            return sessions + to_its_end(service, fuses[1:], lost)
-        fuse = fuses[sessions] if sessions < len(fuses) else None
-        outcome, sessions = service.resume("r", None, fuse, TURNS, lost), sessions + 1
-        assert sessions < 20
-    return sessions
-
-
-def assert_as_if_nothing_had_happened(service: Service, name: str, expected: Any) -> None:
-    assert service.results["r"] == expected
-    found = service.standing("r")
-    assert sorted(found) == sorted(set(said(PROGRAMS[name])) - TAKEN_BACK.get(name, set()))
-    if name != "at once":
-        assert found == sorted(found)
-    finished = [event for event in service.store.read("r") if event.name == "crewbus.StepFinished"]
-    if name != "failures":
-        assert len(finished) == len({event.parent for event in finished}) == expected_steps(PROGRAMS[name])
-
-
-def expected_steps(program: Program) -> int:
-    return sum(
-        isinstance(action, Step) + expected_steps(action.body)
-        if isinstance(action, Step | Run | Call)
-        else expected_steps((*action.steps, *action.meanwhile))
-        if isinstance(action, Apart)
-        else 0
-        for action in program
-    )
-
-
-def undisturbed(name: str) -> tuple[Any, int]:
-    """The result of a program that nothing happens to, and the number of its events."""
-    service = Service(crewbus.MemoryStore())
-    service.programs["r"] = PROGRAMS[name]
-    to_its_end(service, [], 0)
-    return service.results["r"], len(service.numbers("r"))
+# A crash before every write
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_promise_05_a_crash_between_any_two_events_changes_nothing(name: str, store: crewbus.Store) -> None:
-    expected, events = undisturbed(name)
-    for fuse in range(1, events):
-        service = Service(store, uncounted=frozenset())
-        service.programs["r"] = PROGRAMS[name]
-        live, late = Follower(live=True), Follower()
-        service.followers += [("r", live), ("r", late)]
-        assert to_its_end(service, [fuse], lost=fuse % 3) > 1
-        assert_as_if_nothing_had_happened(service, name, expected)
-        for follower in (live, late):
-            service.follow("r", follower, None)
-            assert follower.texts == service.standing("r")
-        store.drop("r")
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_promise_05_a_second_crash_changes_nothing(name: str) -> None:
-    expected, events = undisturbed(name)
-    for first in range(1, events):
-        service = Service(crewbus.MemoryStore(), uncounted=frozenset())
-        service.programs["r"] = PROGRAMS[name]
-        to_its_end(service, [first, 7 * first % events, 3], lost=1)
-        assert_as_if_nothing_had_happened(service, name, expected)
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_promise_05_a_consumer_that_comes_and_goes_has_each_frame_once(name: str, store: crewbus.Store) -> None:
-    _, events = undisturbed(name)
-    for first in range(2, events, 3):
-        fuse = itertools.count(first, 2)  # further each time, so that it comes to an end
-        service = Service(store, uncounted=frozenset())
-        service.worlds["r"], service.programs["r"] = World(), PROGRAMS[name]
-        follower = Follower(live=True)
-        service.followers.append(("r", follower))
-        service.begin("r", PROGRAMS[name], next(fuse), TURNS, 1)
-        outcome = "interrupted" if "r" in store.roots() else "gone"
-        while outcome not in {"finished", "gone"}:
-            service.follow("r", follower, 1)
-            outcome = service.resume("r", None, next(fuse), TURNS, 1)
-        if outcome == "finished":
-            service.follow("r", follower, 2)
-            service.follow("r", follower, None)
-            assert follower.texts == service.standing("r")
-            store.drop("r")
+def test_promise_05_a_crash_before_any_write_changes_nothing(name: str, store: crewbus.Store) -> None:
+    assert Case(PROGRAMS[name]).check(store, "whole") == []
+    for crash in range(1, store.info("whole").last, 2):
+        disturbances = (Disturbance(crash=crash, lost=crash % 3, seed=crash), Disturbance(crash=2 * crash))
+        assert Case(PROGRAMS[name], disturbances).check(store, f"r{crash}") == []
+    process.close()
 
 
 # kill -9

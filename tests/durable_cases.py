@@ -1,0 +1,78 @@
+"""Certain programs, one for each thing that went wrong once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from durable_language import (
+    Apart,
+    Call,
+    Fail,
+    Loop,
+    Note,
+    Parallel,
+    Program,
+    Retry,
+    Run,
+    Save,
+    Say,
+    Step,
+    Try,
+)
+
+PROGRAMS: Final[dict[str, Program]] = {
+    "a step tried again": Program((Loop((Step(outcomes=("KnownError", "ok")),), 3), Say("a"), Save("c"), Say("a"))),
+    "another step instead": Program(
+        (
+            Try((Step("s", outcomes=("ValueError",), arg=1),), (Step("s", (Say("b"),), arg="1"),)),
+            Step("t", (Say(),)),
+            Say(),
+        )
+    ),
+    "an unknown failure": Program((Try((Step("s", (Say(),), ("UnknownError",)),), (Say("b"), Step("t"))), Step("t"))),
+    "a refused answer": Program((Retry((Say("a"), Step("s", (Say("b"),), ("bad", "bad", "ok"))), 3), Say("b"))),
+    "a refused answer in a call": Program(
+        (Call("m", (Retry((Say("a"), Step("s", (Say("b"),), ("bad", "ok")))),)), Say())
+    ),
+    "an attempt that fails by itself": Program(
+        (Retry((Step("s", (Say("a"),)), Say("b"), Fail(1))), Step("t", (Say("b"),)), Say("a"))
+    ),
+    "attempts in attempts": Program((Retry((Say(), Retry((Say("b"), Step(), Fail(1))), Step("t"), Fail(1))), Say("b"))),
+    "attempts in a step": Program((Step("s", (Retry((Say(), Step("t", (Say("b"),)), Fail(1))), Say())), Say())),
+    "said to an outer run": Program(
+        (Run("r", (Step("s", (Say("a", 1), Note("b", 1))), Say("b", 1))), Say("a"), Say("b"))
+    ),
+    "saved in an outer run": Program((Run("r", (Step("s", (Save("c", 1),)),)), Say("a"), Save("d"))),
+    "said by a bare thread": Program((Step("s", (Say("a", 0, True), Say("b", 0, True))), Say("a"), Say("b"))),
+    "equal texts": Program(
+        (Say(), Step("s", (Say(), Say())), Say(), Run("r", (Say(), Step("s", (Say(),)))), Say(), Say())
+    ),
+    "equal runs": Program((Loop((Run("r", (Step("s", (Say(),)), Say("b"))),), 3, True), Say())),
+    "runs by key": Program((Run("r", (Step(),), "key"), Run("r", (Step(),), "id"), Run("r", (Step(),)), Say())),
+    "calls": Program((Call("m", (Say(), Step("s", (Say("b"),)), Call("n", (Say(),)))), Call("m", (Say(),)), Step("t"))),
+    "a failing call": Program((Try((Call("m", (Say(), Step(), Fail(1))),), (Say("b"), Step("t"))), Say())),
+    "a failing run": Program((Try((Run("r", (Say(), Step(), Fail(1))),), (Say("b"), Step("t"))), Say())),
+    "steps in steps": Program((Step("s", (Say(), Step("t", (Say("b"), Step())), Say())), Step("s", (Say(),)), Say())),
+    "a handler": Program((Note("a"), Run("r", (Step("s", (Note("b"),)),)), Note("a"), Say()), "always"),
+    "a handler that skips what is replayed": Program((Note("a"), Run("r", (Step("s", (Note("b"),)),)), Say()), "once"),
+    "strands": Program(
+        (
+            Say(),
+            Parallel(((Say(), Step("s", (Say("b"),)), Say()), (Step("s", (Say(), Step("t"), Say("b"))),))),
+            Save(),
+            Say(),
+        )
+    ),
+    "runs in strands": Program(
+        (Parallel(((Run("r", (Step("s", (Say(),)),)),), (Run("r", (Step("s", (Say(),)),)),))), Say())
+    ),
+    "tasks": Program(
+        (Say(), Parallel(((Say(), Step("s", (Say("b"),))), (Run("r", (Step("s", (Say(), Say("b"))),)),))), Say()),
+        "",
+        True,
+    ),
+    "threads": Program((Apart((Say(), Step("s", (Say("b"),)))), Apart((Step("s"), Say()), True), Say())),
+    "a run that fails": Program((Step("s", (Say(),)), Say("b"), Fail(1), Say())),
+    "a step that fails": Program((Say(), Step("s", (Say("b"), Step("t", (Say(),)), Say("b")), ("KnownError",)), Say())),
+    "a step of an outer run": Program((Run("r", (Step("s", (Say(),), to=1), Say("b"))), Step("s"), Say())),
+}

@@ -1,0 +1,297 @@
+"""A recorded run that processes carry out one after the other, and what the laws say about it."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from durable_ideal import ideal
+from durable_language import Program
+from durable_mortal import CrashError, MortalStore
+from durable_player import HANDLED, Disturbance, OutageError, Play, StopError, World, named
+from durable_record import Recorded, same_texts
+from recorded_helpers import Follower
+
+import crewbus
+from crewbus.events import StepFinished, StepStarted
+
+
+class Process:
+    """A bus that carries out one process after the other: making a bus takes longer than playing a program."""
+
+    bus: crewbus.Bus | None = None
+
+    def fresh(self, store: crewbus.Store) -> crewbus.Bus:
+        """A bus that records to ``store``, and on which nothing is live."""
+        if self.bus is None or self.bus.runs:
+            self.close()
+            self.bus = crewbus.Bus(entry_points=False)
+        self.bus.enable_recording(store)
+        return self.bus
+
+    def close(self) -> None:
+        """Close the bus."""
+        bus, self.bus = self.bus, None
+        if bus is not None:
+            with suppress(crewbus.CrewbusError, CrashError):
+                bus.close()
+
+
+process: Final = Process()
+
+
+class Subject:
+    """A run, the program that it carries out, and what is known of it besides its record.
+
+    ``then`` is what the processes after the first one do instead, if the program is not determined: then only law 1 is
+    checked. ``edits`` are other results of steps, by place.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        store: crewbus.Store,
+        run_id: str,
+        edits: Mapping[str, Any] | None = None,
+        then: Program | None = None,
+    ) -> None:
+        self.program = program
+        self.then = then
+        self.store = store
+        self.run_id = run_id
+        self.edits = dict(edits or {})
+        self.ideal = ideal(then or program, self.edits)
+        self.world = World()
+        self.live, self.late = Follower(), Follower()
+        self.result: Any = None
+        self.outcome = ""
+        self.sessions = 0
+        self.wrong: list[str] = []
+        self._is_partial = False
+        """Whether something was discarded that does not count any more: by a checkpoint that it was resumed from."""
+        self._had_outage = False
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the store has it."""
+        return self.run_id in self.store.roots()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do: it finished, or does what it should not."""
+        return self.outcome in ("finished", "mismatch") or bool(self.wrong)
+
+    # Carrying it out
+
+    def carry_out(self, disturbance: Disturbance, at: str | None = None) -> None:
+        """Begin it, or go on with it, from a checkpoint if there is one of that name."""
+        mortal = MortalStore(self.store, disturbance.crash)
+        bus = process.fresh(mortal)
+        if self.is_recorded:
+            self._look(bus)
+        elif self.sessions:  # all of it was lost
+            self.world = World(ids=self.world.ids)
+            self.live, self.late = Follower(), Follower()
+        play = Play(bus, self.then if self.sessions and self.then else self.program, self.world, disturbance)
+        bus.on(object, self._watch)
+        try:
+            self.outcome = self._play(bus, play, at)
+        finally:
+            bus.off(object, self._watch)
+        self.wrong += [told for told in self.world.faults if self.then is None or told.startswith("law 1")]
+        with suppress(crewbus.RunNotFoundError):
+            self.live.follow(bus, self.run_id)
+            if self.outcome == "crashed":
+                mortal.survive(disturbance.lost)
+            if not self.sessions:
+                self.late.follow(bus, self.run_id, 3)
+        self.sessions += 1
+
+    def _watch(self, envelope: crewbus.Envelope) -> None:
+        if envelope.seq < 0:
+            self.world.faults.append(f"law 1: {envelope.event} is numbered {envelope.seq}")
+        if isinstance(envelope.event, StepStarted):
+            self.world.started = envelope.event.identity
+
+    def _play(self, bus: crewbus.Bus, play: Play, at: str | None) -> str:
+        try:
+            self.result = play.go(self._run(bus, at))
+        except CrashError:
+            return "crashed"
+        except (StopError, crewbus.Cancelled, crewbus.RunCancelledError):
+            return "stopped"
+        except OutageError:
+            self._had_outage = True
+            return "stopped"
+        except HANDLED as error:
+            if self.then is None and named(error) != self.ideal.error:
+                self.wrong.append(f"law 2: it fails with {error!r}, undisturbed {self.ideal.error or 'not at all'}")
+            return "failed"
+        except BaseException as error:
+            if isinstance(error, crewbus.ReplayMismatch) and self.then is not None:
+                return "mismatch"
+            told = "".join(traceback.format_exception(error)[-3:])
+            self.wrong.append(f"law 2: {type(error).__name__}: {error}\n{told}")
+            return "wrong"
+        return "finished"
+
+    def _run(self, bus: crewbus.Bus, at: str | None) -> crewbus.Run:
+        if not self.is_recorded:
+            return bus.run("program", id=self.run_id)
+        if at is not None and at in [saved.name for saved in bus.records.checkpoints(self.run_id)]:
+            self._is_partial = True
+            recorded = Recorded(bus.record_of(self.run_id))
+            last = recorded.checkpoint(at)
+            self._know(Recorded(one for one in recorded.valid if one.seq <= last))
+            return bus.resume(self.run_id, at)
+        return bus.resume(self.run_id)
+
+    def _look(self, bus: crewbus.Bus) -> None:
+        self._know(Recorded(bus.record_of(self.run_id)))
+
+    def _know(self, recorded: Recorded) -> None:
+        """Let the steps not be executed again whose outcomes are recorded.
+
+        Of one that failed beside other strands, the record does not say whether the code went on after it.
+        """
+        known = self.world.places
+        outcomes = {known[identity]: failed for identity, failed in recorded.outcomes().items() if identity in known}
+        self.world.recorded = frozenset(
+            place for place, failed in outcomes.items() if not (failed and place in self.world.beside)
+        )
+
+    # Forking
+
+    def fork(self, fork_id: str | None, edit: int | None = None) -> Subject | None:
+        """Another run that goes on from a checkpoint, or from a step that gets another result; None: there is none."""
+        bus = process.fresh(MortalStore(self.store))
+        recorded = Recorded(bus.record_of(self.run_id))
+        edits = dict(self.edits)
+        if edit is None:
+            names = sorted(saved.name for saved in bus.records.checkpoints(self.run_id))
+            if fork_id is None or fork_id not in names:
+                return None
+            made = bus.fork(self.run_id, fork_id)
+            last = recorded.checkpoint(fork_id)
+        else:
+            found = self._editable(recorded)
+            if not found:
+                return None
+            name, end = found[edit % len(found)]
+            place = end.event.result[0]
+            value = [place, "ok", "edited"]
+            made = bus.fork(self.run_id, edits={name: value})
+            edits[place] = value
+            last = end.seq
+        other = Subject(self.program, self.store, made, edits)
+        other.world.places = dict(self.world.places)
+        other.world.begun = Counter(self.world.begun)
+        other.world.beside = set(self.world.beside)
+        other._had_outage = self._had_outage
+        other._know(Recorded(one for one in recorded.valid if one.seq <= last))
+        return other
+
+    def _editable(self, recorded: Recorded) -> list[tuple[str, crewbus.Envelope]]:
+        """The steps that finished, and that their name and key distinguish from all others, with their ends."""
+        named: dict[str, list[crewbus.Envelope]] = {}
+        for one in recorded.valid:
+            if isinstance(one.event, StepFinished):
+                start = recorded.by_id[one.parent or ""].event
+                named.setdefault(f"{start.name}[{start.key}]", []).append(one)
+        return [(name, ends[0]) for name, ends in named.items() if len(ends) == 1]
+
+    # The laws
+
+    def compare(self) -> list[str]:
+        """What is wrong with a run that has ended."""
+        if self.wrong or self.outcome == "mismatch":
+            return self.wrong
+        if self.outcome not in ("finished", "failed"):
+            return [f"law 2: the run does not end: it is {self.outcome}"]
+        bus = process.fresh(MortalStore(self.store))
+        recorded = Recorded(bus.record_of(self.run_id))
+        if [one.seq for one in recorded.all] != list(range(len(recorded.all))):
+            self.wrong.append("law 1: the numbers have gaps")
+        if self.then is not None:
+            if self.outcome == "finished" and self.sessions > 1:
+                self._compare_new(bus)
+            return self.wrong
+        if not self.ideal.error and self.result != self.ideal.result:
+            self.wrong.append(f"law 2: the result is {self.result}, undisturbed {self.ideal.result}")
+        if self.ideal.is_determined:
+            self._compare_texts(bus)
+            self._compare_counts(recorded)
+        self._compare_steps(recorded)
+        self._compare_checkpoints(bus)
+        for one in recorded.taken_wrongly():
+            self.wrong.append(f"law 2: {one.event} (number {one.seq}) was valid, and retracted")
+        return self.wrong
+
+    def _said(self, texts: list[str]) -> list[str]:
+        """Texts without those of a handler that does not say again what it said before."""
+        return [text for text in texts if self.program.handles != "once" or not text.startswith("!")]
+
+    def _compare_new(self, bus: crewbus.Bus) -> None:
+        """All that the code said last is there."""
+        reader = Follower()
+        reader.follow(bus, self.run_id)
+        lost = Counter(self._said(self.ideal.texts())) - Counter(reader.texts)
+        if lost:
+            self.wrong.append(f"law 1: {dict(lost)} is not in {reader.texts}")
+
+    def _compare_texts(self, bus: crewbus.Bus) -> None:
+        expected = self._said(self.ideal.texts())
+        reader = Follower()
+        for who, follower in (("reads afterwards", reader), ("followed live", self.live), ("came back", self.late)):
+            follower.follow(bus, self.run_id)
+            found = self._said(follower.texts)
+            if not same_texts(found, expected):
+                self.wrong.append(f"law 2: who {who} has {found}, undisturbed {expected}")
+        with bus.subscribe(self.run_id, after="start") as stream:
+            if not self.wrong and stream.text() != "".join(reader.texts):
+                self.wrong.append("law 2: text() differs from the frames")
+        for place in self.ideal.runs():
+            run_id = self.world.ids.get(place) if place else None
+            if run_id is not None and self.store.root_of(run_id) == self.run_id and not self._had_outage:
+                nested = Follower()
+                nested.follow(bus, run_id)
+                found, expected = self._said(nested.texts), self._said(self.ideal.texts(place))
+                if not same_texts(found, expected):
+                    self.wrong.append(f"law 2: the nested run at {place} says {found}, undisturbed {expected}")
+
+    def _compare_counts(self, recorded: Recorded) -> None:
+        """All that the code emits is recorded once, also what a failed attempt took back."""
+        for kind in ("Say", "Note", "Save"):
+            made, once = (Counter(self._said([*counts.elements()])) for counts in recorded.counts(kind))
+            expected = Counter(self._said([*self.ideal.counts(kind).elements()]))
+            if expected - made:
+                self.wrong.append(f"law 1: {kind} {dict(made)}, undisturbed {dict(expected)}")
+            elif once - expected and not recorded.failed_again() and not self._is_partial:
+                self.wrong.append(f"law 2: {kind} {dict(once)}, undisturbed {dict(expected)}")
+
+    def _compare_steps(self, recorded: Recorded) -> None:
+        places = self.world.places
+        never = {place for place in self.ideal.steps if not self.world.begun[place]}
+        unknown = {place for place in self.world.begun if place not in self.ideal.steps}
+        if never:
+            self.wrong.append(f"law 3: never executed: {sorted(never)}")
+        if unknown and not self.edits:
+            self.wrong.append(f"law 3: executed, and undisturbed not: {sorted(unknown)}")
+        for place, count in Counter(places.values()).items():
+            if count > 1:
+                self.wrong.append(f"law 5: step {place} has {count} identities")
+        ends = Counter(recorded.identity(one) for one in recorded.valid if isinstance(one.event, StepFinished))
+        for identity, count in ends.items():
+            if count > 1 and places.get(identity) not in self.edits:
+                self.wrong.append(f"law 3: step {places.get(identity)} finished {count} times")
+
+    def _compare_checkpoints(self, bus: crewbus.Bus) -> None:
+        names = {saved.name for saved in bus.records.checkpoints(self.run_id)}
+        lost = set(self.ideal.counts("Save")) - names
+        if lost:
+            self.wrong.append(f"law 1: there are no checkpoints {sorted(lost)}")
+        for name in sorted(names)[:1]:
+            bus.fork(self.run_id, name)
