@@ -19,7 +19,7 @@ source_suffix = {".md": "markdown"}
 default_role = "py:obj"
 nitpicky = True
 # Names that others document, also short; type variables and private aliases, which the docstrings explain.
-OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|types|typing"
+OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|threading|types|typing"
 SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence"
 PRIVATE = "[A-Z]|AnyScope|Contained|Durability|EnteredRun|Function|Key|Oversized|Slow|Structure|Unstructure|Upgrades"
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\.(\w+\.)*)?({PRIVATE})")]
