@@ -183,7 +183,10 @@ class Subject:
             name, end = found[edit % len(found)]
             place = end.event.result[0]
             value = [place, "ok", "edited"]
-            made = bus.fork(self.run_id, edits={name: value})
+            try:
+                made = bus.fork(self.run_id, edits={name: value})
+            except crewbus.StepError:  # what it did was taken back
+                return None
             edits[place] = value
             last = end.seq
         other = Subject(self.program, self.store, made, edits)
