@@ -134,7 +134,8 @@ class Recorded:
         )
 
     def _by_resume(self, retraction: crewbus.Envelope) -> bool:
-        if "Error: " in retraction.event.reason:  # an attempt or step that failed
+        reason = retraction.event.reason
+        if "Error: " in reason or reason == "tried again":  # an attempt or step that failed
             return False
         at = retraction.seq
         while at >= 0 and isinstance(self.all[at].event, Retracted):
@@ -143,7 +144,7 @@ class Recorded:
 
     def failed_again(self) -> bool:
         """Whether a step that had failed was executed again: it may end otherwise, and so may what is around it."""
-        failed = {self.identity(one): one.seq for one in self.all if isinstance(one.event, StepFailed)}
+        failed = {self.identity(one): one.seq for one in reversed(self.all) if isinstance(one.event, StepFailed)}
         return any(self.starts[identity][-1] > seq for identity, seq in failed.items() if identity in self.starts)
 
     def counts(self, kind: str) -> tuple[Counter[str], Counter[str]]:

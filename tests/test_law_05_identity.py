@@ -84,7 +84,8 @@ def main():
 
 if __name__ == "__main__":
     bus = crewbus.default_bus()
-    bus.enable_recording("sqlite:///runs.db")
+    import crewbus_sqlite
+    bus.enable_recording(crewbus_sqlite.SQLiteStore("runs.db"))
     with bus.run(id="run"):
         main()
 """
@@ -92,9 +93,9 @@ if __name__ == "__main__":
 RESUME = """
 import sys
 sys.path.insert(0, ".")
-import agent, crewbus
+import agent, crewbus, crewbus_sqlite
 bus = crewbus.default_bus()
-bus.enable_recording("sqlite:///runs.db")
+bus.enable_recording(crewbus_sqlite.SQLiteStore("runs.db"))
 with bus.resume("run"):
     agent.main()
 print(*(crewbus.event_type_of(type(one.event)).name for one in bus.record_of("run") if type(one.event) is agent.Seen))

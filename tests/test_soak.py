@@ -332,7 +332,8 @@ def test_soak_of_signals_forks_and_collections(rounds, caplog):
     assert bus.runs == []
     bus.close()
     # Python keeps listing a thread whose start an alarm has interrupted.
-    started = [thread for thread in threading.enumerate() if thread.name.startswith("crewbus") and thread.ident]
+    named = [thread for thread in threading.enumerate() if thread.name.startswith("crewbus")]
+    started = [thread for thread in named if thread.is_alive()]
     for thread in started:
         thread.join(TIMEOUT)
     assert not any(thread.is_alive() for thread in started)

@@ -122,6 +122,8 @@ class ReplayLane:
             return self._recorded.commit(plan, scope, event, source, phase, replayed_seq)
         if replay is not None:
             self._prepare(replay, plan, scope, event, phase)
+            if isinstance(event, Retracted) and isinstance(scope, Attempt):
+                event = self._own_retraction(replay, scope, event)
         return self._new.commit(plan, scope, event, source, phase)
 
     @staticmethod
@@ -149,6 +151,14 @@ class ReplayLane:
         self._commit_anew(replay, before)
         for attempt in scope.attempts:
             self._begin_anew(replay, attempt, scope)
+
+    def _own_retraction(self, replay: Replay, attempt: Attempt, event: Retracted) -> Retracted:
+        """The retraction of an attempt or step, which names its own start: that tells it from others' retractions."""
+        if attempt.start_id not in event.parents:
+            self._begin_anew(replay, attempt, attempt)
+        own = attempt.start_id
+        parents = event.parents if own is None or own in event.parents else (own, *event.parents)
+        return Retracted(event.since, event.reason, parents)
 
     def _begin_anew(self, replay: Replay, attempt: Attempt, scope: Scope) -> None:
         recorded_start = attempt.start_id

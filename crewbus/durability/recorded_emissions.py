@@ -109,14 +109,14 @@ class RecordedEmissions:
             there.setdefault(content, deque()).append(emission)
             self._count += 1
 
-    def rejected_in(self, step: RecordedHome) -> list[Any]:
-        """The events that were emitted in a step and that a failed attempt took back."""
-        parents, found = set(step.emission_parents()), list[Any]()
+    def rejected_in(self, step: RecordedHome) -> list[tuple[Content, Any]]:
+        """The events that were emitted in a step and that a failed attempt took back, each with its content."""
+        parents, found = set(step.emission_parents()), list[tuple[Content, Any]]()
         for stored in self._read_after(step.start):
             if step.end is None or stored.seq > step.end:
                 break
             retraction = self._progress.retractions.first(stored.seq, stored.parent)
-            is_rejected = stored.parent in parents and retraction is not None and retraction.rejects
-            if is_rejected and self._content_of(stored) is not None:
-                found.append(self._event_of(stored))
+            if stored.parent in parents and retraction is not None and retraction.rejects:
+                content = self._content_of(stored)
+                found += [(content, self._event_of(stored))] if content is not None else []
         return found

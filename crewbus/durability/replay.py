@@ -6,7 +6,7 @@ was emitted in them by the names of the calls only: those that run in parallel m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -68,7 +68,11 @@ class Replay:
         return found.seq
 
     def _is_repeated(self, call: Call | None) -> bool:
-        return call is None or call in self._calls
+        """Whether what is emitted in ``call`` may be recorded: another call may stand for it where they overlapped."""
+        if call is None or call in self._calls:
+            return True
+        home = self._home(call)
+        return home is not None and _path_of(call) in home.recorded.parallel_calls
 
     def changes(self, scope: Scope, *, is_frame: bool) -> list[Commit]:
         """Note that something new happens in ``scope``; returns what is to be committed before."""
@@ -87,8 +91,7 @@ class Replay:
         for one in borrowed:
             inside = next(attempt for attempt in reversed(one.attempts) if not attempt.run.ended)
             if one.step is not None:
-                texts = self._emissions.rejected_in(one.step)
-                commits += [(self._plan_of(text), inside, text, None) for text in texts]
+                commits += [self._commit_of(inside, text) for text in self._said_again(inside, one.step)]
             elif (
                 one.commit is not None
                 and one.found_by is not None
@@ -97,6 +100,17 @@ class Replay:
                 plan, scope, event, source = one.commit
                 commits.append((plan, inside if scope.run.ended else scope, event, source))
         return [commit for commit in commits if commit[0].frame]
+
+    def _said_again(self, attempt: Attempt, step: RecordedHome) -> Iterator[object]:
+        """Yield what is rejected of a step that is recalled in ``attempt``, unless an earlier resume said it again."""
+        home = self._home(attempt)
+        for content, event in self._emissions.rejected_in(step):
+            where = Where(home.recorded, _path_of(_call_around(attempt)), True) if home is not None else None
+            if where is None or self._emissions.match(where, content, rejected=False) is None:
+                yield event
+
+    def _commit_of(self, scope: Scope, event: object) -> Commit:
+        return self._plan_of(event), scope, event, None
 
     # Starts and ends
 

@@ -125,13 +125,13 @@ class ReplayedAttempts:
         borrowed = self._borrowed.get(outermost)
         if borrowed:
             borrowed[:] = [one for one in borrowed if attempt not in one.attempts]
-        state = self._states.pop(attempt, None)
+        state = self._states.get(attempt)
         if state is None:
             return event, None
         if not state.is_valid and state.retracted_at is not None:
             return event, state.retracted_at
         parents = dict.fromkeys((*event.parents, *state.parents))
-        if len(parents) > 1 and state.start_id not in state.parents:  # another attempt may be recorded there
+        if state.start_id not in state.parents:  # another attempt may be recorded there
             parents.pop(state.start_id or "", None)
         since = event.since if state.first is None else min(event.since, state.first)
         return Retracted(since, event.reason, tuple(parents)), None

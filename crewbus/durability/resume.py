@@ -158,6 +158,8 @@ class Resumption:
     def _look_within_depth(self, store: Store, info: LogInfo, at: str | None) -> Found:
         try:
             found = self._look(store, info, at)
+            if found.unannounced is not None:
+                found.progress.retract(Retracted(found.unannounced), info.last + 1)
             retractions = found.progress.retractions_on_resume(found.last)
         except RecursionError:
             raise CorruptRecordError(f"run {info.root_id} in {store!r} nests deeper than any code can") from None

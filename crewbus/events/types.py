@@ -39,7 +39,7 @@ class RunFailed(RunEnded):
 
     error: str
     message: str
-    steps: tuple[str, ...] = ()
+    steps: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False)
     """The identities of the steps that failed with this exception: a resumed run executes them again."""
 
 

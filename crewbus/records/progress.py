@@ -140,6 +140,9 @@ class Progress:
             path = (*place.path, landmark.event.name)
             call = RecordedCall(place.home, landmark.seq, [landmark.id], path, place.call)
             place.home.calls[call] = None
+            if place.home.open_calls[path]:
+                place.home.parallel_calls.add(path)
+            place.home.open_calls[path] += 1
             node.value = Place(place.home, call)
             self._note_opened(place.home, landmark.seq)
 
@@ -173,7 +176,9 @@ class Progress:
 
     def _call_ended(self, landmark: Landmark, node: Node[Place] | None) -> None:
         if node is not None and node.value is not None and node.value.call is not None:
-            node.value.call.end, node.value.call.end_type = landmark.seq, landmark.kind
+            call = node.value.call
+            call.end, call.end_type = landmark.seq, landmark.kind
+            call.home.open_calls[call.path] -= 1
 
     # Failures
 
@@ -231,15 +236,18 @@ class Progress:
     # Retractions
 
     def _retracted(self, landmark: Landmark, _: Node[Place] | None) -> None:
+        event: Retracted = landmark.event
         node = self._tree.find(landmark.parent)
-        place = node.value if node is not None and node.kind == "attempt" else None
-        if place is not None and place.attempt is not None:
+        kind = node.kind if node is not None and landmark.parent in event.parents else None
+        place = self._place_of(node)
+        if kind == "step":  # it failed: its text is void, and what ended in it did so
+            self.retractions.add(event, landmark.seq)
+            return
+        if place is not None:
+            self._note_opened(place.home, landmark.seq)  # the code went on from what had failed
+        if kind == "attempt" and place is not None and place.attempt is not None:
             place.attempt.retracted_at = landmark.seq
-            self._note_opened(place.home, landmark.seq)  # the code went on from what the attempt failed with
-        if node is not None and node.kind == "step":  # it failed: its text is void, and what ended in it did so
-            self.retractions.add(landmark.event, landmark.seq)
-        else:
-            self.retract(landmark.event, landmark.seq, rejects=place is not None)
+        self.retract(event, landmark.seq, rejects=kind == "attempt")
 
     def retract(self, event: Retracted, seq: int, *, rejects: bool = False) -> None:
         """Take back what ``event`` names; ``rejects``: as a failed attempt does."""
@@ -266,9 +274,11 @@ class Progress:
 
     def _void_call(self, call: RecordedCall, since: int) -> None:
         if call.start >= since:
-            call.home.calls.pop(call, None)
+            if call.home.calls.pop(call, call) is None and call.end is None:
+                call.home.open_calls[call.path] -= 1
         elif call.end is not None and call.end >= since:
             call.end = call.end_type = None
+            call.home.open_calls[call.path] += 1
         self._void_attempts(call.home, since, call.path)
 
     def _void_since(self, home: RecordedHome, since: int) -> None:

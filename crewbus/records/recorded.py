@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -81,6 +82,10 @@ class RecordedHome:
     calls: dict[RecordedCall, None] = attrs.field(factory=dict)
     children: dict[RecordedHome, None] = attrs.field(factory=dict)
     attempts: list[RecordedAttempt] = attrs.field(factory=list)
+    open_calls: Counter[Path] = attrs.field(factory=Counter)
+    """How many calls are open, by their paths."""
+    parallel_calls: set[Path] = attrs.field(factory=set)
+    """The paths of calls that were open at once: a resumed run may make them in another order."""
     end: int | None = None
     end_type: type | None = None
     stands: bool = False
