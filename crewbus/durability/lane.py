@@ -124,6 +124,8 @@ class ReplayLane:
             self._prepare(replay, plan, scope, event, phase)
             if isinstance(event, Retracted) and isinstance(scope, Attempt):
                 event = self._own_retraction(replay, scope, event)
+                with Deferring(run.tree.lock), run.tree.lock:
+                    replay.retract(event)
         return self._new.commit(plan, scope, event, source, phase)
 
     @staticmethod
@@ -165,10 +167,11 @@ class ReplayLane:
         if scope.start_id != recorded_start:
             return
         with Deferring(scope.tree.lock), scope.tree.lock:
-            if not replay.begins_anew(attempt):
+            again = replay.begins_anew(attempt)
+            if again is None:
                 return
             attempt.start_id = attempt.of.start_id
-        started = AttemptStarted(attempt.attempt_number)
+        started = AttemptStarted(attempt.attempt_number, again)
         self._new.commit(self._plan_of(started), attempt, started, None, Phase.START)
         scope.start_id = attempt.start_id
 

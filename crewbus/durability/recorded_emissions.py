@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from crewbus.events import Retracted
 from crewbus.records import Path, Progress, RecordedHome
 from crewbus.stores import StoredEvent
 
@@ -65,6 +67,16 @@ class RecordedEmissions:
     def is_exhausted(self) -> bool:
         """Whether all of them were repeated."""
         return self._read >= self._last and not self._count
+
+    def retract(self, event: Retracted) -> None:
+        """Leave out what is taken back now: what is emitted later does not repeat it."""
+        self._progress.retractions.add(event, sys.maxsize)
+        for there in self._waiting.values():
+            for waiting in there.values():
+                for emission in [one for one in waiting if one.retracted_at is None]:
+                    if event.covers(emission.seq, emission.parent):
+                        waiting.remove(emission)
+                        self._count -= 1
 
     def match(self, where: Where, content: Content, *, rejected: bool) -> Emission | None:
         """Find the first emission with this content there, and leave it out from now on.

@@ -126,20 +126,28 @@ class Replay:
     def claim_attempt(self, attempt: Attempt) -> int | None:
         """The number of the recorded attempt that one which starts repeats; None: it is new."""
         home, call = self._home(attempt), _call_around(attempt)
-        waiting = home.attempts.get((_path_of(call), attempt.attempt_number)) if home is not None else None
-        if not waiting or home is None or not self._is_repeated(call):
+        around = attempt.of if is_in_attempt(attempt.of) else None
+        nested_in = self._attempts.recorded(around) if around is not None else None
+        key = _path_of(call), nested_in, attempt.attempt_number
+        waiting = home.attempts.get(key) if home is not None else None
+        is_new = around is not None and nested_in is None
+        if not waiting or home is None or is_new or not self._is_repeated(call):
             return None
         recorded = waiting.popleft()
         self._attempts.claim(attempt, recorded, f"{home.recorded.run_id}:{recorded.start}")
         return recorded.start
 
-    def begins_anew(self, attempt: Attempt) -> bool:
-        """Whether a recorded start stands for that of ``attempt``: something new in it needs a start of its own."""
+    def begins_anew(self, attempt: Attempt) -> int | None:
+        """The number of the recorded start that stands for that of ``attempt``: something new needs one of its own."""
         return self._attempts.begins_anew(attempt)
 
     def retraction(self, attempt: Attempt, event: Retracted) -> tuple[Retracted, int | None]:
         """The retraction of an attempt that fails, and the number under which it is recorded; None: it is new."""
         return self._attempts.retraction(attempt, event, _attempts(attempt)[0])
+
+    def retract(self, event: Retracted) -> None:
+        """Note that something recorded is taken back now."""
+        self._emissions.retract(event)
 
     def claim_run(self, run: Run) -> RecordedHome | None:
         """The recorded run that a nested one repeats; None: it is new."""

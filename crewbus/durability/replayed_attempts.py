@@ -66,14 +66,19 @@ class ReplayedAttempts:
         state = self._state(attempt)
         state.recorded, state.start_id, state.retracted_at = recorded, start_id, recorded.retracted_at
 
-    def begins_anew(self, attempt: Attempt) -> bool:
-        """Whether a recorded start stands for that of ``attempt``: something new in it needs a start of its own."""
+    def recorded(self, attempt: Scope) -> RecordedAttempt | None:
+        """The recorded attempt that stands for ``attempt``, if there is one."""
         state = self._states.get(attempt)
-        if state is None or state.start_id is None or attempt.start_id != state.start_id:
-            return False
+        return state.recorded if state is not None else None
+
+    def begins_anew(self, attempt: Attempt) -> int | None:
+        """The number of the recorded start that stands for that of ``attempt``: something new needs one of its own."""
+        state = self._states.get(attempt)
+        if state is None or state.recorded is None or attempt.start_id != state.start_id:
+            return None
         if state.start_id in attempt.opened and state.start_id not in state.parents:
             attempt.opened.remove(state.start_id)  # another attempt may be recorded there
-        return True
+        return state.recorded.start
 
     def may_be_rejected(self, attempts: Sequence[Attempt]) -> bool:
         """Whether what is emitted in these attempts may be recorded as rejected."""

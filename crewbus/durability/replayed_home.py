@@ -9,6 +9,9 @@ import attrs
 from crewbus.durability.nested_runs import RunKey
 from crewbus.records import Path, RecordedAttempt, RecordedCall, RecordedHome, is_generated
 
+AttemptKey = tuple[Path, RecordedAttempt | None, int]
+"""The calls around an attempt, the attempt that it is nested in directly, and its number."""
+
 
 @attrs.define(eq=False)
 class ReplayedHome:
@@ -16,7 +19,7 @@ class ReplayedHome:
 
     recorded: RecordedHome
     calls: dict[Path, deque[RecordedCall]]
-    attempts: dict[tuple[Path, int], deque[RecordedAttempt]]
+    attempts: dict[AttemptKey, deque[RecordedAttempt]]
     runs: dict[RunKey, deque[RecordedHome]]
     expected: dict[str, RecordedHome]
     """By identity: the steps that its own thread or task called, and that have an outcome."""
@@ -28,7 +31,7 @@ class ReplayedHome:
         for call in recorded.calls:
             made.calls.setdefault(call.path, deque()).append(call)
         for attempt in recorded.attempts:
-            made.attempts.setdefault((attempt.path, attempt.number), deque()).append(attempt)
+            made.attempts.setdefault((attempt.path, attempt.around, attempt.number), deque()).append(attempt)
         for child in recorded.children:
             if child.step is None:
                 chosen_id = None if is_generated(child.run_id) else child.run_id

@@ -95,6 +95,8 @@ class AttemptStarted:
     """An attempt at retried work began; ``number`` counts from 1."""
 
     number: int
+    again: int | None = attrs.field(default=None, repr=False)
+    """In a resumed run, where something new happened in a recorded attempt: the number of the event that started it."""
 
 
 def _check_chunk(text: Any, kind: Any) -> None:

@@ -150,8 +150,12 @@ class Progress:
         assert node is not None
         place = self._place_of(node.parent)
         if place is not None:
-            attempt = RecordedAttempt(landmark.event.number, landmark.seq, place.path)
-            place.home.attempts.append(attempt)
+            event: AttemptStarted = landmark.event
+            before = self.place(f"{landmark.run_id}:{event.again}") if event.again is not None else None
+            attempt = before.attempt if before is not None else None
+            if attempt is None:
+                attempt = RecordedAttempt(event.number, landmark.seq, place.path, place.attempt)
+                place.home.attempts.append(attempt)
             (place.home if place.call is None else place.call).ids.append(landmark.id)
             node.value = Place(place.home, place.call, attempt)
             self._note_opened(place.home, landmark.seq)

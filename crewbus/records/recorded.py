@@ -22,6 +22,8 @@ class RecordedAttempt:
     start: int
     path: Path
     """The calls around it in its home."""
+    around: RecordedAttempt | None = None
+    """The attempt that it is nested in directly."""
     retracted_at: int | None = None
     """The number of its retraction, if it failed."""
 
