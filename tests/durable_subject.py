@@ -253,7 +253,7 @@ class Subject:
         for who, follower in (("reads afterwards", reader), ("followed live", self.live), ("came back", self.late)):
             follower.follow(bus, self.run_id)
             found = self._said(follower.texts)
-            if not same_texts(found, expected):
+            if not self._agree(found, expected):
                 self.wrong.append(f"law 2: who {who} has {found}, undisturbed {expected}")
         with bus.subscribe(self.run_id, after="start") as stream:
             if not self.wrong and stream.text() != "".join(reader.texts):
@@ -264,8 +264,13 @@ class Subject:
                 nested = Follower()
                 nested.follow(bus, run_id)
                 found, expected = self._said(nested.texts), self._said(self.ideal.texts(place))
-                if not same_texts(found, expected):
+                if not self._agree(found, expected):
                     self.wrong.append(f"law 2: the nested run at {place} says {found}, undisturbed {expected}")
+
+    def _agree(self, found: list[str], expected: list[str]) -> bool:
+        """Whether a text is as undisturbed. What one of equal calls at once had said, another may say again."""
+        said_again = self._is_mixed and not Counter(expected) - Counter(found)
+        return same_texts(found, expected) or said_again
 
     def _compare_counts(self, recorded: Recorded) -> None:
         """All that the code emits is recorded once, also what a failed attempt took back."""

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from crewbus.events import Retracted
-from crewbus.records import Path, Progress, RecordedHome
+from crewbus.records import Path, Progress, RecordedCall, RecordedHome
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
@@ -67,6 +67,13 @@ class RecordedEmissions:
     def is_exhausted(self) -> bool:
         """Whether all of them were repeated."""
         return self._read >= self._last and not self._count
+
+    def are_waiting(self, call: RecordedCall) -> bool:
+        """Whether anything that is recorded in ``call`` directly was not repeated."""
+        while self._read < (call.end or 0) and self._read_on():
+            pass
+        places = (self._waiting.get(Where(call.home, call.path, in_attempt), {}) for in_attempt in (False, True))
+        return any(one.parent in call.ids for there in places for waiting in there.values() for one in waiting)
 
     def retract(self, event: Retracted) -> None:
         """Leave out what is taken back now: what is emitted later does not repeat it."""

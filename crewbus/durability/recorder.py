@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -318,7 +319,7 @@ class Recorder:
         name, version, data = self.codec().encode(event)
         if len(data) > self.options.max_event_bytes:
             name, _, data = self._oversized(name, version, data)
-        return name, data
+        return name, _recognisable(name, data)
 
     def recorded_content(self, stored: StoredEvent) -> Content | None:
         """As `content_of`, of a stored event that user code emitted; None if crewbus did."""
@@ -328,7 +329,7 @@ class Recorder:
         registered = find_event_type(stored.name)
         if registered is not None and registered.version > stored.version:  # as this release would write it
             return self.content_of(self.decode(stored).event)
-        return stored.name, stored.data
+        return stored.name, _recognisable(stored.name, stored.data)
 
     def _oversized(self, name: str, version: int, data: bytes) -> tuple[str, int, bytes]:
         """What is recorded of an event that is larger than the limit. Raises `OversizedEventError`."""
@@ -365,3 +366,12 @@ class Recorder:
             stored.attempt,
             replayed=True,
         )
+
+
+def _recognisable(name: str, data: bytes) -> bytes:
+    """Of the JSON of an event, that by which a resumed run recognises it."""
+    registered = find_event_type(name)
+    if registered is None or registered.recognised_by is None:
+        return data
+    fields = json.loads(data)
+    return json.dumps([fields.get(field) for field in registered.recognised_by]).encode()

@@ -163,9 +163,12 @@ class Replay:
 
     def claim_end(self, scope: Call | Run, event: object) -> int | None:
         """The number of the recorded end that this one repeats; None: it is new."""
-        recorded: RecordedCall | RecordedHome | None = self._calls.get(scope)
+        call = self._calls.get(scope)
+        recorded: RecordedCall | RecordedHome | None = call
         if isinstance(scope, Run):
             recorded = self._homes[scope].recorded if scope in self._homes else None
+        if call is not None and scope not in self._changed and self._emissions.are_waiting(call):
+            call.home.parallel_calls.add(call.path)  # what is recorded in it is an equal call's
         if recorded is None or scope in self._changed or recorded.end_type is not type(event):
             return None
         return recorded.end
@@ -192,8 +195,8 @@ class Replay:
         if recorded is not None and recorded.has_outcome:
             home.expected.pop(step.event.identity, None)
             return recorded
-        if recorded is None and home.expected and step.event.inline:
-            expected = next(iter(home.expected.values()))
+        expected = home.next_inline() if recorded is None and step.event.inline else None
+        if expected is not None:
             self._diverged = mismatch(expected, describe_step(step.event), home.recorded)
             raise self._diverged
         return None

@@ -22,7 +22,7 @@ class ReplayedHome:
     attempts: dict[AttemptKey, deque[RecordedAttempt]]
     runs: dict[RunKey, deque[RecordedHome]]
     expected: dict[str, RecordedHome]
-    """By identity: the steps that its own thread or task called, and that have an outcome."""
+    """By identity: the steps that have an outcome and were not called again yet."""
 
     @classmethod
     def of(cls, recorded: RecordedHome) -> ReplayedHome:
@@ -36,6 +36,11 @@ class ReplayedHome:
             if child.step is None:
                 chosen_id = None if is_generated(child.run_id) else child.run_id
                 made.runs.setdefault(RunKey(child.name or None, chosen_id, child.key), deque()).append(child)
-            elif child.step.inline and child.has_outcome and not child.rejected:
+            elif child.has_outcome and not child.rejected:
                 made.expected[child.step.identity] = child
         return made
+
+    def next_inline(self) -> RecordedHome | None:
+        """The next step that its own thread or task had called, and has not called again yet."""
+        steps = (one for one in self.expected.values() if one.step is not None and one.step.inline)
+        return next(steps, None)

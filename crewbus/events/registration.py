@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar, dataclass_transform, overload
 
 import attrs
@@ -24,6 +24,7 @@ def register_event(
     unstructure: Unstructure | None = None,
     subclasses: bool = False,
     upgrades: Upgrades | None = None,
+    recognised_by: Iterable[str] | None = None,
 ) -> C:
     """Register ``cls`` as an event type and return it. For classes that `event` does not declare, at any time.
 
@@ -33,11 +34,13 @@ def register_event(
     types too, including later ones, each under its own module and name; ``structure(value, cls)`` then receives the
     class to build. ``upgrades`` maps each older version to a function that turns its JSON value into that of the next
     version. A class that is defined again under the same module and name replaces the earlier one.
+    ``recognised_by`` names the fields of that JSON value by which a resumed run recognises an event that it repeats,
+    for events that have an id or a time of their own; by default all of them.
 
     Raises `EventTypeError` if ``cls`` is not a class, if the name belongs to another class, or if only one of
     ``structure`` and ``unstructure`` is given.
     """
-    _events.register(cls, name, version, structure, unstructure, subclasses, upgrades)
+    _events.register(cls, name, version, structure, unstructure, subclasses, upgrades, recognised_by=recognised_by)
     return cls
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ class EventType:
     """For each older version, the function that turns its JSON value into that of the next version."""
     landmark: bool = False
     """Whether a resume reads the events of this type: see ``crewbus.events.landmarks``."""
+    recognised_by: tuple[str, ...] | None = None
+    """The fields by which a resumed run recognises a repeated event; None: all of them."""
 
 
 @attrs.frozen
@@ -41,6 +43,13 @@ class Family:
     structure: Callable[[Any, type], Any] | None
     unstructure: Unstructure | None
     upgrades: Upgrades
+    recognised_by: tuple[str, ...] | None = None
+
+    def member(self, cls: type) -> EventType:
+        """The registration of ``cls``, a subclass."""
+        structure = self.structure_for(cls)
+        name = qualified(cls)
+        return EventType(cls, name, self.version, structure, self.unstructure, self.upgrades, False, self.recognised_by)
 
     def structure_for(self, cls: type) -> Structure | None:
         """The function that decodes instances of ``cls``, a member of the family."""
@@ -68,6 +77,7 @@ class Registry:
         subclasses: bool,
         upgrades: Upgrades | None,
         landmark: bool = False,
+        recognised_by: Iterable[str] | None = None,
     ) -> None:
         """Register ``cls``; raises `EventTypeError` if an argument is invalid, or the name is taken."""
         if not isinstance(cls, type):
@@ -86,10 +96,11 @@ class Registry:
                 f"the name {name!r} belongs to {qualified(known.cls)}; give {qualified(cls)} another name="
             )
         upgrades = upgrades or NO_UPGRADES
+        fields = tuple(recognised_by) if recognised_by is not None else None
         if subclasses:
-            self._families[cls] = Family(version, structure, unstructure, upgrades)
+            self._families[cls] = Family(version, structure, unstructure, upgrades, fields)
             structure = self._families[cls].structure_for(cls)
-        self._add(EventType(cls, name, version, structure, unstructure, upgrades, landmark))
+        self._add(EventType(cls, name, version, structure, unstructure, upgrades, landmark, fields))
 
     def _add(self, registered: EventType) -> EventType:
         self._by_class[registered.cls] = self._by_name[registered.name] = registered
@@ -108,11 +119,7 @@ class Registry:
             for base in cls.__mro__:
                 family = self._families.get(base)
                 if family is not None:
-                    structure = family.structure_for(cls)
-                    made = EventType(
-                        cls, qualified(cls), family.version, structure, family.unstructure, family.upgrades
-                    )
-                    return self._add(made)
+                    return self._add(family.member(cls))
         return known
 
     def of(self, cls: type) -> EventType:

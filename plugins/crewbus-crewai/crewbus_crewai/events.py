@@ -23,13 +23,18 @@ from crewbus_crewai.model_calls import ModelCall
 LIVE: Final = frozenset({"agent", "agents", "callbacks", "crew", "flow", "from_agent", "from_task", "task", "tools"})
 """Fields with live objects; other fields of the event have their ids and names."""
 
+NAMES: Final = ("agent_role", "crew_name", "flow_name", "method_name", "task_name", "tool_name")
+"""Fields by which a resumed run recognises an event of a type that it repeats: ids and times are new each time."""
+
 OF_THE_PROCESS: Final = (CCEnvEvent, CodexEnvEvent, CursorEnvEvent, DefaultEnvEvent)
 """Events about the process, emitted once: they do not belong to the kickoff that happens to be the first."""
 
 
 def register() -> None:
     """Register crewAI's events as a family, which includes classes that are defined later."""
-    crewbus.register_event(BaseEvent, structure=structure, unstructure=unstructure, subclasses=True)
+    crewbus.register_event(
+        BaseEvent, structure=structure, unstructure=unstructure, subclasses=True, recognised_by=NAMES
+    )
 
 
 def prepare(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
