@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakValueDictionary
 
 import pytest
 
 import crewbus
+from crewbus.durability import unrecorded
 
 
 @crewbus.step
@@ -29,6 +31,12 @@ def in_bare_thread(desk: str) -> str:
 def async_in_bare_thread(desk: str) -> str:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, search_async(desk)).result()
+
+
+@pytest.fixture(autouse=True)
+def no_other_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests let processes die in theirs: what those recorded is live for ever."""
+    monkeypatch.setattr(unrecorded, "live", WeakValueDictionary())
 
 
 @pytest.fixture(params=[in_bare_thread, async_in_bare_thread])
