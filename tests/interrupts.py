@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
+import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, Final
 import crewbus
 
 PACKAGE: Final = str(Path(crewbus.__file__).parent)
+STARTING: Final = (PACKAGE,) if sys.version_info >= (3, 14) else (PACKAGE, threading.__file__)
+"""The files in which work is started. Since 3.14 an interrupt may leave a lock of `threading` itself held for ever:
+see crewbus/_util/locks.py. No thread starts after that."""
 
 _BACK: Final = frozenset(
     number for name, number in dis.opmap.items() if "JUMP_BACKWARD" in name and "NO_INTERRUPT" not in name

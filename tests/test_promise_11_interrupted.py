@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
@@ -12,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from interrupts import PACKAGE, Interrupt, at_each_point
+from interrupts import PACKAGE, STARTING, Interrupt, at_each_point
 from lifecycle_helpers import PATIENCE, until
 
 import crewbus
@@ -175,7 +174,7 @@ def test_promise_11_an_interrupt_at_any_point_of_starting_work_leaves_none_live(
         assert not waiting._waits
 
     with opened() as bus:
-        assert at_each_point(play, PACKAGE, threading.__file__) > 20
+        assert at_each_point(play, *STARTING) > 20
 
 
 # Closing
