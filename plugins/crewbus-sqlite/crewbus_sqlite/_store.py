@@ -203,7 +203,7 @@ class SQLiteStore(Store):
         fork_id, own = _name(fork_id), [checked(event) for event in events]
         if [event.seq for event in own] != list(range(at + 1, at + 1 + len(own))):
             raise RecordingError(f"run {fork_id}: its first events do not continue from event {at}")
-        self._write_out(fork_id)
+        self._write_out()  # logs are listed in the order in which they were begun
         with self._changing(root_id) as (connection, log):
             if not 0 <= at <= log.last:
                 raise RecordingError(f"run {root_id} has no event {at} to fork at: its last one is {log.last}")
