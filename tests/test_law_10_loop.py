@@ -256,7 +256,7 @@ def test_law_10_while_another_program_has_the_database_locked_the_loop_goes_on(t
 
             tasks = [asyncio.create_task(resume()), asyncio.create_task(begin())]
             for _ in range(20):  # only a loop that goes on comes to unlock it
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
             assert not any(task.done() for task in tasks)
             lock.execute("ROLLBACK")
             await asyncio.gather(*tasks)

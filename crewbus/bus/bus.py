@@ -231,8 +231,8 @@ class Bus(Dispatcher):
 
         ``id`` must not be the id of a live or recorded run (`RunIdInUseError`). ``tags`` map strings to strings.
         ``record=True`` arms this run's recording, whatever the bus's is; a nested run shares its root's.
-        ``durability``: as for `enable_recording`; None: as that says. After a resume nested runs of one name are told
-        apart by ``id`` or ``key``, else by order: equal ones at once need a ``key`` if steps are called in them.
+        ``durability``: as for `enable_recording`; None: as that says. A resumed run distinguishes nested runs of
+        one name by ``id`` or ``key``, else by order: equal ones at once need a ``key`` if steps are called in them.
         """
         check_run_arguments(name, id, tags, key)
         return Run(self._host, name, id, tags, recording_request(record, durability), key=key)

@@ -193,7 +193,6 @@ class ReplayLane:
 
 def _may_repeat(run: Run) -> bool:
     """Whether an emission in ``run`` may be recorded: only then its content is needed."""
-    log: RunLog | None = run.tree.log
-    with Deferring(run.tree.lock), run.tree.lock:
-        replay = log.replay if log is not None else None
-        return replay is not None and replay.may_repeat()
+    log: RunLog | None = run.tree.log  # without the lock: what has been repeated stays so
+    replay = log.replay if log is not None else None
+    return replay is not None and replay.may_repeat()

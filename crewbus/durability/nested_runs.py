@@ -99,8 +99,8 @@ def _ambiguous(run: Run) -> StepError:
     described = f"run {run.name!r}" if run.name else f"run {run.id}, which has no name,"
     keyed = f" and key {run.key!r}" if run.key else ""
     return StepError(
-        f"{described} ran at the same time as another of its name{keyed} in the same place: when they are resumed, "
-        "their steps could not be told apart. Give each a key that is the same after a resume: bus.run(..., key=...)"
+        f"{described} ran at the same time as another of its name{keyed} in the same place: a resumed run could not "
+        "distinguish their steps. Give each a key that is the same after a resume: bus.run(..., key=...)"
     )
 
 

@@ -75,7 +75,7 @@ class Replay:
         return home is not None and _path_of(call) in home.recorded.parallel_calls
 
     def changes(self, scope: Scope, *, is_frame: bool) -> list[Commit]:
-        """Note that something new happens in ``scope``; returns what is to be committed before."""
+        """Note that something new happens in ``scope``; returns the rejected emissions to commit before it."""
         around: Scope | None = scope
         while around is not None:
             self._changed.add(around.represented())
@@ -83,7 +83,7 @@ class Replay:
         return self._anew(self._attempts.changes(_attempts(scope))) if is_frame else []
 
     def kept(self, attempt: Attempt) -> list[Commit]:
-        """An attempt succeeds: return what is to be committed anew, since its rejected text is not rejected now."""
+        """An attempt succeeds: return the emissions to commit again, since only the record has them as rejected."""
         return self._anew(self._attempts.succeeded(attempt, _attempts(attempt)[:-1]))
 
     def _anew(self, borrowed: Iterable[Borrowed]) -> list[Commit]:
@@ -91,7 +91,7 @@ class Replay:
         for one in borrowed:
             inside = next(attempt for attempt in reversed(one.attempts) if not attempt.run.ended)
             if one.step is not None:
-                commits += [self._commit_of(inside, text) for text in self._said_again(inside, one.step)]
+                commits += [(self._plan_of(text), inside, text, None) for text in self._said_again(inside, one.step)]
             elif (
                 one.commit is not None
                 and one.found_by is not None
@@ -104,13 +104,10 @@ class Replay:
     def _said_again(self, attempt: Attempt, step: RecordedHome) -> Iterator[object]:
         """Yield what is rejected of a step that is recalled in ``attempt``, unless an earlier resume said it again."""
         home = self._home(attempt)
+        where = Where(home.recorded, _path_of(_call_around(attempt)), True) if home is not None else None
         for content, event in self._emissions.rejected_in(step):
-            where = Where(home.recorded, _path_of(_call_around(attempt)), True) if home is not None else None
             if where is None or self._emissions.match(where, content, rejected=False) is None:
                 yield event
-
-    def _commit_of(self, scope: Scope, event: object) -> Commit:
-        return self._plan_of(event), scope, event, None
 
     # Starts and ends
 
@@ -163,22 +160,17 @@ class Replay:
 
     def claim_end(self, scope: Call | Run, event: object) -> int | None:
         """The number of the recorded end that this one repeats; None: it is new."""
-        call = self._calls.get(scope)
-        recorded: RecordedCall | RecordedHome | None = call
-        if isinstance(scope, Run):
-            recorded = self._homes[scope].recorded if scope in self._homes else None
-        if call is not None and scope not in self._changed and self._emissions.are_waiting(call):
-            call.home.parallel_calls.add(call.path)  # what is recorded in it is an equal call's
-        if recorded is None or scope in self._changed or recorded.end_type is not type(event):
+        if scope in self._changed:
             return None
-        return recorded.end
+        call, home = self._calls.get(scope), self._homes.get(scope)
+        if call is not None and self._emissions.are_waiting(call):
+            call.home.parallel_calls.add(call.path)  # what is recorded in it is an equal call's
+        recorded = home.recorded if home is not None else call
+        return recorded.end if recorded is not None and recorded.end_type is type(event) else None
 
-    def ended(self, scope: Scope) -> None:
-        """Forget a scope that has ended."""
-        self._homes.pop(scope, None)
-        self._calls.pop(scope, None)
-        self._attempts.ended(scope)
-        self._changed.discard(scope)
+    def ended(self, step: Step) -> None:
+        """Repeat nothing more in a step: it has ended."""
+        self._homes.pop(step, None)
 
     # Steps
 

@@ -82,9 +82,7 @@ class ReplayedAttempts:
 
     def may_be_rejected(self, attempts: Sequence[Attempt]) -> bool:
         """Whether what is emitted in these attempts may be recorded as rejected."""
-        return bool(attempts) and not any(
-            attempt in self._states and self._states[attempt].goes_on for attempt in attempts
-        )
+        return bool(attempts) and not any(self._state(attempt).goes_on for attempt in attempts)
 
     def matched(self, attempts: Iterable[Attempt], emission: Emission) -> None:
         """Note that an emission in these attempts was matched."""
@@ -111,7 +109,7 @@ class ReplayedAttempts:
             self._borrowed.setdefault(attempts[0], []).append(borrowed)
 
     def changes(self, attempts: Sequence[Attempt]) -> list[Borrowed]:
-        """Note that something new happens in these attempts. Returns what is to be committed before."""
+        """Note that something new happens in these attempts. Returns what to commit before it."""
         for attempt in attempts:
             self._state(attempt).is_valid = True
         rejected = [one for one in attempts if (known := self._state(one).recorded) is not None and known.retracted_at]
@@ -122,7 +120,7 @@ class ReplayedAttempts:
         return self._borrowed.pop(attempts[0], [])
 
     def succeeded(self, attempt: Attempt, around: Sequence[Attempt]) -> list[Borrowed]:
-        """An attempt succeeded, ``around`` it others are in progress. Returns what is to be committed anew."""
+        """An attempt succeeded inside those ``around`` it. Returns what to commit again."""
         return [] if around else self._borrowed.pop(attempt, [])
 
     def retraction(self, attempt: Attempt, event: Retracted, outermost: Attempt) -> tuple[Retracted, int | None]:
@@ -140,7 +138,3 @@ class ReplayedAttempts:
             parents.pop(state.start_id or "", None)
         since = event.since if state.first is None else min(event.since, state.first)
         return Retracted(since, event.reason, tuple(parents)), None
-
-    def ended(self, scope: Scope) -> None:
-        """Forget a scope that has ended."""
-        self._states.pop(scope, None)

@@ -179,8 +179,8 @@ class Resumption:
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
         if any(one.kind is StepStarted and is_of_earlier_scheme(one.event) for one in landmarks):
             raise StoreVersionError(
-                f"run {run_id} in {store!r} was recorded by an earlier release, which told its steps apart in another "
-                "way: it can be shown, exported and replayed, but not resumed; start it again under another id"
+                f"run {run_id} in {store!r} was recorded by an earlier release, whose steps have other identities: "
+                "it can be shown, exported and replayed, but not resumed; start it again under another id"
             )
         last = info.last if at is None else position(record, at)
         # What was retracted after that stays retracted, since consumers got the retraction.

@@ -26,7 +26,7 @@ __all__ = ["Step", "step"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 IDENTITY_SCHEME: Final = "2:"
-"""How identities begin: records of the first scheme, which told fewer steps apart, can't be resumed."""
+"""How identities begin. The first scheme distinguished fewer steps: its records can't be resumed."""
 
 NO_KEY: Final = StepKey("", "")
 

@@ -33,7 +33,7 @@ class Saved(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """What is to be recorded of a state: all of it, or what changed since the one recorded as number ``base``."""
+    """A state as it is recorded: the whole state, or its changes since the state recorded as number ``base``."""
 
     state: Written
     data: Any

@@ -107,7 +107,7 @@ class Tree(Gate):
             return number >= numbers.end
 
     def give_back(self, number: int, numbers: Numbers) -> None:
-        """Have the next event take ``number``, which an interrupted emission took from ``numbers`` in vain.
+        """Give ``number``, which an interrupted emission took from ``numbers``, to the next event.
 
         Where no order is kept, another thread may have taken the next one meanwhile; then there is a gap.
         """

@@ -89,10 +89,10 @@ class Store(abc.ABC):
         raise self._unsupported("revoke")
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
-        """Whether nobody can have taken a log since it was given with ``epoch``, as far as this store knows by itself.
+        """Whether the lease that this store got with ``epoch`` certainly still holds.
 
-        It answers at once, from its own clock and memory, and asks nobody; `revoke` does not count. False for a log
-        that is known to be lost, and once the lease may have ended: `confirm` finds out.
+        The store answers at once, from its own clock and memory. A `revoke` by another process goes unnoticed. False
+        for a log that this store knows to have lost, and once the lease may have ended: then call `confirm`.
         """
         return True
 

@@ -129,7 +129,7 @@ class LeaseContract(StoreCase):
         write_and_flush(second, "a", epoch, 3)
 
     def test_of_two_beginning_a_log_one_is_confirmed(self) -> None:
-        """Of two that `begin` a log at the same time one is told with `RunIdInUseError`, at the latest by `confirm`."""
+        """Of two stores that `begin` a log at once, one gets `RunIdInUseError`, from `confirm` at the latest."""
         first, second = self.pair()
         for turn in range(RACES):
             root = str(turn)
