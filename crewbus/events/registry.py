@@ -34,6 +34,13 @@ class EventType:
     recognised_by: tuple[str, ...] | None = None
     """The fields by which a resumed run recognises a repeated event; None: all of them."""
 
+    def upgraded(self, value: Any, version: int) -> Any:
+        """A JSON value of an older version, as one of this version."""
+        for older in sorted(self.upgrades):
+            if older >= version:
+                value = self.upgrades[older](value)
+        return value
+
 
 @attrs.frozen
 class Family:

@@ -214,9 +214,7 @@ class Codec:
 
     def _structure(self, registered: EventType, version: int, raw: Any) -> Any:
         if version < registered.version:
-            for older in sorted(registered.upgrades):
-                if older >= version:
-                    raw = registered.upgrades[older](raw)
+            raw = registered.upgraded(raw, version)
         if registered.structure is not None:
             return registered.structure(raw)
         return self._converter.structure(raw, registered.cls)

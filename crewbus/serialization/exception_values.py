@@ -89,9 +89,7 @@ def _write(error: Exception, raises: Raises) -> Written:
 
 def _structure(cls: type[Exception], registered: EventType | None, version: int, data: Any, raises: Raises) -> Any:
     if registered is not None:
-        for older in sorted(registered.upgrades):
-            if older >= version:
-                data = registered.upgrades[older](data)
+        data = registered.upgraded(data, version)
         if registered.structure is not None:
             return registered.structure(data)
     args, attributes = _unpacked(data["args"], raises), _unpacked(data.get("attributes", {"dict": []}), raises)

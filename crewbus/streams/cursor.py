@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple, Self
 
@@ -13,6 +14,7 @@ START: Final = "start"
 _TEXT: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\.([0-9a-f]{12})(?:\.(\d{1,18}))?", re.ASCII)
 
 
+@lru_cache(maxsize=128, typed=True)  # a consumer may ask for the cursor after each frame
 def record_name(run_id: str, started: float) -> str:
     """What tells the record of a run from any other, of another run or an earlier one of the same id.
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -141,15 +142,15 @@ class JournalStore(Store):
 
     def summary(self, root_id: str) -> LogSummary:
         with self._in_turn():
-            self._info(root_id)
-            return _naming(self._takers)(self._memory.summary(root_id))
+            info = self._info(root_id)
+            return self._memory.summary(root_id)._replace(info=info)
 
     def find(self, query: LogFilter) -> Iterator[LogSummary]:
         with self._in_turn():
             for writer in {self._takers[held.root_id, held.epoch] for held in self._memory.held()}:
                 if self._writers.is_dead(writer):
                     self._revoke_all(writer)
-            return map(_naming(self._takers), self._memory.find(query))
+            return map(partial(_named, self._takers), self._memory.find(query))
 
     # Flushing and closing
 
@@ -284,13 +285,9 @@ class JournalStore(Store):
         self._writers.forget(writer)
 
 
-def _naming(takers: Takers) -> Callable[[LogSummary], LogSummary]:
-    """What gives the memory's summaries the names of their holders."""
-
-    def named(summary: LogSummary) -> LogSummary:
-        info = summary.info
-        if not info.alive:
-            return summary
-        return summary._replace(info=info._replace(holder=takers.get((info.root_id, info.epoch), info.holder)))
-
-    return named
+def _named(takers: Takers, summary: LogSummary) -> LogSummary:
+    """A summary of the memory's with the name of its holder."""
+    info = summary.info
+    if not info.alive:
+        return summary
+    return summary._replace(info=info._replace(holder=takers.get((info.root_id, info.epoch), info.holder)))

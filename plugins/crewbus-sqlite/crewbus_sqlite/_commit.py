@@ -162,11 +162,14 @@ def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> N
     Batches that only add events are written together: with a thousand runs each has few events in a transaction, and
     a statement costs more than an event.
     """
-    _write_together(connection, [batch for batch in batches if batch.only_adds], token)
-    additions = Additions()
+    together: list[Batch] = []
+    alone: list[Batch] = []
     for batch in batches:
-        if not batch.only_adds:
-            batch.write(connection, token, additions)
+        (together if batch.only_adds else alone).append(batch)
+    _write_together(connection, together, token)
+    additions = Additions()
+    for batch in alone:
+        batch.write(connection, token, additions)
     additions.save(connection)
 
 

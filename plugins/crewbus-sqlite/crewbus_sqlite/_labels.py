@@ -70,7 +70,7 @@ def page(connection: sqlite3.Connection, label: bytes, below: int, count: int) -
 
     Raises `CorruptRecordError` if one is missing.
     """
-    newer = next(_select(connection, "label = ? AND log >= ? ORDER BY log LIMIT 1", label, below), None)
+    newer = _at_or_above(connection, label, below)
     found = [*_select(connection, "label = ? AND log < ? ORDER BY log DESC LIMIT ?", label, below, count)]
     if newer is None:
         _before(connection, label)  # raises if the list is there
@@ -176,7 +176,7 @@ def _add(connection: sqlite3.Connection, label: bytes, logs: Sequence[LogRow]) -
 
 def _newer(connection: sqlite3.Connection, label: bytes, log: int) -> Entry:
     """The entry that follows a log in the list of a label, in which the log is not."""
-    found = next(_select(connection, "label = ? AND log >= ? ORDER BY log LIMIT 1", label, log), None)
+    found = _at_or_above(connection, label, log)
     if found is None:
         before = _before(connection, label)
         _save(connection, before._replace(next=label))
@@ -184,6 +184,11 @@ def _newer(connection: sqlite3.Connection, label: bytes, log: int) -> Entry:
     if found.log == log:
         raise corrupt(f"in the table labels, log {log} is there already")
     return found
+
+
+def _at_or_above(connection: sqlite3.Connection, label: bytes, log: int) -> Entry | None:
+    """The entry of a log in a list, or the next newer one."""
+    return next(_select(connection, "label = ? AND log >= ? ORDER BY log LIMIT 1", label, log), None)
 
 
 def _before(connection: sqlite3.Connection, label: bytes) -> Entry:
@@ -197,7 +202,7 @@ def _before(connection: sqlite3.Connection, label: bytes) -> Entry:
 def _raise(connection: sqlite3.Connection, label: bytes, above: int, begun: float) -> None:
     """Have the newer entries say that an older log began at this time."""
     while above != HEAD:
-        newer = next(_select(connection, "label = ? AND log > ? ORDER BY log LIMIT 1", label, above), None)
+        newer = _at_or_above(connection, label, above + 1)
         if newer is None:
             raise corrupt("in the table labels, the head of a list is missing")
         if newer.latest >= begun:

@@ -15,11 +15,9 @@ from crewbus_sqlite._checksums import corrupt, require, sum_of
 from crewbus_sqlite._placeholders import marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
 
-_COLUMNS: Final = (
-    "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks",
-    "base, depth, jump, origin, begun, at, ended, outcome",
-)
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)}, sum FROM logs"
+FIRST_COLUMNS: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
+"""Those of version 1."""
+_SELECT: Final = f"SELECT {FIRST_COLUMNS}, base, depth, jump, origin, begun, at, ended, outcome, sum FROM logs"
 
 # A base has a lower id than what is based on it.
 _BASES: Final = (

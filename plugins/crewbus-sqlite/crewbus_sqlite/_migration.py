@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
 
 from crewbus.exceptions import CorruptRecordError
 from crewbus.stores import ENDS
 from crewbus_sqlite import _events, _labels, _logs
 from crewbus_sqlite._checksums import require
 from crewbus_sqlite._events import latest_of
-from crewbus_sqlite._logs import RESUMED, LogRow
+from crewbus_sqlite._logs import FIRST_COLUMNS, RESUMED, LogRow
 from crewbus_sqlite._schema import LABELS, LOG_INDEXES, LOGS, VERSION
-
-_OLD: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
-_OLD_COLUMNS: Final = 9
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -29,7 +25,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     for statement in (LOGS, *LOG_INDEXES, LABELS):
         connection.execute(statement)
     _labels.create(connection)
-    for *columns, found in connection.execute(f"SELECT {_OLD}, sum FROM former_logs ORDER BY id"):
+    for *columns, found in connection.execute(f"SELECT {FIRST_COLUMNS}, sum FROM former_logs ORDER BY id"):
         _migrate_log(connection, LogRow(*columns), found)
     connection.execute("DROP TABLE former_logs")
     connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -38,7 +34,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 def _migrate_log(connection: sqlite3.Connection, old: LogRow, found: object) -> None:
     log = old._replace(base=old.parent, origin=old.id)
     try:
-        require("logs", old[:_OLD_COLUMNS], found)
+        require("logs", old[: len(FIRST_COLUMNS.split(", "))], found)
         base = None if old.parent is None else _logs.load(connection, old.parent)
     except CorruptRecordError:  # under a wrong digest it stays damaged
         _logs.save_damaged(connection, log)

@@ -69,10 +69,9 @@ class Reader:
             seq = latest_in(connection, log, log.last).mark
         while seq >= 0:
             with self._database.reading() as connection:
-                if connection is None:
-                    self._missing(root_id, "all")
-                log = _logs.owner(connection, log, seq)
-                row, event = load(connection, log.id, seq)
+                log = _logs.find(connection, root_id)  # raises if the log was dropped while it was read
+                assert connection is not None
+                row, event = load(connection, _logs.owner(connection, log, seq).id, seq)
             yield event
             seq = latest_of(row)[0].mark
 
@@ -83,8 +82,7 @@ class Reader:
             assert connection is not None
             if not 0 <= seq <= log.last:
                 raise RunNotFoundError(f"run {root_id} has no event {seq}")
-            part = Part(_logs.owner(connection, log, seq).id, seq, seq)
-        return self._row(root_id, part, seq)[1]
+            return load(connection, _logs.owner(connection, log, seq).id, seq)[1]
 
     def _parts(self, root_id: str, after: int) -> list[Part]:
         with self._database.reading() as connection:

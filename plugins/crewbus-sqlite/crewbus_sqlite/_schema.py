@@ -63,7 +63,7 @@ CREATE TABLE meta ( -- one row
     sum BLOB NOT NULL
 )""",
 )
-_LOGS_1: Final = """\
+_FIRST: Final = """\
 CREATE TABLE logs ( -- one for each root run
     id INTEGER PRIMARY KEY, -- never given twice
     root_id TEXT NOT NULL,
@@ -74,20 +74,13 @@ CREATE TABLE logs ( -- one for each root run
     parent INTEGER, -- a fork shares the events of this log ...
     parent_at INTEGER NOT NULL, -- ... up to this number, or -1
     forks INTEGER NOT NULL, -- how many logs have this one as their parent
-    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
+"""
+"""How the table of logs begins, in each version."""
+_LOGS_1: Final = f"""\
+{_FIRST}    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
 )"""
-LOGS: Final = """\
-CREATE TABLE logs ( -- one for each root run
-    id INTEGER PRIMARY KEY, -- never given twice
-    root_id TEXT NOT NULL,
-    epoch INTEGER NOT NULL, -- how often the run was taken
-    last INTEGER NOT NULL, -- the number of its last event, or -1
-    sealed INTEGER NOT NULL, -- 1: the run has ended
-    holder TEXT, -- who writes it: holders.token
-    parent INTEGER, -- a fork shares the events of this log ...
-    parent_at INTEGER NOT NULL, -- ... up to this number, or -1
-    forks INTEGER NOT NULL, -- how many logs have this one as their parent
-    base INTEGER, -- the log that the last shared event is in, or one between: parent, or an ancestor of that
+LOGS: Final = f"""\
+{_FIRST}    base INTEGER, -- the log that the last shared event is in, or one between: parent, or an ancestor of that
     depth INTEGER NOT NULL, -- how many bases there are, one above the other
     jump INTEGER, -- one of them, so far up that few jumps lead to any
     origin INTEGER NOT NULL, -- the log that event 0 is in
