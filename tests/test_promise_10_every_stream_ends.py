@@ -417,3 +417,25 @@ def test_promise_10_a_generator_that_delegates_to_a_stream_is_dropped_in_silence
         until(lambda: streams[0].run.ended)
         assert streams[0].run.state == "cancelled"
     assert ignored == []
+
+
+def test_promise_10_a_watcher_gets_a_run_whose_start_is_deferred() -> None:
+    """A hook that runs under a lock starts the run: its start is committed, and its watchers attached, afterwards."""
+    started: list[crewbus.Run] = []
+
+    class Starter:
+        @crewbus.hookimpl
+        def crewbus_stream_chunk(self, bus: crewbus.Bus, run: crewbus.Run) -> None:
+            if run.id == "outer" and not started:
+                started.append(bus.run(id="inner"))
+                started[0].start()
+
+    with crewbus.Bus([Starter()], entry_points=False) as bus:
+        inner, outer = bus.subscribe("inner", timeout=TIMEOUT), bus.subscribe("outer", timeout=TIMEOUT)
+        with inner, outer:
+            with bus.run(id="outer") as run:
+                run.chunk("a")
+            started[0].chunk("b")
+            started[0].finish()
+            assert [type(envelope.event).__name__ for envelope in inner] == ["Chunk", "RunFinished"]
+            assert outer.text() == "a"

@@ -99,9 +99,10 @@ class LiveRuns:
         return [buffer for buffer in watchers if buffer is not None]
 
     def _forget_attached(self, run: Run) -> None:
-        """Forget the streams that waited for ``run``, once they are attached to it."""
-        with Deferring(self._lock), self._lock:
-            self._watchers.pop(run.id, None)
+        """Forget the streams that waited for ``run``, once they are attached to it: none waits for a live run."""
+        if run.id in self._watchers:
+            with Deferring(self._lock), self._lock:
+                self._watchers.pop(run.id, None)
 
     def announce(self, run: Run, started: RunStarted, replayed_seq: int | None = None) -> None:
         """Emit the event that starts ``run``; ``replayed_seq``: its number, if the record holds it."""
@@ -110,7 +111,10 @@ class LiveRuns:
         if self._hooks.redaction.chain:
             event = self._hooks.redaction.apply(run, event)
         run.tree.lane.commit(self._subscriptions.plan_of(event), run, event, None, Phase.START, replayed_seq)
-        self._forget_attached(run)
+        if threads.state.holds_lock():  # the start itself is deferred
+            self._faults.defer(lambda: self._forget_attached(run))
+        else:
+            self._forget_attached(run)
 
     def withdraw(self, run: Run, error: BaseException) -> None:
         """Forget a run whose start failed with ``error``. The streams that wait for it wait on."""
