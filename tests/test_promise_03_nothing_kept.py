@@ -611,11 +611,11 @@ def test_promise_03_a_chain_of_async_handlers_keeps_no_history(bus: crewbus.Bus)
 
 
 def growth(work: Callable[[int], object], warm_up: int, events: int) -> int:
-    """By how many bytes ``work(events)`` grows what is allocated, once ``work(warm_up)`` has filled the caches."""
-    work(warm_up)
-    gc.collect()
+    """By how many bytes ``work(events)`` grows what is allocated after ``work(warm_up)``, which fills the caches."""
     tracemalloc.start()
     try:
+        work(warm_up)
+        gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         work(events)
         gc.collect()
