@@ -1,4 +1,4 @@
-"""Certain programs, one for each thing that went wrong once."""
+"""Certain programs, one for each thing that went wrong once; with disturbances where it takes more than one crash."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from durable_language import (
     Step,
     Try,
 )
+from durable_laws import Case
+from durable_player import Disturbance
 
 PROGRAMS: Final[dict[str, Program]] = {
     "a step tried again": Program((Loop((Step(outcomes=("KnownError", "ok")),), 3), Say("a"), Save("c"), Say("a"))),
@@ -75,4 +77,11 @@ PROGRAMS: Final[dict[str, Program]] = {
     "a run that fails": Program((Step("s", (Say(),)), Say("b"), Fail(1), Say())),
     "a step that fails": Program((Say(), Step("s", (Say("b"), Step("t", (Say(),)), Say("b")), ("KnownError",)), Say())),
     "a step of an outer run": Program((Run("r", (Step("s", (Say(),), to=1), Say("b"))), Step("s"), Say())),
+}
+
+CASES: Final[dict[str, Case]] = {
+    "rejected in a call that was left open": Case(
+        Program((Retry((Call("m", (Retry((Note(), Fail(2))), Retry((Say(),)))), Fail())),), "always"),
+        (Disturbance(crash=8), Disturbance(crash=15)),
+    ),
 }

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from crewbus.events import Retracted
-from crewbus.records import Path, Progress, RecordedCall, RecordedHome
+from crewbus.records import Path, Progress, RecordedCall, RecordedHome, Retractions
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
@@ -58,6 +58,8 @@ class RecordedEmissions:
         self._read_after = read_after
         self._content_of = content_of
         self._event_of = event_of
+        self._taken_back = Retractions()
+        """What was taken back since the run was resumed."""
         self._read = -1
         self._waiting: dict[Where, dict[Content, deque[Emission]]] = {}
         self._count = 0
@@ -77,7 +79,7 @@ class RecordedEmissions:
 
     def retract(self, event: Retracted) -> None:
         """Leave out what is taken back now: what is emitted later does not repeat it."""
-        self._progress.retractions.add(event, sys.maxsize)
+        self._taken_back.add(event, sys.maxsize)
         for there in self._waiting.values():
             for waiting in there.values():
                 for emission in [one for one in waiting if one.retracted_at is None]:
@@ -116,8 +118,13 @@ class RecordedEmissions:
         return True
 
     def _add(self, stored: StoredEvent) -> None:
-        retraction = self._progress.retractions.first(stored.seq, stored.parent)
-        if retraction is not None and not retraction.rejects:
+        retractions = self._progress.retractions
+        retraction = retractions.first(stored.seq, stored.parent)
+        if retraction is None:
+            is_gone = self._taken_back.cover(stored.seq, stored.parent)
+        else:
+            is_gone = retractions.void(stored.seq, stored.parent)
+        if is_gone:
             return
         place = self._progress.place(stored.parent)
         content = self._content_of(stored) if place is not None else None

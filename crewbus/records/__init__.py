@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crewbus.records.progress import Progress, Retraction, read_progress, valid
     from crewbus.records.record import Landmark, Record, require_root
     from crewbus.records.recorded import Path, RecordedAttempt, RecordedCall, RecordedHome
-    from crewbus.records.retractions import DiscardedRanges
+    from crewbus.records.retractions import DiscardedRanges, Retractions
     from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree, RunMembership
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "RecordedHome",
     "Records",
     "Retraction",
+    "Retractions",
     "RunInfo",
     "RunMembership",
     "as_json",
@@ -61,7 +62,7 @@ __getattr__ = lazy_names(
         "progress": "Progress Retraction read_progress valid",
         "record": "Landmark Record require_root",
         "recorded": "Path RecordedAttempt RecordedCall RecordedHome",
-        "retractions": "DiscardedRanges",
+        "retractions": "DiscardedRanges Retractions",
         "tree": "CLOSERS OPENERS Node RecordTree RunMembership",
     },
 )

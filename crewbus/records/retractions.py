@@ -36,12 +36,19 @@ class Retractions:
 
     def first(self, seq: int, parent: str | None) -> Span | None:
         """The first retraction of the event of this number, which belongs to ``parent``; None: it is valid."""
-        spans = (*self._by_parent.get(parent or "", ()), *self._of_all)
-        return min((span for span in spans if span.since <= seq < span.at), key=lambda span: span.at, default=None)
+        return min(self._covering(seq, parent), key=lambda span: span.at, default=None)
 
     def cover(self, seq: int, parent: str | None) -> bool:
         """Whether the event of this number, which belongs to ``parent``, was taken back."""
         return self.first(seq, parent) is not None
+
+    def void(self, seq: int, parent: str | None) -> bool:
+        """Whether anything but a failed attempt took that event back, before or after one did."""
+        return any(not span.rejects for span in self._covering(seq, parent))
+
+    def _covering(self, seq: int, parent: str | None) -> list[Span]:
+        spans = (*self._by_parent.get(parent or "", ()), *self._of_all)
+        return [span for span in spans if span.since <= seq < span.at]
 
 
 class DiscardedRanges:

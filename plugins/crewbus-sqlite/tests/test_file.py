@@ -160,6 +160,19 @@ def test_what_is_dropped_while_it_is_read_is_not_found(store):
         list(reader)
 
 
+@pytest.mark.parametrize("readers", ["landmarks", "marks"])
+def test_landmarks_that_are_dropped_while_they_are_read_are_not_found(store, readers):
+    epoch = store.begin("a")
+    for seq in range(1000):
+        store.append("a", epoch, noted(seq, name="crewbus.CheckpointSaved"))
+    store.finish("a", epoch)
+    reader = getattr(store, readers)("a")
+    next(reader)
+    store.drop("a")
+    with pytest.raises(RunNotFoundError, match="run a is not recorded"):
+        list(reader)
+
+
 def test_ids_are_free_again_and_an_old_writer_does_not_notice_the_new_run(path, store):
     epoch = begun(store)
     store.flush()
