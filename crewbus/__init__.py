@@ -27,7 +27,7 @@ _PACKAGES: Final = {
         "BusClosedError CallError CallbackError Cancelled ConsumptionError CorruptRecordError CrewbusError "
         "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
         "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "
-        "ReplayMismatch ResultTimeoutError RunCancelledError RunError RunHeldError RunIdInUseError "
+        "ReplayMismatch ResultTimeoutError RunCancelledError RunEndedError RunError RunHeldError RunIdInUseError "
         "RunNotFoundError SlowConsumer StepError StepFailedError StepWarning StoreFullError StoreVersionError "
         "TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError"
     ),

@@ -204,6 +204,9 @@ from crewbus.exceptions import (
     RunCancelledError as RunCancelledError,
 )
 from crewbus.exceptions import (
+    RunEndedError as RunEndedError,
+)
+from crewbus.exceptions import (
     RunError as RunError,
 )
 from crewbus.exceptions import (

@@ -33,6 +33,7 @@ __all__ = [
     "ReplayMismatch",
     "ResultTimeoutError",
     "RunCancelledError",
+    "RunEndedError",
     "RunError",
     "RunHeldError",
     "RunIdInUseError",
@@ -231,6 +232,10 @@ class FencedError(RecordingError):
 
 class CorruptRecordError(RecordingError):
     """A store's bytes are damaged, truncated, or no record. Nothing named in them was executed."""
+
+
+class RunEndedError(RecordingError):
+    """The run has ended and its log is sealed: it takes no messages any more."""
 
 
 class StoreVersionError(RecordingError):

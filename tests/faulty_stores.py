@@ -8,9 +8,11 @@ import struct
 import threading
 from collections.abc import Iterator
 
+import attrs
+
 from crewbus import MemoryStore
-from crewbus.exceptions import FencedError, RecordingError, RunNotFoundError
-from crewbus.stores import ENDS, StoredEvent
+from crewbus.exceptions import FencedError, RecordingError, RunEndedError, RunIdInUseError, RunNotFoundError
+from crewbus.stores import ENDS, Claimed, StoredEvent
 from crewbus.stores.journal.entry import Entry
 from crewbus_jsonl import JsonlStore
 
@@ -443,6 +445,213 @@ class DropsWhatIsShared(MemoryStore):
         if parent is not None:
             parent.events.clear()
             parent.last = parent.start - 1
+
+
+# Work that anyone may take
+
+
+@noticed_by("a_created_log_has_its_events_and_no_holder")
+class CreatesHeld(MemoryStore):
+    def create(self, root_id, events, until=None):
+        super().create(root_id, events, until)
+        self.acquire(root_id)
+
+
+@noticed_by("a_created_log_was_never_taken")
+class CreatesInSteps(MemoryStore):
+    def create(self, root_id, events, until=None):
+        super().create(root_id, events)
+        self.release(root_id, self.acquire(root_id), until)
+
+
+@noticed_by("creating_a_log_needs_an_unused_id")
+class CreatesOntoNestedRuns(MemoryStore):
+    def create(self, root_id, events, until=None):
+        if root_id not in self._logs:
+            self._roots.pop(root_id, None)
+        super().create(root_id, events, until)
+
+
+@noticed_by("a_log_is_not_created_from_events_that_are_not_its_first")
+class Renumbers(MemoryStore):
+    def create(self, root_id, events, until=None):
+        super().create(root_id, [event._replace(seq=number) for number, event in enumerate(events)], until)
+
+
+@noticed_by("of_two_creating_a_log_one_succeeds")
+class CreatesAgain(MemoryStore):
+    def create(self, root_id, events, until=None):
+        with contextlib.suppress(RunIdInUseError):
+            super().create(root_id, events, until)
+
+
+class ClaimsMore(MemoryStore):
+    """Claims logs, too, that no claim may take."""
+
+    def claim(self, claim):
+        found = super().claim(claim)
+        return found + [Claimed(root_id, self.acquire(root_id)) for root_id in self._logs if self.wants(root_id)]
+
+    def wants(self, root_id):
+        log = self._logs[root_id]
+        return not log.held and not log.sealed and self.too(log)
+
+
+@noticed_by("what_has_ended_is_not_claimed")
+class ClaimsTheEnded(ClaimsMore):
+    def too(self, log):
+        return log.end is not None
+
+
+@noticed_by("a_log_without_events_is_not_claimed")
+class ClaimsTheEmpty(ClaimsMore):
+    def too(self, log):
+        return log.last < 0
+
+
+@noticed_by("a_fork_is_claimed_once_it_was_acquired")
+class ClaimsForks(ClaimsMore):
+    def too(self, log):
+        return log.parent is not None
+
+
+@noticed_by("a_log_that_stalls_is_left_alone")
+class IsPatient(ClaimsMore):
+    def too(self, log):
+        return log.stalls
+
+
+@noticed_by("logs_are_claimed_oldest_first")
+class ClaimsAll(MemoryStore):
+    def claim(self, claim):
+        return super().claim(attrs.evolve(claim, limit=100))
+
+
+@noticed_by("logs_are_claimed_by_tags", "any_calls_that_share_work_in_any_order")
+class MindsNoTags(MemoryStore):
+    def claim(self, claim):
+        return super().claim(attrs.evolve(claim, tags={}))
+
+
+@noticed_by("caps_limit_what_is_alive", "concurrent_claims_keep_their_caps")
+class MindsNoCaps(MemoryStore):
+    def claim(self, claim):
+        return super().claim(attrs.evolve(claim, caps=()))
+
+
+@noticed_by("a_released_log_is_claimed_again")
+class ClaimsTheNew(MemoryStore):
+    def claim(self, claim):
+        return [claimed for claimed in super().claim(claim) if claimed.epoch == 1]
+
+
+@noticed_by("of_two_claiming_each_log_has_one_holder")
+class TakesNothing(MemoryStore):
+    def claim(self, claim):
+        return [Claimed(root_id, self.info(root_id).epoch + 1) for root_id in self.claimable(claim)]
+
+
+@noticed_by("a_log_is_not_claimed_before_it_is_due")
+class ForgetsTimes(MemoryStore):
+    def release(self, root_id, epoch, until=None):
+        super().release(root_id, epoch)
+
+
+@noticed_by("release_by_a_fenced_holder_does_not_make_a_log_wait")
+class WaitsForTheFenced(MemoryStore):
+    def release(self, root_id, epoch, until=None):
+        super().release(root_id, epoch, until)
+        self._logs[root_id].due = until
+
+
+@noticed_by("a_log_that_gets_on_does_not_stall")
+class CountsOn(MemoryStore):
+    def append(self, root_id, epoch, event):
+        stalls = self._logs[root_id].stalls
+        super().append(root_id, epoch, event)
+        self._logs[root_id].stalls = stalls
+
+
+# Messages
+
+
+@noticed_by("messages_come_in_order")
+class NewestMessageFirst(MemoryStore):
+    def posted(self, root_id, after=-1):
+        return super().posted(root_id, after)[::-1]
+
+
+@noticed_by("messages_are_any_bytes_on_any_channel")
+class PostsText(MemoryStore):
+    def post(self, root_id, channel, data, key=None):
+        return super().post(root_id, channel, data.decode(errors="replace").encode(), key)
+
+
+@noticed_by("a_message_with_a_key_is_posted_once", "concurrent_senders_lose_no_message")
+class MindsNoKeys(MemoryStore):
+    def post(self, root_id, channel, data, key=None):
+        return super().post(root_id, channel, data)
+
+
+@noticed_by("a_sealed_log_takes_no_messages")
+class PostsToTheDead(MemoryStore):
+    def post(self, root_id, channel, data, key=None):
+        with contextlib.suppress(RunEndedError):
+            return super().post(root_id, channel, data, key)
+
+
+@noticed_by("a_log_that_is_not_there_has_no_mailbox")
+class HasAllMailboxes(MemoryStore):
+    def posted(self, root_id, after=-1):
+        return super().posted(root_id, after) if root_id in self._logs else []
+
+
+@noticed_by("a_mailbox_belongs_to_one_log")
+class ForksMail(MemoryStore):
+    def fork(self, root_id, at, fork_id, events=()):
+        super().fork(root_id, at, fork_id, events)
+        self._logs[fork_id].mail = [*self._logs[root_id].mail]
+
+
+@noticed_by("a_message_changes_nothing_else")
+class ReleasesWhatItPostsTo(MemoryStore):
+    def post(self, root_id, channel, data, key=None):
+        number = super().post(root_id, channel, data, key)
+        self.revoke(root_id)
+        return number
+
+
+@noticed_by("a_message_ends_the_wait_of_a_log")
+class LetsWait(MemoryStore):
+    def post(self, root_id, channel, data, key=None):
+        due = self._logs[root_id].due
+        number = super().post(root_id, channel, data, key)
+        self._logs[root_id].due = due
+        return number
+
+
+# Watching
+
+
+@noticed_by("changes_are_noticed", "a_message_is_noticed")
+class NotifiesNobody(MemoryStore):
+    def watch(self, notify):
+        return lambda: None
+
+
+@noticed_by("each_watcher_is_notified_until_it_stops")
+class StopsAll(MemoryStore):
+    def watch(self, notify):
+        super().watch(notify)
+        return self._watchers.__init__
+
+
+@noticed_by("a_watcher_that_raises_harms_nobody")
+class NotifiesOne(MemoryStore):
+    def watch(self, notify):
+        stop = super().watch(notify)
+        self._watchers._notifies = self._watchers._notifies[:1]
+        return stop
 
 
 # Threads

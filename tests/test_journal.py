@@ -41,6 +41,10 @@ VALUES = {
     "at": st.integers(0),
     "event": events,
     "events": st.lists(events, max_size=3),
+    "until": st.none() | st.floats(allow_nan=False),
+    "channel": texts,
+    "data": st.binary(max_size=20),
+    "key": st.none() | texts,
 }
 entries = st.sampled_from(sorted(WRITES)).flatmap(
     lambda write: st.builds(
@@ -67,6 +71,11 @@ def test_an_invalid_entry_is_rejected(entry, data):
         return
     assert found.write in WRITES
     assert Entry.load(found.dump()) == found
+
+
+def test_an_entry_of_an_earlier_release_is_read():
+    line = json.dumps({"write": "release", "root_id": "a", "epoch": 1, "by": "me"}).encode()
+    assert Entry.load(line) == Entry("me", "release", {"root_id": "a", "epoch": 1, "until": None})
 
 
 @pytest.mark.parametrize("write", ["close", "__init__", "after_fork", "_log", "no such"])

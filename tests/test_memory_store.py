@@ -217,7 +217,7 @@ class AuditedStore(MemoryStore):
         live = [log for log in self._logs.values() if not log.sealed]
         needed = {ancestor for log in live for ancestor, _ in log.lineage()}
         for log in self._logs.values():
-            assert log.size == sum(len(event.data) + OVERHEAD for event in log.events)
+            assert log.size == sum(len(kept.data) + OVERHEAD for kept in [*log.events, *log.mail])
             assert bool(log.references) == (log in needed)
         assert self._size == sum(log.size for log in self._logs.values())
         assert self._live == sum(log.size for log in needed)

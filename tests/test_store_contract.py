@@ -14,7 +14,7 @@ from hypothesis import Phase, settings
 import crewbus
 from crewbus import MemoryStore
 from crewbus.testing import StoreContract
-from crewbus.testing.store import contract, process, sequences
+from crewbus.testing.store import contract, process, sequences, watching
 from crewbus.testing.store.contract import DataContract, ForkContract, ListingContract
 from crewbus.testing.store.model import Model
 from crewbus_jsonl import JsonlStore
@@ -69,6 +69,7 @@ def parameters(test):
 @pytest.mark.parametrize(("test", "fault"), [pytest.param(*f, id=f"{f[1].__name__}-{f[0]}") for f in FAULTS])
 def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "LONGEST_LEASE", 0.05)  # for what never comes
+    monkeypatch.setattr(watching, "PATIENCE", 0.05)
     monkeypatch.setattr(sequences, "SETTINGS", settings(sequences.SETTINGS, phases=[Phase.generate]))
     tests = TestJsonlStore() if issubclass(fault, JsonlStore) else TestMemoryStore()
     tests.opens = fault
@@ -84,7 +85,7 @@ def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
 
 def test_a_sequence_that_fails_is_shrunk_to_the_calls_that_matter(tmp_path):
     class SealsEverything(MemoryStore):
-        def release(self, root_id, epoch):
+        def release(self, root_id, epoch, until=None):
             self.finish(root_id, epoch)
 
     tests = TestMemoryStore()

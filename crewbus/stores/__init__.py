@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 from crewbus._util import lazy_names
 from crewbus.events import ENDS, LANDMARKS, MARKS
+from crewbus.stores.claims import MOST_STALLS, PROGRESS, Cap, Claim, Claimed
 from crewbus.stores.contract import Store
 from crewbus.stores.listing import END_STATES, STATES, LogFilter, LogSummary, name_and_tags
-from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
+from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
 from crewbus.stores.users import StoreRefs, store_refs
 
 if TYPE_CHECKING:
@@ -17,12 +18,18 @@ __all__ = [
     "END_STATES",
     "LANDMARKS",
     "MARKS",
+    "MOST_STALLS",
+    "PROGRESS",
     "STATES",
+    "Cap",
+    "Claim",
+    "Claimed",
     "LogFilter",
     "LogInfo",
     "LogPart",
     "LogSummary",
     "MemoryStore",
+    "Posted",
     "Store",
     "StoreRefs",
     "StoredEvent",

@@ -6,14 +6,18 @@ To test a store, subclass `crewbus.testing.StoreContract`, which checks every se
 from __future__ import annotations
 
 import abc
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from crewbus.events import ENDS, LANDMARKS, MARKS
-from crewbus.exceptions import RecordingError, RunNotFoundError
+from crewbus.exceptions import RecordingError, RunHeldError, RunNotFoundError
+from crewbus.stores.claims import Claim, Claimed, Room, check_first_events, may_be_claimed, tags_of
 from crewbus.stores.listing import LogFilter, LogSummary
-from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
+from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
+from crewbus.stores.watching import watch_by_polling
 
 __all__ = ["Store"]
 
@@ -80,8 +84,13 @@ class Store(abc.ABC):
         """
         raise self._unsupported("acquire")
 
-    def release(self, root_id: str, epoch: int) -> None:
-        """End the lease on a log without sealing it, so that it can be acquired. A fenced holder's call is ignored."""
+    def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
+        """End the lease on a log without sealing it, so that it can be acquired. A fenced holder's call is ignored.
+
+        `claim` does not take the log before ``until``, in seconds since the epoch by the clock of the store, except
+        when a message arrives: one that was posted since the log was taken makes it due at once, and so does a later
+        one. ``math.inf`` waits for a message alone.
+        """
         raise self._unsupported("release")
 
     def revoke(self, root_id: str) -> None:
@@ -113,6 +122,105 @@ class Store(abc.ABC):
         ``at``, or ``events`` do not continue from it.
         """
         raise self._unsupported("fork")
+
+    # Work that anyone may take, and messages to it
+
+    def create(self, root_id: str, events: Sequence[StoredEvent], until: float | None = None) -> None:
+        """Create a log without a holder, with its first events, numbered from 0; durable on return.
+
+        The log and its events are created together or not at all. `claim` does not take it before ``until``. Raises
+        `crewbus.RunIdInUseError` if that run is recorded already: so does the repetition of a call whose answer was
+        lost. Raises `crewbus.RecordingError` if there are no events, or they are not numbered from 0.
+
+        The default calls `begin`, `append`, `flush` and `release`. So the log has epoch 1, and a process that dies
+        meanwhile leaves it with a part of its events.
+        """
+        check_first_events(root_id, events)
+        epoch = self.begin(root_id)
+        for event in events:
+            self.append(root_id, epoch, event)
+        self.flush()
+        if until is None:
+            self.release(root_id, epoch)
+        else:
+            self.release(root_id, epoch, until)
+
+    def claim(self, claim: Claim) -> list[Claimed]:
+        """Acquire logs that nobody holds, the oldest first, and return them with their epochs: none if there are none.
+
+        A log is taken if it has events and is neither sealed nor ended, if it has no holder that is alive, is due
+        (`LogInfo.due`), and was taken fewer than `MOST_STALLS` times since its run last got on (`LogInfo.stalls`).
+        A fork that was not acquired yet is not taken: it is for whoever forked it. The logs are counted and
+        taken in one step: two claims never take the same log, and together keep their caps.
+
+        The default asks for all logs, and acquires one after the other: claims at the same time may exceed their caps.
+        """
+        now, found = time.time(), list[Claimed]()
+        oldest_first = [*self._summaries()][::-1]
+        alive = Counter(tag for one in oldest_first if one.info.alive for tag in tags_of(one).items())
+        room = Room(claim.caps, lambda tag, value: alive[tag, value])
+        for one in oldest_first:
+            if len(found) >= claim.limit:
+                break
+            tags = tags_of(one)
+            if may_be_claimed(one, now) and claim.accepts(tags) and room.admits(tags):
+                epoch = self._acquire_as(one)
+                if epoch is not None:
+                    room.add(tags)
+                    found.append(Claimed(one.info.root_id, epoch))
+        return found
+
+    def _acquire_as(self, seen: LogSummary) -> int | None:
+        """Acquire a log unless another process has done so since its summary was read."""
+        root_id = seen.info.root_id
+        try:
+            epoch = self.acquire(root_id)
+        except (RunHeldError, RunNotFoundError):
+            return None
+        if epoch == seen.info.epoch + 1:
+            return epoch
+        if self.summary(root_id).end is None:
+            self.release(root_id, epoch)
+        else:  # the other has ended it
+            self.finish(root_id, epoch)
+        return None
+
+    def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
+        """Put a message into the mailbox of a log, and return its number; durable on return.
+
+        Nothing happens if a message with this channel and ``key`` is there already: the call returns the number of
+        that one, and so can be repeated when its answer was lost. Without a key, the repetition is a second message.
+        A log that waits until a time is due at once then. Raises `crewbus.RunNotFoundError`, and
+        `crewbus.RunEndedError` if the log is sealed.
+
+        The mailbox belongs to the log: a fork begins with an empty one, and `drop` deletes it. Messages stay in it: who
+        consumes them records which.
+        """
+        raise RecordingError(f"{type(self).__name__} has no post(): its runs can't receive messages")
+
+    def posted(self, root_id: str, after: int = -1) -> list[Posted]:
+        """Return the messages of a log with numbers above ``after``, in order; raises `crewbus.RunNotFoundError`."""
+        if type(self).post is Store.post:  # none can be there
+            return []
+        raise RecordingError(f"{type(self).__name__} has no posted(): its runs can't receive messages")
+
+    def watch(self, notify: Callable[[], object]) -> Callable[[], None]:
+        """Call ``notify`` soon after anything in this store may have changed, by any process; returns what ends that.
+
+        ``notify`` is called in any thread, perhaps while the store holds a lock: it must neither block nor use the
+        store. It may be called when nothing has changed, and once for many changes. A call that has begun may end
+        after the returned function was called.
+
+        The default asks for `changes` four times a second, in one thread for each store that is watched.
+        """
+        return watch_by_polling(self, notify)
+
+    def changes(self) -> object:
+        """Return something that is no longer equal once anything has changed, as far as that can be told cheaply.
+
+        None: it can't be told, so that watchers are notified at each look. Only the default of `watch` calls it.
+        """
+        return None
 
     def forks(self, root_id: str) -> list[str]:
         """Return the ids of the logs forked from this one, oldest first."""

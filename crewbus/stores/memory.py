@@ -5,7 +5,8 @@ from __future__ import annotations
 import bisect
 import math
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Final
 
@@ -15,16 +16,20 @@ from crewbus.exceptions import (
     FencedError,
     InputError,
     RecordingError,
+    RunEndedError,
     RunHeldError,
     RunIdInUseError,
     RunNotFoundError,
     StoreFullError,
 )
+from crewbus.stores.claims import PROGRESS, Claim, Claimed, check_due, check_first_events
 from crewbus.stores.contract import Store
 from crewbus.stores.listing import LogFilter, LogSummary
+from crewbus.stores.memory_claims import ClaimIndex
 from crewbus.stores.memory_log import HOLDER, MemoryLog
-from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
+from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
 from crewbus.stores.shelves import ALL, Shelf, Shelves
+from crewbus.stores.watching import Watchers
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 OVERHEAD: Final = 300
@@ -53,6 +58,8 @@ class MemoryStore(Store):
         self._numbers = count()
         self._by_number: dict[int, MemoryLog] = {}
         self._shelves = Shelves()
+        self._claims = ClaimIndex()
+        self._watchers = Watchers()
         self._lock = reentrant_lock()
 
     def __repr__(self) -> str:
@@ -63,7 +70,9 @@ class MemoryStore(Store):
     def begin(self, root_id: str) -> int:
         with self._lock:
             log = self._new(MemoryLog(root_id, next(self._numbers)))
-            return self._take(log)
+            epoch = self._take(log)
+        self._watchers.notify()
+        return epoch
 
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
         with self._lock:
@@ -74,6 +83,7 @@ class MemoryStore(Store):
                 self._add(log, event)
             elif event.seq > log.last:
                 raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
+        self._watchers.notify()
 
     def _add(self, log: MemoryLog, event: StoredEvent) -> None:
         size = len(event.data) + OVERHEAD
@@ -87,6 +97,8 @@ class MemoryStore(Store):
         log.events.append(event)
         if event.name in LANDMARKS:
             log.landmarks.append(event)
+            if event.name in PROGRESS:
+                log.stalls = 0
             if event.name in MARKS:
                 log.marks.append(event)
                 if event.name in ENDS:
@@ -111,9 +123,10 @@ class MemoryStore(Store):
             if log.sealed and epoch == log.epoch:
                 return
             self._writable(root_id, epoch)
-            log.sealed = True
+            log.sealed, log.stalls = True, 0
             self._end_lease(log)
             self._drop_reference(log)
+        self._watchers.notify()
 
     def _writable(self, root_id: str, epoch: int) -> MemoryLog:
         log = self._logs.get(root_id)
@@ -140,13 +153,20 @@ class MemoryStore(Store):
             log = self._log(root_id)
             if log.held:
                 raise RunHeldError(f"run {root_id} is alive, held by {HOLDER}: let it end, or revoke its lease")
-            if log.sealed:
-                log.sealed = False
-                self._add_reference(log)
-            return self._take(log)
+            epoch = self._take_over(log)
+        self._watchers.notify()
+        return epoch
+
+    def _take_over(self, log: MemoryLog) -> int:
+        if log.sealed:
+            log.sealed = False
+            self._add_reference(log)
+        log.stalls += 1
+        return self._take(log)
 
     def _take(self, log: MemoryLog) -> int:
         log.epoch += 1
+        log.due, log.mail_taken = None, len(log.mail)
         log.open = log.held = True
         self._shelves.put(log.number, HELD)
         self._restate(log)
@@ -157,16 +177,20 @@ class MemoryStore(Store):
         self._shelves.take(log.number, HELD)
         self._restate(log)
 
-    def release(self, root_id: str, epoch: int) -> None:
+    def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
+        check_due(root_id, until)
         with self._lock:
             log = self._log(root_id)
-            if epoch == log.epoch:
+            if log.open and epoch == log.epoch:
+                log.due = until if len(log.mail) == log.mail_taken else None
                 self._end_lease(log)
+        self._watchers.notify()
 
     def revoke(self, root_id: str) -> None:
         with self._lock:
             log = self._log(root_id)
             self._end_lease(log, open_=log.open)
+        self._watchers.notify()
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
         log = self._logs.get(root_id)
@@ -198,10 +222,66 @@ class MemoryStore(Store):
             except BaseException:
                 self._forget(log)
                 raise
+        self._watchers.notify()
 
     def forks(self, root_id: str) -> list[str]:
         with self._lock:
             return list(self._log(root_id).forks)
+
+    # Work that anyone may take, and messages to it
+
+    def create(self, root_id: str, events: Sequence[StoredEvent], until: float | None = None) -> None:
+        check_due(root_id, until)
+        check_first_events(root_id, events)
+        with self._lock:
+            log = self._new(MemoryLog(root_id, next(self._numbers)))
+            log.due = until
+            try:
+                for event in events:
+                    self._add(log, event)
+            except BaseException:
+                self._forget(log)
+                raise
+        self._watchers.notify()
+
+    def claim(self, claim: Claim) -> list[Claimed]:
+        with self._lock:
+            claimed = [Claimed(log.root_id, self._take_over(log)) for log in self._find_for(claim)]
+        if claimed:
+            self._watchers.notify()
+        return claimed
+
+    def claimable(self, claim: Claim) -> list[str]:
+        """The logs that a claim would take."""
+        with self._lock:
+            return [log.root_id for log in self._find_for(claim)]
+
+    def _find_for(self, claim: Claim) -> list[MemoryLog]:
+        return self._claims.find(claim, time.time(), self._by_number)
+
+    def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
+        return self.post_at(root_id, channel, data, key, time.time())
+
+    def post_at(self, root_id: str, channel: str, data: bytes, key: str | None, at: float) -> int:
+        """Like `post`, with the time at which the message arrived."""
+        with self._lock:
+            log = self._log(root_id)
+            if key is not None and (number := log.keys.get((channel, key))) is not None:
+                return number
+            if log.sealed:
+                raise RunEndedError(f"run {root_id} has ended: it takes no messages any more")
+            self._grow(log, len(data) + OVERHEAD)
+            number = log.put(channel, bytes(data), key, at)
+            self._claims.update(log)
+        self._watchers.notify()
+        return number
+
+    def posted(self, root_id: str, after: int = -1) -> list[Posted]:
+        with self._lock:
+            return self._log(root_id).mail[max(after + 1, 0) :]
+
+    def watch(self, notify: Callable[[], object]) -> Callable[[], None]:
+        return self._watchers.add(notify)
 
     # Listing
 
@@ -241,6 +321,7 @@ class MemoryStore(Store):
             self._shelves.take(log.number, ("state", log.state))
             self._shelves.put(log.number, ("state", state))
         log.state = state
+        self._claims.update(log)
 
     def _note_begun(self, log: MemoryLog) -> None:
         """Have this log and the newer ones say that it began then."""
@@ -313,13 +394,16 @@ class MemoryStore(Store):
             if log.forks:
                 raise RecordingError(f"run {root_id} is needed by its forks: drop {', '.join(log.forks[:3])} first")
             self._forget(log)
+        self._watchers.notify()
 
     def close(self) -> None:
         with self._lock:
             self._release_all()
+        self._watchers.notify()
 
     def after_fork(self) -> None:
         self._lock = reentrant_lock()
+        self._watchers = Watchers()
         self._release_all()
 
     def _release_all(self) -> None:
@@ -368,12 +452,20 @@ class MemoryStore(Store):
         while self._size + size > self.max_bytes:
             self._forget(next(log for log in self._logs.values() if not log.references and not log.forks))
 
+    def _grow(self, log: MemoryLog, size: int) -> None:
+        if self._size + size > self.max_bytes:
+            self._make_room(size)
+        log.size += size
+        self._size += size
+        self._live += size
+
     def _forget(self, log: MemoryLog) -> None:
         if log.references:
             self._drop_reference(log)
         if log.parent is not None:
             log.parent.forks.remove(log.root_id)
         del self._logs[log.root_id], self._by_number[log.number]
+        self._claims.remove(log)
         if log.state:
             self._shelves.take(log.number, ("state", log.state), *log.shelves())
         self._size -= log.size

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
+from crewbus.stores.claims import MOST_STALLS
 from crewbus.stores.listing import LogSummary, name_and_tags
-from crewbus.stores.rows import LogInfo, StoredEvent
+from crewbus.stores.rows import LogInfo, Posted, StoredEvent
 from crewbus.stores.shelves import ALL, Shelf, labels
 
-__all__ = ["HOLDER", "MemoryLog"]
+__all__ = ["HOLDER", "NOWHERE", "MemoryLog", "Place"]
 
 HOLDER: Final = "this process"
+
+
+class Place(NamedTuple):
+    """Where the index of claims has a log."""
+
+    kind: str
+    """``held``, ``ready`` to be claimed, ``waiting`` until it is due, or empty."""
+    due: float = 0.0
+
+
+NOWHERE: Final = Place("")
 
 
 @attrs.define(eq=False)
@@ -53,6 +65,18 @@ class MemoryLog:
     """No log up to this one began later."""
     state: str = ""
     """The state that it is on the shelf of; empty before it is on any."""
+    stalls: int = 0
+    due: float | None = None
+    """As in `LogInfo`."""
+    mail: list[Posted] = attrs.field(factory=list)
+    keys: dict[tuple[str, str], int] = attrs.field(factory=dict)
+    """The numbers of the messages that have a key, by channel and key."""
+    mail_taken: int = 0
+    """How many messages there were when it was last taken."""
+    place: Place = NOWHERE
+    """What the index of claims knows of it."""
+    tags: dict[str, str] = attrs.field(factory=dict)
+    """The tags of its root run, once it has events."""
 
     def __attrs_post_init__(self) -> None:
         base = self.base
@@ -91,7 +115,30 @@ class MemoryLog:
             alive=self.held,
             parent=self.parent.root_id if self.parent else None,
             parent_at=self.start - 1 if self.parent else None,
+            stalls=self.stalls,
+            due=self.due,
         )
+
+    def current_place(self) -> Place:
+        """What the index of claims should know of it."""
+        if self.last < 0:
+            return NOWHERE
+        if self.held:
+            return Place("held")
+        may_be_claimed = not self.sealed and self.end is None and self.stalls < MOST_STALLS
+        was_forked_only = self.parent is not None and not self.epoch
+        if was_forked_only or not may_be_claimed:
+            return NOWHERE
+        return Place("ready") if self.due is None else Place("waiting", self.due)
+
+    def put(self, channel: str, data: bytes, key: str | None, at: float) -> int:
+        """Put a message into its mailbox, which makes it due, and return the number of the message."""
+        number = len(self.mail)
+        if key is not None:
+            self.keys[channel, key] = number
+        self.mail.append(Posted(number, channel, data, key, at))
+        self.due = None
+        return number
 
     def event(self, seq: int) -> StoredEvent:
         """The event of a number that it has."""
@@ -108,5 +155,5 @@ class MemoryLog:
 
     def shelves(self) -> list[Shelf]:
         """The shelves that it is on whatever its state, once it has events."""
-        name, tags = name_and_tags(self.event(0))
-        return [ALL, *labels(name, tags.items())]
+        name, self.tags = name_and_tags(self.event(0))
+        return [ALL, *labels(name, self.tags.items())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["LogInfo", "LogPart", "StoredEvent"]
+__all__ = ["LogInfo", "LogPart", "Posted", "StoredEvent"]
 
 
 class StoredEvent(NamedTuple):
@@ -46,6 +46,25 @@ class LogInfo(NamedTuple):
     """The root run that the log was forked from, or None."""
     parent_at: int | None = None
     """The number of the last event that a fork shares with its parent, or None."""
+    stalls: int = 0
+    """How often `Store.acquire` or `Store.claim` took it since its run last got on: since an event of a type in
+    `PROGRESS`, or since it was sealed. 0 in a store that does not count them."""
+    due: float | None = None
+    """When `Store.claim` may take it, in seconds since the epoch (UTC) by the clock of the store; None: at once, or it
+    has a holder."""
+
+
+class Posted(NamedTuple):
+    """A message in the mailbox of a log."""
+
+    number: int
+    """Messages of a log are numbered from 0, in the order in which they arrived."""
+    channel: str
+    data: bytes
+    key: str | None
+    """By which the sender makes sure that it is posted once, or None."""
+    at: float
+    """When it arrived, in seconds since the epoch (UTC) by the clock of the store."""
 
 
 class LogPart(NamedTuple):

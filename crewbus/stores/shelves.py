@@ -58,6 +58,10 @@ class Shelves:
         """The logs on a shelf, the oldest first."""
         return [*self._numbers.get(shelf, ())]
 
+    def count(self, shelf: Shelf) -> int:
+        """How many logs are on a shelf."""
+        return len(self._numbers.get(shelf, ()))
+
     def older(self, shelf: Shelf, number: int) -> int | None:
         """The next older log on a shelf."""
         numbers = self._numbers.get(shelf, [])
@@ -72,12 +76,22 @@ class Shelves:
 
     def newest_first(self, query: LogFilter) -> Iterator[int]:
         """Iterate over the logs that may match, the newest first. The shelves may change meanwhile."""
-        fewest = min(candidates(query), key=lambda shelves: sum(len(self._numbers.get(one, ())) for one in shelves))
+        fewest = min(candidates(query), key=lambda shelves: sum(map(self.count, shelves)))
         last = None
         for number in merge(*map(self._descending, fewest), reverse=True):
             if number != last:  # it may have changed shelves meanwhile
                 yield number
             last = number
+
+    def oldest_first(self, shelves: Iterable[Shelf]) -> Iterator[int]:
+        """Iterate over the logs that are on one of these shelves, the oldest first."""
+        return merge(*map(self._ascending, shelves))
+
+    def _ascending(self, shelf: Shelf) -> Iterator[int]:
+        number = self.newer(shelf, -1)
+        while number is not None:
+            yield number
+            number = self.newer(shelf, number)
 
     def _descending(self, shelf: Shelf) -> Iterator[int]:
         number = self.older(shelf, sys.maxsize)

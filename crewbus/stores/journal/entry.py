@@ -18,12 +18,16 @@ WRITES: Final[Mapping[str, Kinds]] = {
     "append": {"root_id": str, "epoch": int, "event": StoredEvent},
     "finish": {"root_id": str, "epoch": int},
     "acquire": {"root_id": str},
-    "release": {"root_id": str, "epoch": int},
+    "release": {"root_id": str, "epoch": int, "until": (float, int, NoneType)},
     "revoke": {"root_id": str},
     "fork": {"root_id": str, "at": int, "fork_id": str, "events": list},
     "drop": {"root_id": str},
+    "create": {"root_id": str, "events": list, "until": (float, int, NoneType)},
+    "post_at": {"root_id": str, "channel": str, "data": bytes, "key": (str, NoneType), "at": (float, int)},
 }
 """The methods of a store that an entry may name, with the types of their arguments. No other method is ever called."""
+LATER: Final = {"until": None}
+"""Arguments that the entries of earlier releases do not have, with what they mean there."""
 FIELDS: Final[Kinds] = {
     "run_id": str,
     "seq": int,
@@ -53,6 +57,8 @@ class Entry(NamedTuple):
             entry["event"] = _plain(entry["event"])
         if "events" in entry:
             entry["events"] = [_plain(event) for event in entry["events"]]
+        if "data" in entry:
+            entry["data"] = _text(entry["data"])
         return _encode(entry).encode("utf-8", "surrogatepass")
 
     @classmethod
@@ -65,7 +71,11 @@ class Entry(NamedTuple):
                 entry["event"] = _stored(entry["event"])
             if "events" in entry:
                 entry["events"] = [_stored(event) for event in entry["events"]]
-            _check(WRITES[write], entry)
+            if "data" in entry:
+                entry["data"] = _bytes(entry["data"])
+            kinds = WRITES[write]
+            entry |= {name: value for name, value in LATER.items() if name in kinds and name not in entry}
+            _check(kinds, entry)
             _check({"by": str}, {"by": by})
         except (AttributeError, LookupError, RecursionError, TypeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -73,15 +83,24 @@ class Entry(NamedTuple):
 
 
 def _plain(event: StoredEvent) -> dict[str, Any]:
-    """An event for JSON: its data as text, with a lone surrogate for each byte that is not UTF-8."""
+    """An event for JSON."""
     _check(FIELDS, event._asdict())
-    return {**event._asdict(), "data": event.data.decode("utf-8", "surrogateescape")}
+    return {**event._asdict(), "data": _text(event.data)}
 
 
 def _stored(fields: dict[str, Any]) -> StoredEvent:
-    event = StoredEvent(**{**fields, "data": fields["data"].encode("utf-8", "surrogateescape")})
+    event = StoredEvent(**{**fields, "data": _bytes(fields["data"])})
     _check(FIELDS, event._asdict())
     return event
+
+
+def _text(data: bytes) -> str:
+    """Bytes for JSON: text, with a lone surrogate for each byte that is not UTF-8."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _check(kinds: Kinds, values: Mapping[str, Any]) -> None:

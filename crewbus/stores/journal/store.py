@@ -6,6 +6,7 @@ import abc
 import contextlib
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -14,12 +15,13 @@ from typing import Any, Final, TypeVar
 
 from crewbus._util import reentrant_lock
 from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
+from crewbus.stores.claims import Claim, Claimed
 from crewbus.stores.contract import Store
 from crewbus.stores.journal.entry import Entry
 from crewbus.stores.journal.writer import Writers
 from crewbus.stores.listing import LogFilter, LogSummary
 from crewbus.stores.memory import MemoryStore
-from crewbus.stores.rows import LogInfo, LogPart, StoredEvent
+from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
 
 __all__ = ["JournalStore"]
 
@@ -89,10 +91,10 @@ class JournalStore(Store):
                 raise RunHeldError(f"run {root_id} is alive, held by {info.holder}: let it end, or revoke its lease")
             return int(self._note("acquire", root_id=root_id))
 
-    def release(self, root_id: str, epoch: int) -> None:
+    def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
         with self._in_turn():
             if self._takers.get((root_id, epoch)) == self._writers.me:
-                self._note("release", root_id=root_id, epoch=epoch)
+                self._note("release", root_id=root_id, epoch=epoch, until=until)
 
     def revoke(self, root_id: str) -> None:
         self._write("revoke", root_id=root_id)
@@ -105,6 +107,24 @@ class JournalStore(Store):
 
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         self._write("fork", root_id=root_id, at=at, fork_id=fork_id, events=list(events))
+
+    def create(self, root_id: str, events: Sequence[StoredEvent], until: float | None = None) -> None:
+        with self._in_turn():
+            self._note("create", root_id=root_id, events=list(events), until=until)
+            self.sync()
+
+    def claim(self, claim: Claim) -> list[Claimed]:
+        with self._in_turn():
+            self._revoke_dead()
+            taken = self._memory.claimable(claim)
+            return [Claimed(root_id, self._note("acquire", root_id=root_id)) for root_id in taken]
+
+    def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
+        with self._in_turn():
+            message = {"channel": channel, "data": bytes(data), "key": key, "at": time.time()}
+            number = int(self._note("post_at", root_id=root_id, **message))
+            self.sync()
+            return number
 
     def drop(self, root_id: str) -> None:
         with self._in_turn():
@@ -140,6 +160,12 @@ class JournalStore(Store):
     def event(self, root_id: str, seq: int) -> StoredEvent:
         return self._query(lambda memory: memory.event(root_id, seq))
 
+    def posted(self, root_id: str, after: int = -1) -> list[Posted]:
+        return self._query(lambda memory: memory.posted(root_id, after))
+
+    def changes(self) -> int:
+        return self._query(lambda _: self._position)
+
     def summary(self, root_id: str) -> LogSummary:
         with self._in_turn():
             info = self._info(root_id)
@@ -147,9 +173,7 @@ class JournalStore(Store):
 
     def find(self, query: LogFilter) -> Iterator[LogSummary]:
         with self._in_turn():
-            for writer in {self._takers[held.root_id, held.epoch] for held in self._memory.held()}:
-                if self._writers.is_dead(writer):
-                    self._revoke_all(writer)
+            self._revoke_dead()
             return map(partial(_named, self._takers), self._memory.find(query))
 
     # Flushing and closing
@@ -178,7 +202,7 @@ class JournalStore(Store):
     def _release_all(self) -> None:
         with self._in_turn():
             for info in self._held_by(self._writers.me):
-                self._note("release", root_id=info.root_id, epoch=info.epoch)
+                self._note("release", root_id=info.root_id, epoch=info.epoch, until=None)
             self.sync()
 
     def _held_by(self, writer: str) -> list[LogInfo]:
@@ -277,6 +301,12 @@ class JournalStore(Store):
             return info._replace(holder=holder)
         self._revoke_all(holder)
         return self._memory.info(root_id)
+
+    def _revoke_dead(self) -> None:
+        """Revoke the leases of all dead holders."""
+        for writer in {self._takers[held.root_id, held.epoch] for held in self._memory.held()}:
+            if self._writers.is_dead(writer):
+                self._revoke_all(writer)
 
     def _revoke_all(self, writer: str) -> None:
         """Revoke the leases of a dead writer."""

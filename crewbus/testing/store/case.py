@@ -58,11 +58,28 @@ class StoreCase(abc.ABC):
         if not self.survives:
             pytest.skip("the data of this store do not survive its process")
 
+    def new_sharing_work(self) -> Store:
+        """Like `new`; skips the test if the store has only the defaults of what is tested."""
+        store = self.new()
+        if not shares_work(store):
+            pytest.skip("this store has the defaults for creating and claiming logs, and takes no messages")
+        return store
+
+    def pair_sharing_work(self) -> tuple[Store, Store]:
+        """Like `pair`; skips the test likewise."""
+        first = self.new_sharing_work()
+        return first, self.new() if self.survives else first
+
     def close_all(self) -> None:
         """Close the stores that `new` opened."""
         for store in self.__dict__.pop("_opened", []):
             with contextlib.suppress(CrewbusError):  # from a test whose writes were refused
                 store.close()
+
+
+def shares_work(store: Store) -> bool:
+    """Whether a store has its own `Store.create`, `Store.claim` and `Store.post`, which are atomic."""
+    return all(getattr(type(store), name) is not getattr(Store, name) for name in ("create", "claim", "post"))
 
 
 def begin_log(store: Store, root_id: str = "a", count: int = 3) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-_RECORDS: Final = ("case", "crash", "data", "forks", "leases", "listing", "logs")
+_RECORDS: Final = ("case", "crash", "data", "forks", "leases", "listing", "logs", "mailbox", "watching", "work")
 _MACHINES: Final = ("model", "process", "sequences", "threads")
 PARTS: Final = frozenset(f"crewbus.testing.store.{part}" for part in (*_RECORDS, *_MACHINES))
 # Otherwise a failed assertion shows no values. Modules that are already imported stay as they are.
@@ -18,9 +18,12 @@ from crewbus.testing.store.forks import ForkContract  # noqa: E402
 from crewbus.testing.store.leases import LeaseContract  # noqa: E402
 from crewbus.testing.store.listing import ListingContract  # noqa: E402
 from crewbus.testing.store.logs import LogContract  # noqa: E402
+from crewbus.testing.store.mailbox import MailboxContract  # noqa: E402
 from crewbus.testing.store.process import ProcessContract  # noqa: E402
 from crewbus.testing.store.sequences import SequenceContract  # noqa: E402
 from crewbus.testing.store.threads import ThreadContract  # noqa: E402
+from crewbus.testing.store.watching import WatchingContract  # noqa: E402
+from crewbus.testing.store.work import WorkContract  # noqa: E402
 
 
 class StoreContract(
@@ -29,6 +32,9 @@ class StoreContract(
     LeaseContract,
     ForkContract,
     ListingContract,
+    WorkContract,
+    MailboxContract,
+    WatchingContract,
     ThreadContract,
     SequenceContract,
     ProcessContract,
@@ -46,5 +52,6 @@ class StoreContract(
 
     ``self.path`` is an empty directory for each test. ``survives`` says whether data outlive the process: then `open`,
     called again in a test, opens the same data, and `opener` returns Python source that opens them in another process.
-    The test closes what it opened.
+    The test closes what it opened. Tests of what only a store can do by itself, such as caps that hold across
+    processes, are skipped for one with the defaults of `crewbus.Store.create`, ``claim`` and ``post``.
     """

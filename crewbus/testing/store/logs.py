@@ -242,7 +242,7 @@ class LogContract(StoreCase):
             (2, 3, False, True),
             (2, 4, False, False),
         ]
-        assert store.info("a")[6:] == (False, None, None)
+        assert store.info("a")[6:9] == (False, None, None)
 
     # Dropping
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import attrs
 
-from crewbus.exceptions import FencedError, RecordingError, RunHeldError, RunIdInUseError, RunNotFoundError
-from crewbus.stores import LogInfo, Store, StoredEvent
+from crewbus.exceptions import (
+    FencedError,
+    RecordingError,
+    RunEndedError,
+    RunHeldError,
+    RunIdInUseError,
+    RunNotFoundError,
+)
+from crewbus.stores import PROGRESS, LogInfo, Posted, Store, StoredEvent
 
 
 def stored(seq: int, run_id: str = "a", data: bytes = b"{}", name: str = "test.Event") -> StoredEvent:
@@ -23,6 +31,12 @@ def write(store: Store, root_id: str, epoch: int, start: int, count: int = 1) ->
         store.append(root_id, epoch, stored(seq, run_id, b'{"by":"%s"}' % root_id.encode(), name))
 
 
+def first_events(root_id: str, count: int = 1, **tags: str) -> list[StoredEvent]:
+    """The first events of a log to create: the start of a run with tags, and others."""
+    start = stored(0, root_id, json.dumps({"tags": tags}).encode(), "crewbus.RunStarted")
+    return [start, *(stored(seq, root_id) for seq in range(1, count))]
+
+
 class LogState(NamedTuple):
     """What can be read of a log, except its holder and lease."""
 
@@ -32,6 +46,7 @@ class LogState(NamedTuple):
     parent: tuple[str | None, int | None]
     forks: list[str]
     events: list[StoredEvent]
+    mail: list[tuple[int, str, bytes, str | None]]
 
 
 def log_state(store: Store, root_id: str) -> LogState:
@@ -40,7 +55,8 @@ def log_state(store: Store, root_id: str) -> LogState:
     assert info.root_id == root_id
     assert info.last == len(events) - 1
     parent = info.parent, info.parent_at
-    return LogState(info.epoch, info.sealed, info.alive, parent, store.forks(root_id), events)
+    mail = [message[:4] for message in store.posted(root_id)]
+    return LogState(info.epoch, info.sealed, info.alive, parent, store.forks(root_id), events, mail)
 
 
 def all_logs(store: Store) -> dict[str, LogState]:
@@ -57,6 +73,10 @@ class _Log:
     held: bool = False
     parent: str | None = None
     parent_at: int | None = None
+    stalls: int = 0
+    due: float | None = None
+    mail: list[Posted] = attrs.field(factory=list)
+    mail_taken: int = 0
 
 
 class Model(Store):
@@ -79,11 +99,12 @@ class Model(Store):
         if event.seq == len(log.events):
             log.events.append(event)
             log.own.add(event.run_id)
+            log.stalls = 0 if event.name in PROGRESS else log.stalls
 
     def finish(self, root_id: str, epoch: int) -> None:
         """Seal a log."""
         log = self._writable(root_id, epoch)
-        log.sealed, log.held = True, False
+        log.sealed, log.held, log.stalls = True, False, 0
 
     def _writable(self, root_id: str, epoch: int) -> _Log:
         log = self.logs.get(root_id)
@@ -100,12 +121,15 @@ class Model(Store):
             raise RunHeldError("held")
         log.sealed, log.held = False, True
         log.epoch += 1
+        log.stalls += 1
+        log.due, log.mail_taken = None, len(log.mail)
         return log.epoch
 
-    def release(self, root_id: str, epoch: int) -> None:
+    def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
         """Give up a log, unless fenced."""
         log = self._log(root_id)
-        log.held = log.held and epoch < log.epoch
+        if log.held and epoch == log.epoch:
+            log.held, log.due = False, until if len(log.mail) == log.mail_taken else None
 
     def revoke(self, root_id: str) -> None:
         """Take a log from its holder."""
@@ -121,6 +145,27 @@ class Model(Store):
             raise RecordingError("a gap")
         self.logs[fork_id] = _Log([*log.events[: at + 1], *events], {fork_id}, parent=root_id, parent_at=at)
 
+    def create(self, root_id: str, events: Sequence[StoredEvent], until: float | None = None) -> None:
+        """Make a log that nobody holds; `claim` is the default, which is exact in one thread."""
+        self._unused(root_id)
+        self.logs[root_id] = _Log([*events], {root_id, *(event.run_id for event in events)}, due=until)
+
+    def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
+        """Add a message, unless its key is there."""
+        log = self._log(root_id)
+        for message in log.mail:
+            if key is not None and (message.channel, message.key) == (channel, key):
+                return message.number
+        if log.sealed:
+            raise RunEndedError("sealed")
+        log.mail.append(Posted(len(log.mail), channel, data, key, 0.0))
+        log.due = None
+        return len(log.mail) - 1
+
+    def posted(self, root_id: str, after: int = -1) -> list[Posted]:
+        """The messages above ``after``."""
+        return self._log(root_id).mail[after + 1 :]
+
     def drop(self, root_id: str) -> None:
         """Delete a log that has neither a holder nor forks."""
         if self._log(root_id).held or self.forks(root_id):
@@ -131,7 +176,17 @@ class Model(Store):
         """The state of a log."""
         log = self._log(root_id)
         last = len(log.events) - 1
-        return LogInfo(root_id, log.epoch, last, log.sealed, alive=log.held, parent=log.parent, parent_at=log.parent_at)
+        return LogInfo(
+            root_id,
+            log.epoch,
+            last,
+            log.sealed,
+            alive=log.held,
+            parent=log.parent,
+            parent_at=log.parent_at,
+            stalls=log.stalls,
+            due=log.due,
+        )
 
     def read(self, root_id: str, after: int = -1) -> Iterator[StoredEvent]:
         """The events above ``after``."""

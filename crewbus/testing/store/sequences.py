@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -10,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from crewbus.stores import LANDMARKS, STATES, LogFilter, Store
-from crewbus.testing.store.case import PATIENCE, StoreCase
-from crewbus.testing.store.model import Model, all_logs, stored, write
+from crewbus.stores import LANDMARKS, STATES, Cap, Claim, LogFilter, Store
+from crewbus.testing.store.case import PATIENCE, StoreCase, shares_work
+from crewbus.testing.store.model import Model, all_logs, first_events, stored, write
 
 NAMES: Final = "abc"
 ENDINGS: Final = ("crewbus.RunFailed", "crewbus.RunFinished/", "crewbus.RunResumed", "crewbus.RunFinished")
@@ -20,7 +21,7 @@ SETTINGS: Final = settings(
     database=None,
     deadline=None,
     derandomize=True,
-    max_examples=40,
+    max_examples=60,
     report_multiple_bugs=False,
     stateful_step_count=30,
     suppress_health_check=list(HealthCheck),
@@ -29,6 +30,14 @@ SETTINGS: Final = settings(
 names: Final = st.sampled_from(NAMES)
 logs: Final = st.runner().flatmap(lambda machine: st.sampled_from(list(machine.model.logs)))
 """The id of a log that is there."""
+dues: Final = st.sampled_from([None, None, 1.0, 1e12, math.inf])
+"""Until when a log waits: not at all, until a time that has passed or is to come, or for a message alone."""
+claims: Final = st.builds(
+    Claim,
+    limit=st.integers(1, 3),
+    tags=st.sampled_from([{}, {}, {"queue": frozenset("x")}, {"queue": frozenset("xy"), "key": frozenset("p")}]),
+    caps=st.sampled_from([(), (Cap("key", 1),), (Cap("queue", 2), Cap("key", 1))]),
+)
 steps_back: Final = st.sampled_from([0, 0, 0, 1])
 """By how much an epoch is too old."""
 with_logs: Final = precondition(lambda machine: bool(machine.model.logs))
@@ -41,6 +50,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.store = store
         self.model = Model()
+        self.shares_work = shares_work(store)
         self.close = close
 
     @rule(root=names)
@@ -108,10 +118,20 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.root_of(f"{root}/nested") == self.model.root_of(f"{root}/nested")
         for states in (None, *({state} for state in STATES)):
             query = LogFilter(None if states is None else frozenset(states))
-            assert _listed(self.store, query) == _listed(self.model, query)
+            assert self._listed(self.store, query) == self._listed(self.model, query)
         for root, seen in found.items():
             assert self.store.parts(root) == self.model.parts(root)
             assert list(self.store.landmarks(root)) == [event for event in seen.events if event.name in LANDMARKS]
+
+    def _listed(self, store: Store, query: LogFilter) -> list[tuple[object, ...]]:
+        """The summaries that a store finds, without what only it knows of a holder."""
+        found = list[tuple[object, ...]]()
+        for one in store.find(query):
+            info = one.info._replace(holder=None, until=None)
+            if not self.shares_work:
+                info = info._replace(stalls=0, due=None)
+            found.append((*one[1:], one.state, info))
+        return found
 
     def teardown(self) -> None:
         """Close the store."""
@@ -134,9 +154,30 @@ class StoreMachine(RuleBasedStateMachine):
             assert found == expected
 
 
-def _listed(store: Store, query: LogFilter) -> list[object]:
-    """The summaries that a store finds, without what only it knows of a holder."""
-    return [(*one[1:], one.state, one.info._replace(holder=None, until=None)) for one in store.find(query)]
+class WorkMachine(StoreMachine):
+    """Also makes the calls by which processes share work."""
+
+    @with_logs
+    @rule(root=logs, until=dues)
+    def release_until(self, root: str, until: float | None) -> None:
+        """Release a log until a time."""
+        self._compare(lambda store: store.release(root, self._epoch(root, 0), until))
+
+    @rule(root=names, count=st.integers(1, 3), queue=st.sampled_from("xy"), key=st.sampled_from("pq"), until=dues)
+    def create(self, root: str, count: int, queue: str, key: str, until: float | None) -> None:
+        """Create a log without a holder, which may be there already."""
+        events = first_events(root, count, queue=queue, key=key)
+        self._compare(lambda store: store.create(root, events, until))
+
+    @rule(claim=claims)
+    def claim(self, claim: Claim) -> None:
+        """Take logs that nobody holds."""
+        self._compare(lambda store: store.claim(claim))
+
+    @rule(root=names, channel=st.sampled_from("uv"), key=st.sampled_from([None, "k", "l"]))
+    def post(self, root: str, channel: str, key: str | None) -> None:
+        """Put a message into a mailbox, which may have one with that key; the log may be sealed or not be there."""
+        self._compare(lambda store: store.post(root, channel, b"%d" % self._end(root), key))
 
 
 def _take_over(store: Store, root_id: str) -> int:
@@ -159,11 +200,19 @@ class SequenceContract(StoreCase):
 
     def test_any_calls_in_any_order(self) -> None:
         """Each call returns or raises what the model does, and leaves the logs as the model has them."""
+        self._run(StoreMachine)
+
+    def test_any_calls_that_share_work_in_any_order(self) -> None:
+        """Also those that create and claim logs, and that post messages to them."""
+        self.new_sharing_work()
+        self._run(WorkMachine)
+
+    def _run(self, kind: type[StoreMachine]) -> None:
         folder, numbers = self.path, itertools.count()
 
         def machine() -> StoreMachine:
             self.path = folder / str(next(numbers))
             self.path.mkdir()
-            return StoreMachine(self.new(), self.close_all)
+            return kind(self.new(), self.close_all)
 
         run_state_machine_as_test(machine, settings=SETTINGS)  # type: ignore[arg-type] # documented to take a function

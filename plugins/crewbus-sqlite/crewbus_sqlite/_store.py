@@ -179,8 +179,10 @@ class SQLiteStore(Store):
         self._writer.adopt(Log(log.root_id, log.epoch, started, log.id, log.last, log.last, before))
         return log.epoch
 
-    def release(self, root_id: str, epoch: int) -> None:
+    def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
         self._require_open()
+        if until is not None:
+            raise RecordingError("this release of crewbus-sqlite can't release a run until a time")
         if not self._writer.holds(root_id, epoch):
             return
         with self._changing(root_id) as (connection, log):
