@@ -19,6 +19,7 @@ from crewbus._util.lazy import lazy_names
 from crewbus._util.locks import reentrant_lock
 from crewbus._util.loops import awaitable, call_on, in_thread, in_worker, running_loop, settle
 from crewbus._util.process import generation
+from crewbus._util.scope_ids import is_within, levels, number_in, outermost, scope_id
 from crewbus._util.suggest import did_you_mean
 from crewbus._util.wakeup import Latch, Wakeup
 from crewbus._util.warn import external_stacklevel
@@ -44,14 +45,19 @@ __all__ = [
     "is_kind",
     "is_same",
     "is_text",
+    "is_within",
     "lazy_names",
+    "levels",
     "module_name",
     "name_of",
+    "number_in",
+    "outermost",
     "raise_first",
     "reentrant_lock",
     "refuse_generator",
     "remaining",
     "running_loop",
+    "scope_id",
     "settle",
     "start_daemon",
 ]

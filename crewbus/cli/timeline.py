@@ -203,13 +203,11 @@ class Timeline:
         if not event.parents:
             for entry in self._entries():
                 entry.text.retract(event.since)
-        for parent in event.parents:
-            node = self._tree.find(parent)
-            if node is not None:
-                entry = _entry(node)
-                entry.text.retract(event.since)
-                if node.kind == "attempt" and event.since <= node.seq + 1:
-                    entry.state, entry.error = "retracted", one_line(event.reason)
+        for node in self._tree.retracted(event):
+            entry = _entry(node)
+            entry.text.retract(event.since)
+            if node.kind == "attempt" and event.since <= node.seq + 1:
+                entry.state, entry.error = "retracted", one_line(event.reason)
 
     def _resume(self, event: RunResumed | RunForked) -> None:
         """Mark open scopes as interrupted. The root run is open again."""

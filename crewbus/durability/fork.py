@@ -28,7 +28,7 @@ def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[st
         if end > last:
             raise StepError(f"edit {edit!r}: the step finished after checkpoint {at!r}")
     fork_id = new_id()
-    events: list[tuple[Any, str]] = [(RunForked(run_id, last, tuple(edited)), f"{fork_id}:0")]
+    events = [Envelope(RunForked(run_id, last, tuple(edited)), fork_id, last + 1, f"{fork_id}:0", time.time())]
     lineage = Lineage.of_fork(store, run_id, last, fork_id) if edited else None
     for edit, (scope, end) in edited.items():
         assert lineage is not None
@@ -37,13 +37,11 @@ def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[st
         before: StepFinished = record.at(end).event
         recorded = Written(before.result, before.type, before.version)
         written = recording.codec().edit(edits[edit], recorded, f"edit {edit!r}")
-        around = store.event(run_id, scope.parent.start)
-        events.append((scope.step, lineage.envelope_id(f"{around.run_id}:{around.seq}", around.seq)))
-        events.append((StepFinished(scope.step.name, *written), f"{fork_id}:{last + len(events)}"))
-    envelopes = (
-        Envelope(event, fork_id, seq, parent, time.time()) for seq, (event, parent) in enumerate(events, last + 1)
-    )
-    store.fork(run_id, last, fork_id, [recording.encode(envelope) for envelope in envelopes])
+        around = lineage.envelope_id(scope.parent.ids[0], scope.parent.start)
+        started = Envelope(scope.step, fork_id, last + 1 + len(events), around, time.time())
+        ended = StepFinished(scope.step.name, *written)
+        events += (started, Envelope(ended, fork_id, started.seq + 1, started.id, time.time()))
+    store.fork(run_id, last, fork_id, [recording.encode(envelope) for envelope in events])
     return fork_id
 
 

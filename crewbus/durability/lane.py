@@ -139,7 +139,7 @@ class ReplayLane:
         if isinstance(scope, Attempt):
             if isinstance(event, Retracted):
                 return replay.retraction(scope, event)
-            return event, replay.claim_attempt(scope)
+            return replay.claim_attempt(scope, event)
         if phase == Phase.START:
             return event, replay.claim_call(scope) if isinstance(scope, Call) else None
         return event, replay.claim_end(scope, event) if isinstance(scope, Call | Run) else None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from crewbus._util import is_within
 from crewbus.events import Retracted
 from crewbus.records import Path, Progress, RecordedCall, RecordedHome, Retractions
 from crewbus.stores import StoredEvent
@@ -79,7 +80,8 @@ class RecordedEmissions:
 
     def retract(self, event: Retracted) -> None:
         """Leave out what is taken back now: what is emitted later does not repeat it."""
-        self._taken_back.add(event, sys.maxsize)
+        if self._read < self._last:  # what is read later is left out as it is read
+            self._taken_back.add(event, sys.maxsize)
         for there in self._waiting.values():
             for waiting in there.values():
                 for emission in [one for one in waiting if one.retracted_at is None]:
@@ -142,7 +144,7 @@ class RecordedEmissions:
             if step.end is None or stored.seq > step.end:
                 break
             retraction = self._progress.retractions.first(stored.seq, stored.parent)
-            if stored.parent in parents and retraction is not None and retraction.rejects:
+            if is_within(stored.parent, parents) and retraction is not None and retraction.rejects:
                 content = self._content_of(stored)
                 found += [(content, self._event_of(stored))] if content is not None else []
         return found

@@ -21,7 +21,7 @@ from crewbus.scopes import Attempt, Call, Run, Scope, nearest
 
 if TYPE_CHECKING:
     from crewbus.durability.step_scope import Step
-    from crewbus.events import StepStarted
+    from crewbus.events import AttemptStarted, StepStarted
 
 
 class Replay:
@@ -118,10 +118,11 @@ class Replay:
         if not waiting or not self._is_repeated(_call_outside(call)):
             return None
         self._calls[call] = recorded = waiting.popleft()
+        call.start_id = recorded.start_parent
         return recorded.start
 
-    def claim_attempt(self, attempt: Attempt) -> int | None:
-        """The number of the recorded attempt that one which starts repeats; None: it is new."""
+    def claim_attempt(self, attempt: Attempt, event: AttemptStarted) -> tuple[AttemptStarted, int | None]:
+        """The start of an attempt, and the number of the recorded one that it repeats; None: it is new."""
         home, call = self._home(attempt), _call_around(attempt)
         around = attempt.of if is_in_attempt(attempt.of) else None
         nested_in = self._attempts.recorded(around) if around is not None else None
@@ -129,10 +130,11 @@ class Replay:
         waiting = home.attempts.get(key) if home is not None else None
         is_new = around is not None and nested_in is None
         if not waiting or home is None or is_new or not self._is_repeated(call):
-            return None
+            return event, None
         recorded = waiting.popleft()
-        self._attempts.claim(attempt, recorded, f"{home.recorded.run_id}:{recorded.start}")
-        return recorded.start
+        self._attempts.claim(attempt, recorded)
+        attempt.start_id = recorded.start_parent
+        return recorded.event, recorded.start
 
     def begins_anew(self, attempt: Attempt) -> int | None:
         """The number of the recorded start that stands for that of ``attempt``: something new needs one of its own."""
@@ -155,6 +157,7 @@ class Replay:
         if not waiting:
             return None
         recorded = waiting.popleft()
+        run.start_id = recorded.start_parent
         self._homes[run] = ReplayedHome.of(recorded)
         return recorded
 

@@ -36,12 +36,8 @@ class ReplayedAttempt:
     """What an attempt repeated."""
 
     recorded: RecordedAttempt | None = None
-    start_id: str | None = None
-    """The id of the recorded start that stands for its own."""
     first: int | None = None
     """The lowest number of what was matched in it."""
-    parents: dict[str, None] = attrs.field(factory=dict)
-    """The recorded parents of what was matched in it."""
     retracted_at: int | None = None
     """The number of the last retraction of what was matched in it."""
     is_valid: bool = False
@@ -61,10 +57,11 @@ class ReplayedAttempts:
     def _state(self, attempt: Attempt) -> ReplayedAttempt:
         return self._states.setdefault(attempt, ReplayedAttempt())
 
-    def claim(self, attempt: Attempt, recorded: RecordedAttempt, start_id: str) -> None:
+    def claim(self, attempt: Attempt, recorded: RecordedAttempt) -> None:
         """Let a recorded attempt stand for one that starts."""
         state = self._state(attempt)
-        state.recorded, state.start_id, state.retracted_at = recorded, start_id, recorded.retracted_at
+        state.recorded, state.retracted_at = recorded, recorded.retracted_at
+        attempt.starts = tuple(recorded.ids)
 
     def recorded(self, attempt: Scope) -> RecordedAttempt | None:
         """The recorded attempt that stands for ``attempt``, if there is one."""
@@ -74,10 +71,8 @@ class ReplayedAttempts:
     def begins_anew(self, attempt: Attempt) -> int | None:
         """The number of the recorded start that stands for that of ``attempt``: something new needs one of its own."""
         state = self._states.get(attempt)
-        if state is None or state.recorded is None or attempt.start_id != state.start_id:
+        if state is None or state.recorded is None or attempt.start_id != state.recorded.ids[0]:
             return None
-        if state.start_id in attempt.opened and state.start_id not in state.parents:
-            attempt.opened.remove(state.start_id)  # another attempt may be recorded there
         return state.recorded.start
 
     def may_be_rejected(self, attempts: Sequence[Attempt]) -> bool:
@@ -89,7 +84,7 @@ class ReplayedAttempts:
         for attempt in attempts:
             state = self._state(attempt)
             state.first = emission.seq if state.first is None else min(emission.seq, state.first)
-            state.parents[emission.parent] = None
+            attempt.note(emission.parent)
             if emission.retracted_at is None:
                 state.is_valid = True
             else:
@@ -133,8 +128,5 @@ class ReplayedAttempts:
             return event, None
         if not state.is_valid and state.retracted_at is not None:
             return event, state.retracted_at
-        parents = dict.fromkeys((*event.parents, *state.parents))
-        if state.start_id not in state.parents:  # another attempt may be recorded there
-            parents.pop(state.start_id or "", None)
         since = event.since if state.first is None else min(event.since, state.first)
-        return Retracted(since, event.reason, tuple(parents)), None
+        return Retracted(since, event.reason, tuple(attempt.opened)), None

@@ -31,7 +31,7 @@ class ReplayedHome:
         for call in recorded.calls:
             made.calls.setdefault(call.path, deque()).append(call)
         for attempt in recorded.attempts:
-            made.attempts.setdefault((attempt.path, attempt.around, attempt.number), deque()).append(attempt)
+            made.attempts.setdefault((attempt.path, attempt.around, attempt.event.number), deque()).append(attempt)
         for child in recorded.children:
             if child.step is None:
                 chosen_id = None if is_generated(child.run_id) else child.run_id

@@ -139,7 +139,7 @@ class StepRunner:
             yield
         except BaseException:
             step = call.step
-            step.give_back(Tried(step.since, tuple(step.opened), step.ended_at if step.ended_at >= 0 else None))
+            step.give_back(Tried(step.since, step.covering(), step.ended_at if step.ended_at >= 0 else None))
             raise
         finally:
             self._end_progress(call.step)

@@ -99,7 +99,7 @@ class Step(Attempt):
             self.started_at = envelope.seq
             if self.recorded is not None:
                 self.since = self.recorded.start + 1
-                self.opened += self.recorded.emission_parents()
+                self.note_all(self.recorded.emission_parents())
                 self.finished_at = max(self.finished_at, self.recorded.last_finished)
         elif isinstance(envelope.event, StepFinished | StepFailed):
             self._ended_at(envelope.seq, isinstance(envelope.event, StepFinished))
@@ -110,7 +110,7 @@ class Step(Attempt):
             self.ended_at = seq
             self._note_finished(seq)
         elif self.home is not None and self.finished_at >= self.since:
-            self.home.failed[self.key] = Tried(self.since, tuple(self.opened))
+            self.home.failed[self.key] = Tried(self.since, self.covering())
 
     def _note_finished(self, seq: int) -> None:
         """Note in the steps around it that a step finished, under this number."""
@@ -124,7 +124,7 @@ class Step(Attempt):
         """Have ended as recorded, without being executed; called under the lock."""
         self._note_finished(recorded.last_finished)
         for attempt in self.of.attempts:
-            attempt.opened += recorded.emission_parents()
+            attempt.note_all(recorded.emission_parents())
         if not recorded.finished and recorded.last_finished >= 0 and self.home is not None:
             self.home.failed[self.key] = Tried(recorded.start, tuple(recorded.emission_parents()))
 
@@ -153,7 +153,7 @@ class Step(Attempt):
             finally:
                 self.host.transition(self, self._failed_with(error), Phase.END)
         else:
-            self.give_back(Tried(self.since, tuple(self.opened)))
+            self.give_back(Tried(self.since, self.covering()))
 
     def _failed_with(self, error: Exception) -> StepFailed:
         if self.tree.log is None:
@@ -165,7 +165,7 @@ class Step(Attempt):
         with Deferring(self.tree.lock), self.tree.lock:
             self.failed = True
             since = max(self.since, self.finished_at + 1)
-            parents = tuple(self.opened)
+            parents = self.covering()
         self.host.transition(self, Retracted(since, reason, parents), Phase.END)
 
     def give_back(self, tried: Tried | None) -> None:

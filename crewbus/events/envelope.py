@@ -6,6 +6,9 @@ from typing import Any
 
 import attrs
 
+from crewbus._util import scope_id
+from crewbus.events.types import AttemptStarted, StepStarted
+
 
 @attrs.define(eq=False, weakref_slot=False)
 class Envelope:
@@ -20,7 +23,7 @@ class Envelope:
     -1 for an event that a resumed run repeats from its record."""
     parent: str | None
     """The `id` of the envelope that started the innermost run, call, step or attempt around it. A start event names
-    the scope around the one it starts."""
+    the scope around the one it starts. Whether an attempt's `Retracted` takes it back follows from this."""
     at: float
     """The time of emission, in seconds since the epoch (UTC)."""
     source: Any = None
@@ -32,5 +35,10 @@ class Envelope:
 
     @property
     def id(self) -> str:
-        """The envelope's id, unique within its record: the run's id and ``seq``."""
-        return f"{self.run_id or 'unscoped'}:{self.seq}"
+        """The envelope's id, unique within its record: the run's id and ``seq``.
+
+        In an attempt or step, it is the id of that, which ends with a slash, and ``seq``.
+        """
+        event = self.event
+        is_level = isinstance(event, AttemptStarted | StepStarted) and not event.flat
+        return scope_id(self.run_id, self.seq, self.parent, is_level=is_level)

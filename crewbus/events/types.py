@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from crewbus._util import is_within
 from crewbus.events.registration import event
 from crewbus.exceptions import InputError
 
@@ -90,13 +91,19 @@ class CallCancelled(CallEnded):
     reason: str = ""
 
 
-@event(name="crewbus.AttemptStarted", landmark=True)
+def _flat(fields: Any) -> Any:
+    return {**fields, "flat": True}
+
+
+@event(name="crewbus.AttemptStarted", version=2, upgrades={1: _flat}, landmark=True)
 class AttemptStarted:
     """An attempt at retried work began; ``number`` counts from 1."""
 
     number: int
     again: int | None = attrs.field(default=None, repr=False)
     """In a resumed run, where something new happened in a recorded attempt: the number of the event that started it."""
+    flat: bool = attrs.field(default=False, eq=False, repr=False)
+    """Whether an earlier release recorded it: then the ids of what is in it do not begin with its own."""
 
 
 def _check_chunk(text: Any, kind: Any) -> None:
@@ -129,8 +136,9 @@ class Chunk:
 class Retracted:
     """Retracts chunks that were streamed before it, those with number ``since`` and higher.
 
-    With ``parents`` it retracts only the chunks whose `Envelope.parent` is one of these: what a failed attempt
-    streamed, with the calls and runs nested in it. Without, it retracts all chunks since.
+    With ``parents`` it retracts only the chunks whose `Envelope.parent` is one of these, or begins with one that ends
+    with a slash: what a failed attempt streamed, with the calls and runs nested in it. Without, it retracts all chunks
+    since.
     """
 
     since: int
@@ -139,7 +147,7 @@ class Retracted:
 
     def covers(self, seq: int, parent: str | None) -> bool:
         """Whether this retracts an earlier chunk, given the ``seq`` and ``parent`` of the chunk's envelope."""
-        return seq >= self.since and (not self.parents or parent in self.parents)
+        return seq >= self.since and (not self.parents or is_within(parent, self.parents))
 
 
 @event(name="crewbus.Dropped")
@@ -186,7 +194,7 @@ class RunForked:
     """The names of the steps whose results the fork replaces."""
 
 
-@event(name="crewbus.StepStarted", landmark=True)
+@event(name="crewbus.StepStarted", version=2, upgrades={1: _flat}, landmark=True)
 class StepStarted:
     """A step began. The id of its envelope is the ``parent`` of what is emitted in it."""
 
@@ -199,6 +207,8 @@ class StepStarted:
     """Whether it was called in the thread or task that entered its scope."""
     identity: str = ""
     """A digest of path, name, key and ordinal, by which a resumed run finds the step."""
+    flat: bool = attrs.field(default=False, eq=False, repr=False)
+    """As of `AttemptStarted`."""
 
 
 class StepEnded:

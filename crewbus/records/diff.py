@@ -132,6 +132,10 @@ def _content(envelope: Envelope, encode: Callable[[Any], Any]) -> Any:
     event = envelope.event
     if isinstance(event, RunStarted):
         event = RunStarted(event.name, event.tags, key=event.key)
+    elif isinstance(event, AttemptStarted):
+        event = AttemptStarted(event.number, event.again)
+    elif isinstance(event, StepStarted):
+        event = StepStarted(event.name, event.key, event.ordinal, event.inline, event.identity)
     elif isinstance(event, CheckpointSaved):
         event = CheckpointSaved(event.name, dict.fromkeys(event.entities, 0))
     return encode(event), envelope.source

@@ -44,7 +44,9 @@ class Branch:
         for stored in self._store.read(self.root_id, self._last):
             self._last = stored.seq
             own = self._adopt(stored) if self._lineage else stored
-            if self._membership.includes(own, starts_run=own.name == "crewbus.RunStarted"):
+            is_start = own.name == "crewbus.RunStarted"
+            around = _parent_run(own) if is_start and self.run_id != self.root_id else None
+            if self._membership.includes(own, starts_run=is_start, parent_run=around):
                 yield own
 
     def _adopt(self, stored: StoredEvent) -> StoredEvent:
@@ -58,6 +60,12 @@ class Branch:
                     event["parents"] = [lineage.envelope_id(str(parent), seq) for parent in event["parents"]]
                 data = _dump(event).encode()
         return lineage.own(stored)._replace(data=data)
+
+
+def _parent_run(started: StoredEvent) -> str | None:
+    event = _event_of(started)
+    around = event.get("parent_run") if isinstance(event, dict) else None
+    return around if isinstance(around, str) else None
 
 
 @attrs.frozen

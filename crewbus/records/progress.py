@@ -100,7 +100,8 @@ class Progress:
     def _open(self, landmark: Landmark, node: Node[Place], name: str, step: StepStarted | None) -> RecordedHome:
         around = self._place_of(node.parent)
         parent, call = (around.home, around.call) if around is not None else (None, None)
-        home = RecordedHome(name, landmark.seq, [landmark.id], parent, call, step, landmark.run_id or "")
+        run_id = landmark.run_id or ""
+        home = RecordedHome(name, landmark.seq, landmark.parent, [landmark.id], parent, call, step, run_id)
         node.value = Place(home)
         if parent is not None:
             parent.children[home] = None
@@ -138,7 +139,7 @@ class Progress:
         place = self._place_of(node.parent)
         if place is not None:
             path = (*place.path, landmark.event.name)
-            call = RecordedCall(place.home, landmark.seq, [landmark.id], path, place.call)
+            call = RecordedCall(place.home, landmark.seq, landmark.parent, [landmark.id], path, place.call)
             place.home.calls[call] = None
             if place.home.open_calls[path]:
                 place.home.parallel_calls.add(path)
@@ -151,11 +152,12 @@ class Progress:
         place = self._place_of(node.parent)
         if place is not None:
             event: AttemptStarted = landmark.event
-            before = self.place(f"{landmark.run_id}:{event.again}") if event.again is not None else None
-            attempt = before.attempt if before is not None else None
+            before = self._tree.nodes.get(event.again) if event.again is not None else None
+            attempt = before.value.attempt if before is not None and before.value is not None else None
             if attempt is None:
-                attempt = RecordedAttempt(event.number, landmark.seq, place.path, place.attempt)
+                attempt = RecordedAttempt(event, landmark.seq, landmark.parent, place.path, [], place.attempt)
                 place.home.attempts.append(attempt)
+            attempt.ids.append(landmark.id)
             (place.home if place.call is None else place.call).ids.append(landmark.id)
             node.value = Place(place.home, place.call, attempt)
             self._note_opened(place.home, landmark.seq)
@@ -258,12 +260,12 @@ class Progress:
         self.retractions.add(event, seq, rejects=rejects)
         if not event.parents and self.root is not None:
             self._void_since(self.root, event.since)
-        for parent in event.parents:
-            place = self.place(parent)
+        for node in self._tree.retracted(event):
+            place = node.value
             if place is None:
                 continue
             if rejects:
-                if parent in place.home.ids and place.home.start >= event.since:
+                if place.call is None and place.home.start >= event.since:
                     place.home.rejected = True
             elif place.call is not None:
                 self._void_call(place.call, event.since)
@@ -277,8 +279,11 @@ class Progress:
         home.attempts = [one for one in home.attempts if one.start < since or one.path != path]
 
     def _void_call(self, call: RecordedCall, since: int) -> None:
+        if call not in call.home.calls:  # it is void already
+            return
         if call.start >= since:
-            if call.home.calls.pop(call, call) is None and call.end is None:
+            del call.home.calls[call]
+            if call.end is None:
                 call.home.open_calls[call.path] -= 1
         elif call.end is not None and call.end >= since:
             call.end = call.end_type = None

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Self
 
-from crewbus._util import checked_run_id
+from crewbus._util import checked_run_id, scope_id
 from crewbus.events import (
+    AttemptStarted,
     Envelope,
     Retracted,
     RunEnded,
     RunResumed,
     RunStarted,
+    StepStarted,
     UnknownEvent,
     find_event_type,
 )
@@ -52,7 +54,8 @@ class Landmark:
     @property
     def id(self) -> str:
         """As `Envelope.id`."""
-        return f"{self.run_id}:{self.seq}"
+        is_level = issubclass(self.kind, AttemptStarted | StepStarted) and not self.event.flat
+        return scope_id(self.run_id, self.seq, self.parent, is_level=is_level)
 
     @property
     def event(self) -> Any:
@@ -89,7 +92,9 @@ class Record:
     def __iter__(self) -> Iterator[Envelope]:
         membership = RunMembership(self.run_id, self.root_id)
         for envelope in self.read():
-            if membership.includes(envelope, starts_run=type(envelope.event) is RunStarted):
+            event = envelope.event
+            is_start = type(event) is RunStarted
+            if membership.includes(envelope, starts_run=is_start, parent_run=event.parent_run if is_start else None):
                 yield envelope
 
     def read(self, after: int = -1) -> Iterator[Envelope]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import attrs
 
-from crewbus.events import RunFinished, StepFinished, StepStarted
+from crewbus._util import outermost
+from crewbus.events import AttemptStarted, RunFinished, StepFinished, StepStarted
 
 Path = tuple[str, ...]
 """The names of calls inside each other, outermost first."""
@@ -18,10 +19,14 @@ Path = tuple[str, ...]
 class RecordedAttempt:
     """An attempt as recorded."""
 
-    number: int
+    event: AttemptStarted
     start: int
+    start_parent: str | None
+    """The parent of its start."""
     path: Path
     """The calls around it in its home."""
+    ids: list[str]
+    """The ids of its starts: it has several if something new happened in it in a resumed run."""
     around: RecordedAttempt | None = None
     """The attempt that it is nested in directly."""
     retracted_at: int | None = None
@@ -34,6 +39,8 @@ class RecordedCall:
 
     home: RecordedHome
     start: int
+    start_parent: str | None
+    """The parent of its start."""
     ids: list[str]
     """Its own id and those of its attempts: the parents of what was emitted in it."""
     path: Path
@@ -49,13 +56,16 @@ class RecordedCall:
         return max((child.end or -1 for child in self.home.outcomes(self)), default=self.start - 1)
 
     def emission_parents(self) -> Iterator[str]:
-        """Yield the parents of everything that was emitted in it, at any depth."""
+        """Yield what covers the parents of everything that was emitted in it, at any depth."""
+        return outermost(self._ids_within())
+
+    def _ids_within(self) -> Iterator[str]:
         for call in self.home.calls:
             if self.contains(call):
                 yield from call.ids
         for child in self.home.children:
             if self.contains(child.around):
-                yield from child.emission_parents()
+                yield from child.ids_within()
 
     def contains(self, call: RecordedCall | None) -> bool:
         """Whether ``call`` is this one, or was made in it."""
@@ -72,6 +82,8 @@ class RecordedHome:
 
     name: str
     start: int
+    start_parent: str | None
+    """The parent of its first start."""
     ids: list[str]
     """The parents of what was emitted directly in it; a step has one start for each time it was taken up."""
     parent: RecordedHome | None = None
@@ -145,12 +157,16 @@ class RecordedHome:
         return f"{'step' if self.step else 'run'} {self.name!r}" if self.name else f"run {self.run_id}"
 
     def emission_parents(self) -> Iterator[str]:
-        """Yield the parents of everything that was emitted in it, at any depth."""
+        """Yield what covers the parents of everything that was emitted in it, at any depth."""
+        return outermost(self.ids_within())
+
+    def ids_within(self) -> Iterator[str]:
+        """Yield the ids of everything that started in it, its own first."""
         yield from self.ids
         for call in self.calls:
             yield from call.ids
         for child in self.children:
-            yield from child.emission_parents()
+            yield from child.ids_within()
 
 
 class Place(NamedTuple):

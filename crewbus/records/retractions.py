@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
+from crewbus._util import levels
 from crewbus.events import Retracted, RunResumed
 
 
@@ -47,7 +48,9 @@ class Retractions:
         return any(not span.rejects for span in self._covering(seq, parent))
 
     def _covering(self, seq: int, parent: str | None) -> list[Span]:
-        spans = (*self._by_parent.get(parent or "", ()), *self._of_all)
+        spans = [*self._of_all]
+        for scope in levels(parent or ""):
+            spans += self._by_parent.get(scope, ())
         return [span for span in spans if span.since <= seq < span.at]
 
 

@@ -10,6 +10,7 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 
 import attrs
 
+from crewbus._util import number_in
 from crewbus.events import (
     AttemptStarted,
     CallCancelled,
@@ -17,6 +18,7 @@ from crewbus.events import (
     CallFinished,
     CallStarted,
     CheckpointSaved,
+    Retracted,
     RunCancelled,
     RunFailed,
     RunFinished,
@@ -90,8 +92,8 @@ class RecordTree(Generic[T]):
     """Grows with each event of a root's record, in order. A part of a record gives a part of the tree."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, Node[T]] = {}
-        """By the id of the envelope that added them, in order."""
+        self.nodes: dict[int, Node[T]] = {}
+        """By the number of the envelope that added them, in order."""
 
     def apply(self, event_type: type, at: Position) -> Node[T] | None:
         """Take the next event; return the node that it adds, the scope that it ends, or else the one it belongs to.
@@ -101,7 +103,7 @@ class RecordTree(Generic[T]):
         around = self.find(at.parent)
         kind = OPENERS.get(event_type)
         if kind is not None:
-            node = self.nodes[f"{at.run_id}:{at.seq}"] = Node(kind, at.seq, at.run_id or "", around)
+            node = self.nodes[at.seq] = Node(kind, at.seq, at.run_id or "", around)
             if around is not None:
                 around.children.append(node)
             return node
@@ -112,7 +114,17 @@ class RecordTree(Generic[T]):
 
     def find(self, envelope_id: str | None) -> Node[T] | None:
         """Return the node that the envelope of that id added, or None."""
-        return self.nodes.get(envelope_id) if envelope_id is not None else None
+        number = number_in(envelope_id) if envelope_id is not None else None
+        return self.nodes.get(number) if number is not None else None
+
+    def retracted(self, event: Retracted) -> Iterator[Node[T]]:
+        """Yield the nodes that belong to the ``parents`` of a retraction: with an attempt or step, those in it."""
+        for parent in event.parents:
+            node = self.find(parent)
+            if node is not None and parent.endswith("/"):
+                yield from (inner for _, inner in node.walk())
+            elif node is not None:
+                yield node
 
 
 class RunMembership:
@@ -122,12 +134,12 @@ class RunMembership:
         self._runs = None if run_id == root_id else {run_id}
         """The runs inside; None: all."""
 
-    def includes(self, at: Position, *, starts_run: bool) -> bool:
-        """Whether an event belongs; ``starts_run``: it is the start of a run."""
+    def includes(self, at: Position, *, starts_run: bool, parent_run: str | None = None) -> bool:
+        """Whether an event belongs; ``starts_run``: it is the start of a run, in the ``parent_run`` that it names."""
         runs = self._runs
         if runs is None or at.run_id in runs:
             return True
-        if starts_run and (at.parent or "").rpartition(":")[0] in runs:
+        if starts_run and (parent_run or (at.parent or "").rpartition(":")[0]) in runs:
             runs.add(at.run_id or "")
             return True
         return False

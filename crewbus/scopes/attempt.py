@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from crewbus._util import generation
+from collections.abc import Iterable
+
+from crewbus._util import generation, is_within, levels
 from crewbus.events import AttemptStarted, Envelope, Retracted
 from crewbus.exceptions import RunError, text_of
 from crewbus.scopes.current import enclosing
@@ -22,7 +24,7 @@ class Attempt(Scope):
     attempt follows, as with a timeout inside a retry.
     """
 
-    __slots__ = ("_born", "_number", "_reason", "_started", "_tries", "failed", "of", "opened", "since")
+    __slots__ = ("_born", "_number", "_reason", "_started", "_tries", "failed", "of", "opened", "since", "starts")
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.host)
@@ -37,8 +39,13 @@ class Attempt(Scope):
         self.failed = False
         self.since = 0
         """The number of the first event that can have been emitted in it."""
+        self.starts: tuple[str, ...] = ()
+        """The ids of its starts, in the record of a resumed run too: those of what is in it begin with one of them."""
         self.opened: list[str] = []
-        """The ids of what started in it, its own first: the parents of what it streams."""
+        """The ids that cover what it streams: those of its starts, and of what is in it and begins with none of them.
+
+        There is nothing of the latter kind, except in a resumed run.
+        """
 
     def __repr__(self) -> str:
         return f"<Attempt {self.attempt_number} at {self.of!r}>"
@@ -81,12 +88,26 @@ class Attempt(Scope):
         super().transition(phase, envelope)
         if phase == Phase.END:
             self._reason = None
-        elif not self.since:  # a resumed run may begin it anew
+            return
+        if not self.since:  # a resumed run may begin it anew
             self.since = envelope.seq + 1
+        if not envelope.replayed:  # else another attempt may be recorded there
+            self.starts += (envelope.id,)
+            self.note(envelope.id)
+
+    def note(self, of: str) -> None:
+        """Note that a scope of this id is in it; called under the lock."""
+        if not is_within(of, self.opened):
+            self.opened.append(next((level for level in levels(of) if level in self.starts), of))
 
     def accepts(self, phase: Phase) -> bool:  # noqa: ARG002 - as of any scope
         """Always: its end is its retraction, which `finish` and `fail` admit once."""
         return True
+
+    def note_all(self, of: Iterable[str]) -> None:
+        """As `note`, for several."""
+        for one in of:
+            self.note(one)
 
     def finish(self) -> None:
         """End the attempt: it succeeded. Ending it again does nothing."""
@@ -124,8 +145,12 @@ class Attempt(Scope):
         """Retract the chunks that were streamed in it."""
         with Deferring(self.tree.lock), self.tree.lock:
             self.failed = True
-            parents = tuple(self.opened)
+            parents = self.covering()
         self.host.transition(self, Retracted(self.since, reason, parents), Phase.END)
+
+    def covering(self) -> tuple[str, ...]:
+        """The `Retracted.parents` that cover what it streams; called under the lock. Never empty."""
+        return tuple(self.opened) or tuple(filter(None, (self.start_id,)))
 
     def end(self, error: BaseException | None) -> None:
         """End it as its ``with`` block ended."""

@@ -137,7 +137,8 @@ class Scope:
         if phase == Phase.START:
             self.start_id = envelope.id
             for attempt in self.attempts:
-                attempt.opened.append(envelope.id)
+                if attempt is not self:
+                    attempt.note(envelope.id)
 
     def close_gate(self) -> None:
         """Be about to be ended: no event is numbered after its end."""

@@ -107,7 +107,7 @@ class Follower:
             if landmark.run_id == self._record.run_id:
                 end = landmark if issubclass(landmark.kind, RunEnded) else None
             if landmark.seq <= cursor.seq and landmark.kind is RunStarted:
-                self._membership.includes(landmark, starts_run=True)
+                self._membership.includes(landmark, starts_run=True, parent_run=landmark.event.parent_run)
             if self._is_new_epoch(landmark.kind, landmark.seq) and landmark.seq <= after:
                 if landmark.event.epoch > cursor.epoch:
                     after = landmark.seq - 1
@@ -184,9 +184,12 @@ class Follower:
         if not _is_read(stored.name):
             return None
         envelope = self._record.decoded(stored)
-        inside = self._membership.includes(envelope, starts_run=type(envelope.event) is RunStarted)
-        if self._is_new_epoch(type(envelope.event), envelope.seq):
-            self._epoch = envelope.event.epoch
+        event = envelope.event
+        is_start = type(event) is RunStarted
+        around = event.parent_run if is_start else None
+        inside = self._membership.includes(envelope, starts_run=is_start, parent_run=around)
+        if self._is_new_epoch(type(event), envelope.seq):
+            self._epoch = event.epoch
             return None
         return _as_frame(envelope) if self._is_shown(envelope, inside) else None
 

@@ -55,8 +55,7 @@ def standing(bus):
     gone = set()
     for end in record:
         if isinstance(end.event, crewbus.Retracted):
-            of, since = end.event.parents, end.event.since
-            gone |= {e.seq for e in record if since <= e.seq < end.seq and (not of or e.parent in of)}
+            gone |= {e.seq for e in record if e.seq < end.seq and end.event.covers(e.seq, e.parent)}
     kinds = BaseEvent | crewbus.StepFinished | crewbus.CallFinished
     return Counter(type(e.event).__name__ for e in record if e.seq not in gone and isinstance(e.event, kinds))
 

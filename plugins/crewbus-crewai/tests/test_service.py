@@ -19,6 +19,8 @@ import pytest
 from helpers import TIMEOUT
 from served import model_server
 
+import crewbus
+
 httpx = pytest.importorskip("httpx")
 uvicorn = pytest.importorskip("uvicorn")
 
@@ -139,7 +141,7 @@ class Reader:
 
 
 def _covers(retracted, piece) -> bool:
-    return piece["seq"] >= retracted["since"] and (not retracted["parents"] or piece["parent"] in retracted["parents"])
+    return crewbus.Retracted(retracted["since"], "", tuple(retracted["parents"])).covers(piece["seq"], piece["parent"])
 
 
 async def parsed(lines: AsyncIterator[str]) -> AsyncIterator[Event]:
