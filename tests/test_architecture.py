@@ -155,6 +155,48 @@ def test_importing_crewbus_loads_little(unloaded):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+LOADED_WITH_THE_BUS = {
+    "durability": {"gate", "limits"},
+    "records": set(),
+    "serialization": set(),
+    "stores": {"users"},
+    "streams": {"waker"},
+    "work": set(),
+}
+"""Of packages that load their modules at first use: the modules that `crewbus.Bus` needs at once."""
+STANDARD_LIBRARY_OF_THE_BUS = {"atexit", "contextvars", "math"}
+"""What `crewbus.Bus` may load of it besides what pluggy and attrs have loaded; and modules with a private name."""
+
+
+def loaded_by(statement: str) -> list[str]:
+    """The modules that ``statement`` loads besides those that pluggy and attrs do."""
+    code = f"import attrs, pluggy, sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
+    child = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    return child.stdout.split()
+
+
+def test_the_bus_loads_nothing_heavy_of_the_standard_library():
+    loaded = loaded_by("import crewbus; crewbus.Bus")
+    assert "crewbus.bus.bus" in loaded
+    others = {name for name in loaded if name.partition(".")[0] != "crewbus" and not name.startswith("_")}
+    assert others <= STANDARD_LIBRARY_OF_THE_BUS
+
+
+@pytest.mark.parametrize("package", LOADED_WITH_THE_BUS)
+def test_the_bus_loads_what_it_may_never_need_at_first_use(package):
+    prefix = f"crewbus.{package}."
+    loaded = loaded_by("import crewbus; crewbus.Bus")
+    assert {name.removeprefix(prefix) for name in loaded if name.startswith(prefix)} == LOADED_WITH_THE_BUS[package]
+
+
+def test_a_run_that_is_neither_recorded_nor_streamed_loads_nothing_of_recording_and_streams():
+    used = "b = crewbus.Bus(entry_points=False); r = b.run(); r.__enter__(); b.chunk('x'); r.__exit__(None, None, None)"
+    loaded = loaded_by(f"import crewbus; {used}; b.close()")
+    for package in ("durability", "records", "serialization", "streams"):
+        prefix = f"crewbus.{package}."
+        assert {name.removeprefix(prefix) for name in loaded if name.startswith(prefix)} == LOADED_WITH_THE_BUS[package]
+
+
 def test_a_bus_without_async_handlers_or_recording_loads_neither_asyncio_nor_cattrs():
     code = (
         "import crewbus, sys\n"

@@ -218,7 +218,7 @@ def test_promise_01_a_run_that_is_interrupted_as_it_is_entered_is_not_current(bu
 
     with bus.run("caller") as caller:
         run = bus.run()
-        monkeypatch.setattr(run.host.steps, "enter", interrupt)
+        monkeypatch.setattr("crewbus.scopes.run.current_task", interrupt)
         with pytest.raises(Interrupted), run:
             pass
         assert run.ended

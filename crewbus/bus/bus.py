@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
-from crewbus import durability as durability_package
-from crewbus import hookspecs, records
+from crewbus import durability as durable
+from crewbus import hookspecs, records, streams
 from crewbus._util import awaitable, checked_run_id, deadline, is_text, name_of
 from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
@@ -30,14 +30,7 @@ from crewbus.dispatch import (
     Unscoped,
     recursed_too_deep,
 )
-from crewbus.durability import (
-    MAX_EVENT_BYTES,
-    Checkpoints,
-    Oversized,
-    Recorder,
-    RecordingOptions,
-    StepRunner,
-)
+from crewbus.durability import MAX_EVENT_BYTES, Gate, Oversized, Recording
 from crewbus.events import Envelope
 from crewbus.exceptions import CallbackError, CallError, RunNotFoundError
 from crewbus.plugins import PluginManager, PluginSelection, parse_requirements
@@ -52,23 +45,14 @@ from crewbus.scopes import (
     execution_id,
     recording_request,
 )
-from crewbus.stores import Store
-from crewbus.streams import (
-    Buffer,
-    Cursor,
-    Follower,
-    OwnedStream,
-    Slow,
-    Stream,
-    StreamOptions,
-    checked_options,
-    run_arguments,
-)
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from crewbus.durability import Recorder
     from crewbus.records import Record, Records, RunInfo
+    from crewbus.stores import Store
+    from crewbus.streams import OwnedStream, Slow, Stream, StreamOptions
 
 __all__ = ["Bus"]
 
@@ -137,15 +121,11 @@ class Bus(Dispatcher):
         self._host = host = Host(self)
         host.defer, host.hold_flush = faults.defer, handlers.hold_flush
         super().__init__(host, hooks, subscriptions, deliverer, faults, Unscoped(unscoped))
-        live_runs: dict[str, Run] = {}
-        self.recording = recording = Recorder(
-            self, self.plugins, hooks, subscriptions.plan_of, host.outside.lane, live_runs
-        )
-        self._checkpoints = checkpoints = Checkpoints(recording, recording.disk)
-        host.steps = StepRunner(recording, checkpoints, recording.disk)
-        self._live = live = LiveRuns(host, hooks, subscriptions, faults, recording, live_runs)
+        self._gate = gate = Gate(self._make_recording)
+        host.make_steps = lambda: gate.opened().steps
+        self._live = live = LiveRuns(host, hooks, subscriptions, faults, gate)
         callbacks = CallbackRegistration(self, self.plugins)
-        host.prepare, host.start, host.finish = recording.preparation, live.start, live.finish
+        host.prepare, host.start, host.finish = gate.preparation, live.start, live.finish
         self._draining = Draining(host, subscriptions, handlers)
         host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
         self._work, self._redelivery = OwnedWork(), Redelivery(host, subscriptions, deliverer)
@@ -156,12 +136,24 @@ class Bus(Dispatcher):
             self.plugins,
             subscriptions,
             handlers,
-            recording,
+            gate,
             live,
             self._work,
             self._membership,
             closed=lambda: live_buses.discard(self),
         )
+
+    def _make_recording(self) -> Recording:
+        recorder = durable.Recorder(
+            self, self.plugins, self._hook_table, self._handlers.plan_of, self._host.outside.lane, self._live.by_id
+        )
+        checkpoints = durable.Checkpoints(recorder, recorder.disk)
+        return Recording(recorder, checkpoints, durable.StepRunner(recorder, checkpoints, recorder.disk))
+
+    @cached_property
+    def recording(self) -> Recorder:
+        """Whether runs are recorded, and where. Nothing is kept until recording is armed."""
+        return self._gate.opened().recorder
 
     @cached_property
     def records(self) -> Records:
@@ -251,12 +243,12 @@ class Bus(Dispatcher):
         runs; in either case in a copy of the caller's context. ``options`` changes the defaults; pass an argument of
         ``fn`` that has this name by `functools.partial`.
         """
-        chosen = StreamOptions() if options is None else checked_options(options)
+        chosen = streams.StreamOptions() if options is None else streams.checked_options(options)
         name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
         if chosen.resume is not None:
             run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
         else:
-            run = self.run(name, **run_arguments(chosen))
+            run = self.run(name, **streams.run_arguments(chosen))
         return self._work.stream(run, chosen, fn, args, kwargs, partial(self._live.give_up, run))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -294,19 +286,20 @@ class Bus(Dispatcher):
         """
         checked_run_id(run_id)
         if after is not None:
-            cursor = Cursor.parse(after)
-            return Stream(run_id, self._live.follow(run_id, Follower(self.record_of(run_id), self.store, cursor)))
-        buffer = Buffer(run_id, bound, slow, deadline(timeout))
+            cursor = streams.Cursor.parse(after)
+            follower = streams.Follower(self.record_of(run_id), self.store, cursor)
+            return streams.Stream(run_id, self._live.follow(run_id, follower))
+        buffer = streams.Buffer(run_id, bound, slow, deadline(timeout))
         run = self._live.watch(run_id, buffer)
         if run is not None:
             buffer.attach(run)
         if run is None or buffer.ended:
-            end = self.recording.end_of(run_id)
+            end = self._gate.end_of(run_id)
             if end is not None:
                 buffer.end_with(end)
             elif run is not None:
                 raise RunNotFoundError(f"run {run_id} has just ended")
-        return Stream(run_id, buffer)
+        return streams.Stream(run_id, buffer)
 
     def aemit(self, event: Any, source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
         """As `emit`, and then `drain`: so an async emitter waits for slow consumers without blocking its loop."""
@@ -374,10 +367,10 @@ class Bus(Dispatcher):
         needs it. Raises `RecordingError` if nothing would record, and if another store is given while recorded runs
         are live.
         """
-        options = RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
+        options = durable.RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
         before = self.recording.options
         self.recording.enable(store, options)
-        self._checkpoints.watch(self._handlers, before.checkpoint_on, options.checkpoint_on)
+        self._gate.opened().checkpoints.watch(self._handlers, before.checkpoint_on, options.checkpoint_on)
 
     def reset_recording(self) -> None:
         """Drop the records of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""
@@ -394,7 +387,7 @@ class Bus(Dispatcher):
         has finished, or is nested in another (whose root can be resumed); `RecordingError`; and `ReplayMismatch`,
         there or later, if the code asks for other steps than the record has.
         """
-        return durability_package.Resumption(self._host, self.recording, self._live).run(run_id, at, durability)
+        return durable.Resumption(self._host, self.recording, self._live).run(run_id, at, durability)
 
     def fork(self, run_id: str, at: str | None = None, edits: Mapping[str, Any] | None = None) -> str:
         """Make another run that shares the record of this one up to a checkpoint, and return its id: resume that.
@@ -404,9 +397,9 @@ class Bus(Dispatcher):
         step's name, or ``name[key]`` if several steps have the name. Raises `RunNotFoundError`, `StepError` for an edit
         that fits no step or several, `UnserializableError`, and `RecordingError`.
         """
-        return durability_package.fork_run(self.recording, run_id, at, edits or {})
+        return durable.fork_run(self.recording, run_id, at, edits or {})
 
-    asubscribe = awaitable(subscribe, undo=Stream.close)
+    asubscribe = awaitable(subscribe, undo=lambda stream: stream.close())
     afork = awaitable(fork)
 
     def record_of(self, run_id: str) -> Record:

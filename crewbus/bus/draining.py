@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from crewbus import streams
 from crewbus.dispatch import inside_async_handler
 from crewbus.scopes import await_room
-from crewbus.streams import Buffer
 
 if TYPE_CHECKING:
     from crewbus.dispatch import AsyncHandlers, Subscriptions
@@ -47,7 +47,7 @@ class Draining:
                 await await_room(queue, caller, run)
         if run is None:
             return
-        buffers = [sink for around in run.reach() for sink in around.sinks if isinstance(sink, Buffer)]
+        buffers = [sink for around in run.reach() for sink in around.sinks if isinstance(sink, streams.Buffer)]
         for buffer in buffers:
             await await_room(buffer, caller, run, self._host)
         run.check()

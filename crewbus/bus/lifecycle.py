@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crewbus.bus.membership import Membership
     from crewbus.bus.owned_work import OwnedWork
     from crewbus.dispatch import Dispatcher, Subscriptions
-    from crewbus.durability import Recorder
+    from crewbus.durability import Gate
     from crewbus.plugins import PluginManager
     from crewbus.scopes import Host
     from crewbus.streams import Buffer
@@ -55,7 +55,7 @@ class Lifecycle:
         plugins: PluginManager,
         subscriptions: Subscriptions,
         async_handlers: AsyncHandlers,
-        recording: Recorder,
+        gate: Gate,
         live: LiveRuns,
         work: OwnedWork,
         membership: Membership,
@@ -66,7 +66,7 @@ class Lifecycle:
         self._plugins = plugins
         self._subscriptions = subscriptions
         self._async_handlers = async_handlers
-        self._recording = recording
+        self._gate = gate
         self._live = live
         self._work = work
         self._membership = membership
@@ -203,7 +203,7 @@ class Lifecycle:
                 self._membership.close,
                 self._on_closed,
                 self._is_closed.open,
-                self._recording.close,
+                self._gate.close,
             ]
         call_all([partial(self._shut, step) for step in list(self._steps)])
         if late:  # at the end, since a filter may make it an error
@@ -256,7 +256,7 @@ class Lifecycle:
         self._subscriptions.after_fork()
         self._live.after_fork()
         self._work.after_fork()
-        self._recording.after_fork()
+        self._gate.after_fork()
         self._membership.after_fork()
 
 

@@ -15,7 +15,7 @@ from crewbus.scopes import Deferring, Host, Phase, Run, Tree, ending, state_afte
 
 if TYPE_CHECKING:
     from crewbus.dispatch import FaultReporter, HookTable, Subscriptions
-    from crewbus.durability import Recorder
+    from crewbus.durability import Gate
     from crewbus.scopes import Sink
     from crewbus.streams import Buffer, Follower
 
@@ -29,15 +29,14 @@ class LiveRuns:
         hooks: HookTable,
         subscriptions: Subscriptions,
         faults: FaultReporter,
-        recording: Recorder,
-        by_id: dict[str, Run],
+        gate: Gate,
     ) -> None:
         self._host = host
         self._hooks = hooks
         self._subscriptions = subscriptions
         self._faults = faults
-        self._recording = recording
-        self.by_id = by_id
+        self._gate = gate
+        self.by_id: dict[str, Run] = {}
         """The live runs, in the order of their start."""
         self._ending: dict[Run, None] = {}
         """The runs whose end is in progress, or was interrupted."""
@@ -63,8 +62,7 @@ class LiveRuns:
             around.run.check()
         if not run.nest(around):
             run.tree = Tree(self._host.outside.lane)
-        self._recording.arm(run)
-        replayed_seq = self._recording.claim_nested(run)
+        replayed_seq = self._gate.arm(run)
         try:
             self.admit(run, sinks, known=replayed_seq is not None)
             self.announce(run, self._started(run), replayed_seq)
@@ -82,7 +80,7 @@ class LiveRuns:
         The streams that wait for it are attached when it starts, under the lock under which its start is numbered.
         """
         if run.named and not known:
-            self._recording.refuse_recorded(run)
+            self._gate.refuse_recorded(run)
         with Deferring(self._lock), self._lock:
             if self._closed:
                 raise BusClosedError(f"this bus is closed: run {run.id} can't start")

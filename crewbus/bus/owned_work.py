@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crewbus import streams, work
 from crewbus._util import reentrant_lock
 from crewbus.exceptions import BusClosedError
 from crewbus.scopes import Deferring, Run
-from crewbus.streams import Buffer, OwnedStream, StreamOptions, check_streamable
-from crewbus.work import OwnedTask, submission
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
+
+    from crewbus.streams import OwnedStream, StreamOptions
+    from crewbus.work import OwnedTask
 
 T = TypeVar("T")
 
@@ -38,8 +40,8 @@ class OwnedWork:
         give_up: Callable[[BaseException], object],
     ) -> OwnedStream[Any]:
         """A stream of ``run``, in which ``function`` is called once the stream is consumed."""
-        check_streamable(function)
-        task = OwnedTask(
+        streams.check_streamable(function)
+        task = work.OwnedTask(
             function,
             args,
             kwargs,
@@ -48,11 +50,12 @@ class OwnedWork:
             on_end=lambda _, error: run.end_work(error),
             on_cancel=run.cancel,
         )
-        return OwnedStream(run, task, Buffer(run.id, options.bound, options.slow), options.grace, give_up)
+        buffer = streams.Buffer(run.id, options.bound, options.slow)
+        return streams.OwnedStream(run, task, buffer, options.grace, give_up)
 
     def submit(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[T]:
         """Call ``function`` in a thread of its own; see `Bus.submit`."""
-        future, task = submission(function, args, kwargs, self._submitted)
+        future, task = work.submission(function, args, kwargs, self._submitted)
         try:
             with Deferring(self._lock), self._lock:
                 if self._closed:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus._util import identity_of, name_of
+from crewbus._util import identity_of, log_error, name_of
 from crewbus.exceptions import Cancelled, text_of
 from crewbus.plugins import Failure, HookOwner, raising_deferred, wrappers_of
 from crewbus.scopes import Callback, threads
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from pluggy import HookCaller
 
     from crewbus.plugins import HookSubset, PluginManager
-
-_log = logging.getLogger("crewbus")
-
 
 _reported: Final[ContextVar[tuple[object, ...]]] = ContextVar("crewbus_reported", default=())
 """Those whose faults are being reported in this context."""
@@ -83,7 +79,7 @@ class FaultReporter:
     def report(self, failure: Failure) -> BaseException | None:
         """Report a contained fault. Returns the BaseException that a plugin raised when it was notified, if any."""
         with suppress(Exception):  # a logging handler that raises
-            _log.error("%s", failure, exc_info=failure.error)
+            log_error("%s", failure, cause=failure.error)
         state = threads.state
         outer = state.notifying
         try:
@@ -92,7 +88,7 @@ class FaultReporter:
                 self.plugins.hook.crewbus_plugin_error(bus=self._bus, failure=failure)
         except Exception as error:
             with suppress(Exception):
-                _log.error("reporting it failed: %s", text_of(error))
+                log_error("reporting it failed: %s", text_of(error))
         except BaseException as error:
             return error
         finally:
@@ -134,7 +130,7 @@ class FaultReporter:
             call()
         except (Exception, Cancelled) as error:
             with suppress(Exception):
-                _log.error("a deferred emission failed: %s", text_of(error), exc_info=error)
+                log_error("a deferred emission failed: %s", text_of(error), cause=error)
 
 
 def recursed_too_deep(error: BaseException) -> bool:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import attrs
-
 from crewbus._util import identity_of, is_same, name_of, reentrant_lock
 from crewbus.dispatch.async_handlers import HomeLoop
 from crewbus.dispatch.background import Worker
@@ -31,15 +29,17 @@ ABSENT: Final[Any] = object()
 """Stands for a handler that was not given, as in a decorator."""
 
 
-@attrs.frozen(eq=False)
 class Subscription:
     """A handler of an event type, called inline, or by a worker."""
 
-    event_type: type
-    function: Callable[[Envelope], Any]
-    home: HomeLoop
-    """The loop on which it was made."""
-    worker: Worker | None = None
+    __slots__ = ("event_type", "function", "home", "worker")
+
+    def __init__(self, event_type: type, function: Callable[[Envelope], Any], worker: Worker | None) -> None:
+        self.event_type = event_type
+        self.function = function
+        self.home = HomeLoop()
+        """The loop on which it is made."""
+        self.worker = worker
 
     @property
     def key(self) -> Key:
@@ -99,7 +99,7 @@ class Subscriptions:
             )
         if known is None:
             worker = self._worker_of(function) if background else None
-            made = Subscription(event_type, function, HomeLoop(), worker)
+            made = Subscription(event_type, function, worker)
             self._all[made.key] = made
             self._forget_plans_for(made)
             if self.notice is not None:

@@ -3,20 +3,24 @@
 from typing import TYPE_CHECKING
 
 from crewbus._util import lazy_names
-from crewbus.durability.checkpoints import Checkpoints
-from crewbus.durability.recorder import MAX_EVENT_BYTES, Oversized, Recorder, RecordingOptions
-from crewbus.durability.step_runner import StepRunner
-from crewbus.durability.step_scope import Step, step
+from crewbus.durability.gate import Gate, Recording
+from crewbus.durability.limits import MAX_EVENT_BYTES, Oversized
 
 if TYPE_CHECKING:
+    from crewbus.durability.checkpoints import Checkpoints
     from crewbus.durability.fork import fork_run
+    from crewbus.durability.recorder import Recorder, RecordingOptions
     from crewbus.durability.resume import Resumption
+    from crewbus.durability.step_runner import StepRunner
+    from crewbus.durability.step_scope import Step, step
 
 __all__ = [
     "MAX_EVENT_BYTES",
     "Checkpoints",
+    "Gate",
     "Oversized",
     "Recorder",
+    "Recording",
     "RecordingOptions",
     "Resumption",
     "Step",
@@ -25,11 +29,15 @@ __all__ = [
     "step",
 ]
 
-# Loaded at first use: most buses resume and fork nothing.
+# Loaded at first use: most buses record nothing.
 __getattr__ = lazy_names(
     __name__,
     {
+        "checkpoints": "Checkpoints",
         "fork": "fork_run",
+        "recorder": "Recorder RecordingOptions",
         "resume": "Resumption",
+        "step_runner": "StepRunner",
+        "step_scope": "Step step",
     },
 )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
-
-import attrs
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from crewbus import records, serialization
 from crewbus._util import is_count, reentrant_lock
 from crewbus.durability.disk import Disk
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
+from crewbus.durability.limits import MAX_EVENT_BYTES, Oversized
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.tracked import Tracked
 from crewbus.events import CheckpointSaved, Envelope, Truncated, entity_types, event_type_of, find_event_type
@@ -32,18 +31,12 @@ STORE: Final = "CREWBUS_STORE"
 """The environment variable that holds the URL of the default store."""
 DEFAULT_STORE: Final = "memory:"
 """The store's URL if nothing else names one."""
-MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
-"""How many bytes the JSON of one event may have by default."""
 CHECKPOINT: Final = event_type_of(CheckpointSaved).name
 _SHOWN: Final = 1024
 """How many bytes are kept of an event that is truncated."""
 
-Oversized = Literal["refuse", "truncate"]
-"""What happens to an event that is larger than the limit."""
 
-
-@attrs.frozen
-class RecordingOptions:
+class RecordingOptions(NamedTuple):
     """How the runs that start from now on are recorded."""
 
     durability: Durability = "async"

@@ -7,8 +7,6 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import attrs
-
 from crewbus import serialization
 from crewbus.exceptions import UnserializableError
 
@@ -41,17 +39,20 @@ class Draft(NamedTuple):
     level: int
 
 
-@attrs.define(eq=False)
 class Tracked:
     """An entity and its state as last saved."""
 
-    entity: Any
-    _bases: list[Saved] = attrs.field(factory=list, init=False)
-    """The state saved last; then, by level, the last one saved whose count is a multiple of `_FANOUT` to that power."""
-    _count: int = attrs.field(default=0, init=False)
-    """How many states were saved as changes since the last whole one."""
-    _size: int = attrs.field(default=0, init=False)
-    """The characters of JSON of that whole state."""
+    __slots__ = ("_bases", "_count", "_size", "entity")
+
+    def __init__(self, entity: Any) -> None:
+        self.entity = entity
+        self._bases: list[Saved] = []
+        """The state saved last; then, by level, the last one saved whose count is a multiple of `_FANOUT` to that
+        power."""
+        self._count = 0
+        """How many states were saved as changes since the last whole one."""
+        self._size = 0
+        """The characters of JSON of that whole state."""
 
     @property
     def saved_at(self) -> int:

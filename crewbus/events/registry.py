@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -42,8 +42,7 @@ class EventType:
         return value
 
 
-@attrs.frozen
-class Family:
+class Family(NamedTuple):
     """The registration of a class together with its subclasses."""
 
     version: int

@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from reprlib import recursive_repr
+from typing import Any, Final, TypeVar, dataclass_transform
 
 import attrs
 
 from crewbus._util import is_within
 from crewbus.events.registration import event
+from crewbus.events.registry import Upgrades
 from crewbus.exceptions import InputError
 
+C = TypeVar("C", bound=type)
 
-@event(name="crewbus.RunStarted", landmark=True)
-class RunStarted:
+
+class _Event:
+    """What attrs would otherwise generate for each event type: it compiles that anew in every process."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        names = [field.name for field in _fields(self) if field.eq]
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]  # it may change
+
+    @recursive_repr("...")
+    def __repr__(self) -> str:
+        names = [field.name for field in _fields(self) if field.repr]
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return f"{self.__class__.__qualname__.rpartition('>.')[2]}({shown})"
+
+
+def _fields(event: Any) -> tuple[attrs.Attribute[Any], ...]:
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(event.__class__)
+    return fields
+
+
+@dataclass_transform(field_specifiers=(attrs.field,))
+def _event(
+    *, name: str, version: int = 1, upgrades: Upgrades | None = None, landmark: bool = False
+) -> Callable[[C], C]:
+    """As `event`, for the subclasses of `_Event`."""
+
+    def declare(plain: C) -> C:
+        defined = attrs.define(plain, eq=False, repr=False)
+        return event(name=name, version=version, upgrades=upgrades, landmark=landmark)(defined)
+
+    return declare
+
+
+@_event(name="crewbus.RunStarted", landmark=True)
+class RunStarted(_Event):
     """A run began. ``parent_run`` is the id of the enclosing run, or None."""
 
     name: str | None = None
@@ -23,18 +65,18 @@ class RunStarted:
     """The run's key, as given."""
 
 
-class RunEnded:
+class RunEnded(_Event):
     """Base class of the terminal events of a run: subscribe to it to receive all of them."""
 
     __slots__ = ()
 
 
-@event(name="crewbus.RunFinished", landmark=True)
+@_event(name="crewbus.RunFinished", landmark=True)
 class RunFinished(RunEnded):
     """A run ended without an exception."""
 
 
-@event(name="crewbus.RunFailed", landmark=True)
+@_event(name="crewbus.RunFailed", landmark=True)
 class RunFailed(RunEnded):
     """A run ended with an exception: ``error`` is its type's qualified name, ``message`` its text."""
 
@@ -44,27 +86,27 @@ class RunFailed(RunEnded):
     """The identities of the steps that failed with this exception: a resumed run executes them again."""
 
 
-@event(name="crewbus.RunCancelled", landmark=True)
+@_event(name="crewbus.RunCancelled", landmark=True)
 class RunCancelled(RunEnded):
     """A run was cancelled, by `Run.cancel`, by cancelling its task, or by Ctrl-C."""
 
     reason: str = ""
 
 
-@event(name="crewbus.CallStarted", landmark=True)
-class CallStarted:
+@_event(name="crewbus.CallStarted", landmark=True)
+class CallStarted(_Event):
     """A model or tool call began. The id of its envelope is the ``parent`` of what is emitted in the call."""
 
     name: str
 
 
-class CallEnded:
+class CallEnded(_Event):
     """Base class of the terminal events of a call: subscribe to it to receive all of them."""
 
     __slots__ = ()
 
 
-@event(name="crewbus.CallFinished", landmark=True)
+@_event(name="crewbus.CallFinished", landmark=True)
 class CallFinished(CallEnded):
     """A call ended without an exception. Its fields are what the caller reported; None if it did not."""
 
@@ -76,7 +118,7 @@ class CallFinished(CallEnded):
     """In US dollars."""
 
 
-@event(name="crewbus.CallFailed", landmark=True)
+@_event(name="crewbus.CallFailed", landmark=True)
 class CallFailed(CallEnded):
     """A call ended with an exception: its type's qualified name (empty if unknown) and its text."""
 
@@ -84,7 +126,7 @@ class CallFailed(CallEnded):
     message: str
 
 
-@event(name="crewbus.CallCancelled", landmark=True)
+@_event(name="crewbus.CallCancelled", landmark=True)
 class CallCancelled(CallEnded):
     """A call was cancelled, with its run, with its task, or by Ctrl-C."""
 
@@ -95,8 +137,8 @@ def _flat(fields: Any) -> Any:
     return {**fields, "flat": True}
 
 
-@event(name="crewbus.AttemptStarted", version=2, upgrades={1: _flat}, landmark=True)
-class AttemptStarted:
+@_event(name="crewbus.AttemptStarted", version=2, upgrades={1: _flat}, landmark=True)
+class AttemptStarted(_Event):
     """An attempt at retried work began; ``number`` counts from 1."""
 
     number: int
@@ -116,8 +158,8 @@ def _check_fields(chunk: Chunk, _: Any, __: Any) -> None:
     _check_chunk(chunk.text, chunk.kind)
 
 
-@event(name="crewbus.Chunk")
-class Chunk:
+@_event(name="crewbus.Chunk")
+class Chunk(_Event):
     """A streamed piece of text. ``kind`` is "text", "reasoning" or "tool_call" (a piece of the call's arguments)."""
 
     # The validator is for subclasses, whose `__init__` attrs makes.
@@ -132,8 +174,8 @@ class Chunk:
         self.kind = kind
 
 
-@event(name="crewbus.Retracted", landmark=True)
-class Retracted:
+@_event(name="crewbus.Retracted", landmark=True)
+class Retracted(_Event):
     """Retracts chunks that were streamed before it, those with number ``since`` and higher.
 
     With ``parents`` it retracts only the chunks whose `Envelope.parent` is one of these, or begins with one that ends
@@ -150,8 +192,8 @@ class Retracted:
         return seq >= self.since and (not self.parents or is_within(parent, self.parents))
 
 
-@event(name="crewbus.Dropped")
-class Dropped:
+@_event(name="crewbus.Dropped")
+class Dropped(_Event):
     """A frame that a stream adds: its consumer was too slow, and ``count`` frames were dropped here.
 
     Its envelope's ``parent`` is theirs; None if they had several.
@@ -160,7 +202,7 @@ class Dropped:
     count: int
 
 
-@event(name="crewbus.RunInterrupted")
+@_event(name="crewbus.RunInterrupted")
 class RunInterrupted(RunEnded):
     """A terminal frame that a stream adds. Never recorded.
 
@@ -171,8 +213,8 @@ class RunInterrupted(RunEnded):
     """A description of the last holder, such as ``process 12 on host``."""
 
 
-@event(name="crewbus.RunResumed", landmark=True)
-class RunResumed:
+@_event(name="crewbus.RunResumed", landmark=True)
+class RunResumed(_Event):
     """A recorded run was resumed. The events between number ``at`` and this one no longer count.
 
     There are such events only if the run was resumed from a checkpoint.
@@ -184,8 +226,8 @@ class RunResumed:
     checkpoint: str | None = None
 
 
-@event(name="crewbus.RunForked", landmark=True)
-class RunForked:
+@_event(name="crewbus.RunForked", landmark=True)
+class RunForked(_Event):
     """The first own event of a fork: ``of`` is the id of the forked run, ``at`` the last number that both share."""
 
     of: str
@@ -194,8 +236,8 @@ class RunForked:
     """The names of the steps whose results the fork replaces."""
 
 
-@event(name="crewbus.StepStarted", version=2, upgrades={1: _flat}, landmark=True)
-class StepStarted:
+@_event(name="crewbus.StepStarted", version=2, upgrades={1: _flat}, landmark=True)
+class StepStarted(_Event):
     """A step began. The id of its envelope is the ``parent`` of what is emitted in it."""
 
     name: str
@@ -211,13 +253,13 @@ class StepStarted:
     """As of `AttemptStarted`."""
 
 
-class StepEnded:
+class StepEnded(_Event):
     """Base class of the terminal events of a step: subscribe to it to receive both."""
 
     __slots__ = ()
 
 
-@event(name="crewbus.StepFinished", landmark=True)
+@_event(name="crewbus.StepFinished", landmark=True)
 class StepFinished(StepEnded):
     """A step returned. A resumed run uses the recorded ``result`` instead of calling the step again."""
 
@@ -229,7 +271,7 @@ class StepFinished(StepEnded):
     version: int = 0
 
 
-@event(name="crewbus.StepFailed", landmark=True)
+@_event(name="crewbus.StepFailed", landmark=True)
 class StepFailed(StepEnded):
     """A step ended with an exception: its type's qualified name and its text."""
 
@@ -243,8 +285,8 @@ class StepFailed(StepEnded):
     version: int = 0
 
 
-@event(name="crewbus.CheckpointSaved", landmark=True)
-class CheckpointSaved:
+@_event(name="crewbus.CheckpointSaved", landmark=True)
+class CheckpointSaved(_Event):
     """A checkpoint: this event's number is a position to resume or fork from."""
 
     name: str
@@ -254,8 +296,8 @@ class CheckpointSaved:
     """Whether ``checkpoint_on`` of `Bus.enable_recording` caused it."""
 
 
-@event(name="crewbus.EntitySaved", version=2, upgrades={1: lambda fields: fields}, landmark=True)
-class EntitySaved:
+@_event(name="crewbus.EntitySaved", version=2, upgrades={1: lambda fields: fields}, landmark=True)
+class EntitySaved(_Event):
     """The state of a tracked entity, saved by the first checkpoint after it changed; see `Checkpoint.entity`."""
 
     name: str
@@ -268,8 +310,8 @@ class EntitySaved:
     """The number of the `EntitySaved` with the state that ``data`` changes; None: ``data`` is the whole state."""
 
 
-@event(name="crewbus.Truncated")
-class Truncated:
+@_event(name="crewbus.Truncated")
+class Truncated(_Event):
     """Recorded in place of an event that exceeded the size limit: its type, and the beginning of its JSON."""
 
     name: str
@@ -279,8 +321,8 @@ class Truncated:
     data: str
 
 
-@event(name="crewbus.UnknownEvent")
-class UnknownEvent:
+@_event(name="crewbus.UnknownEvent")
+class UnknownEvent(_Event):
     """Read from a record: an event whose type is not registered in this process. ``data`` is its unchanged JSON."""
 
     name: str

@@ -9,9 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
-
-import attrs
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crewbus._util import did_you_mean, external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning, text_of
@@ -28,8 +26,7 @@ PLUGINS: Final = "CREWBUS_PLUGINS"
 """The environment variable with the names of modules to load as plugins, besides installed ones."""
 
 
-@attrs.frozen
-class Origin:
+class Origin(NamedTuple):
     """Where a plugin comes from."""
 
     distribution: str | None = None
@@ -43,8 +40,7 @@ class Origin:
 UNKNOWN: Final = Origin()
 
 
-@attrs.frozen
-class Candidate:
+class Candidate(NamedTuple):
     """A plugin that was found by name and is not imported yet."""
 
     name: str

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
-
-import attrs
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from crewbus.events import Envelope
 from crewbus.plugins.isolation import Guard, raising_deferred
@@ -30,8 +28,7 @@ class Implementations(Protocol):
         """The implementations; the last one is called first."""
 
 
-@attrs.frozen
-class HookOwner:
+class HookOwner(NamedTuple):
     """Whose function it is: the plugin's name, and the hook that the function implements."""
 
     plugin: str

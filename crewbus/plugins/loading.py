@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NamedTuple
 
 from crewbus._util import did_you_mean, external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning
@@ -32,8 +30,7 @@ SLOW_IMPORT: Final = 1.0
 """A plugin that takes more than this number of seconds to import is reported."""
 
 
-@attrs.frozen
-class PluginSelection:
+class PluginSelection(NamedTuple):
     """Which plugins to load, as given to the constructor of `Bus`."""
 
     plugins: tuple[Any, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 import pluggy
 from pluggy import HookImpl, HookimplOpts
 
-from crewbus._util import reentrant_lock
+from crewbus._util import log_error, reentrant_lock
 from crewbus.events import Envelope
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.plugins.failure import Failure
@@ -27,8 +26,6 @@ from crewbus.scopes import Deferring
 __all__ = ["PluginManager"]
 
 _OF_ANY_OBJECT: Final = frozenset(dir(object))
-
-_log = logging.getLogger("crewbus")
 
 
 class PluginManager(pluggy.PluginManager):
@@ -184,7 +181,7 @@ class PluginManager(pluggy.PluginManager):
             failure = Failure("plugin", name, error, hook, self.origin(name), envelope)
             if hook != "crewbus_plugin_error":
                 return self._report(failure)
-            _log.error("%s", failure)  # to report it through the same hook might never end
+            log_error("%s", failure)  # to report it through the same hook might never end
             return None
 
         return report

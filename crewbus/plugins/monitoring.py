@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
 Undo = Callable[[], None]
 
 
-@attrs.define(eq=False)
 class Monitor:
     """Two functions that pluggy calls before and after each hook call, until the monitor ends."""
 
-    _before: Callable[..., Any]
-    _after: Callable[..., Any]
-    undo: Undo | None = None
-    ended: bool = False
+    __slots__ = ("_after", "_before", "ended", "undo")
+
+    def __init__(self, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+        self._before = before
+        self._after = after
+        self.undo: Undo | None = None
+        self.ended = False
 
     def before(self, *call: Any) -> None:
         """Pass on a call that begins."""

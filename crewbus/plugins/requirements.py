@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Self
-
-import attrs
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from crewbus.exceptions import PluginError
 
@@ -20,8 +18,7 @@ EXAMPLE: Final = "'sqlite', 'sqlite>=0.1' or 'sqlite>=0.1,<2'"
 _REQUIREMENT: Final = re.compile(r"(?P<name>[^\s,;<>=!~]+)\s*(?P<specifiers>[<>=!~].*)?", re.DOTALL)
 
 
-@attrs.frozen
-class Requirement:
+class Requirement(NamedTuple):
     """A plugin that must be loaded, in a version that its specifiers allow."""
 
     name: str

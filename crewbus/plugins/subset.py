@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 from pluggy import HookImpl
 
 Execute = Callable[[str, Sequence[HookImpl], Mapping[str, Any], bool], Any]
 """Calls implementations of a hook, in reverse order; monitors and tracers see the call."""
 
 
-@attrs.frozen
 class HookSubset:
     """A fixed set of implementations of a hook, called as pluggy's own `HookCaller` calls all of them.
 
@@ -20,9 +18,12 @@ class HookSubset:
     unregistered meanwhile.
     """
 
-    name: str
-    _impls: tuple[HookImpl, ...]
-    _execute: Execute
+    __slots__ = ("_execute", "_impls", "name")
+
+    def __init__(self, name: str, impls: tuple[HookImpl, ...], execute: Execute) -> None:
+        self.name = name
+        self._impls = impls
+        self._execute = execute
 
     def get_hookimpls(self) -> list[HookImpl]:
         """The implementations; the last one is called first."""

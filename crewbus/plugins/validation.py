@@ -7,9 +7,8 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
-import attrs
 import pluggy
 
 from crewbus._util import did_you_mean, external_stacklevel
@@ -67,8 +66,7 @@ def check_hookimpls(pm: pluggy.PluginManager, plugin: Any, title: str, hookspecs
             raise PluginError(f"plugin {title} implements {hook}, and there is no such hook{did_you_mean(hook, known)}")
 
 
-@attrs.frozen
-class _Impl:
+class _Impl(NamedTuple):
     """One implementation of a hook."""
 
     title: str

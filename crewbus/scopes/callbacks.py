@@ -7,8 +7,6 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import attrs
-
 from crewbus._util import is_same
 from crewbus.exceptions import CallbackError
 from crewbus.scopes.leaving import Nothing, leaves
@@ -22,16 +20,18 @@ __all__ = ["Callbacks"]
 Function = Callable[["Envelope"], Any]
 
 
-@attrs.frozen(eq=False)
 class Callback:
     """A callback as it was given, and the function that is called for it."""
 
-    bus: Any
-    given: Any
-    name: str
-    call: Function
-    home: Any
-    """The event loop on which it was given, for what it returns to be awaited."""
+    __slots__ = ("bus", "call", "given", "home", "name")
+
+    def __init__(self, bus: object, given: Any, name: str, call: Function, home: Any) -> None:
+        self.bus = bus
+        self.given = given
+        self.name = name
+        self.call = call
+        self.home = home
+        """The event loop on which it was given, for what it returns to be awaited."""
 
 
 class _Given:

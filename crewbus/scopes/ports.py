@@ -91,14 +91,29 @@ class Host:
     """All that a scope asks of its bus. The bus fills it in as it builds its parts."""
 
     __slots__ = (
-        "as_callback", "bus", "closing", "current_scope", "defer", "drain", "emit_in", "finish", "hold_flush",
-        "outside", "own", "prepare", "register_callback", "start", "steps", "transition",
+        "_steps",
+        "as_callback",
+        "bus",
+        "closing",
+        "current_scope",
+        "defer",
+        "drain",
+        "emit_in",
+        "finish",
+        "hold_flush",
+        "make_steps",
+        "outside",
+        "own",
+        "prepare",
+        "register_callback",
+        "start",
+        "transition",
     )  # fmt: skip
 
     outside: AnyTree
     """The tree of what is emitted outside any run."""
-    steps: StepPerformer
-    """What performs the steps of its runs."""
+    make_steps: Callable[[], StepPerformer]
+    """Make what performs the steps of its runs."""
     current_scope: Callable[[], AnyScope | None]
     """The innermost scope of this bus in this context."""
     defer: Callable[[Callable[[], object]], None]
@@ -130,6 +145,14 @@ class Host:
         self.bus = bus
         self.closing = False
         """Whether the bus is closing, so that no emitter waits any more."""
+        self._steps: StepPerformer | None = None
+
+    @property
+    def steps(self) -> StepPerformer:
+        """What performs the steps of its runs, and saves their checkpoints; made at first use."""
+        if self._steps is None:
+            self._steps = self.make_steps()
+        return self._steps
 
     @property
     def closed(self) -> bool:

@@ -8,12 +8,7 @@ from typing import Any, Final, Self, TypeVar
 
 from crewbus._util import is_text, running_loop
 from crewbus.events import Envelope
-from crewbus.exceptions import (
-    Cancelled,
-    ReplayMismatch,
-    RunCancelledError,
-    RunError,
-)
+from crewbus.exceptions import Cancelled, ReplayMismatch, RunCancelledError, RunError
 from crewbus.scopes import awaited
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.cancellation import Origin, WorkingTask, ends_with, is_own_work, origin_here
@@ -202,7 +197,8 @@ class Run(Scope):
 
     def work_here(self) -> None:
         """Note that this thread or task does the run's work. Raises `Cancelled` if the run was cancelled."""
-        self.host.steps.enter(self)
+        if self.tree.log is not None:
+            self.host.steps.enter(self)
         self._task = self.enter_task()
         self.refuse_cancelled()
 
@@ -250,7 +246,7 @@ class Run(Scope):
     def end(self, error: BaseException | None) -> None:
         """End it as its ``with`` block ended."""
         try:
-            if error is None and not self.is_cancelled():
+            if error is None and self.tree.log is not None and not self.is_cancelled():
                 self.host.steps.complete(self)
         except ReplayMismatch as mismatch:
             self.finish(mismatch)

@@ -240,7 +240,7 @@ class Addressed(Scope):
 def _addressed(scope: Scope) -> Scope:
     here = scope.host.own(scope_var.get())
     if here is None:  # a thread without the context: it most likely works for the step in progress
-        here = scope.host.steps.in_progress(scope)
+        here = scope.host.steps.in_progress(scope) if scope.tree.log is not None else None
         return scope if here is None else Addressed(scope, here)
     if here.step_parent is scope.step_parent or here.tree is not scope.tree:
         return scope

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from crewbus._util import lazy_names
 from crewbus.events import ENDS, LANDMARKS, MARKS
-from crewbus.stores.claims import MOST_STALLS, PROGRESS, Cap, Claim, Claimed
-from crewbus.stores.contract import Store
-from crewbus.stores.listing import END_STATES, STATES, LogFilter, LogSummary, name_and_tags
-from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
 from crewbus.stores.users import StoreRefs, store_refs
 
 if TYPE_CHECKING:
+    from crewbus.stores.claims import MOST_STALLS, PROGRESS, Cap, Claim, Claimed
+    from crewbus.stores.contract import Store
+    from crewbus.stores.listing import END_STATES, STATES, LogFilter, LogSummary, name_and_tags
     from crewbus.stores.memory import MemoryStore
+    from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
 
 __all__ = [
     "ENDS",
@@ -37,5 +37,14 @@ __all__ = [
     "store_refs",
 ]
 
-# Loaded at first use: a bus that records nothing, or to another store, does not need it.
-__getattr__ = lazy_names(__name__, {"memory": "MemoryStore"})
+# Loaded at first use: a bus that records nothing needs none of it, and one that records to another store no memory.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "claims": "MOST_STALLS PROGRESS Cap Claim Claimed",
+        "contract": "Store",
+        "listing": "END_STATES STATES LogFilter LogSummary name_and_tags",
+        "memory": "MemoryStore",
+        "rows": "LogInfo LogPart Posted StoredEvent",
+    },
+)

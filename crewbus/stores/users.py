@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from crewbus._util import reentrant_lock
-from crewbus.stores.contract import Store
+
+if TYPE_CHECKING:
+    from crewbus.stores.contract import Store
 
 
 class StoreRefs:

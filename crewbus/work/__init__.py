@@ -1,9 +1,14 @@
 """Functions run elsewhere, with their caller's context; and the lock for what threads share."""
 
-from crewbus._util import reentrant_lock
-from crewbus.work.owned import OwnedTask
-from crewbus.work.propagation import Thread, ThreadPoolExecutor, bind
-from crewbus.work.submitted import submission
+from typing import TYPE_CHECKING
+
+from crewbus._util import lazy_names, reentrant_lock
+
+if TYPE_CHECKING:
+    from crewbus.work.executor import ThreadPoolExecutor
+    from crewbus.work.owned import OwnedTask
+    from crewbus.work.propagation import Thread, bind
+    from crewbus.work.submitted import submission
 
 __all__ = [
     "OwnedTask",
@@ -13,3 +18,14 @@ __all__ = [
     "reentrant_lock",
     "submission",
 ]
+
+# Loaded at first use, and concurrent.futures with it: most buses own no work.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "executor": "ThreadPoolExecutor",
+        "owned": "OwnedTask",
+        "propagation": "Thread bind",
+        "submitted": "submission",
+    },
+)

@@ -1,4 +1,4 @@
-"""Context propagation: functions, threads and pools that see their caller's ContextVars.
+"""Context propagation: functions and threads that see their caller's ContextVars.
 
 The work runs in a copy of the context, so what it sets does not leak back.
 """
@@ -8,15 +8,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from concurrent import futures
 from contextvars import Context, copy_context
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from crewbus.exceptions import Cancelled, is_cancellation
 from crewbus.scopes import handling
 from crewbus.work.private_context import kind_of, kind_of_result
 
-__all__ = ["Thread", "ThreadPoolExecutor", "bind"]
+__all__ = ["Thread", "bind"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,17 +74,3 @@ class Thread(threading.Thread):
 
         self.run = run_in_context  # type: ignore[method-assign]
         super().start()
-
-
-class ThreadPoolExecutor(futures.ThreadPoolExecutor):
-    """A pool whose work runs in a copy of the context in which it is submitted; ``map`` likewise.
-
-    The threads themselves have an empty context: work that reaches them in other ways finds no run.
-    """
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> futures.Future[T]:
-        """Schedule ``fn(*args, **kwargs)`` in a copy of the caller's context."""
-        context = copy_context()
-        # Threads of free-threaded builds inherit the context in which they are started.
-        submit = super().submit
-        return Context().run(lambda: submit(context.run, fn, *args, **kwargs))
