@@ -92,7 +92,7 @@ def test_a_writer_is_dead_when_its_process_is(tmp_path):
         import os, sys
         from pathlib import Path
         from crewbus.stores.journal.writer import Writers
-        writers = Writers(Path(sys.argv[1]))
+        writers = Writers(Path(sys.argv[1]), 15.0)
         writers.hold()
         print(writers.me, flush=True)
         os._exit(1)
@@ -100,9 +100,9 @@ def test_a_writer_is_dead_when_its_process_is(tmp_path):
     prefix = tmp_path / "holder-"
     program = [sys.executable, "-c", textwrap.dedent(code), str(prefix)]
     other = subprocess.run(program, capture_output=True, text=True, check=False).stdout.strip()
-    writers = Writers(prefix)
+    writers = Writers(prefix, 15.0)
     writers.hold()
-    assert not Writers(prefix).is_dead(writers.me)
+    assert not Writers(prefix, 15.0).is_dead(writers.me)
     assert writers.is_dead(other)
     assert list(writers.dead([writers.me, other])) == [other]
     writers.forget(other)
@@ -112,8 +112,8 @@ def test_a_writer_is_dead_when_its_process_is(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "me", f"process 1 on elsewhere (elsewhere {'0' * 32})", "process x on y (a b)"])
 def test_a_writer_on_another_host_is_not_known_to_be_dead(tmp_path, name):
-    LockFiles(tmp_path / "holder-").hold("0" * 32).release(keep_file=True)
-    writers = Writers(tmp_path / "holder-")
+    LockFiles(tmp_path / "holder-").hold("0" * 32, 15.0).release(keep_file=True)
+    writers = Writers(tmp_path / "holder-", 15.0)
     assert not writers.is_dead(name)
     writers.forget(name)
     assert len(list(tmp_path.iterdir())) == 1

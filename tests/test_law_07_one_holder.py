@@ -7,8 +7,9 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from helpers import TIMEOUT, in_threads, quiet_bus
 from recorded_helpers import needs_sqlite, spawn
 
 import crewbus
+from crewbus.stores.liveness import LockFiles, Sign
 from crewbus_jsonl import JsonlStore
 
 Opener = Callable[[], crewbus.Store]
@@ -236,6 +238,30 @@ def test_law_07_a_holder_that_was_stopped_beyond_its_lease_calls_no_function(pro
     assert program.step() == ["FencedError"]
     assert program.step() == ["FencedError"]
     assert program.process.communicate(timeout=TIMEOUT)[0] == "the end raised FencedError\n"
+
+
+@needs_sqlite
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no SIGSTOP here")
+def test_law_07_a_holder_that_comes_back_and_renews_its_lease_first_calls_no_function(
+    program: Program, tmp_path: Path
+) -> None:
+    assert program.step() == ["paid", "stepped"]
+    os.kill(program.process.pid, signal.SIGSTOP)
+    store, files = sqlite(tmp_path)(), LockFiles(tmp_path / "runs.db-holder-")
+    (token,) = files.tokens()
+    pause = threading.Event()
+    while store.info("r").alive:
+        pause.wait(0.01)
+    with recording(store) as bus, bus.resume("r") as run:
+        run.step("pay", lambda: pytest.fail("it is recorded"), key="go on\n")
+    os.kill(program.process.pid, signal.SIGCONT)
+    while files.sign(token) is not Sign.ALIVE:
+        pause.wait(0.01)
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
+        query = "SELECT until FROM holders WHERE token = ?"
+        while connection.execute(query, (token,)).fetchone()[0] < time.time():
+            pause.wait(0.01)
+    assert program.step() == ["FencedError"]
 
 
 @needs_sqlite

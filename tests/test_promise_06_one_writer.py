@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 
 import pytest
 from helpers import TIMEOUT, Noted, in_threads
+from lifecycle_helpers import until
+from recorded_helpers import spawn
 
 import crewbus
+from crewbus.stores import Claim, LogFilter
+from crewbus_jsonl import JsonlStore
 
 REPETITIONS = 25
 
@@ -97,3 +103,89 @@ def test_promise_06_a_run_is_not_resumed_while_it_is_alive(another_bus):
         for bus in (one, other):
             with pytest.raises(crewbus.RunHeldError, match="alive"), bus.resume("alive"):
                 pass
+
+
+# A holder that is stopped, and may come back: the one of a journal, which has no leases but those that its file shows
+
+JOURNALLED = """
+    import sys
+    from crewbus.stores import StoredEvent
+    from crewbus_jsonl import JsonlStore
+    store = JsonlStore({path!r}, lease=0.3)
+    epoch = store.begin("a")
+    for seq in range(3):
+        store.append("a", epoch, StoredEvent("a", seq, None, 1.5, None, 0, "tests.Noted", 1, b"{{}}"))
+    print("begun", flush=True)
+    for line in sys.stdin:
+        try:
+            said = store.confirm("a", epoch) if line == "confirm\\n" else store.has_lease("a", epoch)
+        except Exception as error:
+            said = type(error).__name__
+        print(said, flush=True)
+"""
+STATES = ("running", "interrupted")
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """A journal, and a process that holds the run ``a`` in it and answers questions."""
+    process = spawn(JOURNALLED.format(path=str(tmp_path / "records.jsonl")))
+    assert process.stdout.readline() == "begun\n"
+    yield JsonlStore(tmp_path / "records.jsonl"), process
+    process.kill()
+    process.communicate()
+
+
+def told(process, question):
+    process.stdin.write(f"{question}\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def found(store):
+    return [[one.info.root_id for one in store.find(LogFilter(frozenset({state})))] for state in STATES]
+
+
+needs_stops = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no SIGSTOP here")
+
+
+@needs_stops
+def test_promise_06_a_stopped_holder_of_a_journal_that_comes_back_goes_on(journal):
+    store, process = journal
+    os.kill(process.pid, signal.SIGSTOP)
+    until(lambda: not store.info("a").alive, TIMEOUT)
+    assert found(store) == [[], ["a"]]
+    assert store.summary("a").state == "interrupted"
+    assert [one.state for one in store.find(LogFilter(limit=1))] == ["interrupted"]
+    os.kill(process.pid, signal.SIGCONT)
+    until(lambda: store.info("a").alive, TIMEOUT)
+    assert told(process, "ask") == "False"
+    assert told(process, "confirm") == "None"
+    process.kill()
+    process.wait()
+    assert found(store) == [[], ["a"]]
+    assert store.acquire("a") == 2
+    store.close()
+
+
+@needs_stops
+@pytest.mark.parametrize("way", ["acquire", "claim", "drop"])
+def test_promise_06_a_stopped_holder_of_a_journal_loses_its_runs(journal, way):
+    store, process = journal
+    store.create("b", [crewbus.StoredEvent("b", 0, None, 1.5, None, 0, "tests.Noted", 1, b"{}")])
+    assert store.claim(Claim(tags={"no": frozenset()})) == []
+    os.kill(process.pid, signal.SIGSTOP)
+    until(lambda: not store.info("a").alive, TIMEOUT)
+    if way == "claim":
+        assert store.claim(Claim(tags={"no": frozenset()})) == []
+        assert store.claim(Claim(limit=5)) == [("a", 2), ("b", 1)]
+    else:
+        getattr(store, way)("a")
+    os.kill(process.pid, signal.SIGCONT)
+    if way != "drop":
+        until(lambda: told(process, "confirm") == "FencedError", TIMEOUT)
+        assert told(process, "ask") == "False"
+        assert store.info("a").alive
+    else:
+        assert store.roots() == ["b"]
+    store.close()

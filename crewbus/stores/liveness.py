@@ -1,9 +1,14 @@
-"""Liveness: a holder is alive while its process holds an operating-system lock on a file that others can test.
+"""Liveness: whether the holder of a log is alive, by one rule for all stores on files.
 
-The kernel releases the lock when the process ends, however it ends, so no process id has to be known. That holds
-within one running system, which `host_id` identifies, across containers and pid namespaces that share the folder.
-Between systems, and where files can't be locked, only a lease can show it.
+A holder keeps an operating-system lock on a file of its own beside the data, and a thread touches that file every third
+of a lease. Processes of one running system, which `host_id` identifies, see both, across containers and pid namespaces
+that share the folder: a holder is alive while its file is locked and was touched within its lease. The kernel releases
+the lock when the process ends, however it ends, so a dead holder is known at once, without its process id; one that is
+stopped is given up after a lease; and no other program keeps a live one from touching its file, as one that locks the
+database keeps it from renewing a lease there. Between systems, and where files can't be locked, a lease in the data is
+all there is.
 
+Touching a file sets its modification time to the end of the lease by the system's monotonic clock, which nobody sets.
 The locks are those of ``flock``, which belong to the opened file: unlike those of ``fcntl``, they are not lost when
 the process opens and closes the file elsewhere. A forked child would share them, so it closes what it inherits.
 """
@@ -13,14 +18,18 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
+import threading
+import time
 import uuid
 from contextlib import suppress
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
-from weakref import finalize
+from weakref import finalize, ref
 
-from crewbus._util import reentrant_lock
+from crewbus._util import reentrant_lock, start_daemon
 
 fcntl: Any
 try:
@@ -28,27 +37,57 @@ try:
 except ImportError:  # Windows: no file is ever locked, and leases alone decide
     fcntl = None
 
-__all__ = ["HeldLock", "LockFiles", "host_id", "new_token"]
+__all__ = ["CERTAIN", "HeldLock", "LockFiles", "Presence", "Sign", "clock", "host_id", "new_token"]
 
+CERTAIN: Final = 2 / 3
+"""The part of a lease within which its holder relies on it: the clocks of processes and hosts differ."""
+
+_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _TOKEN: Final = re.compile("[0-9a-f]{32}")
 _ATTEMPTS: Final = 10
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_LONGEST: Final = 1e9
+"""The longest lease in seconds that is written to a file: file systems keep times up to 2038 at least."""
+_FIRST_TIME_NAMESPACE: Final = "time:[4026531834]"
+
+
+def clock() -> float:
+    """Seconds by a clock that nobody sets, and that goes on while the system sleeps where there is one."""
+    return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 
 
 @cache
 def host_id() -> str:
-    """Identify the running system: two processes with the same id see each other's locks."""
+    """Identify the running system: two processes with the same id see each other's locks, and have the same clock."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() + _time_namespace()
     except (OSError, ValueError):
         node = uuid.getnode()
     made_up = node >> 40 & 1  # `uuid.getnode` sets this bit where it finds no network card
     return uuid.uuid4().hex if made_up else f"{socket.gethostname()}:{node:x}"
 
 
+def _time_namespace() -> str:
+    """The time namespace of this process, which may have another monotonic clock; empty for that of the system."""
+    try:
+        found = str(Path("/proc/self/ns/time").readlink())
+    except OSError:
+        return ""
+    return "" if found == _FIRST_TIME_NAMESPACE else f"-{found}"
+
+
 def new_token() -> str:
     """Make the name of a holder's lock file: 32 hexadecimal digits that no other holder has."""
     return uuid.uuid4().hex
+
+
+class Sign(Enum):
+    """What a holder's file shows of it."""
+
+    ALIVE = "its file is locked, and was touched within its lease"
+    STOPPED = "its file is locked, but was not touched within its lease"
+    DEAD = "no process has its file locked"
+    UNKNOWN = "it has no file that can be seen here"
 
 
 class _Descriptor:
@@ -84,11 +123,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class HeldLock:
-    """A lock that this process holds on a file, until it releases it or ends."""
+    """A lock that this process holds on a file, until it releases it or ends. ``lease`` is in seconds."""
 
-    def __init__(self, path: Path, descriptor: _Descriptor) -> None:
+    def __init__(self, path: Path, descriptor: _Descriptor, lease: float) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._lease = lease
         finalize(self, descriptor.close).atexit = False  # the end of the process releases the lock
 
     @property
@@ -96,6 +136,11 @@ class HeldLock:
         """Whether the file is still where others look for it."""
         number = self._descriptor.number
         return number is not None and _is_at(self._path, number)
+
+    def touch(self) -> bool:
+        """Have others see that this process is alive, for a lease from now; whether the file shows it."""
+        number = self._descriptor.number
+        return number is not None and _touch(number, self._lease)
 
     def release(self, *, keep_file: bool = False) -> None:
         """Release the lock and remove its file. With ``keep_file`` others see the file unlocked: its holder is dead."""
@@ -114,11 +159,11 @@ class LockFiles:
     def __init__(self, prefix: Path) -> None:
         self._prefix = prefix
 
-    def hold(self, token: str) -> HeldLock | None:
-        """Create a holder's file and lock it; None where that is impossible, as in a folder that can't be written."""
-        path = self._path(token)
-        if path is None or fcntl is None:
+    def hold(self, token: str, lease: float) -> HeldLock | None:
+        """Create, lock and touch a holder's file; None where that is impossible, as in a folder that is read-only."""
+        if fcntl is None or not _TOKEN.fullmatch(token):
             return None
+        path = self._path(token)
         for _ in range(_ATTEMPTS):  # `remove` in another process may come between the creation and the lock
             with _opening:
                 try:
@@ -126,20 +171,41 @@ class LockFiles:
                 except OSError:
                     return None
                 locked = _lock(number, exclusive=True)
-                if locked and _is_at(path, number):
-                    return HeldLock(path, _Descriptor(number))
+                if locked and _is_at(path, number) and _touch(number, lease):
+                    return HeldLock(path, _Descriptor(number), lease)
                 os.close(number)
         with suppress(OSError):
-            path.unlink()  # this file system has no locks
+            path.unlink()  # this file system has no locks, or does not keep the times that it is given
         return None
 
-    def is_abandoned(self, token: str) -> bool:
-        """Whether a holder has ended: its file exists, and no process has it locked. False where that is unknown."""
-        return self._try(token, remove=False)
+    def sign(self, token: str) -> Sign:
+        """What the file of a holder on this system shows."""
+        descriptor = self._open(token)
+        if descriptor is None:
+            return Sign.UNKNOWN
+        try:
+            now, found = time.monotonic_ns(), os.fstat(descriptor)  # in this order: this process may be stopped between
+            if not stat.S_ISREG(found.st_mode):
+                return Sign.UNKNOWN
+            if _lock(descriptor, exclusive=False):
+                return Sign.DEAD
+            return Sign.ALIVE if found.st_mtime_ns > now else Sign.STOPPED
+        except OSError:
+            return Sign.UNKNOWN
+        finally:
+            os.close(descriptor)
 
     def remove(self, token: str) -> None:
         """Remove a holder's file if no process has it locked."""
-        self._try(token, remove=True)
+        descriptor = self._open(token)
+        if descriptor is None:
+            return
+        try:
+            if _lock(descriptor, exclusive=True) and _is_at(self._path(token), descriptor):
+                with suppress(OSError):
+                    self._path(token).unlink()
+        finally:
+            os.close(descriptor)
 
     def tokens(self) -> list[str]:
         """The tokens of the files that exist."""
@@ -151,27 +217,114 @@ class LockFiles:
         found = (entry.removeprefix(name) for entry in entries if entry.startswith(name))
         return [token for token in found if _TOKEN.fullmatch(token)]
 
-    def _path(self, token: str) -> Path | None:
-        """The path of a holder's file; None for what is no token, since it may come from damaged or hostile data."""
-        return self._prefix.with_name(self._prefix.name + token) if _TOKEN.fullmatch(token) else None
+    def _path(self, token: str) -> Path:
+        return self._prefix.with_name(self._prefix.name + token)
 
-    def _try(self, token: str, *, remove: bool) -> bool:
-        path = self._path(token)
-        if path is None or fcntl is None:
-            return False
+    def _open(self, token: str) -> int | None:
+        """Open a holder's file; None for what is no token, since it may come from damaged or hostile data."""
+        if fcntl is None or not _TOKEN.fullmatch(token):
+            return None
         try:
-            descriptor = os.open(path, _FLAGS)
+            return os.open(self._path(token), _FLAGS)
         except OSError:
+            return None
+
+
+class Presence:
+    """This process as the holder ``token``: its lock file while it holds logs, and what it knows of its own lease.
+
+    ``lease`` is the length of the lease in seconds.
+    """
+
+    def __init__(self, files: LockFiles, token: str, lease: float) -> None:
+        self._files = files
+        self._token = token
+        self._lease = lease
+        self._lock = reentrant_lock()
+        self._held: HeldLock | None = None
+        self._renewals: tuple[float, float] | None = None
+        """Since when the lease was renewed without a gap, and when last; one attribute, so that both fit together."""
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    @property
+    def has_file(self) -> bool:
+        """Whether others can see this holder's file."""
+        return self._held is not None
+
+    def show(self) -> bool:
+        """Touch the file, which is created and locked if it is not there; returns whether it was.
+
+        From then on a thread does this every third of a lease.
+        """
+        with self._lock:
+            if self._ended.is_set():
+                return False
+            held, at, made = self._held, clock(), False
+            if held is None or not held.is_visible or not held.touch():
+                self._held = held = self._hold()
+                made = held is not None
+            if held is not None:
+                self.renewed(at)
+            return made
+
+    def renewed(self, at: float) -> None:
+        """Note that the lease lasts from a time of `clock` on, for all who ask: that it was renewed in the data."""
+        with self._lock:
+            if self._renewals is None:
+                self._renewals = -float("inf"), at
+                return
+            since, last = self._renewals
+            self._renewals = (at if at - last >= CERTAIN * self._lease else since), max(at, last)
+
+    def lasts(self, since: float) -> bool:
+        """Whether this process certainly still holds what it held at a time of `clock`: there was no gap since then."""
+        renewals = self._renewals
+        if renewals is None:
             return False
-        try:
-            free = _lock(descriptor, exclusive=remove)
-            if free and remove and _is_at(path, descriptor):
-                path.unlink(missing_ok=True)
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
-        return free
+        begun, last = renewals
+        return begun <= since and clock() - last < CERTAIN * self._lease
+
+    def end(self, *, keep_file: bool = False) -> None:
+        """Release the lock and remove the file, for good. With ``keep_file`` others see that this holder is dead."""
+        with self._lock:
+            held, thread = self._held, self._thread
+            self._held = self._thread = None
+            self._ended.set()
+        if held is not None:
+            held.release(keep_file=keep_file)
+        if thread is not None:
+            thread.join()
+
+    def _hold(self) -> HeldLock | None:
+        held = self._files.hold(self._token, self._lease)
+        if held is not None and self._thread is None:
+            try:
+                self._thread = start_daemon("crewbus liveness", _keep_showing, ref(self), self._ended, self._lease / 3)
+            except RuntimeError:  # the interpreter is exiting, or there are too many threads
+                held.release()
+                return None
+        return held
+
+
+def _keep_showing(presence: ref[Presence], ended: threading.Event, pause: float) -> None:
+    while not ended.wait(min(pause, threading.TIMEOUT_MAX)):
+        present = presence()
+        if present is None:
+            return
+        present.show()
+        del present
+
+
+def _touch(descriptor: int, lease: float) -> bool:
+    """Set the modification time to the end of a lease that begins now; whether the file system keeps it."""
+    length = min(lease, _LONGEST)
+    ends = time.monotonic_ns() + int(length * 1e9)
+    try:
+        os.utime(descriptor, ns=(time.time_ns(), ends))
+        return abs(os.fstat(descriptor).st_mtime_ns - ends) <= length * 1e9 * (1 - CERTAIN) / 2
+    except OSError:
+        return False
 
 
 def _lock(descriptor: int, *, exclusive: bool) -> bool:

@@ -9,13 +9,15 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from attrs import evolve
+
 from crewbus._util import reentrant_lock
-from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, RunHeldError, text_of
-from crewbus.stores.claims import Claim, Claimed
+from crewbus.exceptions import CorruptRecordError, CrewbusError, InputError, RecordingError, RunHeldError, text_of
+from crewbus.stores.claims import Claim, Claimed, may_be_claimed, tags_of
 from crewbus.stores.contract import Store
 from crewbus.stores.journal.entry import Entry
 from crewbus.stores.journal.writer import Writers
@@ -26,6 +28,7 @@ from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
 __all__ = ["JournalStore"]
 
 T = TypeVar("T")
+LEASE: Final = 15.0
 TAKING: Final = ("begin", "acquire")
 """The writes that give their writer a lease."""
 Takers = dict[tuple[str, int | None], str]
@@ -42,13 +45,17 @@ class JournalStore(Store):
     keeps the whole journal in memory, and the journal only grows. Exceptions of the subclass reach the caller as
     `crewbus.RecordingError`; messages name the journal by its `repr`.
 
-    A run is held as long as its holder's process lives, which locks a file: there is no time limit. ``lock_prefix`` is
-    the path that the names of these files begin with, the same for all processes that share the journal; by default it
-    is in the temporary directory. Beside the journal, processes in other containers see the files too. Where files
-    can't be locked, as on Windows, the lease of a dead process ends with `Store.revoke`.
+    A run is held as long as its holder's process lives and is not stopped for longer than ``lease`` seconds: see
+    `crewbus.stores.liveness`. ``lock_prefix`` is the path that the names of the holders' files begin with, the same for
+    all processes that share the journal; by default it is in the temporary directory. Beside the journal, processes in
+    other containers see the files too. Where files can't be locked, as on Windows, and for processes on other hosts,
+    the lease of a dead process ends with `Store.revoke`.
     """
 
-    def __init__(self, lock_prefix: Path | None = None) -> None:
+    def __init__(self, lock_prefix: Path | None = None, lease: float = LEASE) -> None:
+        if not 0 < lease < float("inf"):
+            raise InputError(f"lease={lease}: a lease is a number of seconds above 0")
+        self._lease: Final = lease
         self._lock_prefix: Final = lock_prefix or Path(tempfile.gettempdir()) / "crewbus-holder-"
         self._closed = False
         self.after_fork()
@@ -89,7 +96,7 @@ class JournalStore(Store):
             info = self._info(root_id)
             if info.alive:
                 raise RunHeldError(f"run {root_id} is alive, held by {info.holder}: let it end, or revoke its lease")
-            return int(self._note("acquire", root_id=root_id))
+            return self._take(root_id).epoch
 
     def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
         with self._in_turn():
@@ -100,9 +107,10 @@ class JournalStore(Store):
         self._write("revoke", root_id=root_id)
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
-        return self._memory.has_lease(root_id, epoch)
+        return self._memory.has_lease(root_id, epoch) and self._writers.lasts
 
     def confirm(self, root_id: str, epoch: int) -> None:
+        self._writers.hold()
         self._query(lambda memory: memory.confirm(root_id, epoch))
 
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
@@ -116,8 +124,13 @@ class JournalStore(Store):
     def claim(self, claim: Claim) -> list[Claimed]:
         with self._in_turn():
             self._revoke_dead()
-            taken = self._memory.claimable(claim)
-            return [Claimed(root_id, self._note("acquire", root_id=root_id)) for root_id in taken]
+            taken = [self._take(root_id) for root_id in islice(self._claimable_of_stopped(claim), claim.limit)]
+            rest = evolve(claim, limit=claim.limit - len(taken))
+            return taken + [self._take(root_id) for root_id in self._memory.claimable(rest)]
+
+    def _take(self, root_id: str) -> Claimed:
+        self._take_from_stopped(root_id)
+        return Claimed(root_id, int(self._note("acquire", root_id=root_id)))
 
     def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
         with self._in_turn():
@@ -129,6 +142,7 @@ class JournalStore(Store):
     def drop(self, root_id: str) -> None:
         with self._in_turn():
             self._info(root_id)
+            self._take_from_stopped(root_id)
             self._note("drop", root_id=root_id)
 
     # Reading
@@ -174,7 +188,10 @@ class JournalStore(Store):
     def find(self, query: LogFilter) -> Iterator[LogSummary]:
         with self._in_turn():
             self._revoke_dead()
-            return map(partial(_named, self._takers), self._memory.find(query))
+            stopped = frozenset(self._stopped())
+            wider = query if not stopped or query.states is None else evolve(query, states=None, limit=None)
+            seen = (_seen(summary, self._takers, stopped) for summary in self._memory.find(wider))
+            return islice(filter(query.matches, seen), query.limit)
 
     # Flushing and closing
 
@@ -196,7 +213,7 @@ class JournalStore(Store):
         self._lock = reentrant_lock()
         self._inside = False
         """Whether the thread that has the lock is inside a turn, which must not be nested."""
-        self._writers, self._wrote = Writers(self._lock_prefix), False
+        self._writers, self._wrote = Writers(self._lock_prefix, self._lease), False
         self._reset()
 
     def _release_all(self) -> None:
@@ -226,6 +243,7 @@ class JournalStore(Store):
             try:
                 self._inside = True
                 with self.turn():
+                    self._writers.saw_journal()
                     self._catch_up()
                     yield
             except CrewbusError:
@@ -298,15 +316,37 @@ class JournalStore(Store):
             return info
         holder = self._takers[root_id, info.epoch]
         if not self._writers.is_dead(holder):
-            return info._replace(holder=holder)
+            return info._replace(holder=holder, alive=not self._writers.is_stopped(holder))
         self._revoke_all(holder)
         return self._memory.info(root_id)
 
     def _revoke_dead(self) -> None:
         """Revoke the leases of all dead holders."""
-        for writer in {self._takers[held.root_id, held.epoch] for held in self._memory.held()}:
-            if self._writers.is_dead(writer):
-                self._revoke_all(writer)
+        for writer in filter(self._writers.is_dead, self._holders()):
+            self._revoke_all(writer)
+
+    def _holders(self) -> set[str]:
+        return {self._takers[held.root_id, held.epoch] for held in self._memory.held()}
+
+    def _stopped(self) -> list[str]:
+        """The holders whose leases have ended although they are there. They may come back, and then lose nothing.
+
+        So their leases are revoked one by one, by whoever takes the log.
+        """
+        return [*filter(self._writers.is_stopped, self._holders())]
+
+    def _take_from_stopped(self, root_id: str) -> None:
+        if self._memory.info(root_id).alive and not self._info(root_id).alive:
+            self._note("revoke", root_id=root_id)
+
+    def _claimable_of_stopped(self, claim: Claim) -> Iterator[str]:
+        """The logs of stopped holders that a claim would take; they count as alive, so that no cap is in the way."""
+        stopped, now = frozenset(self._stopped()), time.time()
+        for held in self._memory.held() if stopped else ():
+            if held.last >= 0 and self._takers[held.root_id, held.epoch] in stopped:
+                summary = _seen(self._memory.summary(held.root_id), self._takers, stopped)
+                if may_be_claimed(summary, now) and claim.accepts(tags_of(summary)):
+                    yield held.root_id
 
     def _revoke_all(self, writer: str) -> None:
         """Revoke the leases of a dead writer."""
@@ -315,9 +355,10 @@ class JournalStore(Store):
         self._writers.forget(writer)
 
 
-def _named(takers: Takers, summary: LogSummary) -> LogSummary:
-    """A summary of the memory's with the name of its holder."""
+def _seen(summary: LogSummary, takers: Takers, stopped: frozenset[str]) -> LogSummary:
+    """A summary of the memory's with the name of its holder, and whether that is alive."""
     info = summary.info
     if not info.alive:
         return summary
-    return summary._replace(info=info._replace(holder=takers.get((info.root_id, info.epoch), info.holder)))
+    holder = takers.get((info.root_id, info.epoch), info.holder)
+    return summary._replace(info=info._replace(holder=holder, alive=holder not in stopped))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from crewbus.stores.liveness import HeldLock, LockFiles, host_id, new_token
+from crewbus.stores.liveness import LockFiles, Presence, Sign, clock, host_id, new_token
 
 __all__ = ["Writers"]
 
@@ -19,30 +19,45 @@ _NAME: Final = re.compile(r"process \d+ on .* \((\S+) (\w+)\)", re.DOTALL)
 class Writers:
     """The writers of a journal, and one of this process: ``me``, a name that no other writer has.
 
-    ``prefix`` is the path that the names of their lock files begin with.
+    ``prefix`` is the path that the names of their lock files begin with, and ``lease`` the seconds after which a writer
+    that does not touch its file is given up.
     """
 
-    def __init__(self, prefix: Path) -> None:
+    def __init__(self, prefix: Path, lease: float) -> None:
         self._token = new_token()
         self.me: Final = f"process {os.getpid()} on {socket.gethostname()} ({host_id()} {self._token})"
         self._files = LockFiles(prefix)
-        self._lock: HeldLock | None = None
+        self._presence = Presence(self._files, self._token, lease)
+        self._seen = clock()
 
     def hold(self) -> None:
-        """Hold this writer's lock, from which others see that it is alive, if that is possible."""
-        if self._lock is None or not self._lock.is_visible:
-            self._lock = self._files.hold(self._token)
+        """Show others that this writer is alive, if that is possible."""
+        self._presence.show()
+
+    def saw_journal(self) -> None:
+        """Note that this writer reads the journal now, in its turn: what it holds by that, nobody has taken."""
+        self._seen = clock()
+
+    @property
+    def lasts(self) -> bool:
+        """Whether nobody can have taken this writer's logs since it last read the journal."""
+        return not self._presence.has_file or self._presence.lasts(self._seen)
 
     def release(self) -> None:
         """Release this writer's lock: it holds no log any more."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
+        self._presence.end()
 
     def is_dead(self, name: str) -> bool:
         """Whether a writer's process has ended; False where that is unknown, as on another host."""
+        return self._sign(name) is Sign.DEAD
+
+    def is_stopped(self, name: str) -> bool:
+        """Whether a writer's process is there, and its lease has ended: it may come back."""
+        return self._sign(name) is Sign.STOPPED
+
+    def _sign(self, name: str) -> Sign:
         token = _token(name)
-        return token is not None and name != self.me and self._files.is_abandoned(token)
+        return Sign.UNKNOWN if token is None or name == self.me else self._files.sign(token)
 
     def dead(self, names: Iterable[str]) -> Iterator[str]:
         """Those of these writers that are dead and whose lock files are still there."""

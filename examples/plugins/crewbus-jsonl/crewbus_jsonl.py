@@ -15,9 +15,9 @@ from crewbus.stores.journal import JournalStore
 class JsonlStore(JournalStore):
     """Keeps each write as a line of the file ``path``: what was written, and by whom."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, lease: float = 15.0) -> None:
         self._path = Path(path).absolute()
-        super().__init__(lock_prefix=self._path.with_name(f"{self._path.name}-holder-"))
+        super().__init__(lock_prefix=self._path.with_name(f"{self._path.name}-holder-"), lease=lease)
 
     def __repr__(self) -> str:
         return f"<JsonlStore {self._path}>"

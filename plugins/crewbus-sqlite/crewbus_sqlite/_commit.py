@@ -25,8 +25,8 @@ class Log:
 
     root_id: str
     epoch: int
-    taken_at: float
-    """When this store was about to take it, by `_holders.clock`: its lease was certainly renewed since then."""
+    held_at: float
+    """When this store last saw that it holds it, by `clock`, in a transaction that kept others from taking it."""
     id: int | None = None
     """None until it is on disk."""
     written_to: int = -1
@@ -71,6 +71,7 @@ class Batch:
     size: int
     new_runs: list[str]
     finishing: bool
+    held_at: float = 0.0
     id: int | None = None
     before: Latest = NONE
     stored: Stored | None = None
@@ -100,6 +101,7 @@ class Batch:
         log = self.log
         log.error = self.error
         if self.error is None:
+            log.held_at = self.held_at
             log.id, log.before, log.stored = self.id, self.before, self.stored
             log.written_to = self.events[-1].seq if self.events else log.written_to
         else:

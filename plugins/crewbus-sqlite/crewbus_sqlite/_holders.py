@@ -9,21 +9,11 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from crewbus.stores.liveness import HeldLock, LockFiles, host_id, new_token
+from crewbus.stores.liveness import LockFiles, Presence, Sign, clock, host_id, new_token
 from crewbus_sqlite._checksums import corrupt, require, sum_of
 
 # Files have the running system of a holder as its identity; the first release of crewbus-sqlite wrote more there.
-_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 _COLUMNS: Final = "token, name, identity, until"
-
-
-CERTAIN: Final = 2 / 3
-"""The part of a lease within which its holder relies on it: the clocks of processes and hosts differ."""
-
-
-def clock() -> float:
-    """Seconds by a clock that nobody sets, and that goes on while the system sleeps where there is one."""
-    return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 
 
 class Holder(NamedTuple):
@@ -43,8 +33,8 @@ class Holder(NamedTuple):
 class Holders:
     """The holders of the database at ``path``, and this store as one of them: ``own``.
 
-    ``lease`` is the length of a lease in seconds. While this store holds logs it holds a lock too, on a file beside
-    the database, from which processes of this host see at once whether it is alive.
+    ``lease`` is the length of a lease in seconds. Where files can be locked, the file of a holder on this host says
+    whether it is alive; where they can't, and for holders on other hosts, its lease in the table does.
     """
 
     def __init__(self, path: Path, lease: float) -> None:
@@ -52,29 +42,28 @@ class Holders:
         self.own: Final = Holder(new_token(), f"process {pid} on {socket.gethostname()}", host_id(), 0.0)
         self._lease = lease
         self._files = LockFiles(path.with_name(f"{path.name}-holder-"))
-        self._lock: HeldLock | None = None
+        self.presence: Final = Presence(self._files, self.own.token, lease)
 
     def is_own(self, holder: Holder) -> bool:
         """Whether a holder is this store."""
         return holder.token == self.own.token
 
     def is_alive(self, holder: Holder) -> bool:
-        """Whether a holder's lease has not ended, and its process is not known to be dead."""
-        if not holder.has_lease:
-            return False
-        return self.is_own(holder) or holder.host != self.own.host or not self._files.is_abandoned(holder.token)
+        """Whether a holder may still write its logs."""
+        sign = self._files.sign(holder.token) if holder.host == self.own.host else Sign.UNKNOWN
+        return holder.has_lease if sign is Sign.UNKNOWN else sign is Sign.ALIVE
 
-    def renew(self, connection: sqlite3.Connection) -> None:
-        """Have this store's leases end a full lease from now."""
-        now = time.time()
-        if self._lock is None or not self._lock.is_visible:
-            self._lock = self._files.hold(self.own.token)
+    def renew(self, connection: sqlite3.Connection) -> float:
+        """Have this store's leases end a full lease from now, which is returned as `clock` has it."""
+        at, now = clock(), time.time()
+        if self.presence.show():
             self._remove_files(connection, now)
         connection.execute(
             "DELETE FROM holders WHERE until < ? AND NOT EXISTS (SELECT 1 FROM logs WHERE holder = token)",
             (now - self._lease,),
         )
         save(connection, self.own._replace(until=now + self._lease))
+        return at
 
     def resign(self, connection: sqlite3.Connection) -> None:
         """Remove this store, which holds nothing any more."""
@@ -82,9 +71,7 @@ class Holders:
 
     def close(self, *, resigned: bool) -> None:
         """Release the lock. Unless this store has resigned, others see that it is dead."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release(keep_file=not resigned)
+        self.presence.end(keep_file=not resigned)
 
     def _remove_files(self, connection: sqlite3.Connection, now: float) -> None:
         """Remove the files of dead holders, whose leases have ended."""

@@ -13,6 +13,7 @@ from typing import Final
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError, RunNotFoundError
 from crewbus.stores import LogFilter, LogInfo, LogPart, LogSummary, Store, StoredEvent
+from crewbus.stores.liveness import clock
 from crewbus_sqlite import _holders, _labels, _listing, _logs, _runs
 from crewbus_sqlite._commit import Log, Notify
 from crewbus_sqlite._database import Database, closed
@@ -24,7 +25,7 @@ from crewbus_sqlite._reader import Reader, latest_in
 from crewbus_sqlite._writer import Writer
 
 LEASE: Final = 15.0
-BUSY: Final = 5.0
+BUSY: Final = 60.0
 BACKLOG: Final = 256 * 1024 * 1024
 LARGEST_BACKLOG: Final = 900 * 1024 * 1024
 """SQLite can't store an event of 1 GB or more."""
@@ -169,14 +170,14 @@ class SQLiteStore(Store):
     # Leases and forks
 
     def acquire(self, root_id: str) -> int:
-        started = _holders.clock()
         with self._changing(root_id) as (connection, found):
             self._require_not_held(connection, found)
-            self._holders.renew(connection)
+            renewed = self._holders.renew(connection)
+            held_at = clock()
             log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._holders.own.token)
             _change(connection, found, log)
             before = latest_in(connection, log, log.last)
-        self._writer.adopt(Log(log.root_id, log.epoch, started, log.id, log.last, log.last, before))
+        self._writer.adopt(Log(log.root_id, log.epoch, held_at, log.id, log.last, log.last, before), renewed)
         return log.epoch
 
     def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
@@ -242,9 +243,10 @@ class SQLiteStore(Store):
         finally:
             self._writer.close()
             resigned = False
-            with suppress(CrewbusError):
-                self._release_all()
-                resigned = True
+            if not self._writer.is_failing:  # it would fail as well, after as long a wait
+                with suppress(CrewbusError):
+                    self._release_all()
+                    resigned = True
             self._holders.close(resigned=resigned)
             self._database.close()
 
@@ -314,7 +316,8 @@ class SQLiteStore(Store):
         if holder is None or not self._is_held(holder):
             return
         ends = datetime.fromtimestamp(holder.until, UTC).isoformat(" ", "seconds")
-        raise RunHeldError(f"run {log.root_id} is alive: held by {holder.name}; its lease runs until {ends} at least")
+        until = f"its lease runs until {ends} at least" if holder.has_lease else "its process is alive on this host"
+        raise RunHeldError(f"run {log.root_id} is alive: held by {holder.name}; {until}")
 
 
 def _change(connection: sqlite3.Connection, before: LogRow, after: LogRow) -> None:

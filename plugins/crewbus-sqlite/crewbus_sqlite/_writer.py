@@ -10,10 +10,11 @@ from typing import Final
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
 from crewbus.stores import StoredEvent
+from crewbus.stores.liveness import CERTAIN, clock
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked
-from crewbus_sqlite._holders import CERTAIN, Holders, clock
+from crewbus_sqlite._holders import Holders
 from crewbus_sqlite._logs import in_use
 
 GATHERING: Final = 0.002
@@ -50,8 +51,6 @@ class Writer:
         self._failed_try = 0
         self._losses: list[CrewbusError] = []
         self._renew_at = 0.0
-        self._renewed = 0.0
-        """When the lease was last renewed, by `clock`: not later than what other processes see."""
         self._gathering = GATHERING
         self._idle = False
         self._hurry = False
@@ -76,12 +75,12 @@ class Writer:
             self._queue(log)
             return log.epoch
 
-    def adopt(self, log: Log) -> None:
-        """Write to a log that was just acquired, and whose lease was just renewed."""
+    def adopt(self, log: Log, renewed: float) -> None:
+        """Write to a log that was just acquired, and whose lease was just renewed, at a time of `clock`."""
         with self._lock:
             self._forget(log.root_id)
             self._logs[log.root_id] = log
-            self._renewed = max(self._renewed, log.taken_at)
+            self._holders.presence.renewed(renewed)
             self._renew_at = time.monotonic() + self._lease / 3
             self._start()
             self._wake()  # the thread has to renew the lease from now on
@@ -140,8 +139,11 @@ class Writer:
         log = self._logs.get(root_id)
         if log is None:
             return True
-        lasted = clock() - max(log.taken_at, self._renewed)
-        return log.epoch == epoch and log.error is None and lasted < CERTAIN * self._lease
+        if log.epoch != epoch or log.error is not None:
+            return False
+        if log.id is None:  # it is not on disk, so that nobody can take it, or was not when this process was stopped
+            return clock() - log.held_at < CERTAIN * self._lease
+        return self._holders.presence.lasts(log.held_at)
 
     def confirm(self, root_id: str, epoch: int) -> None:
         """Renew the lease in a transaction that finds a log as this store left it; raises the error if it is lost."""
@@ -219,6 +221,11 @@ class Writer:
             self._changed.notify_all()
         if thread is not None:
             thread.join()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the database can't be written to."""
+        return self._failure is not None
 
     def held(self) -> list[Log]:
         """The logs that are written here."""
@@ -355,14 +362,15 @@ class Writer:
         renews = time.monotonic() >= self._renew_at or any(batch.log.id is None for batch in batches)
         if not batches and not (renews and self._logs):
             return None
-        started = clock()
         try:
             with self._database.writing() as connection:
-                if renews:
-                    self._holders.renew(connection)
+                renewed = self._holders.renew(connection) if renews else None
+                held_at = clock()
                 write(connection, batches, self._holders.own.token)
-            if renews:
-                self._renewed = started
+            for batch in batches:
+                batch.held_at = held_at
+            if renewed is not None:
+                self._holders.presence.renewed(renewed)
         except RecordingError as error:
             return error
         except Exception as error:
