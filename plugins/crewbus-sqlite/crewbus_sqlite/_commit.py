@@ -155,7 +155,7 @@ class Batch:
         for event in self.events:
             self.before = self.before.after(event)
         row = row.after(self.events)
-        return row._replace(sealed=1, holder=None) if self.finishing else row
+        return row._replace(sealed=1, holder=None, stalls=0) if self.finishing else row
 
 
 def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:

@@ -1,4 +1,4 @@
-"""The two connections to the file, one that writes and one that reads, each used by one thread at a time."""
+"""The connections to the file: one writes, one reads, one watches; each is used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ def _file_id(path: str | Path) -> FileId | None:
     return found.st_dev, found.st_ino
 
 
+def _file_state(path: str | Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - forty times a second
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class _Connection:
     """A connection that is opened at first use, for one thread at a time."""
 
@@ -80,6 +88,7 @@ class Database:
         self._busy = busy
         self._writer = _Connection()
         self._reader = _Connection()
+        self._watcher = _Connection()
         self._file: FileId | None = None
         self._log_path = f"{path}-wal"
         self._log: FileId | None = None
@@ -123,19 +132,37 @@ class Database:
             finally:
                 _end(connection)
 
+    def files(self) -> object:
+        """What the file system says of the write-ahead log, or else of the file: another value after each commit.
+
+        Only nearly: the time of a file is that of a tick of the kernel's clock, and its size may stay.
+        """
+        return _file_state(self._log_path) or _file_state(self.path)
+
+    def version(self) -> int | None:
+        """A number that differs after each commit, by whatever process; None if there is no file."""
+        with self._watcher.lock, self._translating_errors():
+            connection = self._watcher.connection or self._open_watcher()
+            if connection is None:
+                return None
+            self._require_same_file()
+            ((version,),) = connection.execute("PRAGMA data_version")
+            return int(version)
+
     def close(self) -> None:
-        """Close both connections, for good."""
+        """Close all connections, for good."""
         self._closed = True
         with self._translating_errors():
+            self._watcher.close()
             self._reader.close()
             self._writer.close()
 
     def quiesce(self) -> Callable[[], None]:
-        """Close both connections, and keep all threads from them until the returned function is called.
+        """Close all connections, and keep all threads from them until the returned function is called.
 
         For a fork: SQLite's locks belong to the process, which a child with a copy of a connection can't know.
         """
-        connections = self._writer, self._reader
+        connections = self._writer, self._reader, self._watcher
         for each in connections:
             each.lock.acquire()
         with suppress(sqlite3.Error):
@@ -197,8 +224,9 @@ class Database:
             return bool(version)
         self._execute_locking(connection, "BEGIN IMMEDIATE")
         with _transaction(connection):
-            if _schema.check(connection, self.path) != _schema.VERSION:  # another process may have migrated it
-                _migration.migrate(connection)
+            version = _schema.check(connection, self.path)
+            if version != _schema.VERSION:  # another process may have migrated it
+                _migration.migrate(connection, version)
         return True
 
     def _open_reader(self) -> sqlite3.Connection | None:
@@ -216,6 +244,13 @@ class Database:
         self._file = self._file or _file_id(self.path)
         self._reader.connection = connection
         return connection
+
+    def _open_watcher(self) -> sqlite3.Connection | None:
+        if self._file is None and not self.path.exists():
+            return None
+        self._watcher.connection = self._connect("rw")
+        self._file = self._file or _file_id(self.path)
+        return self._watcher.connection
 
     def _open_writer(self) -> sqlite3.Connection:
         with _opened(self._connect("rwc" if self._file is None else "rw")) as connection:

@@ -93,6 +93,16 @@ def load(connection: sqlite3.Connection, token: str | None) -> Holder | None:
     raise corrupt(f"in the table holders, the row {token!r} is missing")
 
 
+def every(connection: sqlite3.Connection) -> list[Holder]:
+    """All holders; raises `CorruptRecordError`."""
+    found = []
+    for *columns, digest in connection.execute(f"SELECT {_COLUMNS}, sum FROM holders").fetchall():
+        holder = Holder(*columns)
+        require("holders", holder, digest)
+        found.append(holder)
+    return found
+
+
 def exists(connection: sqlite3.Connection, holder: Holder) -> bool:
     """Whether a holder has a row."""
     return bool(connection.execute("SELECT 1 FROM holders WHERE token = ?", (holder.token,)).fetchall())

@@ -65,6 +65,8 @@ def infos(connection: sqlite3.Connection, logs: Sequence[LogRow], is_alive: IsAl
                 alive[log.holder],
                 parent,
                 None if parent is None else log.parent_at,
+                log.stalls,
+                log.due,
             )
         )
     return found

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
-from crewbus.stores import ENDS, StoredEvent
+from crewbus.stores import ENDS, PROGRESS, StoredEvent
 from crewbus_sqlite import _meta, _runs
 from crewbus_sqlite._checksums import corrupt, require, sum_of
 from crewbus_sqlite._placeholders import marks, pieces
@@ -17,7 +17,8 @@ from crewbus_sqlite._schema import SEQ_BITS
 
 FIRST_COLUMNS: Final = "id, root_id, epoch, last, sealed, holder, parent, parent_at, forks"
 """Those of version 1."""
-_SELECT: Final = f"SELECT {FIRST_COLUMNS}, base, depth, jump, origin, begun, at, ended, outcome, sum FROM logs"
+SECOND_COLUMNS: Final = f"{FIRST_COLUMNS}, base, depth, jump, origin, begun, at, ended, outcome"
+_SELECT: Final = f"SELECT {SECOND_COLUMNS}, stalls, due, messages, known, sum FROM logs"
 
 # A base has a lower id than what is based on it.
 _BASES: Final = (
@@ -56,20 +57,38 @@ class LogRow(NamedTuple):
     at: float | None = None
     ended: int = -1
     outcome: str | None = None
+    stalls: int = 0
+    due: float | None = None
+    messages: int = 0
+    known: int = 0
 
     def after(self, events: Sequence[StoredEvent]) -> LogRow:
         """The state after more events."""
         if not events:
             return self
-        ended, outcome = self.ended, self.outcome
+        ended, outcome, stalls = self.ended, self.outcome, self.stalls
         for event in events:
+            if event.name in PROGRESS:
+                stalls = 0
             if event.name in ENDS:
                 if event.run_id == self.root_id:
                     ended, outcome = event.seq, event.name
             elif event.name == RESUMED:
                 ended, outcome = -1, None
         begun = time_of(events[0]) if self.last == self.parent_at else self.begun
-        return self._replace(last=events[-1].seq, begun=begun, at=time_of(events[-1]), ended=ended, outcome=outcome)
+        last, at = events[-1].seq, time_of(events[-1])
+        return self._replace(last=last, begun=begun, at=at, ended=ended, outcome=outcome, stalls=stalls)
+
+    def taken(self, holder: str) -> LogRow:
+        """The state once a holder has taken it over."""
+        return self._replace(
+            epoch=self.epoch + 1,
+            sealed=0,
+            holder=holder,
+            stalls=self.stalls + 1,
+            due=None,
+            known=self.messages,
+        )
 
 
 class Part(NamedTuple):
@@ -271,6 +290,7 @@ def delete(connection: sqlite3.Connection, log: LogRow) -> None:
     for run_id in {log.root_id, *(run_id for (run_id,) in runs)}:
         _runs.free(connection, run_id, log.id)
     connection.execute("DELETE FROM events WHERE id >= ? AND id < ?", span)
+    connection.execute("DELETE FROM messages WHERE log = ?", (log.id,))
     connection.execute("DELETE FROM logs WHERE id = ?", (log.id,))
     meta = _meta.load(connection)
     _meta.save(connection, meta._replace(logs=meta.logs - 1))

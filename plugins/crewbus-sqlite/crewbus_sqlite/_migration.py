@@ -9,26 +9,50 @@ from crewbus.stores import ENDS
 from crewbus_sqlite import _events, _labels, _logs
 from crewbus_sqlite._checksums import require
 from crewbus_sqlite._events import latest_of
-from crewbus_sqlite._logs import FIRST_COLUMNS, RESUMED, LogRow
-from crewbus_sqlite._schema import LABELS, LOG_INDEXES, LOGS, VERSION
+from crewbus_sqlite._logs import FIRST_COLUMNS, RESUMED, SECOND_COLUMNS, LogRow
+from crewbus_sqlite._schema import CLAIMABLE, LABELS, LOG_INDEXES, LOGS, MESSAGES, VERSION
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a file of version 1 to this version, inside the caller's transaction.
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a file of an earlier version to this one, inside the caller's transaction.
 
-    The ids in shared events of a fork of a fork depend on each log between, so migrated forks keep all of these as
-    their bases. A damaged record stays as it is: whatever needs it raises `CorruptRecordError`.
+    A damaged record stays as it is: whatever needs it raises `CorruptRecordError`.
     """
     for index in ("parents", "held"):
         connection.execute(f"DROP INDEX {index}")
     connection.execute("ALTER TABLE logs RENAME TO former_logs")
-    for statement in (LOGS, *LOG_INDEXES, LABELS):
+    for statement in (LOGS, *LOG_INDEXES, CLAIMABLE, *MESSAGES):
         connection.execute(statement)
+    if version == 1:
+        _from_first(connection)
+    else:
+        _from_second(connection)
+    connection.execute("DROP TABLE former_logs")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _from_second(connection: sqlite3.Connection) -> None:
+    """Copy the rows of version 2, which have all columns but the last."""
+    for *columns, found in connection.execute(f"SELECT {SECOND_COLUMNS}, sum FROM former_logs ORDER BY id"):
+        log = LogRow(*columns)
+        try:
+            require("logs", tuple(columns), found)
+        except CorruptRecordError:  # under a wrong digest it stays damaged
+            _logs.save_damaged(connection, log)
+        else:
+            _logs.save(connection, log)
+
+
+def _from_first(connection: sqlite3.Connection) -> None:
+    """Copy the rows of version 1, and list the logs.
+
+    The ids in shared events of a fork of a fork depend on each log between, so migrated forks keep all of these as
+    their bases.
+    """
+    connection.execute(LABELS)
     _labels.create(connection)
     for *columns, found in connection.execute(f"SELECT {FIRST_COLUMNS}, sum FROM former_logs ORDER BY id"):
         _migrate_log(connection, LogRow(*columns), found)
-    connection.execute("DROP TABLE former_logs")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _migrate_log(connection: sqlite3.Connection, old: LogRow, found: object) -> None:

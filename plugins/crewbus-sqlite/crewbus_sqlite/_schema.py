@@ -11,7 +11,7 @@ from crewbus.exceptions import StoreVersionError
 from crewbus_sqlite import _meta
 
 APPLICATION: Final = 0x43524557  # "CREW", which the command `file` shows too
-VERSION: Final = 2
+VERSION: Final = 3
 SEQ_BITS: Final = 32
 """An event's id is its log's id, shifted by these bits, plus its number: a log is one range of ids."""
 
@@ -79,7 +79,7 @@ CREATE TABLE logs ( -- one for each root run
 _LOGS_1: Final = f"""\
 {_FIRST}    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
 )"""
-LOGS: Final = f"""\
+_SECOND: Final = f"""\
 {_FIRST}    base INTEGER, -- the log that the last shared event is in, or one between: parent, or an ancestor of that
     depth INTEGER NOT NULL, -- how many bases there are, one above the other
     jump INTEGER, -- one of them, so far up that few jumps lead to any
@@ -88,8 +88,36 @@ LOGS: Final = f"""\
     at REAL, -- when its last event happened
     ended INTEGER NOT NULL, -- the number of the own event that ended the root run; -1: none, or it was resumed since
     outcome TEXT, -- the name of that event's type
+"""
+_LOGS_2: Final = f"""\
+{_SECOND}    sum BLOB NOT NULL -- a digest of the row, here as in the other tables
+)"""
+LOGS: Final = f"""\
+{_SECOND}    stalls INTEGER NOT NULL, -- how often it was taken over since its run last got on
+    due REAL, -- when it may be claimed; NULL: at once, or it has a holder
+    messages INTEGER NOT NULL, -- how many there are for it
+    known INTEGER NOT NULL, -- how many there were when it was last taken
     sum BLOB NOT NULL -- a digest of the row, here as in the other tables
 )"""
+MAY_BE_CLAIMED: Final = (
+    "sealed = 0 AND last >= 0 AND stalls < 5 AND (epoch > 0 OR parent IS NULL) "
+    "AND (ended < 0 OR outcome = 'crewbus.RunSuspended')"
+)
+CLAIMABLE: Final = f"CREATE INDEX claimable ON logs (due) WHERE holder IS NULL AND {MAY_BE_CLAIMED}"
+MESSAGES: Final = (
+    """\
+CREATE TABLE messages (
+    log INTEGER NOT NULL, -- logs.id
+    number INTEGER NOT NULL, -- from 0 in each log
+    channel TEXT NOT NULL,
+    data BLOB NOT NULL,
+    key TEXT, -- the sender's, by which it is there once in its channel
+    at REAL NOT NULL, -- when it arrived, seconds since 1970, UTC
+    sum BLOB NOT NULL,
+    PRIMARY KEY (log, number)
+)""",
+    "CREATE UNIQUE INDEX keys ON messages (log, channel, key) WHERE key IS NOT NULL",
+)
 LABELS: Final = """\
 CREATE TABLE labels ( -- what logs are looked up by; lists, so that a missing row is noticed
     label BLOB NOT NULL, -- a digest of what it says: a state, name or tag; empty in the row before all labels
@@ -103,7 +131,8 @@ CREATE TABLE labels ( -- what logs are looked up by; lists, so that a missing ro
 
 TABLES: Final = {
     1: (_LOGS_1, _EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS),
-    2: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, LABELS),
+    2: (_LOGS_2, _EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, LABELS),
+    3: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, LABELS, *MESSAGES),
 }
 """The statements that create the tables of each version."""
 

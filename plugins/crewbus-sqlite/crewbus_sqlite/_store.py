@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -12,16 +13,20 @@ from typing import Final
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError, RunNotFoundError
-from crewbus.stores import LogFilter, LogInfo, LogPart, LogSummary, Store, StoredEvent
+from crewbus.stores import Claim, Claimed, LogFilter, LogInfo, LogPart, LogSummary, Posted, Store, StoredEvent
+from crewbus.stores.claims import check_due, check_first_events
 from crewbus.stores.liveness import clock
-from crewbus_sqlite import _holders, _labels, _listing, _logs, _runs
+from crewbus.stores.watching import Watching
+from crewbus_sqlite import _holders, _labels, _listing, _logs, _messages, _runs
+from crewbus_sqlite._claims import Claims
 from crewbus_sqlite._commit import Log, Notify
 from crewbus_sqlite._database import Database, closed
-from crewbus_sqlite._events import checked, encoded, insert, latest_of, load
+from crewbus_sqlite._events import NONE, checked, encoded, insert, latest_of, load
 from crewbus_sqlite._forks import forks
 from crewbus_sqlite._holders import Holder, Holders
 from crewbus_sqlite._logs import LogRow
 from crewbus_sqlite._reader import Reader, latest_in
+from crewbus_sqlite._watching import PERIOD, Changes
 from crewbus_sqlite._writer import Writer
 
 LEASE: Final = 15.0
@@ -57,6 +62,8 @@ class SQLiteStore(Store):
         self._reader = Reader(self._database)
         self._holders = Holders(self.path, lease)
         self._writer = Writer(self._database, self._holders, lease, backlog)
+        self._claims = Claims()
+        self._watching = self._new_watching()
         self._closing = reentrant_lock()
         self._closed = False
         forks.register(self)
@@ -173,22 +180,25 @@ class SQLiteStore(Store):
         with self._changing(root_id) as (connection, found):
             self._require_not_held(connection, found)
             renewed = self._holders.renew(connection)
-            held_at = clock()
-            log = found._replace(epoch=found.epoch + 1, sealed=0, holder=self._holders.own.token)
-            _change(connection, found, log)
-            before = latest_in(connection, log, log.last)
-        self._writer.adopt(Log(log.root_id, log.epoch, held_at, log.id, log.last, log.last, before), renewed)
+            log = self._take(connection, found)
+        self._writer.adopt(log, renewed)
         return log.epoch
+
+    def _take(self, connection: sqlite3.Connection, found: LogRow) -> Log:
+        held_at = clock()
+        row = found.taken(self._holders.own.token)
+        _change(connection, found, row)
+        return Log(row.root_id, row.epoch, held_at, row.id, row.last, row.last, latest_in(connection, row, row.last))
 
     def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
         self._require_open()
-        if until is not None:
-            raise RecordingError("this release of crewbus-sqlite can't release a run until a time")
+        due = _due(root_id, until)
         if not self._writer.holds(root_id, epoch):
             return
         with self._changing(root_id) as (connection, log):
             if log.epoch == epoch:
-                _change(connection, log, log._replace(holder=None))
+                due = due if log.messages == log.known else None
+                _change(connection, log, log._replace(holder=None, due=due))
         self._writer.forget(root_id, epoch)
 
     def revoke(self, root_id: str) -> None:
@@ -219,6 +229,56 @@ class SQLiteStore(Store):
             insert(connection, encoded(fork.id, 0, own, latest_of(row)[1]))
             _labels.add_to_all(connection, fork)
 
+    # Work that anyone may take, and messages to it
+
+    def create(self, root_id: str, events: Sequence[StoredEvent], until: float | None = None) -> None:
+        root_id, own, due = _name(root_id), [checked(event) for event in events], _due(root_id, until)
+        check_first_events(root_id, own)
+        self._write_out()  # logs are listed in the order in which they were begun
+        with self._database.writing() as connection:
+            log = _logs.create(connection, LogRow(0, root_id, due=due).after(own))
+            insert(connection, encoded(log.id, 0, own, NONE))
+            for run_id in {event.run_id for event in own}:
+                _runs.claim(connection, run_id, log.id)
+            _labels.add_to_all(connection, log)
+
+    def claim(self, claim: Claim) -> list[Claimed]:
+        self._write_out()
+        with self._database.reading() as connection:  # who finds nothing keeps nobody from writing
+            if connection is None or not self._find_for(claim, connection):
+                return []
+        with self._database.writing() as connection:
+            found = self._find_for(claim, connection)
+            renewed = self._holders.renew(connection) if found else 0.0
+            logs = [self._take(connection, log) for log in found]
+        for log in logs:
+            self._writer.adopt(log, renewed)
+        return [Claimed(log.root_id, log.epoch) for log in logs]
+
+    def _find_for(self, claim: Claim, connection: sqlite3.Connection) -> list[LogRow]:
+        return self._claims.find(connection, claim, time.time(), self._is_held)
+
+    def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
+        _messages.check(root_id, channel, key)
+        with self._changing(root_id) as (connection, log):
+            number = None if key is None else _messages.find(connection, log, channel, key)
+            if number is not None:
+                return number
+            message = Posted(log.messages, channel, bytes(data), key, time.time())
+            _change(connection, log, _messages.add(connection, log, message))
+            return message.number
+
+    def posted(self, root_id: str, after: int = -1) -> list[Posted]:
+        self._write_out(root_id)
+        with self._database.reading() as connection:
+            log = _logs.find(connection, root_id)
+            assert connection is not None
+            return _messages.load(connection, log, after)
+
+    def watch(self, notify: Callable[[], object]) -> Callable[[], None]:
+        self._require_open()
+        return self._watching.add(notify)
+
     def drop(self, root_id: str) -> None:
         with self._changing(root_id) as (connection, log):
             holder = _holders.load(connection, log.holder)
@@ -237,6 +297,7 @@ class SQLiteStore(Store):
             if self._closed:
                 return
             self._closed = True
+        self._watching.close()
         self._writer.stop_accepting()
         try:
             self._writer.flush(None)
@@ -258,6 +319,10 @@ class SQLiteStore(Store):
         self._closing = reentrant_lock()
         self._holders = Holders(self.path, self._lease)
         self._writer = Writer(self._database, self._holders, self._lease, self._backlog)
+        self._watching = self._new_watching()
+
+    def _new_watching(self) -> Watching:
+        return Watching(Changes(self._database).look, PERIOD, f"crewbus watch {self.path.name}")
 
     def _release_all(self) -> None:
         """Release all that this store holds."""
@@ -324,6 +389,11 @@ def _change(connection: sqlite3.Connection, before: LogRow, after: LogRow) -> No
     _logs.save(connection, after)
     if before.last >= 0:
         _labels.update(connection, before, after)
+
+
+def _due(root_id: str, until: float | None) -> float | None:
+    check_due(root_id, until)
+    return None if until is None else float(until) + 0.0  # SQLite has no negative zero
 
 
 def _name(run_id: str) -> str:
