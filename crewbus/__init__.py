@@ -27,9 +27,9 @@ _PACKAGES: Final = {
         "BusClosedError CallError CallbackError Cancelled ConsumptionError CorruptRecordError CrewbusError "
         "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
         "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "
-        "ReplayMismatch ResultTimeoutError RunCancelledError RunEndedError RunError RunHeldError RunIdInUseError "
-        "RunNotFoundError SlowConsumer StepError StepFailedError StepWarning StoreFullError StoreVersionError "
-        "TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError"
+        "ReplayMismatch ResultTimeoutError RunCancelledError RunEndedError RunError RunFailedError RunHeldError "
+        "RunIdInUseError RunNotFoundError SlowConsumer StepError StepFailedError StepWarning StoreFullError "
+        "StoreVersionError TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError"
     ),
 }
 _HOME: Final = {name: package for package, names in _PACKAGES.items() for name in names.split()}

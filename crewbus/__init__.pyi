@@ -210,6 +210,9 @@ from crewbus.exceptions import (
     RunError as RunError,
 )
 from crewbus.exceptions import (
+    RunFailedError as RunFailedError,
+)
+from crewbus.exceptions import (
     RunHeldError as RunHeldError,
 )
 from crewbus.exceptions import (

@@ -35,6 +35,7 @@ __all__ = [
     "RunCancelledError",
     "RunEndedError",
     "RunError",
+    "RunFailedError",
     "RunHeldError",
     "RunIdInUseError",
     "RunNotFoundError",
@@ -169,6 +170,25 @@ class RunCancelledError(RunError, Cancelled):
 
     It is an Exception, since that code was not cancelled. It is a `Cancelled` too, so that one clause catches both.
     """
+
+
+class RunFailedError(RunError):
+    """A run has failed, with an exception that can't be raised here as itself.
+
+    ``run_id`` is the run's id, ``error`` the qualified name of the exception's type, ``message`` its text.
+    """
+
+    def __init__(self, run_id: str, error: str, message: str) -> None:
+        super().__init__(run_id, error, message)
+        self.run_id = run_id
+        self.error = error
+        self.message = message
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id} failed with {self.error}: {self.message} (to be raised as itself, its type is "
+            "registered by crewbus.register_exception())"
+        )
 
 
 class ResultTimeoutError(RunError, TimeoutError):

@@ -6,18 +6,20 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from crewbus import durability as durable
 from crewbus import hookspecs, records, streams
-from crewbus._util import awaitable, checked_run_id, deadline, is_text, name_of
+from crewbus._util import awaitable, is_text, name_of
 from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
 from crewbus.bus.live_runs import LiveRuns
-from crewbus.bus.membership import Membership
+from crewbus.bus.membership import DEFAULT_PLUGINS, Membership
 from crewbus.bus.owned_work import OwnedWork
 from crewbus.bus.process import live_buses
 from crewbus.bus.redelivery import Redelivery
+from crewbus.bus.results import RunResults
+from crewbus.bus.watching import Watching
 from crewbus.dispatch import (
     ABSENT,
     AsyncHandlers,
@@ -32,7 +34,7 @@ from crewbus.dispatch import (
 )
 from crewbus.durability import MAX_EVENT_BYTES, Gate, Oversized, Recording
 from crewbus.events import Envelope
-from crewbus.exceptions import CallbackError, CallError, RunNotFoundError
+from crewbus.exceptions import CallbackError, CallError
 from crewbus.plugins import PluginManager, PluginSelection, parse_requirements
 from crewbus.scopes import (
     Call,
@@ -58,14 +60,6 @@ __all__ = ["Bus"]
 
 H = TypeVar("H", bound=Callable[[Envelope], Any])
 T = TypeVar("T")
-
-DEFAULT_PLUGINS: Final[Mapping[str, str]] = {
-    "memory_store": "crewbus.builtin.memory_store",
-    "run_scope": "crewbus.builtin.run_scope:RunScope",
-    "checkpoint_recorder": "crewbus.builtin.checkpoint_recorder:CheckpointRecorder",
-    "callback_isolation": "crewbus.builtin.callback_isolation:CallbackIsolation",
-}
-"""The plugins that a bus loads unless they are blocked or replaced, as ``module`` or ``module:attribute``."""
 
 
 class Bus(Dispatcher):
@@ -124,6 +118,7 @@ class Bus(Dispatcher):
         self._gate = gate = Gate(self._make_recording)
         host.make_steps = lambda: gate.opened().steps
         self._live = live = LiveRuns(host, hooks, subscriptions, faults, gate)
+        self._watching, self._results = Watching(gate, live), RunResults(host, gate, live)
         callbacks = CallbackRegistration(self, self.plugins)
         host.prepare, host.start, host.finish = gate.preparation, live.start, live.finish
         self._draining = Draining(host, subscriptions, handlers)
@@ -147,8 +142,9 @@ class Bus(Dispatcher):
         recorder = durable.Recorder(
             self, self.plugins, self._hook_table, self._handlers.plan_of, self._host.outside.lane, self._live.by_id
         )
-        checkpoints = durable.Checkpoints(recorder, recorder.disk)
-        return Recording(recorder, checkpoints, durable.StepRunner(recorder, checkpoints, recorder.disk))
+        checkpoints, results = durable.Checkpoints(recorder, recorder.disk), durable.Results(recorder)
+        steps = durable.StepRunner(recorder, checkpoints, recorder.disk, results)
+        return Recording(recorder, checkpoints, steps, results)
 
     @cached_property
     def recording(self) -> Recorder:
@@ -284,22 +280,23 @@ class Bus(Dispatcher):
         the run is gone, the last frame is `RunInterrupted`; follow a run that is resumed later by the cursor again.
         Raises `RunNotFoundError`, and `InputError` for what is no cursor of this run's record.
         """
-        checked_run_id(run_id)
-        if after is not None:
-            cursor = streams.Cursor.parse(after)
-            follower = streams.Follower(self.record_of(run_id), self.store, cursor)
-            return streams.Stream(run_id, self._live.follow(run_id, follower))
-        buffer = streams.Buffer(run_id, bound, slow, deadline(timeout))
-        run = self._live.watch(run_id, buffer)
-        if run is not None:
-            buffer.attach(run)
-        if run is None or buffer.ended:
-            end = self._gate.end_of(run_id)
-            if end is not None:
-                buffer.end_with(end)
-            elif run is not None:
-                raise RunNotFoundError(f"run {run_id} has just ended")
-        return streams.Stream(run_id, buffer)
+        return self._watching.subscribe(run_id, after, timeout, bound, slow)
+
+    def result(self, run_id: str, timeout: float | None = None, *, returns: Any = Any) -> Any:
+        """Wait for the end of a recorded run, in whichever process it is, and return its result.
+
+        That is what the function of `stream` returned, or what `Run.set_result` was given; None if there is neither.
+        ``returns``: the type to decode it as, if its own is not registered: what the function is annotated to return.
+
+        Raises the failure of the run, as itself if its type is known here, else as `RunFailedError`;
+        `RunCancelledError`; `ResultTimeoutError` after ``timeout`` seconds, which an interrupted run needs: it ends
+        when it was resumed. Raises `RunNotFoundError`; `ConsumptionError` on an event loop, and in the run itself.
+        """
+        return self._results.wait(run_id, timeout, returns)
+
+    async def aresult(self, run_id: str, timeout: float | None = None, *, returns: Any = Any) -> Any:
+        """As `result`, without blocking the loop."""
+        return await self._results.wait_async(run_id, timeout, returns)
 
     def aemit(self, event: Any, source: Any = None) -> Coroutine[Any, Any, Envelope | None]:
         """As `emit`, and then `drain`: so an async emitter waits for slow consumers without blocking its loop."""

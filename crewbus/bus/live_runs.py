@@ -16,7 +16,7 @@ from crewbus.scopes import Deferring, Host, Phase, Run, Tree, ending, state_afte
 if TYPE_CHECKING:
     from crewbus.dispatch import FaultReporter, HookTable, Subscriptions
     from crewbus.durability import Gate
-    from crewbus.scopes import Sink
+    from crewbus.scopes import Sink, Wait
     from crewbus.streams import Buffer, Follower
 
 
@@ -44,6 +44,8 @@ class LiveRuns:
         """The buffers that wait for a run to start, by its id."""
         self._gone: deque[tuple[str, weakref.ref[Buffer]]] = deque()
         """Of these buffers, those that are gone, and are to be forgotten."""
+        self.waits: dict[Wait, None] = {}
+        """The waits for results: each looks again whenever a run has ended. Changed by single operations, unlocked."""
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._closed = False
         self._lock = reentrant_lock()
@@ -52,6 +54,10 @@ class LiveRuns:
         """The live runs, in the order of their start."""
         with Deferring(self._lock), self._lock:
             return list(self.by_id.values())
+
+    def find(self, run_id: str) -> Run | None:
+        """The live run of that id, or None."""
+        return self.by_id.get(run_id)
 
     # Starting
 
@@ -152,10 +158,11 @@ class LiveRuns:
                 self._dismiss(run)
         raise_first(failures)
 
-    @staticmethod
-    def _end_of(run: Run, error: BaseException | None) -> Any:
+    def _end_of(self, run: Run, error: BaseException | None) -> Any:
         reasons = (one.cancel_reason for one in run.cancelled_by() if one.cancel_reason is not None)
-        return ending(error, next(reasons, None))
+        event = ending(error, next(reasons, None))
+        self._gate.complete(run, event, error)
+        return event
 
     def _commit_end(self, run: Run, event: Any, failures: list[BaseException]) -> None:
         """Commit the terminal event of ``run``; once more, if an interrupt came before it was recorded."""
@@ -203,6 +210,8 @@ class LiveRuns:
                 if run.over:
                     run.tree.log.clear()
         self._ending.pop(run, None)
+        for wait in list(self.waits):
+            wait.wake()
 
     def _forget(self, run: Run) -> None:
         with Deferring(self._lock), self._lock:

@@ -31,6 +31,15 @@ def _notice(subscription: Subscription) -> None:
         _configuring.subscribed.append(subscription)
 
 
+DEFAULT_PLUGINS: Final[Mapping[str, str]] = {
+    "memory_store": "crewbus.builtin.memory_store",
+    "run_scope": "crewbus.builtin.run_scope:RunScope",
+    "checkpoint_recorder": "crewbus.builtin.checkpoint_recorder:CheckpointRecorder",
+    "callback_isolation": "crewbus.builtin.callback_isolation:CallbackIsolation",
+}
+"""The plugins that a bus loads unless they are blocked or replaced, as ``module`` or ``module:attribute``."""
+
+
 class Membership:
     """The plugins that serve a bus."""
 

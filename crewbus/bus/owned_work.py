@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crewbus import streams, work
@@ -47,7 +48,7 @@ class OwnedWork:
             kwargs,
             live=self._streamed,
             on_start=run.work_here,
-            on_end=lambda _, error: run.end_work(error),
+            on_end=partial(_end, run, function),
             on_cancel=run.cancel,
         )
         buffer = streams.Buffer(run.id, options.bound, options.slow)
@@ -115,3 +116,14 @@ class OwnedWork:
             task.after_fork()
         self._streamed.clear()
         self._submitted.clear()
+
+
+def _end(run: Run, function: Callable[..., Any], result: Any, error: BaseException | None) -> None:
+    """End a run as ``function`` has ended in it. It fails if it is recorded and what was returned can't be."""
+    try:
+        if error is None and run.recorded and not run.ended and not run.is_cancelled():
+            run.written_result = run.host.steps.written_result(run, result, function)
+    except BaseException as refused:  # an interrupt too: the run ends all the same
+        run.end_work(refused)
+        raise
+    run.end_work(error)

@@ -59,6 +59,8 @@ def format_fields(encoded: bytes) -> str:
         return one_line(str(data))
     if "text" in data:  # a chunk, or a similar event
         data = {**({"kind": data["kind"]} if data.get("kind", "text") != "text" else {}), "text": data["text"]}
+    if data.get("version") == 0:  # of a value that has no registered type
+        data = {name: value for name, value in data.items() if name != "version"}
     fields = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in data.items() if value not in _EMPTY]
     return one_line("  ".join(fields))
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from crewbus.durability.checkpoints import Checkpoints
     from crewbus.durability.fork import fork_run
     from crewbus.durability.recorder import Recorder, RecordingOptions
+    from crewbus.durability.results import Results
     from crewbus.durability.resume import Resumption
     from crewbus.durability.step_runner import StepRunner
     from crewbus.durability.step_scope import Step, step
@@ -22,6 +23,7 @@ __all__ = [
     "Recorder",
     "Recording",
     "RecordingOptions",
+    "Results",
     "Resumption",
     "Step",
     "StepRunner",
@@ -36,6 +38,7 @@ __getattr__ = lazy_names(
         "checkpoints": "Checkpoints",
         "fork": "fork_run",
         "recorder": "Recorder RecordingOptions",
+        "results": "Results",
         "resume": "Resumption",
         "step_runner": "StepRunner",
         "step_scope": "Step step",

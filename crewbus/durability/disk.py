@@ -18,15 +18,18 @@ class Disk:
 
     def wait(self, run: Run) -> None:
         """Return when all that was emitted in a recorded run is on disk; raise what kept it from being written."""
-        if not run.tree.recorded:
-            return
+        if run.tree.recorded:
+            self.wait_for(run.root.id)
+
+    def wait_for(self, root_id: str) -> None:
+        """As `wait`, for a root run by its id."""
         written, failures = Wakeup(), list[BaseException]()
 
         def notify(failure: BaseException | None) -> None:
             failures.extend([failure] if failure is not None else [])
             written.set()
 
-        self._store().when_written(run.root.id, notify)
+        self._store().when_written(root_id, notify)
         written.wait()
         raise_first(failures)
 

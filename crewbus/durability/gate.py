@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crewbus._util import reentrant_lock
 from crewbus.scopes import Deferring
@@ -11,6 +11,7 @@ from crewbus.scopes import Deferring
 if TYPE_CHECKING:
     from crewbus.durability.checkpoints import Checkpoints
     from crewbus.durability.recorder import Recorder
+    from crewbus.durability.results import Results
     from crewbus.durability.step_runner import StepRunner
     from crewbus.events import Envelope
     from crewbus.scopes import Preparation, Run
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 class Recording:
     """What records the runs of a bus, and performs their steps."""
 
-    __slots__ = ("checkpoints", "recorder", "steps")
+    __slots__ = ("checkpoints", "recorder", "results", "steps")
 
-    def __init__(self, recorder: Recorder, checkpoints: Checkpoints, steps: StepRunner) -> None:
+    def __init__(self, recorder: Recorder, checkpoints: Checkpoints, steps: StepRunner, results: Results) -> None:
         self.recorder = recorder
         self.checkpoints = checkpoints
         self.steps = steps
+        self.results = results
 
 
 class Gate:
@@ -65,6 +67,11 @@ class Gate:
         """See `Recorder.refuse_recorded`."""
         if self._recording is not None:
             self._recording.recorder.refuse_recorded(run)
+
+    def complete(self, run: Run, end: Any, error: BaseException | None) -> None:
+        """See `Results.complete`."""
+        if run.recorded and self._recording is not None:
+            self._recording.results.complete(run, end, error)
 
     def end_of(self, run_id: str) -> Envelope | None:
         """See `Recorder.end_of`."""

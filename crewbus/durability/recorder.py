@@ -324,6 +324,13 @@ class Recorder:
             return self.content_of(self.decode(stored).event)
         return stored.name, _recognisable(stored.name, stored.data)
 
+    def as_recorded(self, landmark: Any) -> Any:
+        """A copy of a landmark as the record will hold it. Raises `OversizedEventError` if it is too large."""
+        name, version, data = self.codec().encode(landmark)
+        if len(data) > self.options.max_event_bytes:
+            self._oversized(name, version, data)
+        return self.codec().decode(name, version, data)
+
     def _oversized(self, name: str, version: int, data: bytes) -> tuple[str, int, bytes]:
         """What is recorded of an event that is larger than the limit. Raises `OversizedEventError`."""
         options = self.options

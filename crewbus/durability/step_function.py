@@ -68,10 +68,7 @@ class StepFunction:
     @cached_property
     def annotation(self) -> Any:
         """What the function is annotated to return; Any if that is unknown."""
-        try:
-            return typing.get_type_hints(self.function).get("return", Any)
-        except Exception:  # names that do not exist at run time, or an object without annotations
-            return Any
+        return return_annotation(self.function)
 
     @cached_property
     def _signature(self) -> inspect.Signature | None:
@@ -117,6 +114,14 @@ class StepFunction:
         except TypeError:  # the call itself will raise it
             pass
         return {"*": args, "**": kwargs} if args or kwargs else {}
+
+
+def return_annotation(function: Callable[..., Any]) -> Any:
+    """What a function is annotated to return; Any if that is unknown."""
+    try:
+        return typing.get_type_hints(function).get("return", Any)
+    except Exception:  # names that do not exist at run time, or an object without annotations
+        return Any
 
 
 def _checked_raises(name: str, raises: Any) -> Raises:

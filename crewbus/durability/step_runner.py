@@ -12,6 +12,7 @@ from crewbus.durability.disk import Disk
 from crewbus.durability.failures import rebuild
 from crewbus.durability.home import Home, StepKey, Tried
 from crewbus.durability.recorder import Recorder
+from crewbus.durability.results import Results
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.durability.step_scope import Step, identity_of, path_of, refuse_outer
@@ -40,8 +41,9 @@ class StepCall(NamedTuple):
 class StepRunner:
     """Performs the steps of a bus's runs. See `StepPerformer`."""
 
-    def __init__(self, recording: Recorder, checkpoints: Checkpoints, disk: Disk) -> None:
+    def __init__(self, recording: Recorder, checkpoints: Checkpoints, disk: Disk, results: Results) -> None:
         self._recording = recording
+        self.written_result = results.written
         self._checkpoints = checkpoints
         self._disk = disk
 

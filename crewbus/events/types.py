@@ -73,7 +73,16 @@ class RunEnded(_Event):
 
 @_event(name="crewbus.RunFinished", landmark=True)
 class RunFinished(RunEnded):
-    """A run ended without an exception."""
+    """A run ended without an exception. `Bus.result` returns its ``result`` in any process."""
+
+    result: Any = None
+    """The result as JSON; None if the run has none, or is not recorded."""
+    type: str | None = None
+    """The name of the result's registered type, or None."""
+    version: int = 0
+
+    def __repr__(self) -> str:
+        return "RunFinished()" if self.result is None else f"RunFinished(result={self.result!r})"
 
 
 @_event(name="crewbus.RunFailed", landmark=True)
@@ -84,6 +93,11 @@ class RunFailed(RunEnded):
     message: str
     steps: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False)
     """The identities of the steps that failed with this exception: a resumed run executes them again."""
+    value: Any = attrs.field(default=None, eq=False, repr=False)
+    """The exception as JSON, in a recorded run."""
+    type: str | None = attrs.field(default=None, eq=False, repr=False)
+    """The name of the exception's type if `Bus.result` raises it again as itself; else None."""
+    version: int = attrs.field(default=0, eq=False, repr=False)
 
 
 @_event(name="crewbus.RunCancelled", landmark=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Self
@@ -126,6 +127,24 @@ class Record:
                 return None
             if isinstance(mark.event, RunEnded) and mark.run_id == run_id:
                 return mark
+        return None
+
+    def outcome(self) -> Envelope | None:
+        """Return the end of this record's run; None if it goes on.
+
+        Unlike `end`, this counts the end of a nested run after which its root was resumed: the resumed run repeats it.
+        """
+        if self.run_id == self.root_id:
+            return self.end()
+        counts_upto = sys.maxsize
+        for mark in self.marks():
+            if isinstance(mark.event, RunResumed) and mark.event.checkpoint is not None:
+                counts_upto = min(counts_upto, mark.event.at)
+            if mark.seq <= self._lineage.shared:
+                return None
+            if isinstance(mark.event, RunEnded) and mark.run_id == self.run_id and mark.seq <= counts_upto:
+                goes_on = any(one.run_id == self.run_id for one in self.stored(mark.seq))
+                return None if goes_on else mark
         return None
 
     def at(self, seq: int) -> Envelope:

@@ -77,6 +77,12 @@ class StepPerformer(Protocol):
     def track(self, run: AnyScope, name: str, entity: Any) -> None:
         """Keep the state of ``entity`` with each checkpoint of ``run``."""
 
+    def written_result(self, run: AnyScope, value: Any, function: Callable[..., Any] | None = None) -> Any:
+        """The result of a recorded run as its terminal event has it.
+
+        ``function``: what returned it, whose annotation may say how it is read back.
+        """
+
     def complete(self, scope: AnyScope) -> None:
         """Raise `ReplayMismatch` if the run ends without having asked for every recorded step."""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self
 
 from crewbus._util import is_text, running_loop
 from crewbus.events import Envelope
 from crewbus.exceptions import Cancelled, ReplayMismatch, RunCancelledError, RunError
 from crewbus.scopes import awaited
-from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.cancellation import Origin, WorkingTask, ends_with, is_own_work, origin_here
 from crewbus.scopes.current import current_task, enclosing, innermost, scope_var
+from crewbus.scopes.durable import DurableScope
 from crewbus.scopes.entered import EnteredRun
 from crewbus.scopes.leaving import Nothing, leaves
 from crewbus.scopes.options import AS_THE_BUS, RecordingRequest, new_id
@@ -24,15 +24,13 @@ from crewbus.scopes.thread_state import Deferring, ThreadState, threads
 from crewbus.scopes.tree import CLOSED
 from crewbus.scopes.waiting import end_waits
 
-T = TypeVar("T")
-
 Opener = Callable[["Run", Iterable["Sink"]], None]
 """Starts a run, new or resumed; its sinks get its frames from the first on."""
 
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class Run(Scope):
+class Run(DurableScope):
     """One execution: the scope of what is emitted in it, and a context manager around it.
 
     Made by `Bus.run`. Leaving its ``with`` block ends it with its terminal event: `RunFinished`; `RunCancelled` if it
@@ -430,42 +428,3 @@ class Run(Scope):
         while run is not None:
             yield run
             run = run.parent
-
-    # Attempts, steps and checkpoints
-
-    def attempt(self, number: int | None = None) -> Attempt:
-        """An attempt, to be entered with ``with``: if an Exception ends it, what was streamed in it is retracted.
-
-        ``number``: which one it is, from 1; by default one more than the last that failed here in this context.
-        """
-        return Attempt(self, number)
-
-    def step(
-        self, name: str, fn: Callable[..., T], /, *args: Any, key: str | Callable[..., str] | None = None, **kwargs: Any
-    ) -> T:
-        """Call ``fn(*args, **kwargs)`` as the step ``name`` of this run, and return what it returns.
-
-        For an async function the result is a coroutine, to be awaited. See `crewbus.step`.
-        """
-        return self.host.steps.step(self.innermost(), name, fn, key, args, kwargs)  # type: ignore[no-any-return]
-
-    def checkpoint(self, name: str) -> Envelope | None:
-        """Save a position to resume or fork from, with the state of the tracked entities; it is on disk on return.
-
-        Returns None if the run is not recorded. Raises `RecordingError`, and `UnserializableError` for an entity
-        that would not come back unchanged. On an event loop: ``await run.acheckpoint(name)``.
-        """
-        return self.host.steps.checkpoint(self.addressed(), name)
-
-    async def acheckpoint(self, name: str) -> Envelope | None:
-        """As `checkpoint`, without blocking the loop."""
-        return await self.host.steps.acheckpoint(self.addressed(), name)
-
-    def track(self, name: str, entity: T) -> T:
-        """Keep the state of ``entity``, an instance of a registered type, under ``name`` with each checkpoint.
-
-        Returns ``entity``. Does nothing if the run is not recorded. Raises `UnregisteredEventError`: see
-        `crewbus.register_entity`.
-        """
-        self.host.steps.track(self, name, entity)
-        return entity

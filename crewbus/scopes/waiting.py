@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from crewbus._util import Wakeup, call_on, running_loop
@@ -125,15 +126,21 @@ class Wait:
         elif self._loop is not None and self._event is not None:
             call_on(self._loop, self._event.set)
 
-    def pause(self) -> bool:
-        """Block until it is woken, or for a moment; returns whether it was woken."""
+    def pause(self, seconds: float | None = None) -> bool:
+        """Block until it is woken, or for a moment, or for ``seconds``; returns whether it was woken."""
         assert self._wakeup is not None
-        return self._wakeup.wait(_RECHECK)
+        return self._wakeup.wait(_RECHECK if seconds is None else seconds)
 
-    async def apause(self) -> None:
-        """Wait, without blocking the loop, until it is woken."""
+    async def apause(self, seconds: float | None = None) -> None:
+        """Wait, without blocking the loop, until it is woken, or for ``seconds``."""
+        import asyncio  # loaded: it runs this
+
         assert self._event is not None
-        await self._event.wait()
+        if seconds is None:
+            await self._event.wait()
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), seconds)
         self._event.clear()
 
     def is_of(self, run: Any, host: Any) -> bool:

@@ -75,6 +75,12 @@ class Written(NamedTuple):
     version: int
     """The version of the registered type, or 0."""
 
+    @property
+    def annotation(self) -> str | None:
+        """The annotation that decodes it, as text; None: its type is registered, or it is plain JSON."""
+        is_annotated = self.type is not None and self.type.startswith(BY_ANNOTATION)
+        return self.type.removeprefix(BY_ANNOTATION) if self.type is not None and is_annotated else None
+
 
 class Codec:
     """Encodes and decodes events and values. Each bus has its own, since plugins may configure the converter."""
@@ -183,8 +189,8 @@ class Codec:
         spelled = name.removeprefix(BY_ANNOTATION)
         if spelled and spelled != _spelled(annotation):
             raise DecodeError(
-                f"a result of type {spelled} was recorded, and the step function is annotated to return "
-                f"{_spelled(annotation)} now: annotate it as it was, or fork the run before the step"
+                f"a result of type {spelled} was recorded, and is to be read as {_spelled(annotation)} now: annotate "
+                "the function as it was"
             )
         return self._converter.structure(data, annotation)
 
