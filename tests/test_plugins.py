@@ -656,7 +656,7 @@ def test_without_memory_store_its_urls_open_nothing_and_the_rest_works():
             bus.enable_recording()
         assert not bus.recording.armed
         bus.enable_recording(crewbus.MemoryStore())
-        with bus.stream(lambda: bus.chunk("a")) as stream:
+        with bus.stream(lambda: bus.chunk("a") and None) as stream:
             assert [type(frame.event) for frame in stream] == [Chunk, RunFinished]
         assert len(list(bus.record_of(stream.run_id))) == 3
 

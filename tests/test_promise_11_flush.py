@@ -1118,7 +1118,7 @@ def child(run, inherited):
             bus.emit(Note("child"))
             bus.chunk("child")
     assert [e.seq for e in bus.record_of(own.id)] == list(range(42))
-    with bus.stream(bus.chunk, "piece") as stream:
+    with bus.stream(lambda: bus.chunk("piece") and None) as stream:
         assert [type(e.event).__name__ for e in stream] == ["Chunk", "RunFinished"]
 
     async def main():

@@ -345,8 +345,11 @@ def test_another_recorder_may_take_the_built_in_ones_place() -> None:
 
 
 def test_a_stream_can_arm_its_run(bus: crewbus.Bus) -> None:
+    def write(text: str) -> None:
+        bus.chunk(text)
+
     options = crewbus.StreamOptions(id="streamed", name="writer", record=True)
-    with bus.stream(bus.chunk, "piece", options=options) as stream:
+    with bus.stream(write, "piece", options=options) as stream:
         frames = list(stream)
     recorded = list(bus.record_of("streamed"))
     assert [envelope.seq for envelope in recorded] == [0, 1, 2]
