@@ -19,8 +19,8 @@ _PACKAGES: Final = {
     "events": (
         "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
         "Dropped EntitySaved Envelope EventType Retracted RunCancelled RunEnded RunFailed RunFinished "
-        "RunForked RunInterrupted RunResumed RunStarted StepEnded StepFailed StepFinished StepStarted "
-        "Truncated UnknownEvent event event_type_of event_types register_entity register_event "
+        "RunForked RunInterrupted RunResumed RunStarted RunSuspended StepEnded StepFailed StepFinished "
+        "StepStarted Truncated UnknownEvent event event_type_of event_types register_entity register_event "
         "register_exception"
     ),
     "exceptions": (
@@ -28,8 +28,9 @@ _PACKAGES: Final = {
         "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
         "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "
         "ReplayMismatch ResultTimeoutError RunCancelledError RunEndedError RunError RunFailedError RunHeldError "
-        "RunIdInUseError RunNotFoundError SlowConsumer StepError StepFailedError StepWarning StoreFullError "
-        "StoreVersionError TargetError UnregisteredEventError UnscopedError UnscopedWarning UnserializableError"
+        "RunIdInUseError RunNotFoundError RunSuspendedError SlowConsumer StepError StepFailedError StepWarning "
+        "StoreFullError StoreVersionError Suspended TargetError UnregisteredEventError UnscopedError UnscopedWarning "
+        "UnserializableError"
     ),
 }
 _HOME: Final = {name: package for package, names in _PACKAGES.items() for name in names.split()}

@@ -99,6 +99,9 @@ from crewbus.events import (
     RunStarted as RunStarted,
 )
 from crewbus.events import (
+    RunSuspended as RunSuspended,
+)
+from crewbus.events import (
     StepEnded as StepEnded,
 )
 from crewbus.events import (
@@ -222,6 +225,9 @@ from crewbus.exceptions import (
     RunNotFoundError as RunNotFoundError,
 )
 from crewbus.exceptions import (
+    RunSuspendedError as RunSuspendedError,
+)
+from crewbus.exceptions import (
     SlowConsumer as SlowConsumer,
 )
 from crewbus.exceptions import (
@@ -238,6 +244,9 @@ from crewbus.exceptions import (
 )
 from crewbus.exceptions import (
     StoreVersionError as StoreVersionError,
+)
+from crewbus.exceptions import (
+    Suspended as Suspended,
 )
 from crewbus.exceptions import (
     TargetError as TargetError,

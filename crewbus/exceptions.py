@@ -1,7 +1,7 @@
 """Every error that crewbus raises, under one root.
 
-`CrewbusError` is the root of all errors. `Cancelled` is not one of them: it unwinds a run that was cancelled, and is
-a `BaseException`, so that ``except Exception`` does not swallow it.
+`CrewbusError` is the root of all errors. `Cancelled` and `Suspended` are none of them: they unwind a run that was
+cancelled or suspended, and each is a `BaseException`, so that ``except Exception`` does not swallow it.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ __all__ = [
     "RunHeldError",
     "RunIdInUseError",
     "RunNotFoundError",
+    "RunSuspendedError",
     "SlowConsumer",
     "StepError",
     "StepFailedError",
     "StepWarning",
     "StoreFullError",
     "StoreVersionError",
+    "Suspended",
     "TargetError",
     "UnregisteredEventError",
     "UnscopedError",
@@ -97,17 +99,28 @@ class Cancelled(BaseException):
     """The run that was cancelled."""
 
 
+class Suspended(BaseException):
+    """The recorded run was suspended: raised in the run's own work, as `Cancelled` is, to be resumed later.
+
+    What the work emits on its way out is discarded, and each step, call or attempt that it begins raises this again.
+    """
+
+    run_id: str | None = None
+    """The run that was suspended."""
+
+
 def is_cancellation(error: BaseException | None) -> bool:
     """Whether ``error`` ends work that is no longer wanted, so that nothing in the work went wrong.
 
-    That is `Cancelled`, ``asyncio.CancelledError``, KeyboardInterrupt, GeneratorExit, and a group of nothing else.
+    That is `Cancelled`, `Suspended`, ``asyncio.CancelledError``, KeyboardInterrupt, GeneratorExit, and a group of
+    nothing else.
     """
     if isinstance(error, BaseExceptionGroup):
         return not isinstance(error, Exception) and all(map(is_cancellation, error.exceptions))
     if error is None or isinstance(error, Exception):
         return False
     asyncio = sys.modules.get("asyncio.exceptions")  # what is not loaded has raised nothing
-    return isinstance(error, Cancelled | KeyboardInterrupt | GeneratorExit) or (
+    return isinstance(error, Cancelled | Suspended | KeyboardInterrupt | GeneratorExit) or (
         asyncio is not None and isinstance(error, asyncio.CancelledError)
     )
 
@@ -189,6 +202,10 @@ class RunFailedError(RunError):
             f"run {self.run_id} failed with {self.error}: {self.message} (to be raised as itself, its type is "
             "registered by crewbus.register_exception())"
         )
+
+
+class RunSuspendedError(RunError, Suspended):
+    """The code around a suspended run gets it, as `RunCancelledError`: the run goes on when somebody resumes it."""
 
 
 class ResultTimeoutError(RunError, TimeoutError):

@@ -63,6 +63,12 @@ AGENTS = """\
         if not os.environ.get("GO"):
             threading.Event().wait(60)
 
+    def naps():
+        double(1)
+        sys.stderr.write("begun\\n")
+        while not os.environ.get("GO"):
+            crewbus.current_run().check()
+
     async def pauses():
         double(1)
         sys.stderr.write("begun\\n")
@@ -227,6 +233,59 @@ def test_a_run_cancelled_by_ctrl_c_is_resumed(place: Place) -> None:
     assert info["state"] == "cancelled"
     assert place("resume", "latest", GO="1").returncode == 0
     assert place.made == ["1"]
+
+
+@pytest.mark.parametrize("target", ["pauses", "naps"])
+def test_promise_13_a_run_that_is_terminated_is_suspended_and_resumed(place: Place, target: str) -> None:
+    with process(place.folder, "run", f"agents:{target}", env=place.env) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "begun\n"
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=TIMEOUT)
+    assert child.returncode == 143
+    assert "terminated: suspending 1 run, for at most" in err
+    (info,) = place.json("runs", "--state", "suspended")
+    assert f"resume with 'crewbus resume {info['id']}'" in err
+    assert (info["reason"], info["holder"]) == ("terminated", None)
+    assert {node["state"] for node in place.json("show", "latest")["tree"]} == {"suspended", "finished"}
+    done = place("resume", "--all", GO="1")
+    assert done.returncode == 0, done.stderr
+    assert place.made == ["1"]
+    assert place.json("runs")[0]["state"] == "finished"
+
+
+def test_promise_13_several_terminated_runs_are_resumed_by_state(place: Place) -> None:
+    (place.folder / "two.jsonl").write_text("{}\n{}\n")
+    with process(place.folder, "run", "agents:pauses", "--input", "two.jsonl", "--json", env=place.env) as child:
+        assert child.stderr is not None
+        assert [child.stderr.readline() for _ in range(2)] == ["begun\n"] * 2
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate(timeout=TIMEOUT)
+    assert child.returncode == 143
+    assert "suspending 2 runs" in err
+    assert {info["id"] for info in place.json("runs", "--state", "suspended")} == {*json.loads(out)["suspended"]}
+    assert place("resume", "--all", "--state", "interrupted,failed").stderr == "there is nothing to resume\n"
+    assert place("resume", "--all", "--state", "suspended", GO="1").returncode == 0
+    assert place.made == ["1", "1"]
+    assert place("resume", "--all", "--state", "finished").returncode == 2
+    assert place("resume", "latest", "--state", "failed").returncode == 2
+
+
+def test_promise_13_following_a_run_that_is_suspended_goes_on(place: Place) -> None:
+    with process(place.folder, "run", "agents:pauses", env=place.env) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "begun\n"
+        with process(place.folder, "tail", "latest", "--follow", "--json", env=place.env) as follower:
+            assert follower.stdout is not None
+            lines = iter(follower.stdout.readline, "")
+            assert any('"crewbus.StepFinished"' in line for line in lines)
+            child.send_signal(signal.SIGTERM)
+            child.communicate(timeout=TIMEOUT)
+            assert any('"crewbus.RunSuspended"' in line for line in lines)
+            assert place("resume", "latest", GO="1").returncode == 0
+            *_, last = lines
+            assert follower.wait(TIMEOUT) == 0
+    assert json.loads(last)["name"] == "crewbus.RunFinished"
 
 
 def test_following_a_run_that_is_killed_ends(place: Place) -> None:

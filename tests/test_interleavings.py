@@ -126,7 +126,7 @@ def test_promise_10_a_cancel_and_the_checks_of_its_work(switches):
             run.finish(crewbus.Cancelled("over"))
             assert run.state == "cancelled"
 
-    functions = [Run.cancel, Run.mark_cancelled, Run.check, Run.is_cancelled, OrderedLane.commit]
+    functions = [Run.cancel, Run.mark_stopped, Run.check, Run.is_stopped, OrderedLane.commit]
     assert explore(scenario, functions, switches) > 20
 
 
@@ -348,5 +348,5 @@ def test_promise_10_a_result_and_a_cancel(switches):
             assert ended in (["done"], ["cancelled"])
             assert (stream.run.state == "cancelled") == (ended == ["cancelled"])
 
-    functions = [Run.start, Run.cancel, Run.mark_cancelled, OwnedTask, Buffer.take]
+    functions = [Run.start, Run.cancel, Run.mark_stopped, OwnedTask, Buffer.take]
     assert explore(scenario, functions, switches) > 5

@@ -45,7 +45,7 @@ def test_promise_03_a_cancelled_nested_run_does_not_slow_its_tree_once_it_has_en
         assert not root.tree.free
         inner.finish()
         assert root.tree.free
-        assert root.tree.cancelled == {}
+        assert root.tree.stopped == {}
 
 
 # An open attempt, and what is made and ended in it

@@ -15,6 +15,7 @@ from helpers import TIMEOUT
 
 import crewbus
 from crewbus import Cancelled, RunCancelled, RunCancelledError, RunFailed, RunFinished, StreamOptions
+from crewbus.scopes import Stop
 
 
 @crewbus.event
@@ -81,7 +82,7 @@ def from_a_handler(run: crewbus.Run) -> None:
 def from_a_finaliser(run: crewbus.Run) -> None:
     class Dropped:
         def __del__(self) -> None:
-            run.mark_cancelled("enough")
+            run.mark_stopped(Stop("enough"))
 
     Dropped()
 
@@ -247,7 +248,7 @@ def test_promise_09_a_crewbus_call_before_the_interruption_takes_its_place(bus):
                 await asyncio.sleep(0)  # notified already
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                raise run.cancelled_error()
+                raise run.stop.error(run.id)
         assert asyncio.current_task().cancelling() == 0
 
     main(outer())
@@ -298,7 +299,7 @@ def test_promise_09_a_cancelled_run_never_ends_as_finished(bus, ends, swallowed)
                 bus.chunk("x")
     run.cancel("again")
     assert ends == [("agent", RunCancelled("enough"))]
-    assert run.cancel_reason == "enough"
+    assert run.stop_reason == "enough"
 
 
 def test_promise_09_work_that_swallows_its_cancellation_has_no_result(bus):
@@ -318,7 +319,7 @@ def test_promise_09_cancelling_a_run_that_has_ended_changes_nothing(bus, ends):
         bus.chunk("x")
     run.cancel("too late")
     run.check()
-    assert not run.is_cancelled()
+    assert not run.is_stopped()
     assert ends == [("agent", RunFinished())]
 
 
@@ -400,7 +401,7 @@ def test_promise_09_a_handler_is_not_cancelled_with_the_run(bus, how):
                 bus.emit(Billed(3))
         run.emit(Billed(3))
         run.check()
-        ledger.append((run.is_cancelled(), billing.state))
+        ledger.append((run.is_stopped(), billing.state))
 
     async def bill_async(envelope: crewbus.Envelope) -> None:
         await asyncio.sleep(0)

@@ -11,6 +11,7 @@ from interleave import explore
 from crewbus import Cancelled, RunCancelled, RunCancelledError
 from crewbus.bus.live_runs import LiveRuns
 from crewbus.scopes.run import Run
+from crewbus.scopes.stopping import mark_in_tree, notify
 from crewbus.scopes.thread_state import ThreadState
 
 SWITCHES = [1, pytest.param(2, marks=pytest.mark.long)]
@@ -37,7 +38,7 @@ def test_promise_09_threads_that_claim_one_cancellation(switches):
             yield lambda: counts.append(notifications(run)), lambda: counts.append(notifications(run))
             assert counts == [1, 1]
 
-    assert explore(scenario, [Run.check, Run._notifies, ThreadState.claim], switches) > 10
+    assert explore(scenario, [Run.check, notify, ThreadState.claim], switches) > 10
 
 
 @pytest.mark.parametrize("switches", SWITCHES)
@@ -46,10 +47,10 @@ def test_promise_09_two_cancellers(switches):
     def scenario():
         with quiet_bus() as bus, bus.run() as run:
             yield lambda: run.cancel("one"), lambda: run.cancel("other")
-            assert run.cancel_reason in ("one", "other")
+            assert run.stop_reason in ("one", "other")
             assert notifications(run) == 1
 
-    assert explore(scenario, [Run.cancel, Run.mark_cancelled, Run._mark_in_tree], switches) > 5
+    assert explore(scenario, [Run.cancel, Run.mark_stopped, mark_in_tree], switches) > 5
 
 
 @pytest.mark.parametrize("switches", SWITCHES)
@@ -66,16 +67,16 @@ def test_promise_09_a_cancellation_and_the_start_of_its_run(switches):
                     refused.append(error)
 
             yield start, lambda: run.cancel("enough")
-            assert run.cancel_reason == "enough"
+            assert run.stop_reason == "enough"
             if run.state == "running":
                 assert notifications(run) == 1
                 run.finish()
             else:
                 assert refused
             assert run.state in ("cancelled", "failed")
-            assert not run.tree.cancelled
+            assert not run.tree.stopped
 
-    functions = [Run.start, Run._begin, Run.cancel, Run.mark_cancelled, Run._mark_in_tree]
+    functions = [Run.start, Run._begin, Run.cancel, Run.mark_stopped, mark_in_tree]
     assert explore(scenario, functions, switches) > 5
 
 
@@ -90,7 +91,7 @@ def test_promise_09_a_cancellation_and_the_end_of_its_run(switches):
             yield lambda: run.cancel("enough"), run.finish
             last = list(stream)[-1].event
             assert (run.state == "cancelled") == (last == RunCancelled("enough"))
-            assert not run.tree.cancelled
+            assert not run.tree.stopped
 
-    functions = [Run.cancel, Run.mark_cancelled, Run._mark_in_tree, Run.retire, LiveRuns.finish]
+    functions = [Run.cancel, Run.mark_stopped, mark_in_tree, Run.retire, LiveRuns.finish]
     assert explore(scenario, functions, switches) > 5

@@ -279,7 +279,7 @@ def ask_on_a_loop(bus, *args):
 def waits(bus):
     """Return once somebody waits for a result."""
     begun = threading.Event()
-    while not bus._live.waits:
+    while not bus._live.listeners:
         begun.wait(0.001)
 
 
@@ -338,7 +338,7 @@ def test_promise_15_a_loop_is_not_blocked(bus):
         context = contextvars.copy_context()
         async with bus.run(id="run") as run:
             asked = asyncio.create_task(bus.aresult("run", TIMEOUT), context=context)
-            while not bus._live.waits:
+            while not bus._live.listeners:
                 await asyncio.sleep(0)
             run.set_result("here")
         return await asked

@@ -34,7 +34,7 @@ PLUGINS = {path.parent.name: path.parent for path in sorted(ROOT.glob("plugins/c
 """The packages of our plugins. They are read, not imported: what they need may not be installed."""
 INTERNAL = {
     "crewbus.events": {
-        "ENDS", "FRAMES", "LANDMARKS", "MARKS",  # documented as `crewbus.stores.LANDMARKS`, ...
+        "ENDS", "FRAMES", "LANDMARKS", "MARKS", "SUSPENDED",  # documented as `crewbus.stores.LANDMARKS`, ...
         "Registry", "entity_types", "event_type_or_none", "exception_types", "find_type",
         "forget_event", "qualified", "type_of_value",
     },

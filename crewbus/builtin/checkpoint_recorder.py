@@ -56,13 +56,13 @@ class CheckpointRecorder:
 
     @hookimpl
     def crewbus_run_finish(self, run: Run) -> None:
-        """Seal the log with the last run of its tree."""
+        """Seal the log with the last run of its tree; or release it, if that is to be resumed."""
         log = self._logs.get(run.root.id) if run.over else None
         if log is not None:
             store, epoch = log
             try:
                 with suppress(FencedError):  # the run itself raises it
-                    store.finish(run.root.id, epoch)
+                    _let_go(store, epoch, run.root)
             except Exception:
                 self._logs.pop(run.root.id, None)
                 raise
@@ -79,3 +79,12 @@ class CheckpointRecorder:
         """Wait until the store has written everything. A store that was replaced was flushed then."""
         if self._written is not None and self._written is bus.store:
             self._written.flush(timeout)
+
+
+def _let_go(store: Store, epoch: int, root: Run) -> None:
+    if root.state != "suspended":
+        store.finish(root.id, epoch)
+    elif root.stop is None or root.stop.until is None:
+        store.release(root.id, epoch)
+    else:
+        store.release(root.id, epoch, root.stop.until)

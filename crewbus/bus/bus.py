@@ -252,7 +252,7 @@ class Bus(Dispatcher):
 
         There is no limit to how many run at once, so that work that waits for other work can't starve; for a limit,
         use a `crewbus.ThreadPoolExecutor`. Closing the bus waits for what was submitted. Raises `TargetError` for
-        what can't be called in a thread, `BusClosedError`, and `Cancelled` if the current run was cancelled.
+        what can't be called in a thread, `BusClosedError`, and what `Run.check` raises in the current run.
         """
         here = self._current_scope()
         if here is not None and here.run is not None:
@@ -276,8 +276,9 @@ class Bus(Dispatcher):
 
         ``after`` is a cursor (`Stream.cursor` of a stream of that run, or "start"), and the run a recorded one, of any
         process that writes to the same store: what its consumer has not seen is read from the record, and then what is
-        recorded from now on. What the consumer has seen and the record has not is retracted first. If the holder of
-        the run is gone, the last frame is `RunInterrupted`; follow a run that is resumed later by the cursor again.
+        recorded from now on. What the consumer has seen and the record has not is retracted first. While the run is
+        suspended the stream waits. If the holder of the run is gone, the last frame is `RunInterrupted`; follow a run
+        that is resumed later by the cursor again.
         Raises `RunNotFoundError`, and `InputError` for what is no cursor of this run's record.
         """
         return self._watching.subscribe(run_id, after, timeout, bound, slow)
@@ -436,17 +437,19 @@ class Bus(Dispatcher):
         """As `flush`, without blocking the loop; inside an async handler it waits for all the others."""
         await self.lifecycle.aflush(timeout)
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self, timeout: float = CLOSE_TIMEOUT, *, suspend: bool = False) -> None:
         """Cancel the runs that streams own, wait for submitted work, flush, close the plugins, take nothing more.
 
-        Closing again does nothing. What still runs after ``timeout`` seconds is named in a `GraceWarning`.
-        Raises `FlushError` where `flush` does, and then leaves the bus open.
+        ``suspend``: suspend all recorded runs instead (see `Run.suspend`), those too that no stream owns, and wait for
+        them. Closing again does nothing. What still runs after ``timeout`` seconds is named in a `GraceWarning`, and a
+        run that was to be suspended is released all the same. Raises `FlushError` where `flush` does, and then leaves
+        the bus open.
         """
-        self.lifecycle.close(timeout)
+        self.lifecycle.close(timeout, suspend)
 
-    async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    async def aclose(self, timeout: float = CLOSE_TIMEOUT, *, suspend: bool = False) -> None:
         """As `close`, without blocking the loop."""
-        await self.lifecycle.aclose(timeout)
+        await self.lifecycle.aclose(timeout, suspend)
 
     def __enter__(self) -> Self:
         return self

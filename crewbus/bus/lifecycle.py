@@ -20,6 +20,7 @@ from crewbus._util import (
     remaining,
     running_loop,
 )
+from crewbus.bus.suspension import Suspension
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
 from crewbus.exceptions import CrewbusError, FlushError, GraceWarning
 from crewbus.plugins import flatten
@@ -68,6 +69,7 @@ class Lifecycle:
         self._async_handlers = async_handlers
         self._gate = gate
         self._live = live
+        self._suspension = Suspension(host, live)
         self._work = work
         self._membership = membership
         self._on_closed = closed
@@ -116,11 +118,13 @@ class Lifecycle:
 
     # Closing
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float, suspend: bool = False) -> None:
         """See `Bus.close`."""
         if self._is_shut():
             return
         self._refuse_to_block("close")
+        if suspend:
+            self._suspension.refuse_to_block()
         if self._work.runs_on(running_loop()):
             raise FlushError("close() would block the loop that its streams' work runs on: use 'await bus.aclose()'")
         until, late, me = deadline(timeout), list[str](), [execution_id()]
@@ -131,8 +135,13 @@ class Lifecycle:
                     self._is_closed.wait(timeout)
                 return
             try:
+                if suspend:
+                    self._suspension.begin()
                 for task in self._work.ending("the bus is closed"):
                     late += [] if task.wait(remaining(until)) else [task.name]
+                if suspend:
+                    self._suspension.wait(until)
+                    self._suspension.end(late)
                 self.flush(remaining(until))
                 while self._async_handlers.has_pending():  # what the handlers emitted in turn
                     self.flush(remaining(until))
@@ -142,7 +151,7 @@ class Lifecycle:
             if self._closer is me:
                 self._closer = None
 
-    async def aclose(self, timeout: float) -> None:
+    async def aclose(self, timeout: float, suspend: bool = False) -> None:
         """See `Bus.aclose`."""
         if inside_async_handler():
             raise FlushError("aclose() inside a handler would wait for that handler: close the bus elsewhere")
@@ -155,8 +164,13 @@ class Lifecycle:
                     await in_thread(partial(self._is_closed.wait, timeout))
                 return
             try:
+                if suspend:
+                    self._suspension.begin()
                 for task in self._work.ending("the bus is closed"):
                     late += [] if await task.wait_async(remaining(until)) else [task.name]
+                if suspend:
+                    await in_thread(partial(self._suspension.wait, until))
+                    await in_thread(partial(self._suspension.end, late))
                 await self.aflush(remaining(until))
                 while self._async_handlers.has_pending():
                     await self.aflush(remaining(until))

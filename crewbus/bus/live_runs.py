@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from crewbus._util import call_all, raise_first, reentrant_lock
-from crewbus.dispatch import withheld
-from crewbus.events import RunStarted
+from crewbus.dispatch import UNRECORDED, withheld
+from crewbus.events import RunStarted, RunSuspended
 from crewbus.exceptions import BusClosedError, FencedError, RunIdInUseError
-from crewbus.scopes import Deferring, Host, Phase, Run, Tree, ending, state_after, threads
+from crewbus.scopes import Deferring, Host, Phase, Run, Tree, ending, interrupt, state_after, threads
 
 if TYPE_CHECKING:
     from crewbus.dispatch import FaultReporter, HookTable, Subscriptions
     from crewbus.durability import Gate
-    from crewbus.scopes import Sink, Wait
+    from crewbus.scopes import Sink
     from crewbus.streams import Buffer, Follower
 
 
@@ -44,9 +44,9 @@ class LiveRuns:
         """The buffers that wait for a run to start, by its id."""
         self._gone: deque[tuple[str, weakref.ref[Buffer]]] = deque()
         """Of these buffers, those that are gone, and are to be forgotten."""
-        self.waits: dict[Wait, None] = {}
-        """The waits for results: each looks again whenever a run has ended. Changed by single operations, unlocked."""
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+        self.listeners: dict[object, Callable[[], object]] = {}
+        """Called whenever a run has ended; by what each belongs to. Changed by single operations, unlocked."""
         self._closed = False
         self._lock = reentrant_lock()
 
@@ -147,7 +147,10 @@ class LiveRuns:
             if not run.ended:
                 if self._hooks.redaction.chain:
                     event = self._redacted(run, event, failures)
-                self._commit_end(run, event, failures)
+                if run.parent is not None and isinstance(event, RunSuspended):  # it stays open in the record
+                    self._end_unrecorded(run, event, failures)
+                else:
+                    self._commit_end(run, event, failures)
         except BaseException as failure:
             failures.append(failure)
         finally:
@@ -159,8 +162,8 @@ class LiveRuns:
         raise_first(failures)
 
     def _end_of(self, run: Run, error: BaseException | None) -> Any:
-        reasons = (one.cancel_reason for one in run.cancelled_by() if one.cancel_reason is not None)
-        event = ending(error, next(reasons, None))
+        stops = (one.stop for one in run.stopped_by())
+        event = ending(error, next(stops, None))
         self._gate.complete(run, event, error)
         return event
 
@@ -188,7 +191,7 @@ class LiveRuns:
     def _end_unrecorded(self, run: Run, event: Any, failures: list[BaseException]) -> None:
         """End a run whose terminal event can't be recorded: its streams get it, and its number goes to the next."""
         try:
-            self._host.outside.lane.commit(self._subscriptions.closing_plan(), run, event, None, Phase.END, -1)
+            self._host.outside.lane.commit(self._subscriptions.closing_plan(), run, event, None, Phase.END, UNRECORDED)
         except BaseException as failure:
             failures.append(failure)
             with Deferring(run.tree.lock), run.tree.lock:
@@ -200,7 +203,7 @@ class LiveRuns:
         for nested in reversed(self.all()):
             if run in nested.reach():
                 nested.finish(error)
-        run.interrupt()
+        interrupt(run)
 
     def _dismiss(self, run: Run) -> None:
         self._forget(run)
@@ -210,8 +213,7 @@ class LiveRuns:
                 if run.over:
                     run.tree.log.clear()
         self._ending.pop(run, None)
-        for wait in list(self.waits):
-            wait.wake()
+        call_all(list(self.listeners.values()))
 
     def _forget(self, run: Run) -> None:
         with Deferring(self._lock), self._lock:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from crewbus import streams, work
 from crewbus._util import reentrant_lock
 from crewbus.exceptions import BusClosedError
-from crewbus.scopes import Deferring, Run
+from crewbus.scopes import Deferring, Run, Stop
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,7 +49,7 @@ class OwnedWork:
             live=self._streamed,
             on_start=run.work_here,
             on_end=partial(_end, run, function),
-            on_cancel=run.cancel,
+            on_cancel=lambda reason: run.mark_stopped(Stop(reason)),
         )
         buffer = streams.Buffer(run.id, options.bound, options.slow)
         return streams.OwnedStream(run, task, buffer, options.grace, give_up)
@@ -121,7 +121,7 @@ class OwnedWork:
 def _end(run: Run, function: Callable[..., Any], result: Any, error: BaseException | None) -> None:
     """End a run as ``function`` has ended in it. It fails if it is recorded and what was returned can't be."""
     try:
-        if error is None and run.recorded and not run.ended and not run.is_cancelled():
+        if error is None and run.recorded and not run.ended and not run.is_stopped():
             run.written_result = run.host.steps.written_result(run, result, function)
     except BaseException as refused:  # an interrupt too: the run ends all the same
         run.end_work(refused)

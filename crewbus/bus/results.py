@@ -90,12 +90,12 @@ class _Waiting:
             yield log.executions.get(run)
 
     def __enter__(self) -> None:
-        self._live.waits[self.wait] = None
+        self._live.listeners[self.wait] = self.wait.wake
         self.wait.begin()
 
     def __exit__(self, *_: object) -> None:
         end_wait(self.wait, None)
-        self._live.waits.pop(self.wait, None)
+        self._live.listeners.pop(self.wait, None)
 
     def require(self) -> None:
         """Raise what keeps this thread or task from waiting here, or any longer."""

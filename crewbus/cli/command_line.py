@@ -20,7 +20,7 @@ examples:
   crewbus run agent.py:answer --arg question="Why is the sky blue?"
   crewbus run newsroom.crew:write --input topics.jsonl --concurrency 50
   jq -c .topic topics.json | crewbus run newsroom.crew:write --input - --json
-  crewbus runs --state interrupted
+  crewbus runs --state interrupted --state suspended
   crewbus show latest
   crewbus resume latest
   crewbus plugins
@@ -31,7 +31,7 @@ exit codes:
   1    a run failed or was cancelled, two runs differ, or the output pipe was closed
   2    invalid usage, input, target, plugin or record
   130  interrupted (Ctrl-C); the runs were cancelled
-  143  terminated (SIGTERM); the runs were cancelled
+  143  terminated (SIGTERM); recorded runs were suspended, others cancelled
 """
 
 

@@ -14,7 +14,13 @@ from crewbus.events import Chunk, Envelope, Retracted
 
 _BAR_WIDTH: Final = 20
 _MAX_LOCATIONS: Final = 8
-_STYLES: Final = {"runs": ("bold",), "ok": ("green",), "failed": ("red", "bold"), "cancelled": ("yellow",)}
+_STYLES: Final = {
+    "runs": ("bold",),
+    "ok": ("green",),
+    "failed": ("red", "bold"),
+    "cancelled": ("yellow",),
+    "suspended": ("yellow",),
+}
 
 
 class TextPrinter:
@@ -56,16 +62,25 @@ def progress_line(summary: RunSummary, running: int) -> str:
 
 
 def _unsuccessful(summary: RunSummary) -> tuple[tuple[int, str], ...]:
-    return (summary.failed, "failed"), (summary.cancelled, "cancelled")
+    return (summary.failed, "failed"), (summary.cancelled, "cancelled"), (len(summary.suspended), "suspended")
 
 
 def status_line(summary: RunSummary, name: str, err: OutputStream, reason: str) -> str:
-    """How the only run ended; ``reason`` says why the command cancelled it."""
+    """How the only run ended; ``reason`` says why the command stopped it."""
     amount = f"{format_count(summary.chunks, 'chunk')} in {summary.seconds:.2f} s"
     if summary.ok:
         return f"{name} {err.styled('finished', 'green')}: {amount}"
+    if summary.suspended:
+        return f"{name} {err.styled('suspended', 'yellow')} after {amount}: {how_to_resume(summary)}"
     verb = err.styled("failed", "red", "bold") if summary.failed else err.styled("cancelled", "yellow")
     return f"{name} {verb} after {amount}: {next(map(_describe, summary.failures.values()), reason)}"
+
+
+def how_to_resume(summary: RunSummary) -> str:
+    """Which command continues the runs that were suspended."""
+    if len(summary.suspended) == 1:
+        return f"resume with 'crewbus resume {summary.suspended[0]}'"
+    return "resume with 'crewbus resume --all'"
 
 
 def summary_table(summary: RunSummary, out: OutputStream) -> str:
@@ -75,6 +90,7 @@ def summary_table(summary: RunSummary, out: OutputStream) -> str:
         "ok": summary.ok,
         "failed": summary.failed,
         "cancelled": summary.cancelled,
+        **({"suspended": len(summary.suspended)} if summary.suspended else {}),
         **({"not started": summary.not_started} if summary.not_started else {}),
         "chunks": summary.chunks,
         "seconds": f"{summary.seconds:.2f}",

@@ -19,6 +19,7 @@ STATE_STYLES: Final = {
     "failed": ("red", "bold"),
     "cancelled": ("yellow",),
     "interrupted": ("yellow",),
+    "suspended": ("yellow",),
     "retracted": ("dim",),
     "void": ("dim",),
 }

@@ -14,7 +14,7 @@ from crewbus import Bus, OwnedStream, StreamOptions
 from crewbus.cli.errors import format_traceback
 from crewbus.cli.formatting import format_count
 from crewbus.cli.input import Arguments
-from crewbus.cli.report import TextPrinter, progress_line, status_line, summary_table
+from crewbus.cli.report import TextPrinter, how_to_resume, progress_line, status_line, summary_table
 from crewbus.cli.signals import SignalHandler
 from crewbus.cli.summary import RunSummary
 from crewbus.cli.target import Target
@@ -24,7 +24,7 @@ from crewbus.events import Chunk, Dropped, Envelope
 from crewbus.exceptions import RunCancelledError, is_cancellation
 
 GRACE: Final = 5.0
-"""How many seconds cancelled runs have to end."""
+"""How many seconds cancelled or suspended runs have to end."""
 _PROGRESS_INTERVAL: Final = 0.1
 _FLUSH_TIMEOUT: Final = 10.0
 _CLOSE_TIMEOUT: Final = 0.5  # what has not ended by then is abandoned
@@ -90,13 +90,13 @@ class Runner:
         )
         self._streams: set[OwnedStream[Any]] = set()
         self._workers: list[asyncio.Task[None]] = []
-        self._cancel_reason = ""
+        self._stop_reason = ""
         self._broken_pipe: BrokenPipeError | None = None
 
     async def run(self, signals: SignalHandler, overdue: OverdueRuns) -> None:
         """Execute all runs, show the outcome, and close the bus, whose handlers run on this loop."""
         loop = asyncio.get_running_loop()
-        signals.on_first_signal(lambda: loop.call_soon_threadsafe(self._interrupt, signals.reason))
+        signals.on_first_signal(lambda: loop.call_soon_threadsafe(self._interrupt, signals))
         try:
             await self._execute_all()
             signals.on_first_signal(None)
@@ -173,7 +173,7 @@ class Runner:
                 self._printer.print(envelope)
             except BrokenPipeError as error:
                 self._broken_pipe = error
-                self._cancel_all("the output pipe was closed")
+                self._stop_all("the output pipe was closed")
 
     def _count_outcome(self, stream: OwnedStream[Any], error: BaseException | None, planned: PlannedRun) -> None:
         run, location = stream.run, planned.arguments.location
@@ -181,25 +181,34 @@ class Runner:
             error = _failure_of(stream)
         if error is None and run.state == "finished":
             self.summary.ok += 1
+        elif run.state == "suspended":
+            self.summary.suspended.append(run.id)
         elif error is not None and not (run.state == "cancelled" and isinstance(error, RunCancelledError)):
             if self.summary.add_failed(error, run.id, location) and self._options.with_tracebacks:
                 self._terminal.note(f"{location or 'in ' + planned.target.name}: {format_traceback(error)}")
-        elif self._cancel_reason:
+        elif self._stop_reason:
             self.summary.cancelled += 1
         else:
-            self.summary.add_cancelled(run.cancel_reason or _cancel_cause(error), run.id, location)
+            self.summary.add_cancelled(run.stop_reason or _cancel_cause(error), run.id, location)
 
     # The end
 
-    def _interrupt(self, reason: str) -> None:
-        runs = format_count(len(self._streams), "run")
-        self._terminal.note(f"{reason}: cancelling {runs}, for at most {GRACE:g} s; the next signal stops at once")
-        self._cancel_all(reason)
+    def _interrupt(self, signals: SignalHandler) -> None:
+        recorded = sum(stream.run.recorded for stream in self._streams) if signals.suspends else 0
+        runs = [
+            f"{verb} {format_count(count, 'run')}"
+            for verb, count in (("suspending", recorded), ("cancelling", len(self._streams) - recorded))
+            if count or (verb == "cancelling" and not recorded)
+        ]
+        self._terminal.note(
+            f"{signals.reason}: {' and '.join(runs)}, for at most {GRACE:g} s; the next signal stops at once"
+        )
+        self._stop_all(signals.reason, suspend=signals.suspends)
 
-    def _cancel_all(self, reason: str) -> None:
-        self._cancel_reason = self._cancel_reason or reason
+    def _stop_all(self, reason: str, suspend: bool = False) -> None:
+        self._stop_reason = self._stop_reason or reason
         for stream in self._streams:
-            stream.run.cancel(reason)
+            (stream.run.suspend if suspend else stream.run.cancel)(reason)
         for worker in self._workers:
             worker.cancel()
 
@@ -210,9 +219,13 @@ class Runner:
         if self._options.as_json:
             terminal.out.write(json.dumps(self.summary.as_json()) + "\n")
         elif self._printer is not None:
-            terminal.note(status_line(self.summary, self._options.name, terminal.err, self._cancel_reason))
+            terminal.note(status_line(self.summary, self._options.name, terminal.err, self._stop_reason))
         else:
             terminal.out.write(summary_table(self.summary, terminal.out))
+            if self.summary.suspended:
+                terminal.note(
+                    f"{format_count(len(self.summary.suspended), 'run')} suspended: {how_to_resume(self.summary)}"
+                )
 
 
 def _failure_of(stream: OwnedStream[Any]) -> BaseException | None:

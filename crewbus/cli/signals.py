@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one cancels the runs, the second one ends the process."""
+"""SIGINT and SIGTERM: the first one cancels or suspends the runs, the second one ends the process."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ class SignalHandler:
         self._callback = callback
 
     @property
+    def suspends(self) -> bool:
+        """Whether it asks for the runs to go on elsewhere: SIGTERM does."""
+        return self.exit_code == 128 + signal.SIGTERM
+
+    @property
     def reason(self) -> str:
         """``interrupted`` or ``terminated``."""
-        return "terminated" if self.exit_code == 128 + signal.SIGTERM else "interrupted"
+        return "terminated" if self.suspends else "interrupted"
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.exit_code:

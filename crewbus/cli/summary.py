@@ -56,6 +56,8 @@ class RunSummary:
     def __init__(self, planned: int) -> None:
         self.planned = planned
         self.ok = self.failed = self.cancelled = self.chunks = 0
+        self.suspended: list[str] = []
+        """The ids of the runs that were suspended."""
         self.failures: dict[tuple[str | None, ...], FailureGroup] = {}
         self.omitted = 0
         """Runs whose failure is not in `failures`, which is full."""
@@ -65,7 +67,7 @@ class RunSummary:
     @property
     def runs(self) -> int:
         """How many runs have ended."""
-        return self.ok + self.failed + self.cancelled
+        return self.ok + self.failed + self.cancelled + len(self.suspended)
 
     @property
     def not_started(self) -> int:
@@ -102,7 +104,7 @@ class RunSummary:
         return group.runs == 1
 
     def as_json(self) -> dict[str, Any]:
-        """The counts. Failures and runs that were not started are included only if there were any."""
+        """The counts; and suspended runs, failures and runs that were not started if there were any."""
         summary: dict[str, Any] = {
             "runs": self.runs,
             "ok": self.ok,
@@ -111,6 +113,8 @@ class RunSummary:
             "chunks": self.chunks,
             "seconds": round(self.seconds, 3),
         }
+        if self.suspended:
+            summary["suspended"] = self.suspended
         if self.not_started:
             summary["not_started"] = self.not_started
         if self.failures:

@@ -23,6 +23,7 @@ from crewbus.events import (
     RunFailed,
     RunForked,
     RunResumed,
+    RunSuspended,
     StepFailed,
     StepStarted,
 )
@@ -78,8 +79,8 @@ class Entry:
     void: bool
     """Whether the run was later resumed from a checkpoint before it."""
     state: str = "open"
-    """"open", "finished", "failed", "cancelled"; "interrupted" if it was open when the run was resumed; "retracted"
-    for a retracted attempt; "saved" for a checkpoint."""
+    """"open", "finished", "failed", "cancelled", "suspended"; "interrupted" if it was open when the run was resumed;
+    "retracted" for a retracted attempt; "saved" for a checkpoint."""
     end: float = 0.0
     """The time of its end, or of the last event in it."""
     error: str = ""
@@ -266,4 +267,6 @@ def _outcome(event: Any) -> tuple[str, str]:
             return "failed", one_line(": ".join(part for part in (event.error, event.message) if part))
         case RunCancelled() | CallCancelled():
             return "cancelled", one_line(event.reason)
+        case RunSuspended():
+            return "suspended", one_line(event.reason)
     return "finished", ""

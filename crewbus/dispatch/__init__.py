@@ -6,7 +6,7 @@ from crewbus.dispatch.delivery import Deliverer
 from crewbus.dispatch.dispatcher import Dispatcher
 from crewbus.dispatch.faults import FaultReporter, recursed_too_deep
 from crewbus.dispatch.hook_table import HookTable
-from crewbus.dispatch.lane import OrderedLane, now
+from crewbus.dispatch.lane import UNRECORDED, OrderedLane, now
 from crewbus.dispatch.plan import Plan
 from crewbus.dispatch.redaction import withheld
 from crewbus.dispatch.subscriptions import ABSENT, Subscription, Subscriptions
@@ -14,6 +14,7 @@ from crewbus.dispatch.unscoped import Unscoped
 
 __all__ = [
     "ABSENT",
+    "UNRECORDED",
     "AsyncHandlers",
     "CallbackRegistration",
     "Deliverer",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from crewbus._util import raise_first
-from crewbus.dispatch.lane import OrderedLane, now, unscoped_numbers
+from crewbus.dispatch.lane import UNRECORDED, OrderedLane, now, unscoped_numbers
 from crewbus.dispatch.redaction import withheld
 from crewbus.events import Chunk, Envelope, StepFinished
 from crewbus.exceptions import RedactionError
@@ -60,7 +60,7 @@ class Dispatcher:
 
         ``source`` names the emitter. Returns None outside a run if nothing listens. Raises `UnregisteredEventError`,
         `BusClosedError`, `RecordingError` if the run is recorded and this could not be, `RedactionError`, and
-        `Cancelled` if the run was cancelled.
+        `Cancelled` or `Suspended` if the run was stopped.
         """
         find = self._here  # Python 3.11 calls a local name at half the price of an instance's attribute
         here: Any = find()
@@ -115,16 +115,16 @@ class Dispatcher:
         """Redact ``event`` first if a plugin wants to; then commit it, in ``scope`` or outside any run."""
         run = scope.run if scope is not None else None
         if self._redact is not None:
-            if run is not None and run.tree.cancelled:
-                run.check()
+            if run is not None and run.tree.stopped and run.discards():
+                return None
             event = self._redact(run, event)
             plan = self._subscriptions.plan_of(event)
         if scope is None:
             return self._unscoped.emit(plan, None, event, source)
         return scope.tree.lane.commit(plan, scope, event, source)
 
-    def _transition(self, scope: Scope, event: Any, phase: Phase) -> None:
-        """Emit the event that starts or ends a call, an attempt or a step."""
+    def _transition(self, scope: Scope, event: Any, phase: Phase, recorded: bool = True) -> None:
+        """Emit the event that starts or ends a call, an attempt or a step. See `Transition`."""
         if self.closed and phase == Phase.END:
             scope.abandon()
             return
@@ -140,7 +140,7 @@ class Dispatcher:
                 failures.append(error)
             plan = self._subscriptions.plan_of(event)
         source = scope.call.source if scope.call is not None else None
-        scope.tree.lane.commit(plan, scope, event, source, phase)
+        scope.tree.lane.commit(plan, scope, event, source, phase, None if recorded else UNRECORDED)
         raise_first(failures)
 
     # What scopes ask for

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus._util import identity_of, log_error, name_of
-from crewbus.exceptions import Cancelled, text_of
+from crewbus.exceptions import Cancelled, Suspended, text_of
 from crewbus.plugins import Failure, HookOwner, raising_deferred, wrappers_of
 from crewbus.scopes import Callback, threads
 
@@ -128,7 +128,7 @@ class FaultReporter:
     def _contained(call: Callable[[], object]) -> None:
         try:
             call()
-        except (Exception, Cancelled) as error:
+        except (Exception, Cancelled, Suspended) as error:
             with suppress(Exception):
                 log_error("a deferred emission failed: %s", text_of(error), cause=error)
 

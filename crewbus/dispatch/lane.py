@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from crewbus.scopes import Attempt, Host, Run, Scope
 
 now: Final = time.time
+UNRECORDED: Final = -1
+"""In place of a number in the record: the record does not get the event, which takes the number of the one before."""
 unscoped_numbers: Final = Numbers()
 """The numbers of what is emitted outside any run: per process."""
 
@@ -64,8 +66,8 @@ class OrderedLane:
             return None
         run, call, tree = scope.run, scope.call, scope.tree
         lock = tree.lock
-        if tree.cancelled and not phase and run is not None:
-            run.check()
+        if tree.stopped and not phase and run is not None and run.discards():
+            return None
         envelope: Envelope | None = None
         deferred = escaped = None
         try:
@@ -86,6 +88,8 @@ class OrderedLane:
                     if seq is None:  # in a loop no interrupt comes before the number is bound, as it may after a call
                         for seq in tree.numbers:  # noqa: B007
                             break
+                    elif seq < 0:
+                        seq = tree.renumber() - 1
                     try:
                         made = Envelope(
                             event,
@@ -212,9 +216,9 @@ class OrderedLane:
     def _without_place(self, plan: Plan, scope: Scope, event: Any, source: Any, phase: Phase) -> Envelope | None:
         """An event whose run or call has ended, or whose attempt has failed."""
         run, call = scope.run, scope.call
-        if run is not None and run.ended and not phase and run.is_cancelled() and run.is_own_work():
-            run.check()
-            return None  # what a cancelled run still emits after its end is discarded
+        if run is not None and run.ended and not phase and run.is_stopped() and run.is_own_work():
+            run.discards()
+            return None  # what a stopped run still emits after its end is discarded
         if run is not None and run.ended and run is not scope and (phase or (call is not None and not call.ended)):
             scope.leave_run(self.host.outside)
             return scope.tree.lane.commit(plan, scope, event, source, phase)

@@ -20,6 +20,7 @@ from crewbus.events import (
     RunForked,
     RunResumed,
     RunStarted,
+    RunSuspended,
     StepEnded,
     StepFailed,
     StepStarted,
@@ -40,6 +41,7 @@ REQUIRED_FIELDS: Final = {
     CheckpointSaved: ("name", "entities", "automatic"),
     EntitySaved: ("name", "type", "version", "base"),
     RunResumed: ("at", "epoch", "checkpoint"),
+    RunSuspended: ("until",),
     RunForked: ("of", "at"),
 }
 """The event types that crewbus itself reads: a redactor may change neither their type nor these fields."""
@@ -92,4 +94,6 @@ def withheld(event: Any) -> Any:
         return StepFailed(event.name, event.error, _WITHHELD)
     if isinstance(event, Retracted):
         return Retracted(event.since, _WITHHELD, event.parents)
+    if isinstance(event, RunSuspended):
+        return RunSuspended(until=event.until)
     return type(event)() if isinstance(event, RunCancelled | CallCancelled | CallFinished) else event

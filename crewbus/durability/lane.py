@@ -108,8 +108,8 @@ class ReplayLane:
         if run is None or replayed_seq is not None or (run.ended and not phase):
             lane = self._new if replayed_seq is None else self._recorded
             return lane.commit(plan, scope, event, source, phase, replayed_seq)
-        if run.tree.cancelled and not phase:
-            run.check()
+        if run.tree.stopped and not phase and run.discards():
+            return None
         content = self._content_of(event) if not phase and _may_repeat(run) else None
         with Deferring(run.tree.lock), run.tree.lock:
             log = run.tree.log

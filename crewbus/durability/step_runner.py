@@ -66,7 +66,7 @@ class StepRunner:
 
     def _perform(self, function: StepFunction, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         run = scope.run
-        if run is not None and (run.ended or run.tree.cancelled):
+        if run is not None and (run.ended or run.tree.stopped):
             run.check()
         if run is None or run.ended:
             return function.function(*args, **kwargs)
@@ -87,7 +87,7 @@ class StepRunner:
         self, function: StepFunction, scope: Scope, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         run = scope.run
-        if run is not None and (run.ended or run.tree.cancelled):
+        if run is not None and (run.ended or run.tree.stopped):
             run.check()
         if run is None or run.ended:
             return await function.function(*args, **kwargs)

@@ -15,7 +15,17 @@ from crewbus.durability.nested_runs import NestedRuns, digest
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
 from crewbus.exceptions import BusClosedError, StepError, note_failed_step, text_of
-from crewbus.scopes import Attempt, Deferring, Phase, Run, Scope, enclosing, execution_id, innermost
+from crewbus.scopes import (
+    Attempt,
+    Deferring,
+    Phase,
+    Run,
+    Scope,
+    enclosing,
+    execution_id,
+    innermost,
+    was_told_to_suspend,
+)
 
 if TYPE_CHECKING:
     from crewbus.records import RecordedHome
@@ -136,17 +146,20 @@ class Step(Attempt):
         """End the step with its result."""
         if self.host.closed and self.tree.log is not None:
             raise BusClosedError(f"this bus is closed: the result of step {self.event.name!r} can't be recorded")
+        if was_told_to_suspend(self.run):
+            self.run.check()
         if self.claim_end():
             self.host.transition(self, StepFinished(self.event.name, *(self._written or ())), Phase.END)
 
     def fail(self, error: BaseException | str) -> None:
         """End the step with ``error``: an Exception retracts what it streamed.
 
-        Any other BaseException leaves the step open, so that a resume performs it again.
+        Any other BaseException leaves the step open, so that a resume performs it again; so does any, in a run that is
+        being suspended.
         """
         if not self.claim_end():
             return
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not self.is_suspending():
             note_failed_step(error, self.event.identity)
             try:
                 self.retract(f"{type(error).__name__}: {text_of(error)}")

@@ -3,7 +3,7 @@
 from crewbus.events.entities import entity_types, find_type, register_entity, type_of_value
 from crewbus.events.envelope import Envelope
 from crewbus.events.exception_registration import exception_types, register_exception
-from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS
+from crewbus.events.landmarks import ENDS, LANDMARKS, MARKS, SUSPENDED
 from crewbus.events.registration import (
     event,
     event_type_of,
@@ -35,6 +35,7 @@ from crewbus.events.types import (
     RunInterrupted,
     RunResumed,
     RunStarted,
+    RunSuspended,
     StepEnded,
     StepFailed,
     StepFinished,
@@ -48,6 +49,7 @@ __all__ = [
     "FRAMES",
     "LANDMARKS",
     "MARKS",
+    "SUSPENDED",
     "AttemptStarted",
     "CallCancelled",
     "CallEnded",
@@ -70,6 +72,7 @@ __all__ = [
     "RunInterrupted",
     "RunResumed",
     "RunStarted",
+    "RunSuspended",
     "StepEnded",
     "StepFailed",
     "StepFinished",

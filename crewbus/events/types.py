@@ -107,6 +107,18 @@ class RunCancelled(RunEnded):
     reason: str = ""
 
 
+@_event(name="crewbus.RunSuspended", landmark=True)
+class RunSuspended(RunEnded):
+    """A recorded run was suspended: its holder released it, without an end, for anyone to resume.
+
+    Its own streams end with this; those that follow the record pause. ``until``: before which time it should not be
+    resumed, in seconds since the epoch (UTC), or None.
+    """
+
+    reason: str = ""
+    until: float | None = None
+
+
 @_event(name="crewbus.CallStarted", landmark=True)
 class CallStarted(_Event):
     """A model or tool call began. The id of its envelope is the ``parent`` of what is emitted in the call."""

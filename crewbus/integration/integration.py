@@ -92,7 +92,7 @@ class Integration:
         """A context manager for the integration's own code: it logs an exception, and the library continues.
 
         The log message says that ``action`` failed, as in "reporting a call". `RecordingError` and `ReplayMismatch`
-        propagate, because hiding them would hide lost data; so does a BaseException such as `Cancelled`.
+        propagate, because hiding them would hide lost data; so does a BaseException such as `Cancelled` or `Suspended`.
         """
         return Contained(f"{self.by}: {action} failed; {self.name} continues")
 

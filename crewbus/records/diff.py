@@ -19,6 +19,7 @@ from crewbus.events import (
     RunForked,
     RunResumed,
     RunStarted,
+    RunSuspended,
     StepFinished,
     StepStarted,
 )
@@ -41,7 +42,7 @@ class Divergence:
 
 
 _OPENING: Final = (RunStarted, StepStarted, CallStarted, AttemptStarted)
-_UNCOUNTED: Final = (RunResumed, RunForked)
+_UNCOUNTED: Final = (RunSuspended, RunResumed, RunForked)
 """Events about the record itself rather than the run."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from crewbus.events import Envelope, RunCancelled, RunFailed, RunStarted
+from crewbus.events import Envelope, RunCancelled, RunFailed, RunStarted, RunSuspended
 from crewbus.stores import STATES, LogSummary, StoredEvent
 
 __all__ = ["STATES", "RunInfo", "describe"]
@@ -20,7 +20,8 @@ class RunInfo:
     name: str | None
     tags: dict[str, str]
     state: str
-    """"running", "finished", "failed", "cancelled", or "interrupted": its process ended before the run did."""
+    """"running", "finished", "failed", "cancelled"; "suspended": its holder released it, for anyone to resume; or
+    "interrupted": its process ended before the run did."""
     started: float
     """In seconds since the epoch (UTC)."""
     ended: float | None
@@ -36,7 +37,9 @@ class RunInfo:
     error: str | None = None
     """The error that it failed with."""
     reason: str | None = None
-    """The reason for which it was cancelled, if one was given."""
+    """The reason for which it was cancelled or suspended, if one was given."""
+    until: float | None = None
+    """If it is suspended: before which time it should not be resumed, in seconds since the epoch (UTC)."""
 
 
 def describe(summary: LogSummary, decode: Callable[[StoredEvent], Envelope]) -> RunInfo:
@@ -56,5 +59,6 @@ def describe(summary: LogSummary, decode: Callable[[StoredEvent], Envelope]) -> 
         log.parent,
         log.parent_at,
         f"{end.error}: {end.message}" if isinstance(end, RunFailed) else None,
-        end.reason or None if isinstance(end, RunCancelled) else None,
+        end.reason or None if isinstance(end, RunCancelled | RunSuspended) else None,
+        end.until if isinstance(end, RunSuspended) else None,
     )

@@ -15,6 +15,7 @@ from crewbus.events import (
     RunEnded,
     RunResumed,
     RunStarted,
+    RunSuspended,
     StepStarted,
     UnknownEvent,
     find_event_type,
@@ -118,10 +119,14 @@ class Record:
         return map(self._decode, self._store.marks(self.root_id))
 
     def end(self, run_id: str | None = None) -> Envelope | None:
-        """Return the end of the root run, or of a run in it; None if it has not ended, or was resumed since."""
+        """Return the end of the root run, or of a run in it; None if it has not ended, or was resumed since.
+
+        A run that is suspended has not ended.
+        """
         if run_id in (None, self.root_id):
-            end = self._store.summary(self.root_id).end
-            return None if end is None else self._decode(end)
+            stored = self._store.summary(self.root_id).end
+            end = None if stored is None else self._decode(stored)
+            return None if end is None or isinstance(end.event, RunSuspended) else end
         for mark in self.marks():
             if isinstance(mark.event, RunResumed) or mark.seq <= self._lineage.shared:  # a shared end is the parent's
                 return None

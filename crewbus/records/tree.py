@@ -23,6 +23,7 @@ from crewbus.events import (
     RunFailed,
     RunFinished,
     RunStarted,
+    RunSuspended,
     StepFailed,
     StepFinished,
     StepStarted,
@@ -43,13 +44,14 @@ CLOSERS: Final[dict[type, Kind]] = {
     RunFinished: "run",
     RunFailed: "run",
     RunCancelled: "run",
+    RunSuspended: "run",
     StepFinished: "step",
     StepFailed: "step",
     CallFinished: "call",
     CallFailed: "call",
     CallCancelled: "call",
 }
-"""By the event type that ends a scope: the scope's kind."""
+"""By the event type that ends a scope, or suspends it: the scope's kind."""
 
 
 class Position(Protocol):

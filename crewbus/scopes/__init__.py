@@ -27,6 +27,7 @@ from crewbus.scopes.run import Run
 from crewbus.scopes.run_end import ending, state_after
 from crewbus.scopes.scope import Scope
 from crewbus.scopes.sink import Sink
+from crewbus.scopes.stopping import Stop, interrupt, was_told_to_suspend, working_loops
 from crewbus.scopes.thread_state import Deferring, forget_thread, threads
 from crewbus.scopes.tree import Numbers, Tree
 from crewbus.scopes.waiting import (
@@ -62,6 +63,7 @@ __all__ = [
     "Run",
     "Scope",
     "Sink",
+    "Stop",
     "Tree",
     "Wait",
     "await_room",
@@ -80,6 +82,7 @@ __all__ = [
     "forget_waits",
     "handling",
     "innermost",
+    "interrupt",
     "nearest",
     "new_id",
     "recording_request",
@@ -88,5 +91,7 @@ __all__ = [
     "threads",
     "unfinished",
     "wait_for_room",
+    "was_told_to_suspend",
     "working",
+    "working_loops",
 ]

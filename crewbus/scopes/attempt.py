@@ -124,12 +124,16 @@ class Attempt(Scope):
         """
         checked_error(error, str)
         # Nothing is known to be wrong with what a cancelled or aborted attempt did: a resume continues with it.
-        is_stopped = not isinstance(error, Exception | str)
+        is_stopped = not isinstance(error, Exception | str) or self.is_suspending()
         reason = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
         if self.claim_end(None if is_stopped else reason) and self._tries is not None:
             self._tries.failed(self.of, self if is_stopped else None)
         if self._reason is not None:  # also if an interrupt came before, once it had ended
             self.retract(self._reason)
+
+    def is_suspending(self) -> bool:
+        """Whether its run is being suspended, so that it stays open in the record if anything goes wrong."""
+        return self.run is not None and self.run.is_suspending()
 
     def claim_end(self, reason: str | None = None) -> bool:
         """Whether it was in progress until now; ``reason``: why it failed, for what is streamed in it to be retracted.

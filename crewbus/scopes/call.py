@@ -13,6 +13,7 @@ from crewbus.scopes.callbacks import Callback, Function, callbacks_in_context, w
 from crewbus.scopes.current import enclosing, scope_var
 from crewbus.scopes.ports import Host, Phase
 from crewbus.scopes.scope import Scope, checked_error
+from crewbus.scopes.stopping import was_told_to_suspend
 from crewbus.scopes.thread_state import Deferring
 
 __all__ = ["Call"]
@@ -147,7 +148,13 @@ class Call(Scope):
         if self._born != generation.number:
             self._orphan()
         if not self.ended:
-            self.host.transition(self, event, Phase.END)
+            self.host.transition(self, event, Phase.END, not self._stays_open(event))
+
+    def _stays_open(self, event: CallEnded) -> bool:
+        """Whether the record does not get its end, since the run is suspended, and goes on with the call."""
+        if self.run is None or not self.run.is_suspending():
+            return False
+        return not isinstance(event, CallFinished) or was_told_to_suspend(self.run)
 
     def end(self, error: BaseException | None) -> None:
         """End it as its ``with`` block ended."""

@@ -12,7 +12,7 @@ from crewbus.scopes.ports import AnyScope
 from crewbus.scopes.scope import Scope
 
 if TYPE_CHECKING:
-    from crewbus.scopes.cancellation import WorkingTask
+    from crewbus.scopes.stopping import WorkingTask
 
 
 class EnteredRun(Scope):
@@ -45,7 +45,7 @@ class EnteredRun(Scope):
         super().__enter__()
         try:
             self._task = self._of.enter_task()
-            self._of.refuse_cancelled()
+            self._of.refuse_stopped()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -55,11 +55,11 @@ class EnteredRun(Scope):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_cancelled: bool = self._of.leave_task(self._task, error)
+        is_stopped: bool = self._of.leave_task(self._task, error)
         self._task = None
         super().__exit__(kind, error, trace)
-        if is_cancelled:
-            raise self._of.left_error() from error
+        if is_stopped:
+            raise self._of.stop.left_error(self._of.id) from error
 
     def represented(self) -> AnyScope:
         """The run."""

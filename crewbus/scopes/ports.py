@@ -34,10 +34,18 @@ class Lane(Protocol):
         phase: Phase = Phase.BODY,
         replayed_seq: int | None = None,
     ) -> Envelope | None:
-        """Commit one event of ``scope``. ``replayed_seq``: its number in the record, if that holds it already."""
+        """Commit one event of ``scope``. ``replayed_seq``: its number in the record, if that holds it already; -1: the
+        record does not get it."""
 
     def kept(self, attempt: AnyScope) -> None:
         """An attempt succeeded, so what happened in it counts."""
+
+
+class Transition(Protocol):
+    """Emits the event that starts or ends a scope."""
+
+    def __call__(self, scope: AnyScope, event: Any, phase: Phase, recorded: bool = True) -> None:
+        """``recorded``: whether the record of a recorded run gets it, or else the scope stays open there."""
 
 
 class Preparation(NamedTuple):
@@ -128,7 +136,7 @@ class Host:
     """The given scope, or the nearest one around it that belongs to this bus."""
     emit_in: Callable[[AnyScope, Any, Any], Envelope | None]
     """Emit an event, with its source, in a scope, whatever is current."""
-    transition: Callable[[AnyScope, Any, Phase], None]
+    transition: Transition
     """Emit the event that starts or ends a call, an attempt or a step."""
     prepare: Callable[[AnyScope], Preparation | None]
     """What may block before a new run starts; None: nothing."""

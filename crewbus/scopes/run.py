@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
-from crewbus._util import is_text, running_loop
+from crewbus._util import running_loop
 from crewbus.events import Envelope
-from crewbus.exceptions import Cancelled, ReplayMismatch, RunCancelledError, RunError
-from crewbus.scopes import awaited
-from crewbus.scopes.cancellation import Origin, WorkingTask, ends_with, is_own_work, origin_here
-from crewbus.scopes.current import current_task, enclosing, innermost, scope_var
+from crewbus.exceptions import ReplayMismatch, RunError
+from crewbus.scopes import awaited, stopping
+from crewbus.scopes.current import current_task, enclosing, scope_var
 from crewbus.scopes.durable import DurableScope
 from crewbus.scopes.entered import EnteredRun
 from crewbus.scopes.leaving import Nothing, leaves
@@ -20,9 +19,9 @@ from crewbus.scopes.ports import Host, Phase, Preparation
 from crewbus.scopes.run_end import state_after
 from crewbus.scopes.scope import Scope, checked_error
 from crewbus.scopes.sink import Sink
-from crewbus.scopes.thread_state import Deferring, ThreadState, threads
+from crewbus.scopes.stopping import Origin, Stop, WorkingTask
+from crewbus.scopes.thread_state import Deferring
 from crewbus.scopes.tree import CLOSED
-from crewbus.scopes.waiting import end_waits
 
 Opener = Callable[["Run", Iterable["Sink"]], None]
 """Starts a run, new or resumed; its sinks get its frames from the first on."""
@@ -33,15 +32,15 @@ _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 class Run(DurableScope):
     """One execution: the scope of what is emitted in it, and a context manager around it.
 
-    Made by `Bus.run`. Leaving its ``with`` block ends it with its terminal event: `RunFinished`; `RunCancelled` if it
-    was cancelled, or is left by KeyboardInterrupt, ``asyncio.CancelledError`` or GeneratorExit; `RunFailed` for what
-    else is raised. The `Cancelled` with which its own cancellation ends the block leaves it as `RunCancelledError`.
+    Made by `Bus.run`. Leaving its ``with`` block ends it with its terminal event: `RunFinished`; `RunSuspended` if it
+    was suspended; `RunCancelled` if it was cancelled, or is left by KeyboardInterrupt, ``asyncio.CancelledError`` or
+    GeneratorExit; `RunFailed` for what else is raised. The `Cancelled` or `Suspended` with which it is stopped leaves
+    the block as `RunCancelledError` or `RunSuspendedError`.
     """
 
     __slots__ = (
-        "_open", "_origin", "_prepare", "_started_by_handler", "_task", "around", "cancel_reason", "id", "is_awaited",
-        "key", "name", "named", "parent", "request", "root", "sinks", "state", "tags", "take_sinks",
-        "unfinished",
+        "_open", "_origin", "_prepare", "_started_by_handler", "_task", "around", "id", "is_awaited", "key", "name",
+        "named", "parent", "request", "root", "sinks", "state", "stop", "tags", "take_sinks", "unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -72,12 +71,13 @@ class Run(DurableScope):
         self.around: Scope | None = None
         """The run or step that it is nested in, or None."""
         self.state = "new"
-        """"new", "running", "finished", "failed" or "cancelled"."""
+        """"new", "running", "finished", "failed", "cancelled" or "suspended"."""
         self.unfinished = 0
         """How many runs directly inside it are live, or have a live run inside them; -1 once it is complete."""
         self.sinks: tuple[Sink, ...] = ()
         """The buffers of this run's own streams, for routers."""
-        self.cancel_reason: str | None = None
+        self.stop: Stop | None = None
+        """How it was cancelled or suspended, if it was."""
         self.request = request
         """How it is recorded, as far as its maker chose."""
         self._open: Opener = opener or host.start
@@ -93,6 +93,11 @@ class Run(DurableScope):
 
     def __repr__(self) -> str:
         return f"<Run {self.name or ''} {self.id} {self.state}>"
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it was cancelled or suspended; None: it was not."""
+        return self.stop.reason if self.stop is not None else None
 
     @property
     def recorded(self) -> bool:
@@ -126,17 +131,17 @@ class Run(DurableScope):
     def start(self, *sinks: Sink) -> None:
         """Start the run, without making it current, to be carried to another context.
 
-        ``sinks`` get its frames from the first on. Raises `RunIdInUseError`, `RecordingError`, `RunCancelledError` if
-        it was cancelled before, and `RunError` if it was started before.
+        ``sinks`` get its frames from the first on. Raises `RunIdInUseError`, `RecordingError`, `RunCancelledError` or
+        `RunSuspendedError` if it was stopped before, and `RunError` if it was started before.
         """
         if self.state != "new":
             instead = "enter it once more with run.scope()" if not self.ended else "make another with bus.run()"
             raise RunError(f"run {self.id} is {self.state}; a run is started once: {instead}")
-        if self.cancel_reason is not None:
-            self.state = "cancelled"
-            raise RunCancelledError(f"run {self.id} was cancelled before it started: {self.cancel_reason}")
+        if self.stop is not None:
+            self.state = self.stop.state
+            raise self.stop.left_error(self.id, " before it started")
         self.outer = enclosing()
-        self._origin = origin_here()
+        self._origin = stopping.origin_here()
         self._open(self, sinks)
 
     def nest(self, around: Scope | None) -> bool:
@@ -154,7 +159,7 @@ class Run(DurableScope):
         super().__enter__()
         try:
             self.work_here()
-        except BaseException as error:  # an interrupt, or it was cancelled meanwhile
+        except BaseException as error:  # an interrupt, or it was stopped meanwhile
             self.__exit__(type(error), error, None)
             raise
         return self
@@ -164,7 +169,7 @@ class Run(DurableScope):
 
         For code that the context of the run's own ``with`` does not reach, as in another request handler or callback:
         what is emitted in there, calls and steps belong to the run. Entering it raises `RunError` unless the run is
-        running, and `Cancelled` if it was cancelled.
+        running, and `Cancelled` or `Suspended` if it was stopped.
         """
         return EnteredRun(self)
 
@@ -172,10 +177,11 @@ class Run(DurableScope):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        is_cancelled = self._stop_working(error)
+        is_stopped = self._stop_working(error)
         super().__exit__(kind, error, trace)
-        if is_cancelled:
-            raise self.left_error() from error
+        if is_stopped:
+            assert self.stop is not None
+            raise self.stop.left_error(self.id) from error
 
     async def __aenter__(self) -> Self:
         self.is_awaited = running_loop() is not None  # another kind of loop blocks
@@ -194,14 +200,14 @@ class Run(DurableScope):
         return (self._prepare or self.host.prepare)(self)
 
     def work_here(self) -> None:
-        """Note that this thread or task does the run's work. Raises `Cancelled` if the run was cancelled."""
+        """Note that this thread or task does the run's work. Raises what `check` does."""
         if self.tree.log is not None:
             self.host.steps.enter(self)
         self._task = self.enter_task()
-        self.refuse_cancelled()
+        self.refuse_stopped()
 
     def enter_task(self) -> WorkingTask | None:
-        """The asyncio task that runs here, if one does: cancelling the run interrupts what it awaits from now on."""
+        """The asyncio task that runs here, if one does: stopping the run interrupts what it awaits from now on."""
         task = current_task()
         if task is None:
             return None
@@ -213,21 +219,21 @@ class Run(DurableScope):
         return working
 
     def leave_task(self, working: WorkingTask | None, error: BaseException | None) -> bool:
-        """Interrupt the task no longer. Returns whether ``error`` is this run's own cancellation."""
+        """Interrupt the task no longer. Returns whether ``error`` is what stopped this run."""
         interrupted = False
         if working is not None:
             if self.tree.working is not None:
                 self.tree.working.pop(working, None)
             interrupted = working.leave()
-        return self.cancel_reason is not None and ends_with(error, self.id, interrupted)
+        return self.stop is not None and stopping.ends_with(error, self.id, interrupted)
 
     def _stop_working(self, error: BaseException | None) -> bool:
-        is_cancelled, self._task = self.leave_task(self._task, error), None
-        return is_cancelled
+        is_stopped, self._task = self.leave_task(self._task, error), None
+        return is_stopped
 
-    def refuse_cancelled(self) -> None:
+    def refuse_stopped(self) -> None:
         """As `check`, once the work is known: `cancel` marks the run first, and then looks for its tasks."""
-        if self.tree.cancelled:
+        if self.tree.stopped:
             self.check()
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -244,7 +250,7 @@ class Run(DurableScope):
     def end(self, error: BaseException | None) -> None:
         """End it as its ``with`` block ended."""
         try:
-            if error is None and self.tree.log is not None and not self.is_cancelled():
+            if error is None and self.tree.log is not None and not self.is_stopped():
                 self.host.steps.complete(self)
         except ReplayMismatch as mismatch:
             self.finish(mismatch)
@@ -285,8 +291,10 @@ class Run(DurableScope):
         self.take_sinks = tuple
         self.state = "running"
         self.gate = CLOSED if self.attempts else self.tree
-        if self.cancel_reason is not None:  # it was cancelled while it started
-            self._mark_in_tree()
+        if self.stop is not None:  # it was stopped while it started
+            if not self.tree.recorded:
+                self.stop = Stop(self.stop.reason)
+            stopping.mark_in_tree(self)
 
     def close_gate(self) -> None:
         """Have what is emitted without the lock numbered before the event that ends it, or not in it."""
@@ -321,10 +329,10 @@ class Run(DurableScope):
         self.tree.refresh()
 
     def _complete(self) -> None:
-        """Once it and all inside it have ended: slow its tree down no longer, if it was cancelled."""
+        """Once it and all inside it have ended: slow its tree down no longer, if it was stopped."""
         run: Run | None = self
         while run is not None and run.ended and run.unfinished <= 0:
-            run.tree.cancelled.pop(run, None)
+            run.tree.stopped.pop(run, None)
             parent, before, run.unfinished = run.parent, run.unfinished, -1
             if parent is not None and before == 0:
                 parent.unfinished -= 1
@@ -335,92 +343,77 @@ class Run(DurableScope):
         self.tree.orphan(self.host.outside.lane)
         self.state, self.ended, self.gate, self.sinks = "finished", True, CLOSED, ()
 
-    # Cancelling
+    # Stopping
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Cancel this run and those nested in it. It ends as cancelled, and cancelling it again changes nothing.
 
         The next crewbus call in each thread or task of its own work raises `Cancelled`, and the asyncio tasks that
         entered it, or that a stream started for it, are cancelled where they await. Handlers, callbacks, observers and
-        the runs around it are not cancelled. Threads that make no crewbus call are not interrupted.
+        the runs around it are not cancelled. Threads that make no crewbus call are not interrupted. A run that is being
+        suspended ends as cancelled instead.
         """
-        if not is_text(reason):
-            raise RunError(f"a run is cancelled for a reason, which is a text; got {reason!r}")
-        self.mark_cancelled(reason)
+        stop = Stop.cancelling(reason)
+        if self.stop is not None and self.stop.suspends and not self.ended:
+            self.stop = stop
+        self.mark_stopped(stop)
 
-    def mark_cancelled(self, reason: str) -> None:
-        """As `cancel`, for a finaliser, which may take no lock."""
-        if self.cancel_reason is None and not (self.ended and self.state != "new"):
-            self.cancel_reason = reason
+    def suspend(self, reason: str = "suspended", until: float | None = None) -> None:
+        """Have the root run around this one, or itself, leave off where it is, to be resumed in any process.
+
+        `Suspended` is raised in its work as `Cancelled` is by `cancel`, and again at each step, call or attempt that
+        the work begins; what it emits meanwhile is discarded. The run then ends with `RunSuspended`, and its lease with
+        it; what was in progress stays open in the record. ``until``: before which time it should not be resumed, in
+        seconds since the epoch (UTC). A run that is not recorded is cancelled. Stopping it again changes nothing.
+        """
+        root = self.root
+        root.mark_stopped(Stop.suspending(reason, until, root.recorded or root.state == "new"))
+
+    def mark_stopped(self, stop: Stop) -> None:
+        """Stop the run, unless it was stopped before; from a finaliser too, which may take no lock."""
+        if self.stop is None and not (self.ended and self.state != "new"):
+            self.stop = stop
             if not self.ended:
-                self._mark_in_tree()
+                stopping.mark_in_tree(self)
 
-    def _mark_in_tree(self) -> None:
-        self.tree.cancelled[self] = None
-        self.tree.free = False
-        if self.ended and self.unfinished <= 0:  # it ended meanwhile
-            self.tree.cancelled.pop(self, None)
-        end_waits(run=self)
-        self.interrupt()
-
-    def interrupt(self) -> None:
-        """Interrupt the asyncio tasks of this run and of those nested in it."""
-        for task in list(self.tree.working or ()):
-            if self in task.run.cancelled_by():
-                task.interrupt()
-
-    def cancelled_by(self) -> Iterator[Run]:
-        """The runs whose cancellation cancels this one: itself, and those around it whose own work it is part of."""
+    def works_for(self) -> Iterator[Run]:
+        """The runs whose own work this one is part of, itself first: what stops one of them stops it."""
         run: Run | None = self
         while run is not None:
             yield run
             run = None if run._started_by_handler else run.parent
 
-    def is_cancelled(self) -> bool:
-        """Whether this run, or one around it whose own work it is part of, was cancelled."""
-        return any(run.cancel_reason is not None for run in self.cancelled_by())
+    def stopped_by(self) -> Iterator[Run]:
+        """Those of them that were stopped."""
+        return (run for run in self.works_for() if run.stop is not None)
+
+    def is_stopped(self) -> bool:
+        """Whether this run, or one around it whose own work it is part of, was cancelled or suspended."""
+        return any(True for _ in self.stopped_by())
+
+    def is_suspending(self) -> bool:
+        """Whether it is to be resumed from where it is, so that nothing that goes wrong in it is recorded any more."""
+        return bool(self.tree.stopped) and any(run.stop is not None and run.stop.suspends for run in self.works_for())
 
     def is_own_work(self) -> bool:
         """Whether the caller does this run's own work, and not that of a handler which one of its events called."""
-        return is_own_work(self._origin)
+        return stopping.is_own_work(self._origin)
 
     def check(self) -> None:
-        """Raise `Cancelled` if this run or one around it was cancelled and this thread or task was not yet notified.
+        """Raise `Cancelled` or `Suspended` if this run or one around it was stopped.
 
-        Does nothing in handlers, callbacks and observers. Once a cancelled run has ended, for example because its work
-        did not stop in time, each call in its work raises.
+        `Cancelled` is raised once in each thread and task, and `Suspended` each time. Does nothing in handlers,
+        callbacks and observers. Once a cancelled run has ended, for example because its work did not stop in time, each
+        call in its work raises.
         """
-        cancelled = [run for run in self.cancelled_by() if run.cancel_reason is not None and run.is_own_work()]
-        if cancelled:
-            state, task = threads.state, current_task()
-            # Each is claimed: the outermost ends the others too.
-            notified = [run for run in cancelled if run._notifies(state, task)]
-            if notified:
-                raise notified[-1].cancelled_error()
+        stopped = stopping.notify(self)
+        if stopped is not None and stopped.stop.suspends:
+            raise stopped.stop.error(stopped.id)
 
-    def _notifies(self, state: ThreadState, task: object | None) -> bool:
-        """Whether its cancellation is raised in the caller, which does its own work."""
-        here = scope_var.get() if self.ended else None
-        if here is None or here.run is None or self not in here.run.reach():
-            return state.claim(task, self)
-        here = innermost()
-        return here is not None and here.run is not None and self in here.run.reach()
-
-    def claim_cancellations(self, task: object) -> list[Run]:
-        """The cancelled runs that this one is part of and of which ``task`` is to be notified, innermost first."""
-        state = threads.state
-        cancelled = [run for run in self.cancelled_by() if run.cancel_reason is not None]
-        return [run for run in cancelled if state.claim(task, run) or run.ended]
-
-    def cancelled_error(self) -> Cancelled:
-        """What its cancellation raises in its own work."""
-        error = Cancelled(f"run {self.id} was cancelled: {self.cancel_reason}")
-        error.run_id = self.id
-        return error
-
-    def left_error(self) -> RunCancelledError:
-        """What its cancellation raises where its work is left."""
-        return RunCancelledError(f"run {self.id} was cancelled: {self.cancel_reason}")
+    def discards(self) -> bool:
+        """As `check`, for an emission: whether it is discarded, since the caller was told that it is suspended."""
+        stopped = stopping.notify(self)
+        return stopped is not None and stopped.stop.suspends
 
     def reach(self) -> Iterator[Run]:
         """This run and the runs around it, innermost first."""

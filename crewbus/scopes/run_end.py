@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from crewbus._util import name_of
-from crewbus.events import RunCancelled, RunEnded, RunFailed, RunFinished
+from crewbus.events import RunCancelled, RunEnded, RunFailed, RunFinished, RunSuspended
 from crewbus.exceptions import failed_steps, is_cancellation, text_of
+from crewbus.scopes.stopping import Stop
 
 
-def ending(error: BaseException | None, reason: str | None = None) -> RunEnded:
-    """The terminal event for a run that ended with ``error``; ``reason``: why it was cancelled, if it was."""
-    if error is not None and not is_cancellation(error):
-        return RunFailed(name_of(type(error)), text_of(error), failed_steps(error))
-    if reason is not None:
-        return RunCancelled(reason)
-    return RunFinished() if error is None else RunCancelled(text_of(error) or type(error).__name__)
+def ending(error: BaseException | None, stop: Stop | None = None) -> RunEnded:
+    """The terminal event for a run that ended with ``error``; ``stop``: how it was cancelled or suspended, if it was.
+
+    A run that was suspended has not failed: what it raised on its way out comes again if it goes on to it.
+    """
+    if stop is not None and (stop.suspends or error is None or is_cancellation(error)):
+        return stop.ending()
+    if error is None:
+        return RunFinished()
+    if is_cancellation(error):
+        return RunCancelled(text_of(error) or type(error).__name__)
+    return RunFailed(name_of(type(error)), text_of(error), failed_steps(error))
 
 
 def state_after(event: RunEnded) -> str:
     """The state of a run that ended with ``event``."""
     if isinstance(event, RunFailed):
         return "failed"
+    if isinstance(event, RunSuspended):
+        return "suspended"
     return "cancelled" if isinstance(event, RunCancelled) else "finished"

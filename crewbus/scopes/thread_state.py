@@ -27,7 +27,7 @@ class ThreadState:
         self.deferred: list[Callable[[], object]] | None = None
         """What waits until the thread holds no lock: emissions of finalisers and signal handlers, and waits."""
         self.notified: WeakKeyDictionary[object, WeakSet[object]] | None = None
-        """The cancelled runs of which this thread, or a task that runs in it, was notified."""
+        """The stopped runs of which this thread, or a task that runs in it, was notified."""
 
     def holds_lock(self) -> bool:
         """Whether the thread holds one of crewbus's locks.
@@ -53,7 +53,7 @@ class ThreadState:
         return self.delivering + self.notifying
 
     def claim(self, task: object | None, run: object) -> bool:
-        """Whether this thread, or the ``task`` that runs in it, was not yet notified that ``run`` was cancelled.
+        """Whether this thread, or the ``task`` that runs in it, was not yet notified that ``run`` was stopped.
 
         It counts as notified from now on. Objects identify threads and tasks, since the system reuses idents.
         """
@@ -64,6 +64,10 @@ class ThreadState:
             return False
         runs.add(run)
         return True
+
+    def was_notified(self, task: object | None, run: object) -> bool:
+        """Whether this thread, or the ``task`` that runs in it, was notified that ``run`` was stopped."""
+        return self.notified is not None and run in self.notified.get(self if task is None else task, ())
 
 
 class _Threads(threading.local):

@@ -9,8 +9,8 @@ from crewbus._util import reentrant_lock
 from crewbus.scopes.thread_state import Deferring
 
 if TYPE_CHECKING:
-    from crewbus.scopes.cancellation import WorkingTask
     from crewbus.scopes.ports import Lane
+    from crewbus.scopes.stopping import WorkingTask
 
 
 class Gate:
@@ -43,12 +43,12 @@ class Numbers(count):  # type: ignore[type-arg]
 class Tree(Gate):
     """What a root run and the runs nested in it share: the lock, the numbers, and the lane that commits events.
 
-    ``free`` holds while nothing needs an order: no recorder, no stream, no cancelled run.
+    ``free`` holds while nothing needs an order: no recorder, no stream, no stopped run.
     """
 
     __slots__ = (
-        "boundary", "cancelled", "lane", "live", "lock", "log", "numbers", "recorded", "sinks",
-        "started", "working",
+        "boundary", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "started",
+        "stopped", "working",
     )  # fmt: skip
 
     lane: Lane
@@ -66,10 +66,10 @@ class Tree(Gate):
         """What durability keeps about a recorded tree; None: it is not recorded."""
         self.started: float | None = None
         """The time of the root's first event, in the record of a resumed one too; None until then."""
-        self.cancelled: dict[object, None] = {}
-        """Its cancelled runs in which anything is still live. A finaliser may add one without the lock."""
+        self.stopped: dict[object, None] = {}
+        """Its stopped runs in which anything is still live. A finaliser may add one without the lock."""
         self.working: dict[WorkingTask, None] | None = None
-        """The asyncio tasks that are to be interrupted if a run is cancelled; None: no task has entered a run yet."""
+        """The asyncio tasks that are to be interrupted if a run is stopped; None: no task has entered a run yet."""
         self.sinks = 0
         """How many streams are attached to its runs."""
         self.live = 0
@@ -84,7 +84,7 @@ class Tree(Gate):
     def refresh(self) -> None:
         """Set `free` again; called under the lock, or before the tree is shared."""
         before, self.free = self.free, not (self.recorded or self.sinks > 0)
-        if self.cancelled:  # looked at last, since a finaliser adds to it without the lock
+        if self.stopped:  # looked at last, since a finaliser adds to it without the lock
             self.free = False
         if before and not self.free:
             self.renumber()
@@ -123,7 +123,7 @@ class Tree(Gate):
         """In a forked child: take a new lock and keep nothing; the runs continue in the parent only."""
         self.lock = reentrant_lock()
         self.sinks = self.live = 0
-        self.cancelled, self.working = {}, None
+        self.stopped, self.working = {}, None
         self.recorded, self.log = False, None
         self.lane = lane
         self.refresh()

@@ -56,7 +56,7 @@ class Place:
 class Wait:
     """One wait of the current thread or task. It is registered before it looks for a reason, until `end_wait`.
 
-    It ends when ``run`` is cancelled or the bus of ``host`` begins to close, if they are given. A wait that must
+    It ends when ``run`` is stopped or the bus of ``host`` begins to close, if they are given. A wait that must
     happen, such as for a result, begins with `begin` instead of asking `may_wait`.
     """
 
@@ -94,7 +94,7 @@ class Wait:
     def may_wait(self) -> bool:
         """Whether the current thread or task may wait here.
 
-        It may not while it holds a lock of crewbus, nor block an event loop, nor once its run is cancelled or the bus
+        It may not while it holds a lock of crewbus, nor block an event loop, nor once its run is stopped or the bus
         is closing, nor if whatever could end the wait waits for this thread or task.
         """
         return not threads.state.holds_lock() and self._is_free()
@@ -102,7 +102,7 @@ class Wait:
     def _is_free(self) -> bool:
         if self._loop is None and running_loop() is not None:
             return False
-        if (self._host is not None and self._host.closing) or (self._run is not None and self._run.is_cancelled()):
+        if (self._host is not None and self._host.closing) or (self._run is not None and self._run.is_stopped()):
             return False
         return self._waiters.isdisjoint(self._reached())
 
@@ -144,7 +144,7 @@ class Wait:
         self._event.clear()
 
     def is_of(self, run: Any, host: Any) -> bool:
-        """Whether it ends when this run is cancelled, or the bus of this host begins to close."""
+        """Whether it ends when this run is stopped, or the bus of this host begins to close."""
         if host is not None:
             return self._host is host
         return self._run is not None and any(around is run for around in self._run.reach())
@@ -179,7 +179,7 @@ async def await_room(room: Room, caller: object, run: Any = None, host: Any = No
 
 
 def end_waits(*, run: Any = None, host: Any = None) -> None:
-    """Wake what waits in ``run`` and inside it, which was cancelled, or in the bus of ``host``, which is closing.
+    """Wake what waits in ``run`` and inside it, which was stopped, or in the bus of ``host``, which is closing.
 
     It takes no lock, so that a finaliser may call it.
     """

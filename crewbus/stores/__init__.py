@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from crewbus._util import lazy_names
-from crewbus.events import ENDS, LANDMARKS, MARKS
+from crewbus.events import ENDS, LANDMARKS, MARKS, SUSPENDED
 from crewbus.stores.users import StoreRefs, store_refs
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "MOST_STALLS",
     "PROGRESS",
     "STATES",
+    "SUSPENDED",
     "Cap",
     "Claim",
     "Claimed",

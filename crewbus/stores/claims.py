@@ -90,7 +90,7 @@ class Room:
 def may_be_claimed(summary: LogSummary, now: float) -> bool:
     """Whether `Store.claim` may take a log at this time, in seconds since the epoch, apart from tags and caps."""
     info = summary.info
-    is_open = not (info.sealed or info.alive) and summary.end is None
+    is_open = not (info.sealed or info.alive) and not summary.has_ended
     was_forked_only = info.parent is not None and not info.epoch
     is_due = info.due is None or info.due <= now
     return is_open and is_due and not was_forked_only and info.stalls < MOST_STALLS

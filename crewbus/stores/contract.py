@@ -179,7 +179,7 @@ class Store(abc.ABC):
             return None
         if epoch == seen.info.epoch + 1:
             return epoch
-        if self.summary(root_id).end is None:
+        if not self.summary(root_id).has_ended:
             self.release(root_id, epoch)
         else:  # the other has ended it
             self.finish(root_id, epoch)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import attrs
 
+from crewbus.events import SUSPENDED
 from crewbus.stores.rows import LogInfo, StoredEvent
 
 __all__ = ["END_STATES", "STATES", "LogFilter", "LogSummary", "name_and_tags"]
@@ -18,8 +19,9 @@ END_STATES: Final[Mapping[str, str]] = {
     "crewbus.RunFinished": "finished",
     "crewbus.RunFailed": "failed",
     "crewbus.RunCancelled": "cancelled",
+    "crewbus.RunSuspended": "suspended",
 }
-"""By the name of the event that ended a run: the run's state."""
+"""By the name of the event that ended a run, or suspended it: the run's state."""
 STATES: Final = frozenset({RUNNING, INTERRUPTED, *END_STATES.values()})
 """All states that a run may be in."""
 _START: Final = "crewbus.RunStarted"
@@ -36,7 +38,13 @@ class LogSummary(NamedTuple):
     at: float
     """The time of its last event."""
     end: StoredEvent | None
-    """The event that ended its root run, unless that was resumed since. The end that a fork shares does not count."""
+    """The event that ended or suspended its root run, unless that was resumed since. One that a fork shares does not
+    count."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its run has ended, and was not resumed since. One that is suspended has not."""
+        return has_ended(self.end)
 
     @property
     def state(self) -> str:
@@ -71,6 +79,11 @@ class LogFilter:
             return True
         name, tags = name_and_tags(summary.first)
         return self.name in (None, name) and self.tags.items() <= tags.items()
+
+
+def has_ended(end: StoredEvent | None) -> bool:
+    """Whether the event that ended or suspended a root run ended it."""
+    return end is not None and end.name != SUSPENDED
 
 
 def name_and_tags(first: StoredEvent) -> tuple[str | None, dict[str, str]]:

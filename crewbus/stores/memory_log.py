@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from crewbus.stores.claims import MOST_STALLS
-from crewbus.stores.listing import LogSummary, name_and_tags
+from crewbus.stores.listing import LogSummary, has_ended, name_and_tags
 from crewbus.stores.rows import LogInfo, Posted, StoredEvent
 from crewbus.stores.shelves import ALL, Shelf, labels
 
@@ -125,7 +125,7 @@ class MemoryLog:
             return NOWHERE
         if self.held:
             return Place("held")
-        may_be_claimed = not self.sealed and self.end is None and self.stalls < MOST_STALLS
+        may_be_claimed = not (self.sealed or has_ended(self.end)) and self.stalls < MOST_STALLS
         was_forked_only = self.parent is not None and not self.epoch
         if was_forked_only or not may_be_claimed:
             return NOWHERE

@@ -260,7 +260,7 @@ class Buffer:
         finally:
             with Deferring(self.lock), self.lock:
                 self.waiting_emitters -= 1
-                if not (self.has_room() or emitter.is_cancelled()):
+                if not (self.has_room() or emitter.is_stopped()):
                     self._check_limit()
 
     def releasers(self) -> list[object]:

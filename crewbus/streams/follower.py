@@ -17,9 +17,11 @@ from crewbus.events import (
     Envelope,
     Retracted,
     RunEnded,
+    RunForked,
     RunInterrupted,
     RunResumed,
     RunStarted,
+    RunSuspended,
     Truncated,
     find_event_type,
 )
@@ -66,6 +68,8 @@ class Follower:
         self._record = record
         self._store = store
         self._ended = False
+        self._suspended = False
+        """Whether the run is suspended, as far as the record was read: it pauses."""
         self._left = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
@@ -106,6 +110,8 @@ class Follower:
         for landmark in self._record.landmarks():
             if landmark.run_id == self._record.run_id:
                 end = landmark if issubclass(landmark.kind, RunEnded) else None
+            if landmark.seq <= cursor.seq:
+                self._notice_pause(landmark.kind)
             if landmark.seq <= cursor.seq and landmark.kind is RunStarted:
                 self._membership.includes(landmark, starts_run=True, parent_run=landmark.event.parent_run)
             if self._is_new_epoch(landmark.kind, landmark.seq) and landmark.seq <= after:
@@ -149,6 +155,11 @@ class Follower:
         # The shared events of a fork carry the epochs of its parent.
         return kind is RunResumed and seq > self._shared
 
+    def _notice_pause(self, kind: type) -> None:
+        """Whether the whole tree pauses from this event on, or goes on."""
+        if kind in (RunSuspended, RunResumed, RunForked):
+            self._suspended = kind is RunSuspended
+
     # Reading
 
     def _read(self) -> list[Envelope]:
@@ -171,7 +182,7 @@ class Follower:
             self._require_record()
         if frames and isinstance(frames[-1].event, RunEnded):  # only the last one is a frame
             self._ended = True
-        elif self._after == before and not info.alive:
+        elif self._after == before and not (info.alive or self._suspended):
             frames.append(self._end_interrupted(info.holder or ""))
         return frames
 
@@ -185,6 +196,7 @@ class Follower:
             return None
         envelope = self._record.decoded(stored)
         event = envelope.event
+        self._notice_pause(type(event))
         is_start = type(event) is RunStarted
         around = event.parent_run if is_start else None
         inside = self._membership.includes(envelope, starts_run=is_start, parent_run=around)
@@ -201,7 +213,7 @@ class Follower:
 
     def _is_last(self, envelope: Envelope | Landmark) -> bool:
         """Whether ``envelope`` ends the run, and the run was not resumed after it."""
-        if not isinstance(envelope.event, RunEnded):
+        if not isinstance(envelope.event, RunEnded) or isinstance(envelope.event, RunSuspended):
             return False
         if self._record.run_id == self._record.root_id:
             return not any(one.kind is RunResumed for one in self._record.landmarks(envelope.seq))

@@ -15,12 +15,11 @@ from crewbus.exceptions import (
     ConsumptionError,
     GraceWarning,
     ResultTimeoutError,
-    RunCancelledError,
     RunError,
     TargetError,
     is_cancellation,
 )
-from crewbus.scopes import Run, execution_id, scope_var, threads
+from crewbus.scopes import Run, Stop, execution_id, scope_var, threads
 from crewbus.streams.buffer import Buffer
 from crewbus.streams.stream import Stream
 from crewbus.work import OwnedTask
@@ -73,7 +72,7 @@ class OwnedStream(Stream, Generic[T]):
     def __del__(self) -> None:
         super().__del__()
         if getattr(self, "_begun", False) and not self._run.ended:
-            self._run.mark_cancelled("its stream was dropped")
+            self._run.mark_stopped(Stop("its stream was dropped"))
 
     def _begin(self) -> None:
         if self._begun or self._buffer.closed:
@@ -94,7 +93,7 @@ class OwnedStream(Stream, Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Wait for the work, and return what it returned; frames that were not consumed are discarded.
 
-        Raises what the work raised, `RunCancelledError` if the run was cancelled, `ResultTimeoutError`
+        Raises what the work raised, `RunCancelledError` or `RunSuspendedError` if it was stopped, `ResultTimeoutError`
         after ``timeout`` seconds, and `ConsumptionError` if it would block a running loop.
         """
         self._ask()
@@ -131,12 +130,13 @@ class OwnedStream(Stream, Generic[T]):
         outcome = self._task.outcome
         assert outcome is not None
         self._asked = True  # only now: a wait for it may have been cancelled, or too short
-        if outcome.error is None and self._run.state != "cancelled":
+        state, stop = self._run.state, self._run.stop
+        if outcome.error is None and state not in ("cancelled", "suspended"):
             return cast(T, outcome.result)
-        if outcome.error is not None and not is_cancellation(outcome.error):
+        if outcome.error is not None and state != "suspended" and not is_cancellation(outcome.error):
             raise outcome.error
-        reason = self._run.cancel_reason or type(outcome.error).__name__
-        raise RunCancelledError(f"run {self.run_id} was cancelled: {reason}") from outcome.error
+        stop = stop or Stop(type(outcome.error).__name__)
+        raise stop.left_error(self._run.id) from outcome.error
 
     # Leaving
 
@@ -177,7 +177,7 @@ class OwnedStream(Stream, Generic[T]):
         """Cancel the run and wait for nothing."""
         if threads.state.holds_lock():
             self._buffer.abandon()
-            self._run.mark_cancelled(_LEFT)
+            self._run.mark_stopped(Stop(_LEFT))
         else:
             self._cancel_work()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from crewbus import Bus, Cancelled, ConsumptionError, Envelope, MemoryStore, Record, Run
+from crewbus import Bus, Cancelled, ConsumptionError, Envelope, MemoryStore, Record, Run, Suspended
 from crewbus._util import is_async, name_of, running_loop
 from crewbus.testing.replay import copy_unfinished
 
@@ -45,7 +45,7 @@ class RecordedRun(Generic[T]):
 
     @property
     def error(self) -> BaseException | None:
-        """What the function raised, an Exception or `Cancelled`; None if it returned."""
+        """What the function raised, an Exception, `Cancelled` or `Suspended`; None if it returned."""
         self._was_read = True
         return self._error
 
@@ -126,7 +126,7 @@ class RecordedRun(Generic[T]):
     def _keeping(self, run: Run) -> Iterator[None]:
         try:
             yield
-        except (Exception, Cancelled) as error:
+        except (Exception, Cancelled, Suspended) as error:
             if run.state == "new":  # the run could not start; the function was not called
                 raise
             self._error = error

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import ParamSpec, TypeVar
 
-from crewbus.exceptions import Cancelled, is_cancellation
+from crewbus.exceptions import Cancelled, Suspended, is_cancellation
 from crewbus.scopes import handling
 from crewbus.work.private_context import kind_of, kind_of_result
 
@@ -57,7 +57,8 @@ def bind(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class Thread(threading.Thread):
-    """A thread that runs in a copy of the context in which `start` is called. `Cancelled` ends it silently."""
+    """A thread that runs in a copy of the context in which `start` is called. `Cancelled` or `Suspended` ends it
+    silently."""
 
     def start(self) -> None:
         """Start the thread in a copy of the current context."""
@@ -68,7 +69,7 @@ class Thread(threading.Thread):
             del self.run
             try:
                 context.run(run)
-            except Cancelled as error:
+            except (Cancelled, Suspended) as error:
                 if not is_cancellation(error):
                     raise
 

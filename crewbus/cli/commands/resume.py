@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus, RunInfo, Store
 from crewbus.cli.commands.run import (
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
 
+LEFT_OFF: Final = ("suspended", "interrupted")
+"""The states of the runs that ``--all`` resumes by default."""
+RESUMABLE: Final = (*LEFT_OFF, "failed", "cancelled")
+
+
 def add_to(commands: Commands) -> None:
     """Add the command."""
     commands.add(
@@ -38,7 +44,7 @@ def add_to(commands: Commands) -> None:
         main,
         help="resume a run that 'crewbus run' started, and stream its new text",
         description=paragraph(
-            "Resume a run that 'crewbus run' started and that was interrupted, failed or was cancelled.",
+            "Resume a run that 'crewbus run' started and that was suspended or interrupted, failed, or was cancelled.",
             "Finished steps are not executed again.",
             "The target that the record names is imported and called, in the directory where the run was started: "
             "resume only records that you trust.",
@@ -47,6 +53,7 @@ def add_to(commands: Commands) -> None:
             "crewbus resume latest",
             "crewbus resume 0192f3 --at after-research",
             "crewbus resume --all --concurrency 20",
+            "crewbus resume --all --state suspended,failed",
         ),
         configure=_configure,
     )
@@ -56,7 +63,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_store_argument(parser)
     add_run_argument(parser, optional=True)
     option = parser.add_argument
-    option("--all", action="store_true", help="resume every interrupted run, instead of RUN")
+    option("--all", action="store_true", help="resume every suspended or interrupted run, instead of RUN")
+    option(
+        "--state",
+        metavar="STATE,…",
+        type=_states,
+        help="with --all: the runs in these states: suspended, interrupted, failed, cancelled",
+    )
     option("--at", metavar="CHECKPOINT", help="resume from this checkpoint; discard what came after it")
     option("--force", action="store_true", help="take the run from the process that executes it")
     option(
@@ -69,16 +82,28 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_output_arguments(parser)
 
 
+def _states(text: str) -> tuple[str, ...]:
+    states = tuple(text.split(","))
+    unknown = [state for state in states if state not in RESUMABLE]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(RESUMABLE)}")
+    return states
+
+
 def main(args: argparse.Namespace, bus: Bus) -> int:
-    """Resume the run, or all interrupted runs."""
+    """Resume the run, or all runs that were left off."""
     if (args.run is None) is not args.all:
         raise InputError("give either RUN or --all")
     if args.all and (args.at or args.force):
         raise InputError("--at and --force need RUN, not --all")
+    if args.state and not args.all:
+        raise InputError("--state chooses among --all")
     terminal = Terminal()
     with printing_to_stderr(args.json), warnings_as_notes(terminal) as overdue:
         store = open_store(args, bus)
-        planned = _plan_interrupted(bus, terminal) if args.all else [_plan_one(args, bus, store, terminal)]
+        planned = (
+            _plan_all(bus, args.state or LEFT_OFF, terminal) if args.all else [_plan_one(args, bus, store, terminal)]
+        )
         if not planned and not args.json:
             terminal.note("there is nothing to resume" if store.roots() else no_runs_message(store))
             return 0
@@ -122,17 +147,22 @@ def _enter_directory(info: RunInfo) -> None:
         raise InputError(f"run {info.id} was started in {directory}, which cannot be entered: {error}") from None
 
 
-def _plan_interrupted(bus: Bus, terminal: Terminal) -> list[PlannedRun]:
-    """Plan the interrupted runs, oldest first. Warn about those that cannot be resumed here."""
-    planned = []
-    for info in reversed(bus.records.list(state="interrupted")):
+def _plan_all(bus: Bus, states: tuple[str, ...], terminal: Terminal) -> list[PlannedRun]:
+    """Plan the runs in these states, oldest first. Warn about those that cannot be resumed here."""
+    planned, waiting = [], 0
+    for info in reversed(bus.records.list(state=states)):
         try:
+            if info.until is not None and info.until > time.time():
+                waiting += 1
+                continue
             directory = _tag(info, DIRECTORY_TAG)
             if Path(directory) != Path.cwd():
                 raise InputError(f"run {info.id} was started in {directory}: resume it by its id")
             planned.append(_plan(info))
         except CrewbusError as error:
             terminal.warn(one_line(str(error)))
+    if waiting:
+        terminal.note(f"{format_count(waiting, 'run')} suspended until later: left as they are")
     return planned
 
 

@@ -16,7 +16,7 @@ from crewbus.cli.terminal import Terminal
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
-STATES: Final = ("running", "finished", "failed", "cancelled", "interrupted")
+STATES: Final = ("running", "suspended", "interrupted", "finished", "failed", "cancelled")
 
 
 def add_to(commands: Commands) -> None:

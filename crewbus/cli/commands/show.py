@@ -74,10 +74,12 @@ def _nested_info(entry: Entry, root: RunInfo, events: int) -> RunInfo:
 
 
 def _state(entry: Entry, info: RunInfo) -> str:
-    """The state to show: what is open is running or interrupted as its run is."""
+    """The state to show: what is open is running, suspended or interrupted as its run is."""
     if entry.void:
         return "void"
-    return info.state if entry.state == "open" and info.state in ("running", "interrupted") else entry.state
+    return (
+        info.state if entry.state == "open" and info.state in ("running", "suspended", "interrupted") else entry.state
+    )
 
 
 # As text

@@ -15,7 +15,7 @@ from crewbus.cli.record_arguments import add_json_argument, add_run_argument, ad
 from crewbus.cli.terminal import Terminal
 from crewbus.cli.timeline import RESUMING
 from crewbus.records import Branch, as_json
-from crewbus.stores import ENDS, StoredEvent
+from crewbus.stores import ENDS, SUSPENDED, StoredEvent
 
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
@@ -62,17 +62,18 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
 
 
 def _follow(store: Store, branch: Branch) -> Iterator[StoredEvent]:
-    """Yield the recorded events and those to come, until the run has ended or no process executes it."""
-    ended = False
+    """Yield the recorded events and those to come, until the run has ended or its holder is dead."""
+    ended = suspended = False
     while True:
         info = store.info(branch.root_id)  # before the read, or the holder's last events could be missed
         for stored in branch.read():
-            ends_run = stored.name in ENDS and stored.run_id == branch.run_id
+            suspended = (suspended or stored.name == SUSPENDED) and stored.name not in RESUMING
+            ends_run = stored.name in ENDS and stored.run_id == branch.run_id and stored.name != SUSPENDED
             ended = (ended or ends_run) and stored.name not in RESUMING
             yield stored
         if ended:
             return
-        if not info.alive:
+        if not (info.alive or suspended):
             yield _interrupted(branch.run_id, info.holder)
             return
         time.sleep(POLL_INTERVAL)
