@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from string import ascii_lowercase
 
 import pytest
 from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
@@ -10,6 +11,7 @@ from recorded_helpers import FailingStore, HeldStore, found, names, steps, text_
 
 import crewbus
 from crewbus import Retracted, RunResumed
+from crewbus.serialization import Codec
 
 
 def interrupted(disk, text="ab", **options):
@@ -380,3 +382,42 @@ def test_a_failure_is_not_hidden_by_a_mismatch(disk):
             with bus.resume("run"):
                 raise ValueError("my own")
         assert bus.records.info("run").error == "builtins.ValueError: my own"
+
+
+def test_a_step_is_read_when_it_is_asked_for(disk, monkeypatch):
+    interrupted(disk, ascii_lowercase)
+    read = []
+
+    def decode(codec, name, *rest, original=Codec.decode):
+        read.append(name)
+        return original(codec, name, *rest)
+
+    monkeypatch.setattr(Codec, "decode", decode)
+    with disk.bus() as bus, bus.resume("run") as run:
+        at_first = read.count("crewbus.StepStarted")
+        steps(run, "abc")
+        after_three = read.count("crewbus.StepStarted")
+        steps(run, ascii_lowercase[3:])
+    assert (at_first, after_three) == (1, 3)
+    assert read.count("crewbus.StepStarted") == len(ascii_lowercase)
+
+
+def test_a_step_that_is_taken_up_again_is_one_step_whatever_started_meanwhile(disk):
+    """A cancelled step is called again in the same life, after others; no life has it twice."""
+
+    def give_up():
+        raise KeyboardInterrupt
+
+    calls = []
+    with disk.bus() as bus, bus.run(id="run") as run:
+        steps(run, "a")
+        for name in "bc":
+            with pytest.raises(KeyboardInterrupt):
+                run.step(name, give_up)
+        steps(run, "dbec")
+        disk.crash()
+    for _ in range(2):
+        with disk.bus() as bus, bus.resume("run") as run:
+            steps(run, "abdec", calls)
+            disk.crash()
+    assert not calls

@@ -50,7 +50,7 @@ def _fork_point(
 ) -> int:
     """The number of the last event that a fork shares."""
     if at is not None:
-        return position(record, at)
+        return position(record, at, record.marks())
     if edited:
         return max(end for _, end in edited.values())
     last = recording.store.info(record.root_id).last
@@ -70,7 +70,7 @@ def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[Recorde
 
 def _one_step(progress: Progress, edit: str) -> tuple[RecordedHome, int]:
     found, names = [], set()
-    for scope in progress.steps.values():
+    for scope in progress.steps:
         assert scope.step is not None
         if not scope.finished or scope.rejected or scope.end is None:
             continue

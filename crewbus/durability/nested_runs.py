@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from crewbus.exceptions import StepError
 from crewbus.scopes import Run, Scope
+from crewbus.serialization import json_writer
+
+_write: Final = json_writer(ensure_ascii=False)
 
 
 class RunKey(NamedTuple):
@@ -106,5 +108,4 @@ def _ambiguous(run: Run) -> StepError:
 
 def digest(parts: list[Any]) -> str:
     """A digest of a JSON value: 24 hex digits, the same in every process."""
-    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    return blake2b(_write(parts).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()

@@ -317,11 +317,11 @@ class Recorder:
     def recorded_content(self, stored: StoredEvent) -> Content | None:
         """As `content_of`, of a stored event that user code emitted; None if crewbus did."""
         if stored.name in LANDMARKS:
-            event = self.decode(stored).event if stored.name == CHECKPOINT else None
+            event = self.event_of(stored) if stored.name == CHECKPOINT else None
             return self.content_of(event) if event is not None and not event.automatic else None
         registered = find_event_type(stored.name)
         if registered is not None and registered.version > stored.version:  # as this release would write it
-            return self.content_of(self.decode(stored).event)
+            return self.content_of(self.event_of(stored))
         return stored.name, _recognisable(stored.name, stored.data)
 
     def as_recorded(self, landmark: Any) -> Any:
@@ -353,11 +353,14 @@ class Recorder:
             name = log.name_for(entity_types.of(type(source)).name)
             log.entities[name] = log.sources[id(source)] = Tracked(source)
 
+    def event_of(self, stored: StoredEvent) -> Any:
+        """The event that was encoded. Raises `DecodeError`."""
+        return (self._codec or self.codec()).decode(stored.name, stored.version, stored.data)
+
     def decode(self, stored: StoredEvent) -> Envelope:
         """The envelope that was encoded; its source is a name. Raises `DecodeError`."""
-        event = self.codec().decode(stored.name, stored.version, stored.data)
         return Envelope(
-            event,
+            self.event_of(stored),
             stored.run_id,
             stored.seq,
             stored.parent,

@@ -184,11 +184,11 @@ class Replay:
         """
         self.refuse_to_go_on()
         home = self._home(step.of)
-        recorded = self.progress.steps.get(step.event.identity)
         if home is None:
             return None
+        recorded = self.progress.steps.find(step.event.identity)
         if recorded is not None and recorded.has_outcome:
-            home.expected.pop(step.event.identity, None)
+            home.expected.pop(recorded, None)
             return recorded
         expected = home.next_inline() if recorded is None and step.event.inline else None
         if expected is not None:
@@ -202,7 +202,7 @@ class Replay:
 
     def enter(self, step: Step) -> RecordedHome | None:
         """Repeat in a step that is executed again what is recorded in it; returns that."""
-        recorded = self.progress.steps.get(step.event.identity)
+        recorded = self.progress.steps.find(step.event.identity)
         if recorded is not None:
             self._homes[step] = ReplayedHome.of(recorded)
         return recorded
@@ -216,7 +216,7 @@ class Replay:
         """Raise `ReplayMismatch` if ``scope`` succeeds but did not call all of its finished steps again."""
         self.refuse_to_go_on()
         home = self._homes.get(scope)
-        missing = [one for one in home.expected.values() if one.finished] if home is not None else []
+        missing = [one for one in home.expected if one.finished] if home is not None else []
         if home is not None and missing:
             raise mismatch(missing[0], "its end", home.recorded)
 

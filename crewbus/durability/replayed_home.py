@@ -21,8 +21,8 @@ class ReplayedHome:
     calls: dict[Path, deque[RecordedCall]]
     attempts: dict[AttemptKey, deque[RecordedAttempt]]
     runs: dict[RunKey, deque[RecordedHome]]
-    expected: dict[str, RecordedHome]
-    """By identity: the steps that have an outcome and were not called again yet."""
+    expected: dict[RecordedHome, None]
+    """The steps that have an outcome and were not called again yet."""
 
     @classmethod
     def of(cls, recorded: RecordedHome) -> ReplayedHome:
@@ -33,14 +33,14 @@ class ReplayedHome:
         for attempt in recorded.attempts:
             made.attempts.setdefault((attempt.path, attempt.around, attempt.event.number), deque()).append(attempt)
         for child in recorded.children:
-            if child.step is None:
+            if not child.is_step:
                 chosen_id = None if is_generated(child.run_id) else child.run_id
                 made.runs.setdefault(RunKey(child.name or None, chosen_id, child.key), deque()).append(child)
             elif child.has_outcome and not child.rejected:
-                made.expected[child.step.identity] = child
+                made.expected[child] = None
         return made
 
     def next_inline(self) -> RecordedHome | None:
         """The next step that its own thread or task had called, and has not called again yet."""
-        steps = (one for one in self.expected.values() if one.step is not None and one.step.inline)
+        steps = (one for one in self.expected if one.step is not None and one.step.inline)
         return next(steps, None)

@@ -10,7 +10,7 @@ from crewbus.durability.recorded_emissions import RecordedEmissions
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.replay import Replay
 from crewbus.durability.step_scope import is_of_earlier_scheme
-from crewbus.events import Envelope, Retracted, RunFinished, RunResumed, RunStarted, StepStarted
+from crewbus.events import CheckpointSaved, Envelope, Retracted, RunFinished, RunResumed, RunStarted, StepStarted
 from crewbus.exceptions import (
     CorruptRecordError,
     InputError,
@@ -30,7 +30,7 @@ from crewbus.records import (
     valid,
 )
 from crewbus.scopes import Durability, Host, Numbers, Preparation, RecordingRequest, Run, Sink, Tree, checked_durability
-from crewbus.stores import LogInfo, Store
+from crewbus.stores import LogInfo, LogSummary, Store
 
 
 class Found(NamedTuple):
@@ -105,14 +105,13 @@ class Resumption:
         """Acquire the log of a run, and read how far it came."""
         self._refuse_live(run)
         store = self._recording.store
-        require_root(store, run.id)
-        before = store.info(run.id)
-        found = self._look_within_depth(store, before, at)  # what can't be resumed is left unchanged
+        summary = _summary(store, run.id)
+        before = summary.info
+        found = self._look_within_depth(store, summary, at)  # what can't be resumed is left unchanged
         epoch = store.acquire(run.id)
         try:
-            after = store.info(run.id)
-            if (epoch, after.last) != (before.epoch + 1, before.last):  # another process continued it meanwhile
-                found = self._look_within_depth(store, after, at)
+            if (epoch, store.info(run.id).last) != (before.epoch + 1, before.last):  # another process continued it
+                found = self._look_within_depth(store, _summary(store, run.id), at)
         except BaseException:
             (store.finish if before.sealed else store.release)(run.id, epoch)
             raise
@@ -155,34 +154,37 @@ class Resumption:
         if run.tree.log.sync and not run.is_awaited:
             self._recording.disk.wait(run)
 
-    def _look_within_depth(self, store: Store, info: LogInfo, at: str | None) -> Found:
+    def _look_within_depth(self, store: Store, summary: LogSummary, at: str | None) -> Found:
         try:
-            found = self._look(store, info, at)
+            found = self._look(store, summary, at)
             if found.unannounced is not None:
-                found.progress.retract(Retracted(found.unannounced), info.last + 1)
+                found.progress.retract(Retracted(found.unannounced), found.info.last + 1)
             retractions = found.progress.retractions_on_resume(found.last)
         except RecursionError:
-            raise CorruptRecordError(f"run {info.root_id} in {store!r} nests deeper than any code can") from None
+            raise CorruptRecordError(
+                f"run {summary.info.root_id} in {store!r} nests deeper than any code can"
+            ) from None
         return found._replace(retractions=retractions)
 
-    def _look(self, store: Store, info: LogInfo, at: str | None) -> Found:
+    def _look(self, store: Store, summary: LogSummary, at: str | None) -> Found:
         """Read how far a run came. Raises what keeps it from being resumed."""
-        run_id = info.root_id
-        record = Record(store, run_id, run_id, self._recording.decode)
-        landmarks, unannounced = valid(record.landmarks())
-        if not landmarks:
-            raise RunNotFoundError(f"run {run_id} has no events in {store!r}: start it again")
-        end = record.end()
+        info = summary.info
+        run_id, shared = info.root_id, -1 if info.parent_at is None else info.parent_at
+        end = None if summary.end is None else self._recording.decode(summary.end)
         if end is not None and isinstance(end.event, RunFinished):
             raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to continue differently")
-        if landmarks[0].kind is not RunStarted or landmarks[0].run_id != run_id:
+        record = Record(store, run_id, run_id, self._recording.decode, shared)
+        landmarks, unannounced = valid(record.landmarks())
+        if not landmarks or landmarks[0].kind is not RunStarted or landmarks[0].run_id != run_id:
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
-        if any(one.kind is StepStarted and is_of_earlier_scheme(one.event) for one in landmarks):
+        step = next((one for one in landmarks if one.kind is StepStarted), None)  # a record has one scheme
+        if step is not None and is_of_earlier_scheme(step.event):
             raise StoreVersionError(
                 f"run {run_id} in {store!r} was recorded by an earlier release, whose steps have other identities: "
                 "it can be shown, exported and replayed, but not resumed; start it again under another id"
             )
-        last = info.last if at is None else position(record, at)
+        checkpoints = (one for one in reversed(landmarks) if one.kind is CheckpointSaved)
+        last = info.last if at is None else position(record, at, checkpoints)
         # What was retracted after that stays retracted, since consumers got the retraction.
         counted = (one for one in landmarks if one.seq <= last or one.kind is Retracted)
         progress = read_progress(counted, record.stored)
@@ -202,16 +204,27 @@ class Resumption:
             found.last,
             record.stored,
             recording.recorded_content,
-            lambda stored: recording.decode(stored).event,
+            recording.event_of,
         )
         log.replay = Replay(found.progress, run, emissions, recording.plan_of)
         self._recording.replaying(run.tree)
 
 
-def position(record: Record, name: str) -> int:
-    """The number of the last checkpoint of that name."""
-    for found in find_checkpoint(record.marks(), name):
-        return found.seq
-    names = dict.fromkeys(one.event.name for one in find_checkpoint(record.marks()))
+def _summary(store: Store, run_id: str) -> LogSummary:
+    """The state of a recorded root run, and how it began and ended."""
+    try:
+        return store.summary(run_id)
+    except RunNotFoundError:
+        require_root(store, run_id)  # says what is wrong with the id
+        raise RunNotFoundError(f"run {run_id} has no events in {store!r}: start it again") from None
+
+
+def position(record: Record, name: str, marks: Iterable[Envelope | Landmark]) -> int:
+    """The number of the last checkpoint of that name; ``marks``: those of the record, the last first."""
+    names: dict[str, None] = {}
+    for found in find_checkpoint(marks):
+        if found.event.name == name:
+            return found.seq
+        names[found.event.name] = None
     there = f"there are {', '.join(map(repr, names))}" if names else "it has none"
     raise RunNotFoundError(f"run {record.root_id} has no checkpoint {name!r}: {there}")

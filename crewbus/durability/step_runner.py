@@ -225,7 +225,7 @@ class StepRunner:
         """The recorded result of a step; raises the recorded failure."""
         assert call.recorded_at is not None
         stored = self._recording.store.event(run.root.id, call.recorded_at)
-        event = self._recording.decode(stored).event
+        event = self._recording.event_of(stored)
         if not isinstance(event, StepFinished | StepFailed):
             raise DecodeError(f"event {call.recorded_at} of run {run.root.id} is not the end of step {function.name!r}")
         result = None

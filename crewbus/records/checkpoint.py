@@ -10,7 +10,7 @@ import attrs
 from crewbus import serialization
 from crewbus.events import CheckpointSaved, EntitySaved, Envelope, RunResumed
 from crewbus.exceptions import DecodeError, RunNotFoundError
-from crewbus.records.record import Record
+from crewbus.records.record import Landmark, Record
 
 __all__ = ["Checkpoint"]
 
@@ -61,7 +61,7 @@ def read_checkpoints(record: Record, read: Callable[[EntitySaved], Any]) -> list
     ]
 
 
-def find_checkpoint(marks: Iterable[Envelope], name: str | None = None) -> Iterator[Envelope]:
+def find_checkpoint(marks: Iterable[Envelope | Landmark], name: str | None = None) -> Iterator[Envelope | Landmark]:
     """Yield the checkpoints of that name (None: of any), the last first, except those that a resume discarded.
 
     ``marks``: the checkpoints and resumes of a record, the last first.

@@ -29,16 +29,16 @@ class Lineage:
     Chosen ids stay the same. Nothing is read of the ancestors before an event that they share is translated.
     """
 
-    def __init__(self, store: Store, root_id: str) -> None:
+    def __init__(self, store: Store, root_id: str, shared: int | None = None) -> None:
         self.root_id = root_id
         self._store = store
+        self._shared = shared
         self._translated: dict[tuple[str, int], str] = {}
 
     @classmethod
     def of_fork(cls, store: Store, root_id: str, at: int, fork_id: str) -> Self:
         """The lineage that a fork of ``root_id`` at number ``at`` will have."""
-        made = cls(store, fork_id)
-        made.shared = at
+        made = cls(store, fork_id, at)
         shared = [part for part in store.parts(root_id) if part.first <= at]
         made._parts = [*shared, LogPart(fork_id, at + 1, at)]
         return made
@@ -49,7 +49,7 @@ class Lineage:
     @cached_property
     def shared(self) -> int:
         """The number of the last shared event; -1 if there is none."""
-        return self._store.shared(self.root_id)
+        return self._store.shared(self.root_id) if self._shared is None else self._shared
 
     @cached_property
     def _parts(self) -> list[LogPart]:

@@ -19,6 +19,7 @@ from crewbus.events import (
     RunCancelled,
     RunFailed,
     RunFinished,
+    RunForked,
     RunResumed,
     RunStarted,
     StepFailed,
@@ -27,6 +28,7 @@ from crewbus.events import (
 )
 from crewbus.records.record import Landmark
 from crewbus.records.recorded import Path, Place, RecordedAttempt, RecordedCall, RecordedHome
+from crewbus.records.recorded_steps import RecordedSteps
 from crewbus.records.retractions import DiscardedRanges, Retractions
 from crewbus.records.tree import Node, RecordTree
 from crewbus.stores import LANDMARKS, StoredEvent
@@ -52,13 +54,18 @@ class Progress:
 
     def __init__(self, read_after: ReadAfter) -> None:
         self.root: RecordedHome | None = None
-        self.steps: dict[str, RecordedHome] = {}
-        """By identity."""
+        self.steps = RecordedSteps()
         self.retractions = Retractions()
         self._read_after = read_after
         self._failed: list[tuple[RecordedHome, Landmark]] = []
         """The failed steps of which it is open whether their failure stands, each with its end, in order."""
+        self._ever_failed: list[RecordedHome] = []
+        """All steps that have failed."""
         self._root_failure: Landmark | None = None
+        self._open_steps: set[RecordedHome] = set()
+        """Those that have not ended since they were taken up."""
+        self._is_changed = False
+        """Whether the run was resumed or forked."""
         self._tree: RecordTree[Place] = RecordTree()
         self._appliers: Final[dict[type, Callable[[Landmark, Node[Place] | None], None]]] = {
             RunStarted: self._run_started,
@@ -66,6 +73,7 @@ class Progress:
             RunFailed: self._home_ended,
             RunCancelled: self._home_ended,
             RunResumed: self._resumed,
+            RunForked: self._forked,
             StepStarted: self._step_started,
             StepFinished: self._home_ended,
             StepFailed: self._home_ended,
@@ -97,11 +105,10 @@ class Progress:
 
     # Starts
 
-    def _open(self, landmark: Landmark, node: Node[Place], name: str, step: StepStarted | None) -> RecordedHome:
+    def _open(self, landmark: Landmark, node: Node[Place], *, is_step: bool) -> RecordedHome:
         around = self._place_of(node.parent)
         parent, call = (around.home, around.call) if around is not None else (None, None)
-        run_id = landmark.run_id or ""
-        home = RecordedHome(name, landmark.seq, landmark.parent, [landmark.id], parent, call, step, run_id)
+        home = RecordedHome([landmark], landmark.seq, is_step, parent, call)
         node.value = Place(home)
         if parent is not None:
             parent.children[home] = None
@@ -110,29 +117,42 @@ class Progress:
 
     @staticmethod
     def _note_opened(home: RecordedHome, seq: int) -> None:
-        for around in home.ancestry():
+        around: RecordedHome | None = home
+        while around is not None:
             around.last_opened = seq
+            around = around.parent
 
     def _run_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
         assert node is not None
-        home = self._open(landmark, node, landmark.event.name or "", None)
-        home.key = landmark.event.key
+        home = self._open(landmark, node, is_step=False)
         if landmark.parent is None:  # a part of a record may begin with the start of a nested run
             self.root = home
 
     def _step_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
         assert node is not None
-        event: StepStarted = landmark.event
-        home = self.steps.get(event.identity)
+        home = self.steps.find(landmark.event.identity) if self._may_be_taken_up(node) else None
         if home is None:
-            self.steps[event.identity] = self._open(landmark, node, event.name, event)
+            home = self._open(landmark, node, is_step=True)
+            self.steps.add(home)
+            self._open_steps.add(home)
             return
-        home.ids.append(landmark.id)  # it is taken up again, with what it had done
+        self._open_steps.add(home)
+        home.starts.append(landmark)  # it is taken up again, with what it had done
         home.end = home.end_type = None
         home.stands = home.rejected = False
         node.value = Place(home)
         if home.parent is not None:
             self._note_opened(home.parent, landmark.seq)
+
+    def _may_be_taken_up(self, node: Node[Place]) -> bool:
+        """Whether a step that starts may have started before: its identity has to be read only then."""
+        if self._is_changed:
+            return True
+        if not self._open_steps:
+            return False
+        around = self._place_of(node.parent)
+        inside = sum(home in self._open_steps for home in around.home.ancestry()) if around is not None else 0
+        return len(self._open_steps) > inside
 
     def _call_started(self, landmark: Landmark, node: Node[Place] | None) -> None:
         assert node is not None
@@ -141,9 +161,8 @@ class Progress:
             path = (*place.path, landmark.event.name)
             call = RecordedCall(place.home, landmark.seq, landmark.parent, [landmark.id], path, place.call)
             place.home.calls[call] = None
-            if place.home.open_calls[path]:
+            if place.home.count_open(path, 1) > 1:
                 place.home.parallel_calls.add(path)
-            place.home.open_calls[path] += 1
             node.value = Place(place.home, call)
             self._note_opened(place.home, landmark.seq)
 
@@ -158,7 +177,10 @@ class Progress:
                 attempt = RecordedAttempt(event, landmark.seq, landmark.parent, place.path, [], place.attempt)
                 place.home.attempts.append(attempt)
             attempt.ids.append(landmark.id)
-            (place.home if place.call is None else place.call).ids.append(landmark.id)
+            if place.call is None:
+                place.home.starts.append(landmark)
+            else:
+                place.call.ids.append(landmark.id)
             node.value = Place(place.home, place.call, attempt)
             self._note_opened(place.home, landmark.seq)
 
@@ -171,12 +193,14 @@ class Progress:
 
     def _home_ended(self, landmark: Landmark, node: Node[Place] | None) -> None:
         place = self._place_of(node)
-        if place is None or (place.home.step is None) == (landmark.kind in (StepFinished, StepFailed)):
+        if place is None or place.home.is_step != (landmark.kind in (StepFinished, StepFailed)):
             return
         home = place.home
         home.end, home.end_type = landmark.seq, landmark.kind
+        self._open_steps.discard(home)
         if landmark.kind is StepFailed:
             self._failed.append((home, landmark))
+            self._ever_failed.append(home)
         if home is self.root:
             self._root_failure = landmark if landmark.kind is RunFailed else None
 
@@ -184,13 +208,17 @@ class Progress:
         if node is not None and node.value is not None and node.value.call is not None:
             call = node.value.call
             call.end, call.end_type = landmark.seq, landmark.kind
-            call.home.open_calls[call.path] -= 1
+            call.home.count_open(call.path, -1)
 
     # Failures
 
     def _resumed(self, landmark: Landmark, _: Node[Place] | None) -> None:
+        self._is_changed = True
         self._settle(landmark.seq)
         self._reopen_root()
+
+    def _forked(self, _: Landmark, __: Node[Place] | None) -> None:
+        self._is_changed = True
 
     def _reopen_root(self) -> None:
         if self.root is not None:
@@ -202,8 +230,8 @@ class Progress:
         for home in failed:
             home.stands = self._continued(home, upto)
         if self._root_failure is not None:
-            named = map(self.steps.get, self._root_failure.event.steps)
-            fatal = [home for home in named if home is not None and home.end_type is StepFailed]
+            named = self._root_failure.event.steps
+            fatal = [one for one in self._ever_failed if one.end_type is StepFailed and one.identity in named]
             failed += fatal
             for home in fatal:
                 home.stands = False
@@ -284,10 +312,10 @@ class Progress:
         if call.start >= since:
             del call.home.calls[call]
             if call.end is None:
-                call.home.open_calls[call.path] -= 1
+                call.home.count_open(call.path, -1)
         elif call.end is not None and call.end >= since:
             call.end = call.end_type = None
-            call.home.open_calls[call.path] += 1
+            call.home.count_open(call.path, 1)
         self._void_attempts(call.home, since, call.path)
 
     def _void_since(self, home: RecordedHome, since: int) -> None:
@@ -308,8 +336,8 @@ class Progress:
             return
         if home.parent is not None:
             home.parent.children.pop(home, None)
-        if home.step is not None and self.steps.get(home.step.identity) is home:
-            del self.steps[home.step.identity]
+        if home.is_step:
+            self.steps.remove(home)
 
     # The end
 
@@ -331,7 +359,7 @@ class Progress:
                 if last > boundary:
                     retractions.append(Retraction(boundary + 1, parents, f"call {call.path[-1]!r} was open"))
         for child in home.children:
-            if child.step is None:
+            if not child.is_step:
                 if not child.finished:
                     self._resume(child, last, retractions)
             elif not child.has_outcome:
@@ -365,8 +393,9 @@ def valid(landmarks: Iterable[Landmark]) -> Valid:
             unannounced = landmark.event.at + 1
         elif landmark.kind is Retracted and unannounced is not None and _announces(landmark.event, unannounced):
             unannounced = None
-    # Consumers got these retractions, so they stay.
-    return Valid([one for one in found if one.kind is Retracted or one.seq not in discarded], unannounced)
+    if discarded:  # consumers got the retractions, so they stay
+        found = [one for one in found if one.kind is Retracted or one.seq not in discarded]
+    return Valid(found, unannounced)
 
 
 def _announces(event: Retracted, unannounced: int) -> bool:

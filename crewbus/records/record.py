@@ -74,11 +74,20 @@ class Record:
     type cannot read.
     """
 
-    def __init__(self, store: Store, run_id: str, root_id: str, decode: Callable[[StoredEvent], Envelope]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        root_id: str,
+        decode: Callable[[StoredEvent], Envelope],
+        shared: int | None = None,
+    ) -> None:
         self.run_id = run_id
         self.root_id = root_id
         self._store = store
         self._decode = decode
+        self._shared = shared
+        """As `Lineage.shared`; None: the store is asked."""
 
     @classmethod
     def find(cls, store: Store, run_id: str, decode: Callable[[StoredEvent], Envelope]) -> Self:
@@ -177,7 +186,7 @@ class Record:
 
     @cached_property
     def _lineage(self) -> Lineage:
-        return Lineage(self._store, self.root_id)
+        return Lineage(self._store, self.root_id, self._shared)
 
     def _own(self, events: Iterable[StoredEvent]) -> Iterator[StoredEvent]:
         return map(self._lineage.own, events) if self._lineage else iter(events)

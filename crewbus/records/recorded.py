@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import attrs
 
 from crewbus._util import outermost
 from crewbus.events import AttemptStarted, RunFinished, StepFinished, StepStarted
+from crewbus.records.record import Landmark
 
 Path = tuple[str, ...]
 """The names of calls inside each other, outermost first."""
@@ -80,23 +80,17 @@ class RecordedCall:
 class RecordedHome:
     """A run or step as recorded: steps, calls, attempts and nested runs have it as their home."""
 
-    name: str
+    starts: list[Landmark]
+    """Its own, a step's for each time it was taken up, and those of attempts in it; read when they are asked for."""
     start: int
-    start_parent: str | None
-    """The parent of its first start."""
-    ids: list[str]
-    """The parents of what was emitted directly in it; a step has one start for each time it was taken up."""
+    is_step: bool
     parent: RecordedHome | None = None
     around: RecordedCall | None = None
     """The call that it started in, in its parent."""
-    step: StepStarted | None = None
-    run_id: str = ""
-    key: str | None = None
-    """Of a nested run: what the application chose to distinguish it."""
     calls: dict[RecordedCall, None] = attrs.field(factory=dict)
     children: dict[RecordedHome, None] = attrs.field(factory=dict)
     attempts: list[RecordedAttempt] = attrs.field(factory=list)
-    open_calls: Counter[Path] = attrs.field(factory=Counter)
+    open_calls: dict[Path, int] = attrs.field(factory=dict)
     """How many calls are open, by their paths."""
     parallel_calls: set[Path] = attrs.field(factory=set)
     """The paths of calls that were open at once: a resumed run may make them in another order."""
@@ -108,6 +102,51 @@ class RecordedHome:
     """Whether a failed attempt took it back: it is repeated, to fail again."""
     last_opened: int = -1
     """The number of the last event that started anything in it, at any depth."""
+
+    @property
+    def started(self) -> Landmark:
+        """Its first start."""
+        return self.starts[0]
+
+    @property
+    def ids(self) -> list[str]:
+        """The parents of what was emitted directly in it."""
+        return [start.id for start in self.starts]
+
+    @property
+    def step(self) -> StepStarted | None:
+        """What says which step it is; None: it is a run."""
+        return self.started.event if self.is_step else None
+
+    @property
+    def identity(self) -> str:
+        """By what a resumed run finds a step; empty for a run."""
+        return self.started.event.identity if self.is_step else ""
+
+    @property
+    def name(self) -> str:
+        """Its name; empty if it has none."""
+        return self.started.event.name or ""
+
+    @property
+    def start_parent(self) -> str | None:
+        """The parent of its first start."""
+        return self.started.parent
+
+    @property
+    def run_id(self) -> str:
+        """The run that it is, or belongs to."""
+        return self.started.run_id or ""
+
+    @property
+    def key(self) -> str | None:
+        """Of a nested run: what the application chose to distinguish it."""
+        return None if self.is_step else self.started.event.key
+
+    def count_open(self, path: Path, change: int) -> int:
+        """Count a call that starts or ends; returns how many of this path are open now."""
+        count = self.open_calls[path] = self.open_calls.get(path, 0) + change
+        return count
 
     @property
     def finished(self) -> bool:
@@ -127,7 +166,7 @@ class RecordedHome:
     @property
     def last_finished(self) -> int:
         """The number of the last end of a finished step in it, or of its own if it is one; -1 if there is none."""
-        if self.step is not None and self.finished and self.end is not None:
+        if self.is_step and self.finished and self.end is not None:
             return self.end
         return max((child.last_finished for child in self.children), default=-1)
 
@@ -136,7 +175,7 @@ class RecordedHome:
         for child in self.children:
             if within is not None and not within.contains(child.around):
                 continue
-            if child.step is not None and child.has_outcome:
+            if child.is_step and child.has_outcome:
                 yield child
             else:
                 yield from child.outcomes()
@@ -154,7 +193,7 @@ class RecordedHome:
 
     def describe(self) -> str:
         """Describe it for an error message."""
-        return f"{'step' if self.step else 'run'} {self.name!r}" if self.name else f"run {self.run_id}"
+        return f"{'step' if self.is_step else 'run'} {self.name!r}" if self.name else f"run {self.run_id}"
 
     def emission_parents(self) -> Iterator[str]:
         """Yield what covers the parents of everything that was emitted in it, at any depth."""

@@ -69,6 +69,9 @@ class DiscardedRanges:
         if start < seq:
             self._ranges.append(range(start, seq))
 
+    def __bool__(self) -> bool:
+        return bool(self._ranges)
+
     def __contains__(self, seq: int) -> bool:
         at = bisect_right(self._ranges, seq, key=lambda numbers: numbers.start) - 1
         return at >= 0 and seq in self._ranges[at]

@@ -7,6 +7,7 @@ from crewbus._util import lazy_names
 if TYPE_CHECKING:
     from crewbus.serialization.changes import apply_change, change_between
     from crewbus.serialization.codec import Codec, Written
+    from crewbus.serialization.compact_json import json_writer
     from crewbus.serialization.exception_values import read_exception, write_exception
     from crewbus.serialization.fingerprint import canonical
     from crewbus.serialization.round_trip import fields_of, is_declared
@@ -19,6 +20,7 @@ __all__ = [
     "change_between",
     "fields_of",
     "is_declared",
+    "json_writer",
     "read_exception",
     "write_exception",
 ]
@@ -29,6 +31,7 @@ __getattr__ = lazy_names(
     {
         "changes": "apply_change change_between",
         "codec": "Codec Written",
+        "compact_json": "json_writer",
         "exception_values": "read_exception write_exception",
         "fingerprint": "canonical",
         "round_trip": "fields_of is_declared",

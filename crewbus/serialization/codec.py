@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import json.encoder
 import typing
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crewbus.events import (
@@ -20,6 +18,7 @@ from crewbus.events import (
     type_of_value,
 )
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
+from crewbus.serialization.compact_json import json_writer
 from crewbus.serialization.converter_hooks import add_hooks
 from crewbus.serialization.round_trip import check_of, fields_of, is_rebuilt_as_it_is, is_same, unpreserved
 
@@ -29,21 +28,7 @@ if TYPE_CHECKING:
 Encode = Callable[[Any], bytes]
 
 
-def _dumper() -> Callable[[Any], str]:
-    """Make a function like `json.dumps` that writes compact JSON.
-
-    `json.JSONEncoder` creates its C encoder at each call, which takes half of the time for a small event. An encoder
-    without markers can be shared by all threads; a value that contains itself then raises RecursionError.
-    """
-    encoder = json.JSONEncoder(separators=(",", ":"))
-    make: Any = getattr(json.encoder, "c_make_encoder", None)  # CPython's
-    if make is None:
-        return encoder.encode
-    pieces = make(None, encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
-    return lambda value: "".join(pieces(value, 0))
-
-
-_dump: Final = _dumper()
+_dump: Final = json_writer()
 _reader: Any = json.JSONDecoder()  # typeshed does not know its `scan_once`
 _scan: Final = _reader.scan_once
 
@@ -54,11 +39,11 @@ def _load(data: bytes) -> Any:
     `json.loads` detects the encoding and skips white space, of which `_dump` writes none.
     """
     text = data.decode()
-    with suppress(StopIteration):
+    try:
         value, end = _scan(text, 0)
-        if end == len(text):
-            return value
-    return json.loads(text)
+    except StopIteration:
+        value, end = None, -1
+    return value if end == len(text) else json.loads(text)
 
 
 BY_ANNOTATION: Final = "->"

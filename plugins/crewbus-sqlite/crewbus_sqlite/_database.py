@@ -16,9 +16,11 @@ from crewbus_sqlite import _labels, _migration, _schema
 from crewbus_sqlite._errors import translated
 
 OLDEST: Final = (3, 35, 0)
+_SYNCED: Final = "PRAGMA synchronous = FULL"
+_UNSYNCED: Final = "PRAGMA synchronous = NORMAL"
 SETTINGS: Final = (
     "PRAGMA trusted_schema = OFF",
-    "PRAGMA synchronous = FULL",
+    _SYNCED,
     "PRAGMA cell_size_check = ON",
     "PRAGMA cache_size = -1024",
     "PRAGMA journal_size_limit = 16777216",
@@ -64,12 +66,21 @@ class _Connection:
     def __init__(self) -> None:
         self.lock = reentrant_lock()
         self.connection: sqlite3.Connection | None = None
+        self._is_synced = True
+        """Whether each commit certainly is."""
+
+    def sync(self, connection: sqlite3.Connection, synced: bool) -> None:
+        """Have the next commits put on disk, or not."""
+        if synced is not self._is_synced:
+            self._is_synced = False
+            connection.execute(_SYNCED if synced else _UNSYNCED)
+            self._is_synced = synced
 
     def close(self) -> None:
         with self.lock:
             if self.connection is not None:
                 self.connection.close()
-                self.connection = None
+                self.connection, self._is_synced = None, True
 
 
 class Database:
@@ -100,15 +111,17 @@ class Database:
         return self._file is not None
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction that is on disk when its block ends, and rolled back if the block raises.
 
-        Creates the file if there is none. Raises `RecordingError` if SQLite fails.
+        If not ``synced``, all processes see it, but only the next synced one puts it on disk. Creates the file if there
+        is none. Raises `RecordingError` if SQLite fails.
         """
         with self._writer.lock, self._translating_errors():
             connection = self._writer.connection or self._open_writer()
             self._require_in_place()
             _end(connection)  # an interrupt may have left it open
+            self._writer.sync(connection, synced)
             self._execute_locking(connection, "BEGIN IMMEDIATE")
             with _transaction(connection):
                 yield connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final, NoReturn
 
 from crewbus.exceptions import RunNotFoundError
@@ -37,9 +38,10 @@ class Reader:
 
     def events(self, root_id: str, after: int) -> Iterator[StoredEvent]:
         """The events numbered above ``after``; raises `CorruptRecordError` where one is missing."""
-        parts = self._parts(root_id, after)
+        with self._database.reading() as connection:
+            parts = _parts(connection, root_id, after)
         expected = after + 1
-        for _, event in self._rows(_RANGE, root_id, parts):
+        for _, event in self._rows(_RANGE, root_id, parts[::-1], FIRST_PIECE):
             if event.seq != expected:
                 break
             yield event
@@ -49,16 +51,22 @@ class Reader:
 
     def landmarks(self, root_id: str, after: int) -> Iterator[StoredEvent]:
         """The landmarks among them. Each holds the number of the previous one, which shows that none is missing."""
-        parts = self._parts(root_id, after)
-        if not parts:
-            return
-        latest = -1 if after < 0 else latest_of(self._row(root_id, parts[0], after + 1)[0])[0].landmark
-        for row, event in self._rows(_LANDMARKS, root_id, parts, PIECE):
+        with self._database.reading() as connection:  # once: nearly all runs have no more landmarks than a piece
+            parts = _parts(connection, root_id, after)
+            if not parts:
+                return
+            assert connection is not None
+            first, last = parts[0], parts[-1]
+            latest = -1 if after < 0 else latest_of(load(connection, first.log, after + 1)[0])[0].landmark
+            end = latest_of(load(connection, last.log, last.last)[0])[1].landmark
+            left = parts[::-1]
+            found = _take(connection, _LANDMARKS, left, PIECE)
+        for row, event in chain(found, self._rows(_LANDMARKS, root_id, left)):
             if row[BEFORE] != latest:
                 break
             latest = event.seq
             yield event
-        if latest_of(self._row(root_id, parts[-1], parts[-1].last)[0])[1].landmark != latest:
+        if latest != end:
             self._missing(root_id, f"a landmark after event {latest}")
 
     def marks(self, root_id: str) -> Iterator[StoredEvent]:
@@ -84,37 +92,15 @@ class Reader:
                 raise RunNotFoundError(f"run {root_id} has no event {seq}")
             return load(connection, _logs.owner(connection, log, seq).id, seq)[1]
 
-    def _parts(self, root_id: str, after: int) -> list[Part]:
-        with self._database.reading() as connection:
-            log = _logs.find(connection, root_id)
-            assert connection is not None
-            found = [part for _, part in _logs.parts(connection, log, after)]
-        found = [part._replace(first=max(part.first, after + 1)) for part in found]
-        return [part for part in found if part.first <= part.last]
-
-    def _rows(self, query: str, root_id: str, parts: list[Part], count: int = FIRST_PIECE) -> Iterator[Found]:
-        """The rows of these parts, in order, in pieces; ``count``: of the first one."""
-        left = parts[::-1]
+    def _rows(self, query: str, root_id: str, left: list[Part], count: int = PIECE) -> Iterator[Found]:
+        """The rows of the parts that are left, the last first, in pieces; ``count``: of the first one."""
         while left:
-            found: list[Found] = []
             with self._database.reading() as connection:
                 if connection is None:
                     self._missing(root_id, "all")
-                while left and len(found) < count:
-                    part = left.pop()
-                    rows, is_full = _piece(connection, query, part, count - len(found))
-                    found += [(row, decoded(row)) for row in rows]
-                    if is_full:
-                        left.append(part._replace(first=found[-1][1].seq + 1))
-                        break
+                found = _take(connection, query, left, count)
             yield from found
             count = PIECE
-
-    def _row(self, root_id: str, part: Part, seq: int) -> Found:
-        found = next(self._rows(_RANGE, root_id, [Part(part.log, seq, seq)]), None)
-        if found is None:
-            self._missing(root_id, f"event {seq}")
-        return found
 
     def _missing(self, root_id: str, what: str) -> NoReturn:
         with self._database.reading() as connection:
@@ -127,6 +113,27 @@ def latest_in(connection: sqlite3.Connection, log: LogRow, seq: int) -> Latest:
     if seq < 0:
         return Latest()
     return latest_of(load(connection, _logs.owner(connection, log, seq).id, seq)[0])[1]
+
+
+def _parts(connection: sqlite3.Connection | None, root_id: str, after: int) -> list[Part]:
+    """Where the events of a log above ``after`` are stored."""
+    log = _logs.find(connection, root_id)
+    assert connection is not None
+    found = [part._replace(first=max(part.first, after + 1)) for _, part in _logs.parts(connection, log, after)]
+    return [part for part in found if part.first <= part.last]
+
+
+def _take(connection: sqlite3.Connection, query: str, left: list[Part], count: int) -> list[Found]:
+    """Rows of the parts that are left, the last first, as many as a piece has; what remains of these is left."""
+    found: list[Found] = []
+    while left and len(found) < count:
+        part = left.pop()
+        rows, is_full = _piece(connection, query, part, count - len(found))
+        found += [(row, decoded(row)) for row in rows]
+        if is_full:
+            left.append(part._replace(first=found[-1][1].seq + 1))
+            break
+    return found
 
 
 def _piece(connection: sqlite3.Connection, query: str, part: Part, count: int) -> tuple[list[EventRow], bool]:

@@ -177,7 +177,7 @@ class SQLiteStore(Store):
     # Leases and forks
 
     def acquire(self, root_id: str) -> int:
-        with self._changing(root_id) as (connection, found):
+        with self._changing(root_id, synced=False) as (connection, found):  # a power cut ends this process too
             self._require_not_held(connection, found)
             renewed = self._holders.renew(connection)
             log = self._take(connection, found)
@@ -355,13 +355,13 @@ class SQLiteStore(Store):
         self._writer.wait_for(root_id)
 
     @contextmanager
-    def _changing(self, root_id: str) -> Iterator[tuple[sqlite3.Connection, LogRow]]:
+    def _changing(self, root_id: str, *, synced: bool = True) -> Iterator[tuple[sqlite3.Connection, LogRow]]:
         """A transaction on a log, after all earlier writes to it; raises `RunNotFoundError`."""
         self._write_out(root_id)
         if not self._database.exists:
             with self._database.reading() as connection:  # does not create the file
                 _logs.find(connection, root_id)
-        with self._database.writing() as connection:
+        with self._database.writing(synced=synced) as connection:
             yield connection, _logs.find(connection, root_id)
 
     def _require_open(self) -> None:

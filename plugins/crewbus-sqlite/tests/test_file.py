@@ -126,6 +126,25 @@ def test_it_is_durable_at_each_commit(store):
         assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
 
 
+def test_taking_a_run_waits_for_no_disk_and_what_follows_does(store):
+    """A power cut that undoes the take-over ends its process too; the next commit puts both on disk."""
+    begun(store)
+    store.revoke("a")
+    seen = []
+    connection = store._database._writer.connection
+    connection.set_trace_callback(lambda sql: sql.startswith(("PRAGMA", "COMMIT")) and seen.append(sql))
+    for _ in range(2):
+        epoch = store.acquire("a")
+        store.append("a", epoch, noted(store.info("a").last + 1))
+        store.flush()
+        store.release("a", epoch)
+    assert seen == ["PRAGMA synchronous = NORMAL", "COMMIT", "PRAGMA synchronous = FULL", "COMMIT", "COMMIT"] * 2
+    with store._database.writing(synced=False) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+    with store._database.writing() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
 def test_a_closed_store_says_so(store):
     epoch = begun(store)
     unread = store.read("a")
