@@ -8,8 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from crewbus import durability as durable
+from crewbus import durability as durability_package
 from crewbus import hookspecs, records, streams
+from crewbus import plugins as plugin_package
 from crewbus._util import awaitable, is_text, name_of
 from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
@@ -35,7 +36,7 @@ from crewbus.dispatch import (
 from crewbus.durability import MAX_EVENT_BYTES, Gate, Oversized, Recording
 from crewbus.events import Envelope
 from crewbus.exceptions import CallbackError, CallError
-from crewbus.plugins import PluginManager, PluginSelection, parse_requirements
+from crewbus.plugins import PluginManager
 from crewbus.scopes import (
     Call,
     Callbacks,
@@ -89,10 +90,10 @@ class Bus(Dispatcher):
         strict: bool = False,
         unscoped: str = "warn",
     ) -> None:
-        selection = PluginSelection.of(plugins, entry_points, blocked, strict)
+        selection = plugin_package.PluginSelection.of(plugins, entry_points, blocked, strict)
         self._build(unscoped)
         try:
-            self._membership.load(DEFAULT_PLUGINS, selection, parse_requirements(requires))
+            self._membership.load(DEFAULT_PLUGINS, selection, requires)
         except BaseException:
             self._abandon()
             raise
@@ -102,7 +103,7 @@ class Bus(Dispatcher):
         faults = FaultReporter(self)
         self.plugins = faults.plugins = PluginManager(
             hookspecs,
-            report=faults.report,
+            report=faults.report_plugin,
             propagates=recursed_too_deep,
             changed=self._plugins_changed,
             joining=self._plugin_joins,
@@ -139,11 +140,14 @@ class Bus(Dispatcher):
         )
 
     def _make_recording(self) -> Recording:
-        recorder = durable.Recorder(
+        recorder = durability_package.Recorder(
             self, self.plugins, self._hook_table, self._handlers.plan_of, self._host.outside.lane, self._live.by_id
         )
-        checkpoints, results = durable.Checkpoints(recorder, recorder.disk), durable.Results(recorder)
-        steps = durable.StepRunner(recorder, checkpoints, recorder.disk, results)
+        checkpoints, results = (
+            durability_package.Checkpoints(recorder, recorder.disk),
+            durability_package.Results(recorder),
+        )
+        steps = durability_package.StepRunner(recorder, checkpoints, recorder.disk, results)
         return Recording(recorder, checkpoints, steps, results)
 
     @cached_property
@@ -365,7 +369,7 @@ class Bus(Dispatcher):
         needs it. Raises `RecordingError` if nothing would record, and if another store is given while recorded runs
         are live.
         """
-        options = durable.RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
+        options = durability_package.RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
         before = self.recording.options
         self.recording.enable(store, options)
         self._gate.opened().checkpoints.watch(self._handlers, before.checkpoint_on, options.checkpoint_on)
@@ -385,7 +389,7 @@ class Bus(Dispatcher):
         has finished, or is nested in another (whose root can be resumed); `RecordingError`; and `ReplayMismatch`,
         there or later, if the code asks for other steps than the record has.
         """
-        return durable.Resumption(self._host, self.recording, self._live).run(run_id, at, durability)
+        return durability_package.Resumption(self._host, self.recording, self._live).run(run_id, at, durability)
 
     def fork(self, run_id: str, at: str | None = None, edits: Mapping[str, Any] | None = None) -> str:
         """Make another run that shares the record of this one up to a checkpoint, and return its id: resume that.
@@ -395,7 +399,7 @@ class Bus(Dispatcher):
         step's name, or ``name[key]`` if several steps have the name. Raises `RunNotFoundError`, `StepError` for an edit
         that fits no step or several, `UnserializableError`, and `RecordingError`.
         """
-        return durable.fork_run(self.recording, run_id, at, edits or {})
+        return durability_package.fork_run(self.recording, run_id, at, edits or {})
 
     asubscribe = awaitable(subscribe, undo=lambda stream: stream.close())
     afork = awaitable(fork)

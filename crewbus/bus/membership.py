@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from crewbus import plugins as plugin_package
 from crewbus._util import reentrant_lock
 from crewbus.events import event_type_of, forget_event, register_event
 from crewbus.exceptions import BusClosedError, PluginError, UnregisteredEventError, text_of
-from crewbus.plugins import Loader, PluginSelection, Requirement
 from crewbus.scopes import Deferring
 
 if TYPE_CHECKING:
     from crewbus.dispatch import Dispatcher, FaultReporter, Subscription, Subscriptions
-    from crewbus.plugins import PluginManager
+    from crewbus.plugins import PluginManager, PluginSelection
 
 
 class _Configuring(threading.local):
@@ -63,9 +63,10 @@ class Membership:
 
     # Joining
 
-    def load(self, defaults: Mapping[str, str], selection: PluginSelection, required: tuple[Requirement, ...]) -> None:
+    def load(self, defaults: Mapping[str, str], selection: PluginSelection, requires: Iterable[str]) -> None:
         """Register and configure the plugins of a new bus. Raises `PluginError`."""
-        loader = Loader(self._plugins, defaults, selection)
+        required = () if requires == () else plugin_package.parse_requirements(requires)
+        loader = plugin_package.Loader(self._plugins, defaults, selection)
         loader.load()
         loader.check(required)  # before a plugin is configured and opens what it needs
         for name, member in self._plugins.list_name_plugin():

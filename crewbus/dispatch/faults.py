@@ -8,15 +8,17 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from crewbus import plugins as plugin_package
 from crewbus._util import identity_of, log_error, name_of
 from crewbus.exceptions import Cancelled, Suspended, text_of
-from crewbus.plugins import Failure, HookOwner, raising_deferred, wrappers_of
+from crewbus.plugins import HookOwner, raising_deferred, wrappers_of
 from crewbus.scopes import Callback, threads
 
 if TYPE_CHECKING:
     from pluggy import HookCaller
 
-    from crewbus.plugins import HookSubset, PluginManager
+    from crewbus.events import Envelope
+    from crewbus.plugins import Failure, HookSubset, PluginManager
 
 _reported: Final[ContextVar[tuple[object, ...]]] = ContextVar("crewbus_reported", default=())
 """Those whose faults are being reported in this context."""
@@ -38,7 +40,7 @@ class FaultReporter:
     """Contains the faults of what a bus calls, and reports them to the log and to the plugins."""
 
     plugins: PluginManager
-    """Set once the manager is made, which is itself handed `report`."""
+    """Set once the manager is made, which is itself handed `report_plugin`."""
 
     def __init__(self, bus: Any) -> None:
         self._bus = bus
@@ -66,17 +68,24 @@ class FaultReporter:
         token = _reported.set((*_reported.get(), _key_of(culprit)))
         try:
             if isinstance(culprit, HookOwner):
-                origin = self.plugins.origin(culprit.plugin)
-                failure = Failure("plugin", culprit.plugin, error, culprit.hook, origin, envelope)
-            elif isinstance(culprit, Callback):
-                failure = Failure("callback", culprit.name, error, envelope=envelope)
-            else:
-                failure = Failure("handler", name_of(culprit), error, envelope=envelope)
-            return self.report(failure)
+                return self.report_plugin(culprit.plugin, culprit.hook, error, envelope)
+            is_callback = isinstance(culprit, Callback)
+            kind, name = ("callback", culprit.name) if is_callback else ("handler", name_of(culprit))
+            return self._report(plugin_package.Failure(kind, name, error, envelope=envelope))
         finally:
             _reported.reset(token)
 
-    def report(self, failure: Failure) -> BaseException | None:
+    def report_plugin(
+        self, name: str, hook: str, error: BaseException, envelope: Envelope | None
+    ) -> BaseException | None:
+        """Report what a plugin raised in a hook. Returns what a plugin raised when it was notified, if it escapes."""
+        failure = plugin_package.Failure("plugin", name, error, hook, self.plugins.origin(name), envelope)
+        if hook != "crewbus_plugin_error":
+            return self._report(failure)
+        log_error("%s", failure)  # to report it through the same hook might never end
+        return None
+
+    def _report(self, failure: Failure) -> BaseException | None:
         """Report a contained fault. Returns the BaseException that a plugin raised when it was notified, if any."""
         with suppress(Exception):  # a logging handler that raises
             log_error("%s", failure, cause=failure.error)

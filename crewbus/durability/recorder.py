@@ -119,7 +119,7 @@ class Recorder:
 
     def arm(self, run: Run) -> None:
         """Have a run that starts recorded, if that is asked for. Raises `RecordingError`."""
-        record, durability = run.request
+        record, durability = run.request.record, run.request.durability
         if run.parent is None:
             if self.armed if record is None else record:
                 self.require_recorder()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import attrs
 
@@ -34,6 +34,9 @@ class EventType:
     recognised_by: tuple[str, ...] | None = None
     """The fields by which a resumed run recognises a repeated event; None: all of them."""
 
+    def __repr__(self) -> str:
+        return f"<EventType {self.name!r} version {self.version}: {qualified(self.cls)}>"
+
     def upgraded(self, value: Any, version: int) -> Any:
         """A JSON value of an older version, as one of this version."""
         for older in sorted(self.upgrades):
@@ -42,14 +45,22 @@ class EventType:
         return value
 
 
-class Family(NamedTuple):
+class Family:
     """The registration of a class together with its subclasses."""
 
-    version: int
-    structure: Callable[[Any, type], Any] | None
-    unstructure: Unstructure | None
-    upgrades: Upgrades
-    recognised_by: tuple[str, ...] | None = None
+    def __init__(
+        self,
+        version: int,
+        structure: Callable[[Any, type], Any] | None,
+        unstructure: Unstructure | None,
+        upgrades: Upgrades,
+        recognised_by: tuple[str, ...] | None,
+    ) -> None:
+        self.version = version
+        self.structure = structure
+        self.unstructure = unstructure
+        self.upgrades = upgrades
+        self.recognised_by = recognised_by
 
     def member(self, cls: type) -> EventType:
         """The registration of ``cls``, a subclass."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crewbus._util import did_you_mean, external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning, text_of
+from crewbus.plugins.origin import UNKNOWN, Origin
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -24,20 +25,6 @@ BLOCK: Final = "CREWBUS_BLOCK"
 """The environment variable with the names of the plugins to leave out."""
 PLUGINS: Final = "CREWBUS_PLUGINS"
 """The environment variable with the names of modules to load as plugins, besides installed ones."""
-
-
-class Origin(NamedTuple):
-    """Where a plugin comes from."""
-
-    distribution: str | None = None
-    version: str | None = None
-    """The distribution's, or the module's ``__version__``."""
-
-    def __str__(self) -> str:
-        return " ".join(part for part in (self.distribution, self.version) if part)
-
-
-UNKNOWN: Final = Origin()
 
 
 class Candidate(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crewbus._util import did_you_mean, external_stacklevel
 from crewbus.exceptions import PluginError, PluginWarning
@@ -13,7 +13,6 @@ from crewbus.plugins.discovery import (
     BLOCK,
     PLUGINS,
     Candidate,
-    Origin,
     blocked_by_environment,
     installed,
     module_plugin,
@@ -23,8 +22,12 @@ from crewbus.plugins.discovery import (
     why_not_loaded,
 )
 from crewbus.plugins.manager import PluginManager, own_name
-from crewbus.plugins.requirements import Requirement
-from crewbus.plugins.status import PluginInfo, titled
+from crewbus.plugins.origin import Origin
+from crewbus.plugins.status import titled
+
+if TYPE_CHECKING:
+    from crewbus.plugins.info import PluginInfo
+    from crewbus.plugins.requirements import Requirement
 
 SLOW_IMPORT: Final = 1.0
 """A plugin that takes more than this number of seconds to import is reported."""

@@ -6,22 +6,24 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 from pluggy import HookImpl, HookimplOpts
 
-from crewbus._util import log_error, reentrant_lock
+from crewbus._util import reentrant_lock
 from crewbus.events import Envelope
 from crewbus.exceptions import PluginError, PluginWarning, text_of
-from crewbus.plugins.failure import Failure
 from crewbus.plugins.isolation import CONTAINED, DEFERRED, Guard, Report
 from crewbus.plugins.markers import PROJECT
 from crewbus.plugins.monitoring import Monitor, Monitors
-from crewbus.plugins.status import LoadStatus, PluginInfo
+from crewbus.plugins.status import LoadStatus
 from crewbus.plugins.subset import HookSubset
 from crewbus.plugins.validation import check_hookimpls, check_identity
 from crewbus.scopes import Deferring
+
+if TYPE_CHECKING:
+    from crewbus.plugins.info import PluginInfo
 
 __all__ = ["PluginManager"]
 
@@ -31,18 +33,18 @@ _OF_ANY_OBJECT: Final = frozenset(dir(object))
 class PluginManager(pluggy.PluginManager):
     """The plugins of one bus. It extends pluggy's manager: ``hook`` and `set_blocked`, for example, are pluggy's.
 
-    ``hookspecs``: the module with the bus's own hooks. ``report`` gets each contained fault, and returns the exception
-    that the caller must get nevertheless, if any. ``propagates`` says of an exception that it ends a hook call at once
-    and is not contained. ``joining`` is called with the name of each plugin and the plugin after it is registered,
-    ``leaving`` with each plugin before and after it is unregistered, and ``changed`` after each change of the plugins
-    or of the monitors.
+    ``hookspecs``: the module with the bus's own hooks. ``report`` gets the name of a plugin, the hook, what it
+    raised and the envelope, for each contained fault; it returns the exception that the caller must get nevertheless,
+    if any. ``propagates`` says of an exception that it ends a hook call at once and is not contained. ``joining`` is
+    called with the name of each plugin and the plugin after it is registered, ``leaving`` with each plugin before and
+    after it is unregistered, and ``changed`` after each change of the plugins or of the monitors.
     """
 
     def __init__(
         self,
         hookspecs: ModuleType,
         *,
-        report: Callable[[Failure], BaseException | None],
+        report: Callable[[str, str, Exception, Envelope | None], BaseException | None],
         propagates: Callable[[BaseException], bool],
         changed: Callable[[], None],
         joining: Callable[[str, Any], None],
@@ -178,11 +180,7 @@ class PluginManager(pluggy.PluginManager):
 
     def _reporter(self, name: str, hook: str) -> Report:
         def report(error: Exception, envelope: Envelope | None) -> BaseException | None:
-            failure = Failure("plugin", name, error, hook, self.origin(name), envelope)
-            if hook != "crewbus_plugin_error":
-                return self._report(failure)
-            log_error("%s", failure)  # to report it through the same hook might never end
-            return None
+            return self._report(name, hook, error, envelope)
 
         return report
 
@@ -279,12 +277,12 @@ class PluginManager(pluggy.PluginManager):
 
     def _infos(self) -> Iterator[PluginInfo]:
         plugins = self.list_name_plugin()
-        loaded = {name: plugin for name, plugin in plugins if plugin is not None}
-        for name, plugin in loaded.items():
-            origin = self.status.origin(name)
-            hooks = sorted(caller.name for caller in self.get_hookcallers(plugin) or ())
-            yield PluginInfo(name, "loaded", origin.distribution, origin.version, tuple(hooks))
-        yield from self.status.not_loaded(loaded, [name for name, plugin in plugins if plugin is None])
+        loaded = {
+            name: tuple(sorted(caller.name for caller in self.get_hookcallers(plugin) or ()))
+            for name, plugin in plugins
+            if plugin is not None
+        }
+        return self.status.infos(loaded, [name for name, plugin in plugins if plugin is None])
 
     def after_fork(self) -> None:
         """Take a new lock, in a forked child."""

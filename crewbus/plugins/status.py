@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
 
-import attrs
-
-from crewbus._util import external_stacklevel
+from crewbus._util import external_stacklevel, lazy_names
 from crewbus.exceptions import PluginError, PluginWarning
-from crewbus.plugins.discovery import UNKNOWN, Origin
+from crewbus.plugins.origin import UNKNOWN, Origin
 
-__all__ = ["PluginInfo"]
+if TYPE_CHECKING:
+    from crewbus.plugins.info import PluginInfo
 
-
-@attrs.frozen
-class PluginInfo:
-    """The status of a plugin."""
-
-    name: str
-    status: str
-    """"loaded", "blocked" or "broken"."""
-    distribution: str | None = None
-    version: str | None = None
-    """The distribution's version; without a distribution, the module's ``__version__``."""
-    hooks: tuple[str, ...] = ()
-    reason: str | None = None
-    """Why it is blocked or broken."""
+_load: Final = lazy_names("crewbus.plugins", {"info": "PluginInfo"})  # most programs never ask
 
 
 class LoadStatus:
@@ -34,9 +21,11 @@ class LoadStatus:
 
     def __init__(self) -> None:
         self._origins: dict[str, Origin] = {}
-        self._broken: dict[str, PluginInfo] = {}
-        self._duplicates: list[PluginInfo] = []
-        self._blocked: dict[str, PluginInfo] = {}
+        self._broken: dict[str, tuple[str, Origin]] = {}
+        """By name: why a plugin is broken, and where it comes from."""
+        self._duplicates: list[tuple[str, str, Origin]] = []
+        """The same of plugins whose name was taken, each with that."""
+        self._blocked: dict[str, tuple[str, Origin]] = {}
 
     def set_origin(self, name: str, origin: Origin) -> None:
         """Note where the plugin ``name`` comes from."""
@@ -52,36 +41,36 @@ class LoadStatus:
 
     def block(self, name: str, reason: str, origin: Origin = UNKNOWN) -> None:
         """Note why a plugin is blocked."""
-        self._blocked[name] = PluginInfo(name, "blocked", origin.distribution, origin.version, reason=reason)
+        self._blocked[name] = reason, origin
 
     def skip(self, name: str, reason: str, strict: bool, error: BaseException | None = None) -> None:
         """Note that a plugin is broken, and warn with a `PluginWarning`, or raise `PluginError` if ``strict``."""
         origin = self._origins.pop(name, UNKNOWN)
-        self._broken[name] = _broken(name, reason, origin)
+        self._broken[name] = reason, origin
         _warn_or_raise(titled(name, origin), reason, strict, error)
 
     def skip_duplicate(self, name: str, origin: Origin, strict: bool) -> None:
         """Note that another plugin has this name, and warn or raise as `skip` does."""
         reason = f"a plugin named {name!r} is loaded already"
-        self._duplicates.append(_broken(name, reason, origin))
+        self._duplicates.append((name, reason, origin))
         _warn_or_raise(titled(name, origin), reason, strict, None)
 
-    def not_loaded(self, registered: Iterable[str], blocked: Iterable[str]) -> Iterator[PluginInfo]:
-        """The blocked plugins, then the broken ones."""
-        loaded = set(registered)
+    def infos(self, loaded: Mapping[str, tuple[str, ...]], blocked: Iterable[str]) -> Iterator[PluginInfo]:
+        """The loaded plugins, given with their hooks, then the blocked ones, then the broken ones."""
+        info: type[PluginInfo] = _load("PluginInfo")
+        for name, hooks in loaded.items():
+            yield info(name, "loaded", *self.origin(name), hooks)
         for name in blocked:
-            yield self._blocked.get(name) or PluginInfo(name, "blocked", reason="blocked by name")
-        yield from (info for name, info in self._broken.items() if name not in loaded)
-        yield from self._duplicates
+            reason, origin = self._blocked.get(name, ("blocked by name", UNKNOWN))
+            yield info(name, "blocked", *origin, reason=reason)
+        broken = [(name, *why) for name, why in self._broken.items() if name not in loaded]
+        for name, reason, origin in broken + self._duplicates:
+            yield info(name, "broken", *origin, reason=reason)
 
 
 def titled(name: str, origin: Origin) -> str:
     """A plugin's name, with its distribution and version if it has one."""
     return f"{name!r} ({origin})" if origin.distribution else repr(name)
-
-
-def _broken(name: str, reason: str, origin: Origin) -> PluginInfo:
-    return PluginInfo(name, "broken", origin.distribution, origin.version, reason=reason)
 
 
 def _warn_or_raise(title: str, reason: str, strict: bool, error: BaseException | None) -> None:

@@ -7,7 +7,7 @@ import inspect
 import types
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import pluggy
 
@@ -66,14 +66,17 @@ def check_hookimpls(pm: pluggy.PluginManager, plugin: Any, title: str, hookspecs
             raise PluginError(f"plugin {title} implements {hook}, and there is no such hook{did_you_mean(hook, known)}")
 
 
-class _Impl(NamedTuple):
+class _Impl:
     """One implementation of a hook."""
 
-    title: str
-    """The plugin's name and distribution."""
-    attribute: str
-    function: Callable[..., Any]
-    wraps: bool
+    __slots__ = ("attribute", "function", "title", "wraps")
+
+    def __init__(self, title: str, attribute: str, function: Callable[..., Any], wraps: bool) -> None:
+        self.title = title
+        """The plugin's name and distribution."""
+        self.attribute = attribute
+        self.function = function
+        self.wraps = wraps
 
     def check_kind(self) -> None:
         if inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function):

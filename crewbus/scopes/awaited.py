@@ -13,8 +13,8 @@ async def enter(run: AnyScope) -> None:
     """Enter ``run`` as ``with`` does. If this is cancelled before it is entered, nothing has happened."""
     preparation = run.preparation() if run.state == "new" else None
     if preparation is not None:
-        take, give_back = preparation
-        await in_worker(take, lambda _: give_back())
+        give_back = preparation.give_back
+        await in_worker(preparation.take, lambda _: give_back())
     try:
         run.__enter__()
     except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, get_args
 
 from crewbus._util import is_text
 from crewbus.exceptions import InputError, RunError
@@ -14,11 +14,14 @@ Durability = Literal["async", "sync"]
 """When an emission of a recorded run returns: with the event on its way to the store, or on disk."""
 
 
-class RecordingRequest(NamedTuple):
+class RecordingRequest:
     """How a run is recorded; None: as its bus is set."""
 
-    record: bool | None = None
-    durability: Durability | None = None
+    __slots__ = ("durability", "record")
+
+    def __init__(self, record: bool | None = None, durability: Durability | None = None) -> None:
+        self.record = record
+        self.durability = durability
 
 
 AS_THE_BUS: Final = RecordingRequest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from crewbus.events import Envelope
@@ -48,12 +48,15 @@ class Transition(Protocol):
         """``recorded``: whether the record of a recorded run gets it, or else the scope stays open there."""
 
 
-class Preparation(NamedTuple):
+class Preparation:
     """What may block before a run can start: on an event loop, a worker thread does it."""
 
-    take: Callable[[], object]
-    give_back: Callable[[], object]
-    """Undoes it, unless the run has started since."""
+    __slots__ = ("give_back", "take")
+
+    def __init__(self, take: Callable[[], object], give_back: Callable[[], object]) -> None:
+        self.take = take
+        self.give_back = give_back
+        """Undoes it, unless the run has started since."""
 
 
 class StepPerformer(Protocol):
