@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from crewbus import durability as durability_package
-from crewbus import hookspecs, records, streams
+from crewbus import hookspecs, records
 from crewbus import plugins as plugin_package
 from crewbus._util import awaitable, is_text, name_of
 from crewbus.bus.draining import Draining
@@ -20,6 +20,7 @@ from crewbus.bus.owned_work import OwnedWork
 from crewbus.bus.process import live_buses
 from crewbus.bus.redelivery import Redelivery
 from crewbus.bus.results import RunResults
+from crewbus.bus.streaming import Streaming
 from crewbus.bus.watching import Watching
 from crewbus.dispatch import (
     ABSENT,
@@ -119,12 +120,14 @@ class Bus(Dispatcher):
         self._gate = gate = Gate(self._make_recording)
         host.make_steps = lambda: gate.opened().steps
         self._live = live = LiveRuns(host, hooks, subscriptions, faults, gate)
-        self._watching, self._results = Watching(gate, live), RunResults(host, gate, live)
+        self._watching = watching = Watching(gate, live)
+        self._results = results = RunResults(host, gate, live)
         callbacks = CallbackRegistration(self, self.plugins)
         host.prepare, host.start, host.finish = gate.preparation, live.start, live.finish
         self._draining = Draining(host, subscriptions, handlers)
         host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
         self._work, self._redelivery = OwnedWork(), Redelivery(host, subscriptions, deliverer)
+        self._streaming = Streaming(host, self.run, self.resume, gate, live, self._work, watching, results)
         self._membership = Membership(self, self.plugins, subscriptions, faults)
         self.lifecycle = Lifecycle(
             self,
@@ -243,13 +246,7 @@ class Bus(Dispatcher):
         runs; in either case in a copy of the caller's context. ``options`` changes the defaults; pass an argument of
         ``fn`` that has this name by `functools.partial`.
         """
-        chosen = streams.StreamOptions() if options is None else streams.checked_options(options)
-        name = chosen.name if chosen.name is not None or not callable(fn) else name_of(fn)
-        if chosen.resume is not None:
-            run = self.resume(chosen.resume, chosen.at, durability=chosen.durability)
-        else:
-            run = self.run(name, **streams.run_arguments(chosen))
-        return self._work.stream(run, chosen, fn, args, kwargs, partial(self._live.give_up, run))
+        return self._streaming.stream(fn, args, kwargs, options)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Call ``fn(*args, **kwargs)`` in a thread of its own, in a copy of this context; returns its future.

@@ -46,7 +46,7 @@ class LiveRuns:
         """Of these buffers, those that are gone, and are to be forgotten."""
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self.listeners: dict[object, Callable[[], object]] = {}
-        """Called whenever a run has ended; by what each belongs to. Changed by single operations, unlocked."""
+        """Called whenever a run has started or ended, by what each belongs to. Changed by single operations."""
         self._closed = False
         self._lock = reentrant_lock()
 
@@ -58,6 +58,11 @@ class LiveRuns:
     def find(self, run_id: str) -> Run | None:
         """The live run of that id, or None."""
         return self.by_id.get(run_id)
+
+    def is_starting(self, run_id: str) -> bool:
+        """Whether a thread is about to start the run of that id: its record may not be there yet."""
+        run = self.by_id.get(run_id)
+        return run is not None and run.state == "new"
 
     # Starting
 
@@ -119,6 +124,7 @@ class LiveRuns:
             self._faults.defer(lambda: self._forget_attached(run))
         else:
             self._forget_attached(run)
+        self._notify()
 
     def withdraw(self, run: Run, error: BaseException) -> None:
         """Forget a run whose start failed with ``error``. The streams that wait for it wait on."""
@@ -213,6 +219,9 @@ class LiveRuns:
                 if run.over:
                     run.tree.log.clear()
         self._ending.pop(run, None)
+        self._notify()
+
+    def _notify(self) -> None:
         call_all(list(self.listeners.values()))
 
     def _forget(self, run: Run) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
 
-    from crewbus.streams import OwnedStream, StreamOptions
+    from crewbus.streams import Existing, OwnedStream, StreamOptions
     from crewbus.work import OwnedTask
 
 T = TypeVar("T")
@@ -39,8 +39,12 @@ class OwnedWork:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         give_up: Callable[[BaseException], object],
+        existing: Existing | None = None,
     ) -> OwnedStream[Any]:
-        """A stream of ``run``, in which ``function`` is called once the stream is consumed."""
+        """A stream of ``run``, in which ``function`` is called once the stream is consumed.
+
+        ``existing``: the stream follows the run that has the id already, if there is one.
+        """
         streams.check_streamable(function)
         task = work.OwnedTask(
             function,
@@ -52,6 +56,8 @@ class OwnedWork:
             on_cancel=lambda reason: run.mark_stopped(Stop(reason)),
         )
         buffer = streams.Buffer(run.id, options.bound, options.slow)
+        if existing is not None:
+            return streams.AttachingStream(run, task, buffer, options.grace, give_up, existing)
         return streams.OwnedStream(run, task, buffer, options.grace, give_up)
 
     def submit(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[T]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from crewbus._util import deadline, in_worker, remaining, running_loop
 from crewbus.events import RunCancelled, RunFailed, RunFinished
-from crewbus.exceptions import BusClosedError, ConsumptionError, ResultTimeoutError
+from crewbus.exceptions import BusClosedError, ConsumptionError, ResultTimeoutError, RunNotFoundError
 from crewbus.scopes import Wait, end_wait, threads
 
 if TYPE_CHECKING:
@@ -17,15 +16,13 @@ if TYPE_CHECKING:
     from crewbus.durability import Gate
     from crewbus.events import Envelope
     from crewbus.scopes import Host, Run
-
-_FIRST_PAUSE: Final = 0.001  # seconds between two looks into the store, doubled each time
-_LONGEST_PAUSE: Final = 0.05
+    from crewbus.stores import Store
 
 
 class RunResults:
     """Waits until a run has ended, and returns its result.
 
-    The end of a run of this bus wakes who waits for it; for that of another process the store is asked.
+    The end of a run of this bus wakes who waits for it; for a run of another process its store does.
     """
 
     def __init__(self, host: Host, gate: Gate, live: LiveRuns) -> None:
@@ -37,7 +34,7 @@ class RunResults:
         """See `Bus.result`."""
         if running_loop() is not None:
             raise ConsumptionError("result() would block the event loop that runs here: use 'await bus.aresult()'")
-        waiting = _Waiting(self._host, self._live, run_id, timeout)
+        waiting = _Waiting(self._host, self._live, self._store, run_id, timeout)
         with waiting:
             while (end := self._end_of(run_id)) is None:
                 waiting.require()
@@ -48,7 +45,7 @@ class RunResults:
         """See `Bus.aresult`."""
         if running_loop() is None:  # another kind of loop drives it
             return self.wait(run_id, timeout, returns)
-        waiting = _Waiting(self._host, self._live, run_id, timeout, blocks=False)
+        waiting = _Waiting(self._host, self._live, self._store, run_id, timeout, blocks=False)
         with waiting:
             while (end := await in_worker(partial(self._end_of, run_id))) is None:
                 waiting.require()
@@ -59,8 +56,15 @@ class RunResults:
         """The terminal event of a run that has ended; None while it goes on, is suspended or was interrupted."""
         if self._host.closed:
             raise BusClosedError(f"this bus is closed: it can't be asked for the result of run {run_id}")
-        end = self._gate.opened().recorder.record_of(run_id).outcome()
+        record = self._gate.opened().recorder.record_of(run_id)
+        try:
+            end = record.outcome()
+        except RunNotFoundError:  # it has begun, and has no event yet
+            return None
         return end if end is not None and isinstance(end.event, RunFinished | RunFailed | RunCancelled) else None
+
+    def _store(self) -> Store:
+        return self._gate.opened().recorder.store
 
     def _outcome(self, run_id: str, end: Envelope, returns: Any) -> Any:
         recording = self._gate.opened()
@@ -71,14 +75,25 @@ class RunResults:
 class _Waiting:
     """One wait for the end of a run, for as long as its ``with`` block lasts."""
 
-    def __init__(self, host: Host, live: LiveRuns, run_id: str, timeout: float | None, *, blocks: bool = True) -> None:
+    def __init__(
+        self,
+        host: Host,
+        live: LiveRuns,
+        store: Callable[[], Store],
+        run_id: str,
+        timeout: float | None,
+        *,
+        blocks: bool = True,
+    ) -> None:
         here = host.current_scope()
         self._host = host
         self._live = live
         self._run_id = run_id
         self._timeout = timeout
         self._until = deadline(timeout)
-        self._pauses = _pauses()
+        self._store = store
+        self._unwatch: Callable[[], None] | None = None
+        """Ends the watching of the store."""
         self._around: Run | None = here.run if here is not None else None
         """The run that waits, if one does."""
         self.wait = Wait(self._releasers, self._around, host, blocks=blocks)
@@ -96,6 +111,8 @@ class _Waiting:
     def __exit__(self, *_: object) -> None:
         end_wait(self.wait, None)
         self._live.listeners.pop(self.wait, None)
+        if self._unwatch is not None:
+            self._unwatch()
 
     def require(self) -> None:
         """Raise what keeps this thread or task from waiting here, or any longer."""
@@ -111,14 +128,11 @@ class _Waiting:
             raise ResultTimeoutError(f"run {self._run_id} has no result after {self._timeout} s")
 
     def pause(self) -> float | None:
-        """How many seconds to wait before the next look; None: until it is woken."""
-        pause = None if self._live.find(self._run_id) is not None else next(self._pauses)
-        left = remaining(self._until)
-        return pause if left is None else left if pause is None else min(pause, left)
+        """How many seconds to wait before the next look; None: until it is woken.
 
-
-def _pauses() -> Iterator[float]:
-    pause = _FIRST_PAUSE
-    for _ in itertools.count():
-        yield pause
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        The store wakes it for what other processes do.
+        """
+        if self._unwatch is None and self._live.find(self._run_id) is None:
+            self._unwatch = self._store().watch(self.wait.wake)
+            self.wait.wake()  # something may have happened before that
+        return remaining(self._until)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from crewbus import streams
 from crewbus._util import checked_run_id, deadline
 from crewbus.exceptions import RunNotFoundError
+from crewbus.scopes import Wait
 
 if TYPE_CHECKING:
     from crewbus.bus.live_runs import LiveRuns
@@ -42,3 +43,19 @@ class Watching:
         """What reads the frames of a recorded run after ``cursor``."""
         recorder = self._gate.opened().recorder
         return self._live.follow(run_id, streams.Follower(recorder.record_of(run_id), recorder.store, cursor))
+
+    def follower_once_started(self, run_id: str, cursor: Cursor) -> Follower:
+        """As `follower`; of a run that another thread of this process is starting, once it has started."""
+        wait = Wait(tuple)
+        self._live.listeners[wait] = wait.wake
+        try:
+            while True:
+                is_starting = self._live.is_starting(run_id)
+                try:
+                    return self.follower(run_id, cursor)
+                except RunNotFoundError:
+                    if not is_starting:
+                        raise
+                wait.pause()
+        finally:
+            self._live.listeners.pop(wait, None)

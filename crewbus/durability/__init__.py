@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crewbus.durability.recorder import Recorder, RecordingOptions
     from crewbus.durability.results import Results
     from crewbus.durability.resume import Resumption
+    from crewbus.durability.step_function import return_annotation
     from crewbus.durability.step_runner import StepRunner
     from crewbus.durability.step_scope import Step, step
 
@@ -28,6 +29,7 @@ __all__ = [
     "Step",
     "StepRunner",
     "fork_run",
+    "return_annotation",
     "step",
 ]
 
@@ -40,6 +42,7 @@ __getattr__ = lazy_names(
         "recorder": "Recorder RecordingOptions",
         "results": "Results",
         "resume": "Resumption",
+        "step_function": "return_annotation",
         "step_runner": "StepRunner",
         "step_scope": "Step step",
     },

@@ -55,6 +55,11 @@ class Gate:
         recorder = self._for(run)
         return recorder.preparation(run) if recorder is not None else None
 
+    def records_root(self, run: Run) -> bool:
+        """Whether ``run`` will be recorded if it starts now, as a root run."""
+        recorder = self._for(run)
+        return recorder is not None and (recorder.armed if run.request.record is None else run.request.record)
+
     def arm(self, run: Run) -> int | None:
         """See `Recorder.arm` and `Recorder.claim_nested`, whose result this returns."""
         recorder = self._for(run)

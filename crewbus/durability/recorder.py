@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from crewbus import records, serialization
 from crewbus._util import is_count, reentrant_lock
+from crewbus.dispatch import now
 from crewbus.durability.disk import Disk
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
 from crewbus.durability.limits import MAX_EVENT_BYTES, Oversized
 from crewbus.durability.run_log import RunLog
 from crewbus.durability.tracked import Tracked
-from crewbus.events import CheckpointSaved, Envelope, Truncated, entity_types, event_type_of, find_event_type
+from crewbus.events import (
+    CheckpointSaved,
+    Envelope,
+    RunStarted,
+    Truncated,
+    entity_types,
+    event_type_of,
+    find_event_type,
+)
 from crewbus.exceptions import EventTypeError, InputError, OversizedEventError, RecordingError, RunIdInUseError
 from crewbus.scopes import Deferring, Durability, Phase, Preparation, checked_durability
 from crewbus.stores import LANDMARKS, Store, StoredEvent, store_refs
@@ -265,6 +274,16 @@ class Recorder:
             event = self._hooks.redaction.apply(scope.run, event)
         log: RunLog = scope.tree.log
         return log.lane.commit(self.plan_of(event), scope, event)
+
+    def plant(self, run: Run) -> None:
+        """Write the start of a root run that has not started, for whoever resumes it; it is on disk on return.
+
+        Raises `RunIdInUseError` if a run of its id is recorded already.
+        """
+        event: Any = RunStarted(run.name, dict(run.tags), None, run.key)
+        if self._hooks.redaction.chain:
+            event = self._hooks.redaction.apply(run, event)
+        self.store.create(run.id, [self.encode(Envelope(event, run.id, 0, None, now()))])
 
     def redeliver(self, scope: Scope, event: Any, seq: int) -> Envelope | None:
         """Deliver an event that the record of a resumed run holds already, under this number."""

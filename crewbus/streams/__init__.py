@@ -6,6 +6,7 @@ from crewbus._util import lazy_names
 from crewbus.streams.waker import forget_wakers
 
 if TYPE_CHECKING:
+    from crewbus.streams.attaching import AttachingStream, Existing
     from crewbus.streams.buffer import Buffer
     from crewbus.streams.cursor import Cursor
     from crewbus.streams.follower import Follower
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from crewbus.streams.stream import Stream
 
 __all__ = [
+    "AttachingStream",
     "Buffer",
     "Cursor",
+    "Existing",
     "Follower",
     "OwnedStream",
     "Slow",
@@ -31,6 +34,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "attaching": "AttachingStream Existing",
         "buffer": "Buffer",
         "cursor": "Cursor",
         "follower": "Follower",

@@ -31,6 +31,8 @@ def checked_options(options: Any) -> StreamOptions:
             f"options= takes StreamOptions(...), and arguments of the function that have its name go into a "
             f"functools.partial; got {options!r}"
         )
+    if options.attach and (options.id is None or options.resume is not None):
+        raise ConsumptionError("attach=True starts the run of an id, or follows it: give id=, and no resume=")
     checked_policy(options.bound, options.slow)
     checked_seconds(options.grace)
     return options
@@ -44,6 +46,9 @@ class StreamOptions:
     """The run's name; by default the module and qualified name of the streamed function."""
     id: str | None = None
     """The run's id; by default a new one."""
+    attach: bool = False
+    """Whether the stream follows the recorded run of this ``id`` if there is one already, here or elsewhere, live or
+    ended: an idempotency key. Of several that start it at once one calls the function."""
     key: str | None = None
     """The run's key, if it is nested and others of its name run at the same time: see `Bus.run`."""
     tags: Mapping[str, str] | None = None

@@ -69,6 +69,14 @@ class OwnedStream(Stream, Generic[T]):
         """The run that this stream owns."""
         return self._run
 
+    @property
+    def attached(self) -> bool:
+        """Whether it follows a run that existed already: see `StreamOptions.attach`.
+
+        Known once the stream was entered, iterated or asked for its result.
+        """
+        return False
+
     def __del__(self) -> None:
         super().__del__()
         if getattr(self, "_begun", False) and not self._run.ended:
