@@ -8,7 +8,7 @@ from typing import Any, Final
 # Where each public name lives. A package is loaded when a name of its is first used, so that `import crewbus` alone
 # costs next to nothing: pytest and installers import it. `__init__.pyi` says the same to type checkers.
 _PACKAGES: Final = {
-    "bus": "Bus achunk aemit call chunk current_bus default_bus drain emit run",
+    "bus": "Bus Recovery achunk aemit call chunk current_bus default_bus drain emit run",
     "durability": "Step step",
     "streams": "OwnedStream Stream StreamOptions",
     "work": "Thread ThreadPoolExecutor bind reentrant_lock",

@@ -3,6 +3,9 @@ from crewbus.bus import (
     Bus as Bus,
 )
 from crewbus.bus import (
+    Recovery as Recovery,
+)
+from crewbus.bus import (
     achunk as achunk,
 )
 from crewbus.bus import (

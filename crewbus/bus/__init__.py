@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from crewbus._util import lazy_names
 from crewbus.bus.bus import Bus
 from crewbus.bus.process import live_buses
+from crewbus.bus.recovery import Recovery
 
 if TYPE_CHECKING:
     from crewbus.bus.default import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bus",
+    "Recovery",
     "achunk",
     "aemit",
     "call",

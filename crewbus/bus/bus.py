@@ -12,6 +12,7 @@ from crewbus import durability as durability_package
 from crewbus import hookspecs, records
 from crewbus import plugins as plugin_package
 from crewbus._util import awaitable, is_text, name_of
+from crewbus.bus import recovery
 from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
 from crewbus.bus.live_runs import LiveRuns
@@ -387,6 +388,8 @@ class Bus(Dispatcher):
         there or later, if the code asks for other steps than the record has.
         """
         return durability_package.Resumption(self._host, self.recording, self._live).run(run_id, at, durability)
+
+    recover, arecover = recovery.recover, recovery.arecover
 
     def fork(self, run_id: str, at: str | None = None, edits: Mapping[str, Any] | None = None) -> str:
         """Make another run that shares the record of this one up to a checkpoint, and return its id: resume that.

@@ -28,6 +28,7 @@ class OwnedWork:
     def __init__(self) -> None:
         self._streamed: set[OwnedTask] = set()
         self._submitted: set[OwnedTask] = set()
+        self._kept: dict[Run, OwnedStream[Any]] = {}
         self._closed = False
         self._lock = reentrant_lock()
 
@@ -52,13 +53,25 @@ class OwnedWork:
             kwargs,
             live=self._streamed,
             on_start=run.work_here,
-            on_end=partial(_end, run, function),
+            on_end=partial(self._end, run, function),
             on_cancel=lambda reason: run.mark_stopped(Stop(reason)),
         )
         buffer = streams.Buffer(run.id, options.bound, options.slow)
         if existing is not None:
             return streams.AttachingStream(run, task, buffer, options.grace, give_up, existing)
         return streams.OwnedStream(run, task, buffer, options.grace, give_up)
+
+    def keep(self, stream: OwnedStream[Any]) -> None:
+        """Have the run of a stream that has begun go on to its end, although nobody may keep the stream."""
+        self._kept[stream.run] = stream
+        if stream.run.ended:
+            self._kept.pop(stream.run, None)
+
+    def _end(self, run: Run, function: Callable[..., Any], result: Any, error: BaseException | None) -> None:
+        try:
+            _end(run, function, result, error)
+        finally:
+            self._kept.pop(run, None)
 
     def submit(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[T]:
         """Call ``function`` in a thread of its own; see `Bus.submit`."""
@@ -121,6 +134,7 @@ class OwnedWork:
         for task in self._streamed:
             task.after_fork()
         self._streamed.clear()
+        self._kept.clear()
         self._submitted.clear()
 
 

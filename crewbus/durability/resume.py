@@ -85,31 +85,41 @@ class Resumption:
         self._recording = recording
         self._admission = admission
 
-    def run(self, run_id: str, at: str | None, durability: Durability | None) -> Run:
-        """A run that resumes the recorded one when it is started; see `Bus.resume`."""
+    def run(self, run_id: str, at: str | None, durability: Durability | None, epoch: int | None = None) -> Run:
+        """A run that resumes the recorded one when it is started; see `Bus.resume`.
+
+        ``epoch``: the one with which it was found; starting it raises `RunHeldError` if another process had it since.
+        """
         for text in [run_id] if at is None else [run_id, at]:
             if not is_text(text):
                 raise InputError(f"runs and checkpoints are named by text; got {text!r}")
         request = RecordingRequest(None, checked_durability(durability))
         taken: list[Taken] = []
 
+        def take(run: Run) -> Taken:
+            return self._take(run, at, epoch)
+
         def prepare(run: Run) -> Preparation:
-            return Preparation(lambda: taken.append(self._take(run, at)), lambda: taken and taken.pop().give_back())
+            return Preparation(lambda: taken.append(take(run)), lambda: taken and taken.pop().give_back())
 
         def reopen(run: Run, sinks: Iterable[Sink]) -> None:
-            self._reopen(run, at, sinks, taken.pop() if taken else self._take(run, at))
+            self._reopen(run, at, sinks, taken.pop() if taken else take(run))
 
         return Run(self._host, None, run_id, None, request, reopen, prepare=prepare)
 
-    def _take(self, run: Run, at: str | None) -> Taken:
+    def _take(self, run: Run, at: str | None, expected: int | None) -> Taken:
         """Acquire the log of a run, and read how far it came."""
         self._refuse_live(run)
         store = self._recording.store
         summary = _summary(store, run.id)
         before = summary.info
+        if expected not in (None, before.epoch):
+            raise taken_meanwhile(run.id)
         found = self._look_within_depth(store, summary, at)  # what can't be resumed is left unchanged
         epoch = store.acquire(run.id)
         try:
+            if expected is not None and epoch != expected + 1:
+                raise taken_meanwhile(run.id)
             if (epoch, store.info(run.id).last) != (before.epoch + 1, before.last):  # another process continued it
                 found = self._look_within_depth(store, _summary(store, run.id), at)
         except BaseException:
@@ -208,6 +218,11 @@ class Resumption:
         )
         log.replay = Replay(found.progress, run, emissions, recording.plan_of)
         self._recording.replaying(run.tree)
+
+
+def taken_meanwhile(run_id: str) -> RunHeldError:
+    """The error for a run that another process has taken since it was found."""
+    return RunHeldError(f"run {run_id} was taken by another process in the meantime")
 
 
 def _summary(store: Store, run_id: str) -> LogSummary:
