@@ -125,6 +125,20 @@ def test_async_functions_go_on_on_the_loop(another, dead):
     asyncio.run(main())
 
 
+def test_suspended_runs_go_on_when_they_are_due(another):
+    bus, done = another(), []
+    for run_id, due in (("now", None), ("soon", time.time() - 1), ("later", time.time() + DAY)):
+        with suppress(crewbus.RunSuspendedError), bus.run("crew", id=run_id) as run:
+            run.step("first", lambda: 1)
+            run.suspend("deployed", until=due)
+            run.step("second", lambda: pytest.fail("it is suspended"))
+    bus.flush()
+    assert {bus.records.info(run_id).state for run_id in ("now", "soon", "later")} == {"suspended"}
+    recovery = another().recover({"crew": partial(crew, done)})
+    assert [stream.result(TIMEOUT) for stream in recovery.streams] == ["crew of now", "crew of soon"]
+    assert another().recover({"crew": partial(crew, done)}, states=["interrupted"]).streams == []
+
+
 def test_failed_and_cancelled_runs_go_on_if_asked_for(another):
     bus = another()
     with suppress(ZeroDivisionError), bus.run("crew", id="failed"):
