@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -110,6 +109,8 @@ async def arecover(
     wait: bool = True,
 ) -> Recovery:
     """As `recover`, without blocking the loop, on which the async ones of the functions run."""
+    import asyncio  # loaded: it runs this
+
     recovering = Recovering(self, partial(_resumed, self), self._work.keep, functions, states, limit, wait)
     work = recovering.work()
     while (found := await in_worker(partial(next, work, None))) is not None:
