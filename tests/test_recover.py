@@ -227,7 +227,7 @@ def test_a_run_that_can_not_be_resumed_keeps_no_other_from_it(another, store, de
     dead("a")
     recovery = another().recover(lambda _: lambda: crewbus.current_run().step("first", int))
     assert [stream.run.id for stream in recovery.streams] == ["a"]
-    assert [type(error) for error in recovery.refused.values()] == [crewbus.RunNotFoundError]
+    assert [type(error) for error in recovery.refused.values()] == [crewbus.CorruptRecordError]
     recovery.streams[0].result(TIMEOUT)
 
 
