@@ -713,6 +713,32 @@ FAULTS += [
 ]
 
 
+@noticed_by("what_was_created_and_posted_survives_a_crash")
+class LosesMessages(JsonlStore):
+    def _note(self, write, **arguments):
+        if write == "post_at":
+            return self._apply(Entry(self._writers.me, write, arguments))
+        return super()._note(write, **arguments)
+
+
+@noticed_by("what_a_killed_process_claimed_is_claimed_again")
+class ClaimsTheNewOfAll(JsonlStore):
+    def claim(self, claim):
+        return [claimed for claimed in super().claim(claim) if claimed.epoch == 1]
+
+
+@noticed_by("processes_share_work")
+class MindsNoCapsOfOthers(JsonlStore):
+    def claim(self, claim):
+        return super().claim(attrs.evolve(claim, caps=()))
+
+
+@noticed_by("changes_by_another_process_are_noticed")
+class NotifiesNobodyOfOthers(JsonlStore):
+    def watch(self, notify):
+        return lambda: None
+
+
 @noticed_by("a_crash_between_any_two_writes")
 class LosesSeals(JsonlStore):
     def _note(self, write, **arguments):

@@ -70,6 +70,8 @@ def parameters(test):
 def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "LONGEST_LEASE", 0.05)  # for what never comes
     monkeypatch.setattr(watching, "PATIENCE", 0.05)
+    if "noticed" in test:
+        monkeypatch.setattr(process, "PATIENCE", 5.0)
     monkeypatch.setattr(sequences, "SETTINGS", settings(sequences.SETTINGS, phases=[Phase.generate]))
     tests = TestJsonlStore() if issubclass(fault, JsonlStore) else TestMemoryStore()
     tests.opens = fault

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -55,7 +54,10 @@ class Claim:
 
     def accepts(self, tags: Mapping[str, str]) -> bool:
         """Whether the tags of a log match."""
-        return all(tags.get(tag) in values for tag, values in self.tags.items())
+        for tag, values in self.tags.items():  # noqa: SIM110 - a claim may look at thousands of logs
+            if tags.get(tag) not in values:
+                return False
+        return True
 
 
 class Claimed(NamedTuple):
@@ -70,21 +72,28 @@ class Room:
     """How many more logs the caps of a claim admit; ``alive`` counts those that are alive, by tag and value."""
 
     def __init__(self, caps: tuple[Cap, ...], alive: Callable[[str, str], int]) -> None:
-        self._caps = caps
+        self._caps = [(cap, dict[str, int]()) for cap in caps]
+        """With what is left for each value that was asked for: a claim may look at thousands of logs."""
         self._alive = alive
-        self._added = Counter[tuple[str, str]]()
 
     def admits(self, tags: Mapping[str, str]) -> bool:
         """Whether one more log with these tags may be alive."""
-        return all(
-            self._alive(cap.tag, value) + self._added[cap.tag, value] < cap.limit
-            for cap in self._caps
-            if (value := tags.get(cap.tag)) is not None
-        )
+        for cap, left in self._caps:
+            value = tags.get(cap.tag)
+            if value is None:
+                continue
+            if value not in left:
+                left[value] = cap.limit - self._alive(cap.tag, value)
+            if left[value] <= 0:
+                return False
+        return True
 
     def add(self, tags: Mapping[str, str]) -> None:
-        """Count a log that was taken."""
-        self._added.update({(cap.tag, tags[cap.tag]) for cap in self._caps if cap.tag in tags})
+        """Count a log that was admitted."""
+        for cap, left in self._caps:
+            value = tags.get(cap.tag)
+            if value is not None:
+                left[value] -= 1
 
 
 def may_be_claimed(summary: LogSummary, now: float) -> bool:

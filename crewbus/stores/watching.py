@@ -66,8 +66,8 @@ class Watching:
         self._name = name
         self._watchers = Watchers()
         self._lock = reentrant_lock()
-        self._ended: threading.Event | None = None
-        """Set to end the thread; None while there is none."""
+        self._going: threading.Lock | None = None
+        """Held until the thread is to end; None while there is none. An Event's wait takes five times as long."""
         self._thread: threading.Thread | None = None
 
     def add(self, notify: Notify) -> Callable[[], None]:
@@ -102,24 +102,25 @@ class Watching:
             thread.join()
 
     def _start(self) -> None:
-        if self._ended is not None:
+        if self._going is not None:
             return
-        ended = threading.Event()
-        self._thread = start_daemon(self._name, self._work, ended)
-        self._ended = ended
+        going = threading.Lock()
+        going.acquire()
+        self._thread = start_daemon(self._name, self._work, going)
+        self._going = going
 
     def _end(self) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended.set()
+        going, self._going = self._going, None
+        if going is not None:
+            going.release()
 
-    def _work(self, ended: threading.Event) -> None:
-        while not ended.wait(self._period):
+    def _work(self, going: threading.Lock) -> None:
+        while not going.acquire(timeout=self._period):
             try:
                 changed = self._look()
             except Exception:
                 changed = True
-            if changed and not ended.is_set():
+            if changed and going.locked():
                 self._watchers.notify()
 
 

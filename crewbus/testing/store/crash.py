@@ -6,14 +6,25 @@ import os
 import queue
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from crewbus.exceptions import RecordingError
-from crewbus.stores import Store
-from crewbus.testing.store.model import write
+from crewbus.stores import Cap, Claim, Claimed, LogFilter, Store
+from crewbus.testing.store.model import first_events, stored, write
 
-__all__ = ["STEPS", "hold_until_line", "kill_self", "perform_steps", "write_and_confirm"]
+__all__ = [
+    "CAP",
+    "STEPS",
+    "claim_and_print",
+    "create_and_post",
+    "hold_until_line",
+    "kill_self",
+    "perform_steps",
+    "work_off",
+    "write_and_confirm",
+]
 
 Step = Callable[[Store], object]
 
@@ -71,6 +82,49 @@ def hold_until_line(store: Store) -> None:
         _print("written\n")
     except RecordingError as error:
         _print(f"{type(error).__name__}\n")
+
+
+def create_and_post(store: Store) -> None:
+    """Create a log, and post a message to it."""
+    store.create("a", first_events("a", 200, queue="x"))
+    _print(f"{store.post('a', 'u', b'1', 'k')}\n")
+
+
+def claim_and_print(store: Store, limit: int) -> None:
+    """Claim logs, and print their ids."""
+    for claimed in store.claim(Claim(limit)):
+        _print(f"{claimed.root_id}\n")
+
+
+CAP: Final = 1
+"""How many logs of a key may be alive in `work_off`."""
+PAUSE: Final = 0.2
+"""Seconds after which it looks again, although nothing seems to have changed."""
+
+
+def work_off(store: Store) -> None:
+    """Claim logs, one at a time and two held at once, and finish them until none are left; print the id of each."""
+    changed, held = threading.Event(), list[Claimed]()
+    stop = store.watch(changed.set)
+    claim, all_ = Claim(caps=(Cap("key", CAP),)), LogFilter(tags={"queue": "x"})
+    while True:
+        changed.clear()
+        for claimed in store.claim(claim):
+            held.append(claimed)
+            for key in "pq":
+                alive = [one for one in store.find(LogFilter(tags={"key": key})) if one.info.alive]
+                if len(alive) > CAP:
+                    _print(f"{len(alive)} of {key} are alive\n")
+        if len(held) > 1 or not changed.wait(PAUSE):
+            for root_id, epoch in held[:1]:
+                store.append(root_id, epoch, stored(store.info(root_id).last + 1, root_id, name="crewbus.RunFinished"))
+                store.finish(root_id, epoch)
+                store.flush()
+                _print(f"{root_id}\n")
+            del held[:1]
+        if not held and all(one.info.sealed for one in store.find(all_)):
+            break
+    stop()
 
 
 def kill_self() -> None:

@@ -17,15 +17,18 @@ from typing import Final
 import pytest
 
 from crewbus.exceptions import RecordingError, RunHeldError
-from crewbus.stores import LANDMARKS, Store
+from crewbus.stores import LANDMARKS, Claim, Claimed, LogFilter, Store
 from crewbus.testing.store.case import PATIENCE, StoreCase, begin_log, write_and_flush
 from crewbus.testing.store.crash import STEPS
-from crewbus.testing.store.model import LogState, Model, all_logs, write
+from crewbus.testing.store.model import LogState, Model, all_logs, first_events, write
 
 LONGEST_LEASE: float = 120.0
 """Seconds within which the lease of a killed process must have expired."""
 
 FORKS: Final = 5
+WORK: Final = 12
+WORKERS: Final = 2
+"""The logs of each of two keys, and the processes that share them."""
 
 can_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 can_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
@@ -200,6 +203,70 @@ class ProcessContract(StoreCase):
             assert other.communicate("go on\n", timeout=PATIENCE)[0] == "FencedError\n"
         write_and_flush(store, "a", epoch, 3)
         assert [event.seq for event in store.read("a")] == [0, 1, 2, 3]
+
+    @can_kill
+    def test_what_was_created_and_posted_survives_a_crash(self) -> None:
+        """`create` and `post` return when all is durable."""
+        self.new_sharing_work()
+        self.close_all()
+        assert self._run_until_killed("create_and_post(store); kill_self()") == "0\n"
+        store = self.new()
+        assert list(store.read("a")) == first_events("a", 200, queue="x")
+        assert [tuple(message[:4]) for message in store.posted("a")] == [(0, "u", b"1", "k")]
+        assert store.post("a", "u", b"2", "k") == 0
+        assert store.claim(Claim()) == [Claimed("a", 1)]
+
+    @can_kill
+    def test_what_a_killed_process_claimed_is_claimed_again(self) -> None:
+        """As soon as it is known to be dead, and with another epoch; the others are there for anyone at once."""
+        self.skip_unless_survives()
+        store = self.new_sharing_work()
+        for root_id in "abcd":
+            store.create(root_id, first_events(root_id, 2))
+        assert self._run_until_killed("claim_and_print(store, 2); kill_self()").split() == ["a", "b"]
+        for root_id in "ab":
+            _wait_until_released(store, root_id)
+        assert store.claim(Claim(limit=9)) == [("a", 2), ("b", 2), ("c", 1), ("d", 1)]
+        assert [store.info(root_id).stalls for root_id in "abcd"] == [2, 2, 1, 1]
+        for root_id, epoch in (("a", 2), ("c", 1)):
+            write_and_flush(store, root_id, epoch, 2)
+
+    def test_processes_share_work(self) -> None:
+        """Each log is claimed by one process, none is left, and together they never exceed a cap."""
+        self.skip_unless_survives()
+        store = self.new_sharing_work()
+        roots = [f"{key}{number}" for key in "pq" for number in range(WORK)]
+        for root_id in roots:
+            store.create(root_id, first_events(root_id, 1, queue="x", key=root_id[0]))
+        program = [sys.executable, "-c", f"{self.opener()}\nfrom crewbus.testing.store.crash import *\nwork_off(store)"]
+        with contextlib.ExitStack() as stack:
+            workers = [
+                stack.enter_context(subprocess.Popen(program, stdout=subprocess.PIPE, text=True))
+                for _ in range(WORKERS)
+            ]
+            printed = [worker.communicate(timeout=PATIENCE)[0] for worker in workers]
+        assert sorted(" ".join(printed).split()) == sorted(roots)
+        assert [one.info.epoch for one in store.find(LogFilter())] == [1] * len(roots)
+        assert all(one.info.sealed for one in store.find(LogFilter()))
+
+    def test_changes_by_another_process_are_noticed(self) -> None:
+        """`watch` calls its function for them too."""
+        self.skip_unless_survives()
+        store = self.new()
+        begin_log(store)
+        store.flush(PATIENCE)
+        noticed = threading.Event()
+        stop = store.watch(noticed.set)
+        try:
+            program = f"{self.opener()}\nimport sys; sys.stdin.readline(); store.revoke('a'); sys.stdin.readline()"
+            with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, text=True) as other:
+                assert other.stdin is not None
+                noticed.clear()
+                print(file=other.stdin, flush=True)
+                assert noticed.wait(PATIENCE)
+                other.stdin.close()
+        finally:
+            stop()
 
 
 def _assert_between(found: dict[str, LogState], before: dict[str, LogState], after: dict[str, LogState]) -> None:

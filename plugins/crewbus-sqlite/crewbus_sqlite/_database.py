@@ -54,7 +54,7 @@ def _file_id(path: str | Path) -> FileId | None:
 
 def _file_state(path: str | Path) -> tuple[int, ...] | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - forty times a second
+        found = os.stat(path)  # noqa: PTH116 - thirty times a second
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -7,7 +7,7 @@ from typing import Final
 
 from crewbus_sqlite._database import Database
 
-PERIOD: Final = 0.025
+PERIOD: Final = 0.03
 """Seconds between two looks at the file system."""
 SETTLING: Final = 0.1
 """Seconds after a change for which each look asks the database: a second change may have the same time and size."""
