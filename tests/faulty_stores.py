@@ -503,6 +503,12 @@ class ClaimsTheEnded(ClaimsMore):
         return log.end is not None
 
 
+@noticed_by("a_suspended_log_is_claimed")
+class LeavesTheSuspended(MemoryStore):
+    def claim(self, claim):
+        return [claimed for claimed in super().claim(claim) if self._logs[claimed.root_id].end is None]
+
+
 @noticed_by("a_log_without_events_is_not_claimed")
 class ClaimsTheEmpty(ClaimsMore):
     def too(self, log):

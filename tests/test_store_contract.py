@@ -12,11 +12,19 @@ from helpers import BESIDE
 from hypothesis import Phase, settings
 
 import crewbus
-from crewbus import MemoryStore
+from crewbus import MemoryStore, Store
+from crewbus.stores import Claim
 from crewbus.testing import StoreContract
 from crewbus.testing.store import contract, process, sequences, watching
-from crewbus.testing.store.contract import DataContract, ForkContract, ListingContract
-from crewbus.testing.store.model import Model
+from crewbus.testing.store.contract import (
+    DataContract,
+    ForkContract,
+    ListingContract,
+    MailboxContract,
+    WatchingContract,
+    WorkContract,
+)
+from crewbus.testing.store.model import Model, stored
 from crewbus_jsonl import JsonlStore
 
 
@@ -53,6 +61,53 @@ class TestModel(DataContract, ForkContract, ListingContract):
 
     def open(self):
         return Model()
+
+
+class Defaults(MemoryStore):
+    """A store of somebody who knows nothing of work that is shared."""
+
+    create, claim, post, posted = Store.create, Store.claim, Store.post, Store.posted
+    watch, changes = Store.watch, Store.changes
+
+    def release(self, root_id, epoch):
+        super().release(root_id, epoch)
+
+
+class TestDefaults(WorkContract, MailboxContract, WatchingContract):
+    """What `crewbus.Store` does for those that don't do it better."""
+
+    def open(self):
+        return Defaults()
+
+
+def test_a_store_without_a_mailbox_says_so():
+    store = Defaults()
+    store.begin("a")
+    assert store.posted("a") == []
+    with pytest.raises(crewbus.RecordingError, match=r"Defaults has no post\(\): its runs can't receive messages"):
+        store.post("a", "u", b"")
+
+
+def test_a_default_claim_gives_back_what_another_process_had_meanwhile():
+    class Slow(Defaults):
+        def acquire(self, root_id):
+            if root_id not in taken:  # between the look at the log and its acquisition
+                taken.append(root_id)
+                epoch = super().acquire(root_id)
+                if root_id == "ended":
+                    self.append("ended", epoch, stored(1, "ended", name="crewbus.RunFinished"))
+                    self.finish("ended", epoch)
+                elif root_id == "released":
+                    self.release("released", epoch)
+            return super().acquire(root_id)
+
+    taken, store = [], Slow()
+    for root_id in ("ended", "released", "held"):
+        store.create(root_id, [stored(0, root_id)])
+    assert store.claim(Claim(limit=9)) == []
+    assert [store.info(root_id).alive for root_id in ("ended", "released", "held")] == [False, False, True]
+    assert [store.info(root_id).sealed for root_id in ("ended", "released", "held")] == [True, False, False]
+    assert store.claim(Claim(limit=9)) == [("released", 4)]
 
 
 # Stores that break it

@@ -140,6 +140,19 @@ class WorkContract(StoreCase):
         store.release("b", epoch)
         assert claimed(store) == ["b"]
 
+    def test_a_suspended_log_is_claimed(self) -> None:
+        """A run that was suspended has not ended, however long ago; one that was cancelled then has."""
+        store = self.new()
+        epoch = begin_log(store)
+        for seq in range(3, 6):
+            store.append("a", epoch, stored(seq, name="crewbus.RunSuspended"))
+            store.release("a", epoch)
+            assert store.claim(Claim()) == [Claimed("a", epoch + 1)]
+            epoch += 1
+        store.append("a", epoch, stored(6, name="crewbus.RunCancelled"))
+        store.release("a", epoch)
+        assert claimed(store) == []
+
     def test_a_log_without_events_is_not_claimed(self) -> None:
         """It does not say yet what it is."""
         store = self.new()

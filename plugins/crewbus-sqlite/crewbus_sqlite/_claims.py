@@ -9,7 +9,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, Final
 
-from crewbus.stores import MOST_STALLS, Claim, name_and_tags
+from crewbus.stores import MOST_STALLS, SUSPENDED, Claim, name_and_tags
 from crewbus.stores.claims import Room
 from crewbus_sqlite import _events, _holders, _logs
 from crewbus_sqlite._checksums import corrupt
@@ -23,7 +23,6 @@ _READY: Final = (
 _DUE: Final = f"SELECT id FROM logs INDEXED BY claimable WHERE holder IS NULL AND {MAY_BE_CLAIMED} AND due <= ?"
 _HELD_BY: Final = "SELECT id FROM logs INDEXED BY held WHERE holder = ?"
 _ORPHANS: Final = f"{_HELD_BY} AND {MAY_BE_CLAIMED} ORDER BY id"
-SUSPENDED: Final = "crewbus.RunSuspended"
 PIECE: Final = 256
 MOST_KNOWN: Final = 50_000
 """The logs whose tags are remembered."""

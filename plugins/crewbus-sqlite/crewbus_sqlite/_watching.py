@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from crewbus_sqlite._database import Database
@@ -18,15 +19,16 @@ LONGEST: Final = 1.0
 class Changes:
     """Asks the file system for changes, and the database only when there may be one."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
         self._files: object = None
         self._version: int | None = None
         self._changed = self._asked = -LONGEST
 
     def look(self) -> bool:
         """Whether there was a commit since the last look."""
-        now, files = time.monotonic(), self._database.files()
+        now, files = self._clock(), self._database.files()
         if files != self._files:
             self._files, self._changed = files, now
         elif now - self._changed > SETTLING and now - self._asked < LONGEST:

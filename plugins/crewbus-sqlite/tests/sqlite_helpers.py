@@ -63,9 +63,17 @@ def furnish(store: SQLiteStore) -> None:
         store.append(root, epoch, start)
         store.append(root, epoch, noted(1, root, "crewbus.RunFailed" if number else "crewbus.RunFinished"))
         store.finish(root, epoch)
+    for number in range(4):
+        store.create(
+            f"queued {number}", [noted(0, f"queued {number}", "crewbus.RunStarted", b'{"tags":{"queue":"x"}}')]
+        )
+        for key in range(number):
+            store.post(f"queued {number}", "approval", b"\xff\x00" * key * 200, f"{key}")
     store.flush()
 
 
+QUEUED = ("fork of the fork", "queued 0", "queued 1", "queued 2", "queued 3")
+"""Those that may be claimed."""
 RUNS = ("first", "first/2", "fork/nested", "short 0", "short 3", "nobody", "", "zzz")
 QUERIES = (
     LogFilter(),
@@ -87,6 +95,7 @@ def picture(store: SQLiteStore, also: Iterable[str] = ()) -> Picture:
     for root in sorted({*roots, *also}):
         seen[f"info {root}"] = answer(store.info, root)
         seen[f"forks {root}"] = answer(store.forks, root)
+        seen[f"messages {root}"] = answer(store.posted, root)
         seen[f"events {root}"] = answer(lambda root=root: list(store.read(root)))
         seen[f"landmarks {root}"] = answer(lambda root=root: list(store.landmarks(root, 5)))
     for query in QUERIES:

@@ -6,14 +6,16 @@ import pickle
 import random
 import shutil
 import sqlite3
+from contextlib import suppress
 
 import pytest
-from sqlite_helpers import begun, furnish, noted, numbers, picture
+from sqlite_helpers import QUEUED, begun, furnish, noted, numbers, picture
 
 from crewbus.exceptions import CorruptRecordError, CrewbusError, RunNotFoundError, StoreVersionError
+from crewbus.stores import Claim
 from crewbus_sqlite import SQLiteStore
 
-FLIPS, CUTS, LOG_FLIPS, LOG_CUTS = 2500, 300, 800, 200
+FLIPS, CLAIM_FLIPS, CUTS, LOG_FLIPS, LOG_CUTS = 2500, 400, 300, 800, 200
 FOREVER = 1e6
 """A lease that is not renewed while a test copies files."""
 
@@ -105,6 +107,26 @@ def test_promise_12_a_flipped_byte_is_an_error_or_changes_nothing(recorded, tmp_
         assert not lies(seen, truth)
         noticed += seen != truth
     assert noticed > FLIPS / 4
+
+
+def test_promise_12_a_claim_of_a_damaged_file_takes_nothing_that_it_may_not(recorded, tmp_path):
+    """It may leave a log to a later one, where an index is damaged."""
+    files, _ = recorded
+    chance, noticed = random.Random(16), 0
+    for _ in range(CLAIM_FLIPS):
+        for name in ("record.db-wal", "record.db-shm"):
+            (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / "record.db").write_bytes(flipped(chance, files["record.db"]))
+        store = SQLiteStore(tmp_path / "record.db")
+        try:
+            claimed = [root_id for root_id, _ in store.claim(Claim(limit=99))]
+            assert claimed == [root_id for root_id in QUEUED if root_id in claimed]
+        except CrewbusError:
+            noticed += 1
+        finally:
+            with suppress(CrewbusError):
+                store.close()
+    assert noticed
 
 
 def test_promise_12_a_file_that_was_cut_is_an_error_or_changes_nothing(recorded, tmp_path):
