@@ -84,4 +84,39 @@ CASES: Final[dict[str, Case]] = {
         Program((Retry((Call("m", (Retry((Note(), Fail(2))), Retry((Say(),)))), Fail())),), "always"),
         (Disturbance(crash=8), Disturbance(crash=15)),
     ),
+    "an outage before a fork": Case(
+        Program((Retry((Run("r", (Say(),)), Step("s", (Say(),)))),)), (Disturbance(outage=1),), fork=0
+    ),
+    "an outage in an attempt in a step that fails": Case(
+        Program((Step("s", (Retry((Say(), Step("s", (Step(),)))),), ("UnknownError", "ok")),)),
+        (Disturbance(outage=2),),
+    ),
+    "an attempt that goes on fails again": Case(
+        Program((Retry((Say("b"), Step("s", (Say(), Step()), ("ValueError", "DeclaredError", "ok"))), 3),)),
+        (Disturbance(outage=1), Disturbance(outage=3)),
+    ),
+    "an attempt that goes on crashes, and fails": Case(
+        Program((Retry((Step("s", (Step("s", (Say(),)),)), Fail())),)), (Disturbance(outage=2), Disturbance(crash=5))
+    ),
+    "a step recalled in a new attempt that fails": Case(
+        Program(
+            (
+                Parallel(
+                    (
+                        (Retry((Step("s", (Step("s", (Say(),)),), ("ValueError", "ok")), Fail())),),
+                        (Retry((Fail(2),)),),
+                    )
+                ),
+            )
+        ),
+        (Disturbance(crash=20, seed=4),),
+    ),
+    "an outage in one of two strands": Case(
+        Program((Parallel(((Step("s", (), ("bad", "ok")),), (Step(), Say()))),)), (Disturbance(outage=1),)
+    ),
+    "a checkpoint in a step that was tried again": Case(
+        Program((Loop((Step("s", (Step("t", (Say(),)), Save(), Step("t", (Say(),))), ("ValueError", "ok")),)),)),
+        (Disturbance(crash=12),),
+        at="c",
+    ),
 }

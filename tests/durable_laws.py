@@ -82,7 +82,7 @@ def random_case(seed: int, size: int = 14) -> Case:
     program = Grower(rng.randrange, size).program()
     shown = ideal(program)
     writes = 3 + len(shown.emissions) + 3 * len(shown.steps)
-    disturbances = tuple(_disturbance(rng, writes) for _ in range(1 + rng.randrange(3)))
+    disturbances = tuple(_disturbance(rng, writes, len(shown.steps)) for _ in range(1 + rng.randrange(3)))
     code = rng.random()
     if code < 0.1:
         return Case(program, disturbances, then=attrs.evolve(program, body=varied(program.body, rng)))
@@ -93,11 +93,13 @@ def random_case(seed: int, size: int = 14) -> Case:
     return Case(program, disturbances)
 
 
-def _disturbance(rng: random.Random, writes: int) -> Disturbance:
+def _disturbance(rng: random.Random, writes: int, steps: int) -> Disturbance:
     lost, seed, code = rng.randrange(4), rng.randrange(8), rng.random()
     if code < 0.8:
         return Disturbance(crash=1 + rng.randrange(writes), lost=lost, seed=seed)
-    kind = rng.choice(("stop", "cancel"))  # what an outage makes of a program is not determined by its steps
+    if code < 0.9:
+        return Disturbance(outage=1 + rng.randrange(max(1, steps)), seed=seed)
+    kind = rng.choice(("stop", "cancel"))
     return Disturbance(**{kind: 1 + rng.randrange(max(1, writes // 2))}, seed=seed)
 
 

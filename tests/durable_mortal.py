@@ -242,10 +242,12 @@ async def interleave(
     others: Sequence[Callable[[], Coroutine[Any, Any, Any]]],
     make: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any],
     rng: random.Random,
+    handled: tuple[type[Exception], ...],
 ) -> list[Any]:
     """Do ``first`` here and the others in strands of their own, in turns; the results.
 
-    Raises the first error, once all have ended; what is not an Exception at once.
+    Once all have ended, raises the first error that is none of those ``handled``, or else the first one; what is not an
+    Exception at once.
     """
     outer = pause.get()
     strands = [make(work) for work in others]
@@ -286,5 +288,5 @@ async def interleave(
         for strand in strands:
             await strand.kill()
     if errors:
-        raise errors[min(errors)]
+        raise min(errors.items(), key=lambda one: (isinstance(one[1], handled), one[0]))[1]
     return [result, *(strand.result for strand in strands)]

@@ -419,7 +419,7 @@ class Play:
             return lambda: self._body(strands[n], attrs.evolve(here, strand=strand), (*site, n))
 
         first, *others = (work(n) for n in range(len(strands)))
-        return await interleave(first, others, TaskStrand if here.tasks else ThreadStrand, self._rng)
+        return await interleave(first, others, TaskStrand if here.tasks else ThreadStrand, self._rng, HANDLED)
 
 
 def keyed_run(bus: crewbus.Bus, name: str, key: str, root: crewbus.Run) -> crewbus.Run:

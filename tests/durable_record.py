@@ -101,6 +101,11 @@ class Recorded:
         saved = [one for one in self.valid if isinstance(one.event, CheckpointSaved) and one.event.name == name]
         return saved[-1].seq
 
+    def is_tried_again(self, end: crewbus.Envelope, after: int) -> bool:
+        """Whether the end of a step was taken back, after a number, since a step around it failed and was retried."""
+        again = (one for one in self.retractions if one.seq > after and one.event.reason == "tried again")
+        return any(one.event.covers(end.seq, end.parent) for one in again)
+
     def takers(self, one: crewbus.Envelope) -> list[crewbus.Envelope]:
         """The retractions that cover an event."""
         return [r for r in self.retractions if r.seq > one.seq and r.event.covers(one.seq, one.parent)]

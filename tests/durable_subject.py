@@ -147,7 +147,8 @@ class Subject:
             self._is_partial = True
             recorded = Recorded(bus.record_of(self.run_id))
             last = recorded.checkpoint(at)
-            self._know(Recorded(one for one in recorded.valid if one.seq <= last))
+            counting = (one for one in recorded.valid if one.seq <= last and not recorded.is_tried_again(one, last))
+            self._know(Recorded(counting))
             return bus.resume(self.run_id, at)
         return bus.resume(self.run_id)
 
@@ -293,7 +294,11 @@ class Subject:
         for place, count in Counter(places.values()).items():
             if count > 1:
                 self.wrong.append(f"law 5: step {place} has {count} identities")
-        ends = Counter(recorded.identity(one) for one in recorded.valid if isinstance(one.event, StepFinished))
+        ends = Counter(
+            recorded.identity(one)
+            for one in recorded.valid
+            if isinstance(one.event, StepFinished) and not recorded.is_tried_again(one, one.seq)
+        )
         for identity, count in ends.items():
             if count > 1 and places.get(identity) not in self.edits:
                 self.wrong.append(f"law 3: step {places.get(identity)} finished {count} times")

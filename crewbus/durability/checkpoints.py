@@ -48,7 +48,7 @@ class Checkpoints:
             plan = self._recording.plan_of(CheckpointSaved(name))
             found = log.replay.match((plan, scope, CheckpointSaved(name), None), content)
             if found is None:
-                log.replay.changes(scope, is_frame=False)
+                log.replay.changes(scope, repeats=False)
             return found
 
     def _save_entities(self, scope: Scope, log: RunLog) -> dict[str, int]:

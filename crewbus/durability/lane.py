@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
 from crewbus.durability.step_scope import Step
-from crewbus.events import AttemptStarted, Retracted
+from crewbus.events import AttemptStarted, Retracted, StepFinished
 from crewbus.exceptions import CrewbusError
 from crewbus.scopes import Attempt, Call, Deferring, Lane, Numbers, Phase, Run, threads
 from crewbus.stores import Store
@@ -146,10 +146,13 @@ class ReplayLane:
 
     def _prepare(self, replay: Replay, plan: Plan, scope: Scope, event: Any, phase: Phase) -> None:
         """Get ready for something new in ``scope``: a repeated attempt around it is begun anew in the record."""
-        if phase == Phase.END or isinstance(event, AttemptStarted):
+        is_result = isinstance(event, StepFinished)
+        if is_result and isinstance(scope, Step):
+            scope = scope.of  # what precedes a result stays if the step around it fails
+        elif phase == Phase.END or isinstance(event, AttemptStarted):
             return
         with Deferring(scope.tree.lock), scope.tree.lock:
-            before = replay.changes(scope, is_frame=plan.frame)
+            before = replay.changes(scope, repeats=plan.frame or is_result)
         self._commit_anew(replay, before)
         for attempt in scope.attempts:
             self._begin_anew(replay, attempt, scope)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from crewbus._util import is_within
 from crewbus.events import Retracted
-from crewbus.records import Path, Progress, RecordedCall, RecordedHome, Retractions
+from crewbus.records import Path, Progress, RecordedAttempt, RecordedCall, RecordedHome, Retractions
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
@@ -38,6 +38,16 @@ class Emission(NamedTuple):
     parent: str
     retracted_at: int | None
     """The number of the retraction, if a failed attempt took it back."""
+    attempt: RecordedAttempt | None
+    """The innermost attempt that it belongs to directly."""
+
+
+class Rejected(NamedTuple):
+    """What was emitted in a step and a failed attempt took back."""
+
+    content: Content
+    event: Any
+    retracted_at: int
 
 
 class RecordedEmissions:
@@ -99,12 +109,30 @@ class RecordedEmissions:
             if found is not None or not self._read_on():
                 return found
 
+    def match_again(
+        self, places: Iterable[Where], content: Content, retracted_at: int, attempts: Collection[RecordedAttempt]
+    ) -> Emission | None:
+        """Find what an earlier resume emitted again for what was taken back at a number, and leave it out from now on.
+
+        It is in one of these attempts, which were begun again, or in one that they are nested in.
+        """
+        while self._read_on():
+            pass
+        for where in places:
+            for emission in self._waiting.get(where, {}).get(content, ()):
+                if emission.seq > retracted_at and emission.attempt in attempts:
+                    self._leave_out(where, content, emission)
+                    return emission
+        return None
+
+    def _leave_out(self, where: Where, content: Content, emission: Emission) -> None:
+        self._waiting[where][content].remove(emission)
+        self._count -= 1
+
     def _find(self, where: Where, content: Content, rejected: bool) -> Emission | None:
-        waiting = self._waiting.get(where, {}).get(content, deque())
-        for emission in waiting:
+        for emission in self._waiting.get(where, {}).get(content, ()):
             if rejected or emission.retracted_at is None:
-                waiting.remove(emission)
-                self._count -= 1
+                self._leave_out(where, content, emission)
                 return emission
         return None
 
@@ -131,20 +159,21 @@ class RecordedEmissions:
         place = self._progress.place(stored.parent)
         content = self._content_of(stored) if place is not None else None
         if place is not None and content is not None and stored.parent is not None:
-            emission = Emission(stored.seq, stored.parent, retraction.at if retraction is not None else None)
+            retracted_at = retraction.at if retraction is not None else None
+            emission = Emission(stored.seq, stored.parent, retracted_at, place.attempt)
             where = Where(place.home, place.path, place.attempt is not None)
             there = self._waiting.setdefault(where, {})
             there.setdefault(content, deque()).append(emission)
             self._count += 1
 
-    def rejected_in(self, step: RecordedHome) -> list[tuple[Content, Any]]:
-        """The events that were emitted in a step and that a failed attempt took back, each with its content."""
-        parents, found = set(step.emission_parents()), list[tuple[Content, Any]]()
+    def rejected_in(self, step: RecordedHome) -> list[Rejected]:
+        """What was emitted in a step and a failed attempt took back."""
+        parents, found = set(step.emission_parents()), list[Rejected]()
         for stored in self._read_after(step.start):
             if step.end is None or stored.seq > step.end:
                 break
             retraction = self._progress.retractions.first(stored.seq, stored.parent)
             if is_within(stored.parent, parents) and retraction is not None and retraction.rejects:
                 content = self._content_of(stored)
-                found += [(content, self._event_of(stored))] if content is not None else []
+                found += [Rejected(content, self._event_of(stored), retraction.at)] if content is not None else []
         return found

@@ -6,12 +6,12 @@ was emitted in them by the names of the calls only: those that run in parallel m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from crewbus.durability.nested_runs import key_of
-from crewbus.durability.recorded_emissions import Content, RecordedEmissions, Where
+from crewbus.durability.recorded_emissions import Content, Emission, RecordedEmissions, Where
 from crewbus.durability.replayed_attempts import Borrowed, Commit, ReplayedAttempts
 from crewbus.durability.replayed_home import ReplayedHome
 from crewbus.events import Retracted
@@ -62,10 +62,30 @@ class Replay:
         found = self._emissions.match(where, content, rejected=self._attempts.may_be_rejected(attempts))
         if found is None:
             return None
+        if plan.frame:
+            found = self._streamed_again(found.retracted_at, attempts, [where], content) or found
         self._attempts.matched(attempts, found)
         if found.retracted_at is not None and plan.frame:
-            self._attempts.borrow(attempts, Borrowed(tuple(attempts), commit, (where, content)))
+            self._attempts.borrow(attempts, Borrowed(tuple(attempts), commit))
         return found.seq
+
+    def _streamed_again(
+        self, retracted_at: int | None, attempts: list[Attempt], places: list[Where], content: Content
+    ) -> Emission | None:
+        """The last that earlier resumes streamed again for what was taken back, as they went on in these attempts.
+
+        They did so where it had been streamed, or in an attempt around.
+        """
+        last: Emission | None = None
+        while retracted_at is not None:
+            going_on = self._attempts.going_on_after(retracted_at, attempts)
+            directly = (self._where(attempt) for attempt in reversed(attempts) if going_on)
+            there = [*places, *(where for where in directly if where is not None)]
+            found = self._emissions.match_again(there, content, retracted_at, going_on) if going_on else None
+            if found is None:
+                break
+            last, retracted_at = found, found.retracted_at
+        return last
 
     def _is_repeated(self, call: Call | None) -> bool:
         """Whether what is emitted in ``call`` may be recorded: another call may stand for it where they overlapped."""
@@ -74,13 +94,16 @@ class Replay:
         home = self._home(call)
         return home is not None and _path_of(call) in home.recorded.parallel_calls
 
-    def changes(self, scope: Scope, *, is_frame: bool) -> list[Commit]:
-        """Note that something new happens in ``scope``; returns the rejected emissions to commit before it."""
+    def changes(self, scope: Scope, *, repeats: bool) -> list[Commit]:
+        """Note that something new happens in ``scope``.
+
+        Returns the rejected emissions to commit before it, if it ``repeats`` them: text, and the result of a step.
+        """
         around: Scope | None = scope
         while around is not None:
             self._changed.add(around.represented())
             around = around.outer
-        return self._anew(self._attempts.changes(_attempts(scope))) if is_frame else []
+        return self._anew(self._attempts.changes(_attempts(scope))) if repeats else []
 
     def kept(self, attempt: Attempt) -> list[Commit]:
         """An attempt succeeds: return the emissions to commit again, since only the record has them as rejected."""
@@ -91,23 +114,16 @@ class Replay:
         for one in borrowed:
             inside = next(attempt for attempt in reversed(one.attempts) if not attempt.run.ended)
             if one.step is not None:
-                commits += [(self._plan_of(text), inside, text, None) for text in self._said_again(inside, one.step)]
-            elif (
-                one.commit is not None
-                and one.found_by is not None
-                and self._emissions.match(*one.found_by, rejected=False) is None
-            ):
+                texts = (rejected.event for rejected in self._emissions.rejected_in(one.step))
+                commits += [(self._plan_of(text), inside, text, None) for text in texts]
+            elif one.commit is not None:
                 plan, scope, event, source = one.commit
                 commits.append((plan, inside if scope.run.ended else scope, event, source))
         return [commit for commit in commits if commit[0].frame]
 
-    def _said_again(self, attempt: Attempt, step: RecordedHome) -> Iterator[object]:
-        """Yield what is rejected of a step that is recalled in ``attempt``, unless an earlier resume said it again."""
+    def _where(self, attempt: Attempt) -> Where | None:
         home = self._home(attempt)
-        where = Where(home.recorded, _path_of(_call_around(attempt)), True) if home is not None else None
-        for content, event in self._emissions.rejected_in(step):
-            if where is None or self._emissions.match(where, content, rejected=False) is None:
-                yield event
+        return Where(home.recorded, _path_of(_call_around(attempt)), True) if home is not None else None
 
     # Starts and ends
 
@@ -198,7 +214,25 @@ class Replay:
 
     def recalled(self, step: Step, recorded: RecordedHome) -> None:
         """Note that a step is not executed."""
-        self._attempts.recalled(_attempts(step.of), recorded)
+        attempts = _attempts(step.of)
+        if not recorded.rejected:
+            self._attempts.recalled(attempts, recorded)
+        elif self._attempts.have_gone_on(attempts):
+            self._recall_rejected(attempts, recorded)
+        else:  # what it streamed is only read if it is needed
+            self._attempts.borrow(attempts, Borrowed(tuple(attempts), step=recorded))
+
+    def _recall_rejected(self, attempts: list[Attempt], step: RecordedHome) -> None:
+        for rejected in self._emissions.rejected_in(step):
+            plan = self._plan_of(rejected.event)
+            if not plan.frame:
+                continue
+            again = self._streamed_again(rejected.retracted_at, attempts, [], rejected.content)
+            if again is not None:
+                self._attempts.matched(attempts, again)
+            if again is None or again.retracted_at is not None:
+                commit = plan, attempts[-1], rejected.event, None
+                self._attempts.borrow(attempts, Borrowed(tuple(attempts), commit))
 
     def enter(self, step: Step) -> RecordedHome | None:
         """Repeat in a step that is executed again what is recorded in it; returns that."""

@@ -13,7 +13,7 @@ from crewbus.records import RecordedAttempt, RecordedHome
 from crewbus.scopes import Attempt, Scope
 
 if TYPE_CHECKING:
-    from crewbus.durability.recorded_emissions import Content, Emission, Where
+    from crewbus.durability.recorded_emissions import Emission
 
 Commit = tuple[Any, Scope, Any, Any]
 """What a lane commits: the plan, the scope, the event and its source."""
@@ -26,8 +26,6 @@ class Borrowed(NamedTuple):
     """The attempts around it, outermost first."""
     commit: Commit | None = None
     """What commits the emission anew."""
-    found_by: tuple[Where, Content] | None = None
-    """By what the emission was matched."""
     step: RecordedHome | None = None
 
 
@@ -90,13 +88,21 @@ class ReplayedAttempts:
             else:
                 state.retracted_at = max(emission.retracted_at, state.retracted_at or 0)
 
-    def recalled(self, attempts: Sequence[Attempt], step: RecordedHome) -> None:
-        """Note that a step in these attempts was recalled."""
-        if step.rejected:
-            self.borrow(attempts, Borrowed(tuple(attempts), step=step))
-            return
+    def recalled(self, attempts: Iterable[Attempt], step: RecordedHome) -> None:
+        """Note that a step in these attempts was recalled, which no failed attempt took back."""
         for attempt in attempts:
-            self._state(attempt).is_valid = True
+            state = self._state(attempt)
+            state.is_valid = True
+            state.first = step.start if state.first is None else min(step.start, state.first)
+
+    def have_gone_on(self, attempts: Iterable[Attempt]) -> bool:
+        """Whether an earlier resume went on in one of these that had failed."""
+        return any(one.went_on_after for one in map(self.recorded, attempts) if one is not None)
+
+    def going_on_after(self, retracted_at: int, attempts: Iterable[Attempt]) -> list[RecordedAttempt]:
+        """The recorded attempts that stand for these, if a resume went on in one after this retraction of it."""
+        recorded = [one for one in map(self.recorded, attempts) if one is not None]
+        return recorded if any(retracted_at in one.went_on_after for one in recorded) else []
 
     def borrow(self, attempts: Sequence[Attempt], borrowed: Borrowed) -> None:
         """Keep what was matched with something rejected, in case the attempt does not fail this time."""

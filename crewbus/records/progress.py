@@ -176,6 +176,8 @@ class Progress:
             if attempt is None:
                 attempt = RecordedAttempt(event, landmark.seq, landmark.parent, place.path, [], place.attempt)
                 place.home.attempts.append(attempt)
+            elif attempt.retracted_at is not None:
+                attempt.went_on_after.add(attempt.retracted_at)
             attempt.ids.append(landmark.id)
             if place.call is None:
                 place.home.starts.append(landmark)

@@ -31,6 +31,8 @@ class RecordedAttempt:
     """The attempt that it is nested in directly."""
     retracted_at: int | None = None
     """The number of its retraction, if it failed."""
+    went_on_after: set[int] = attrs.field(factory=set)
+    """The numbers of the retractions after which a resume went on in it: what they took back was streamed again."""
 
 
 @attrs.define(eq=False)
