@@ -119,4 +119,36 @@ CASES: Final[dict[str, Case]] = {
         (Disturbance(crash=12),),
         at="c",
     ),
+    "a step of an outer run in an attempt that goes on": Case(
+        Program((Retry((Run("r", (Say(), Step("s", (Retry((Say("b"),)),), to=1))),)),)), (Disturbance(outage=1),)
+    ),
+    "an attempt goes on in a nested run": Case(
+        Program((Retry((Run("r", (Say(), Retry((Step("s", (), ("KnownError", "ok")),)))),)),)),
+        (Disturbance(outage=1), Disturbance(crash=9)),
+    ),
+    "said to an outer run in an attempt in a nested run": Case(
+        Program(
+            (
+                Step(
+                    "s",
+                    (Retry((Run("r", (Retry((Say("a", 2),)),)), Step(), Say(), Fail(2))),),
+                    ("UnknownError", "ok"),
+                ),
+            )
+        ),
+        (Disturbance(),),
+    ),
+    "equal calls in an attempt and beside it": Case(
+        Program(
+            (
+                Parallel(
+                    (
+                        (Call("n", (Step(),)), Retry((Call("m", (Step("s", (Say(), Say())),)), Fail()))),
+                        (Call("m", (Call("m", (Parallel(((Say(), Save(), Say()), (), ())),)),)),),
+                    )
+                ),
+            )
+        ),
+        (Disturbance(crash=18, seed=6),),
+    ),
 }

@@ -152,7 +152,9 @@ class ReplayLane:
         elif phase == Phase.END or isinstance(event, AttemptStarted):
             return
         with Deferring(scope.tree.lock), scope.tree.lock:
-            before = replay.changes(scope, repeats=plan.frame or is_result)
+            going_on, before = replay.changes(scope, repeats=plan.frame or is_result)
+        for attempt in going_on:  # so that the record shows what follows its retraction
+            self._begin_anew(replay, attempt, attempt)
         self._commit_anew(replay, before)
         for attempt in scope.attempts:
             self._begin_anew(replay, attempt, scope)

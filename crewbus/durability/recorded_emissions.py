@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from crewbus._util import is_within
 from crewbus.events import Retracted
-from crewbus.records import Path, Progress, RecordedAttempt, RecordedCall, RecordedHome, Retractions
+from crewbus.records import Path, Progress, RecordedCall, RecordedHome, Retractions
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
@@ -27,6 +27,14 @@ class Where(NamedTuple):
     """Whether it belongs to an attempt directly."""
 
 
+class Inside(NamedTuple):
+    """Where something may have been emitted again: in attempts, of which these are the ids."""
+
+    where: Where
+    ids: Collection[str]
+    directly: bool
+
+
 _BATCH: Final = 256
 """How many stored events are read at once."""
 
@@ -38,8 +46,6 @@ class Emission(NamedTuple):
     parent: str
     retracted_at: int | None
     """The number of the retraction, if a failed attempt took it back."""
-    attempt: RecordedAttempt | None
-    """The innermost attempt that it belongs to directly."""
 
 
 class Rejected(NamedTuple):
@@ -109,18 +115,14 @@ class RecordedEmissions:
             if found is not None or not self._read_on():
                 return found
 
-    def match_again(
-        self, places: Iterable[Where], content: Content, retracted_at: int, attempts: Collection[RecordedAttempt]
-    ) -> Emission | None:
-        """Find what an earlier resume emitted again for what was taken back at a number, and leave it out from now on.
-
-        It is in one of these attempts, which were begun again, or in one that they are nested in.
-        """
+    def match_again(self, places: Iterable[Inside], content: Content, retracted_at: int) -> Emission | None:
+        """Find what was emitted in one of these places after a retraction, and leave it out from now on."""
         while self._read_on():
             pass
-        for where in places:
+        for where, ids, directly in places:
             for emission in self._waiting.get(where, {}).get(content, ()):
-                if emission.seq > retracted_at and emission.attempt in attempts:
+                is_inside = emission.parent in ids if directly else is_within(emission.parent, ids)
+                if emission.seq > retracted_at and is_inside:
                     self._leave_out(where, content, emission)
                     return emission
         return None
@@ -160,7 +162,7 @@ class RecordedEmissions:
         content = self._content_of(stored) if place is not None else None
         if place is not None and content is not None and stored.parent is not None:
             retracted_at = retraction.at if retraction is not None else None
-            emission = Emission(stored.seq, stored.parent, retracted_at, place.attempt)
+            emission = Emission(stored.seq, stored.parent, retracted_at)
             where = Where(place.home, place.path, place.attempt is not None)
             there = self._waiting.setdefault(where, {})
             there.setdefault(content, deque()).append(emission)

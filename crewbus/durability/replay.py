@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from crewbus.durability.nested_runs import key_of
-from crewbus.durability.recorded_emissions import Content, Emission, RecordedEmissions, Where
+from crewbus.durability.recorded_emissions import Content, Emission, Inside, RecordedEmissions, Where
 from crewbus.durability.replayed_attempts import Borrowed, Commit, ReplayedAttempts
 from crewbus.durability.replayed_home import ReplayedHome
 from crewbus.events import Retracted
@@ -63,25 +63,32 @@ class Replay:
         if found is None:
             return None
         if plan.frame:
-            found = self._streamed_again(found.retracted_at, attempts, [where], content) or found
+            found = self._streamed_again(found.retracted_at, attempts, content, where, scope.run) or found
         self._attempts.matched(attempts, found)
         if found.retracted_at is not None and plan.frame:
             self._attempts.borrow(attempts, Borrowed(tuple(attempts), commit))
         return found.seq
 
     def _streamed_again(
-        self, retracted_at: int | None, attempts: list[Attempt], places: list[Where], content: Content
+        self,
+        retracted_at: int | None,
+        attempts: list[Attempt],
+        content: Content,
+        where: Where | None = None,
+        run: Run | None = None,
     ) -> Emission | None:
         """The last that earlier resumes streamed again for what was taken back, as they went on in these attempts.
 
-        They did so where it had been streamed, or in an attempt around.
+        They did so where it had been streamed; directly in an attempt around, if it was in a step or its run had ended.
         """
         last: Emission | None = None
-        while retracted_at is not None:
-            going_on = self._attempts.going_on_after(retracted_at, attempts)
-            directly = (self._where(attempt) for attempt in reversed(attempts) if going_on)
-            there = [*places, *(where for where in directly if where is not None)]
-            found = self._emissions.match_again(there, content, retracted_at, going_on) if going_on else None
+        while retracted_at is not None and (ids := self._attempts.ids_of_going_on(retracted_at, attempts)):
+            places = [Inside(where, ids, False)] if where is not None else []
+            for attempt in reversed(attempts):
+                recorded, around = self._attempts.recorded(attempt), self._where(attempt)
+                if recorded is not None and around is not None and attempt.run is not run:
+                    places.append(Inside(around, recorded.ids, True))
+            found = self._emissions.match_again(places, content, retracted_at)
             if found is None:
                 break
             last, retracted_at = found, found.retracted_at
@@ -94,16 +101,27 @@ class Replay:
         home = self._home(call)
         return home is not None and _path_of(call) in home.recorded.parallel_calls
 
-    def changes(self, scope: Scope, *, repeats: bool) -> list[Commit]:
+    def changes(self, scope: Scope, *, repeats: bool) -> tuple[list[Attempt], list[Commit]]:
         """Note that something new happens in ``scope``.
 
-        Returns the rejected emissions to commit before it, if it ``repeats`` them: text, and the result of a step.
+        If it ``repeats`` what was rejected, as text and the result of a step do, returns what comes before it: the
+        attempts that go on though they are recorded as failed, and the emissions to commit.
         """
         around: Scope | None = scope
+        groups: list[list[Attempt]] = []  # several, if the code calls a step of a run around its own
         while around is not None:
             self._changed.add(around.represented())
+            attempts = _attempts(around)
+            if attempts and not (groups and attempts[0] is groups[-1][0]):
+                groups.append(attempts)
             around = around.outer
-        return self._anew(self._attempts.changes(_attempts(scope))) if repeats else []
+        going_on: list[Attempt] = []
+        commits: list[Commit] = []
+        for attempts in reversed(groups) if repeats else ():
+            rejected, borrowed = self._attempts.changes(attempts)
+            going_on += rejected
+            commits += self._anew(borrowed)
+        return going_on, commits
 
     def kept(self, attempt: Attempt) -> list[Commit]:
         """An attempt succeeds: return the emissions to commit again, since only the record has them as rejected."""
@@ -118,7 +136,8 @@ class Replay:
                 commits += [(self._plan_of(text), inside, text, None) for text in texts]
             elif one.commit is not None:
                 plan, scope, event, source = one.commit
-                commits.append((plan, inside if scope.run.ended else scope, event, source))
+                is_over = scope.run.ended or scope.emitted_from().run.ended
+                commits.append((plan, inside if is_over else scope, event, source))
         return [commit for commit in commits if commit[0].frame]
 
     def _where(self, attempt: Attempt) -> Where | None:
@@ -130,8 +149,10 @@ class Replay:
     def claim_call(self, call: Call) -> int | None:
         """The number of the recorded call that one which starts repeats; None: it is new."""
         home = self._home(call)
-        waiting = home.calls.get(_path_of(call)) if home is not None else None
-        if not waiting or not self._is_repeated(_call_outside(call)):
+        attempt = next((one for one in reversed(_attempts(call)) if one.step_parent is call.step_parent), None)
+        made_in = self._attempts.recorded(attempt) if attempt is not None else None
+        waiting = home.calls.get((_path_of(call), made_in)) if home is not None else None
+        if not waiting or (attempt is not None and made_in is None) or not self._is_repeated(_call_outside(call)):
             return None
         self._calls[call] = recorded = waiting.popleft()
         call.start_id = recorded.start_parent
@@ -227,7 +248,7 @@ class Replay:
             plan = self._plan_of(rejected.event)
             if not plan.frame:
                 continue
-            again = self._streamed_again(rejected.retracted_at, attempts, [], rejected.content)
+            again = self._streamed_again(rejected.retracted_at, attempts, rejected.content)
             if again is not None:
                 self._attempts.matched(attempts, again)
             if again is None or again.retracted_at is not None:

@@ -99,26 +99,29 @@ class ReplayedAttempts:
         """Whether an earlier resume went on in one of these that had failed."""
         return any(one.went_on_after for one in map(self.recorded, attempts) if one is not None)
 
-    def going_on_after(self, retracted_at: int, attempts: Iterable[Attempt]) -> list[RecordedAttempt]:
-        """The recorded attempts that stand for these, if a resume went on in one after this retraction of it."""
+    def ids_of_going_on(self, retracted_at: int, attempts: Iterable[Attempt]) -> list[str]:
+        """The ids of those of these attempts in which a resume went on after this retraction."""
         recorded = [one for one in map(self.recorded, attempts) if one is not None]
-        return recorded if any(retracted_at in one.went_on_after for one in recorded) else []
+        return [start for one in recorded if retracted_at in one.went_on_after for start in one.ids]
 
     def borrow(self, attempts: Sequence[Attempt], borrowed: Borrowed) -> None:
         """Keep what was matched with something rejected, in case the attempt does not fail this time."""
         if attempts:
             self._borrowed.setdefault(attempts[0], []).append(borrowed)
 
-    def changes(self, attempts: Sequence[Attempt]) -> list[Borrowed]:
-        """Note that something new happens in these attempts. Returns what to commit before it."""
+    def changes(self, attempts: Sequence[Attempt]) -> tuple[list[Attempt], list[Borrowed]]:
+        """Note that something new happens in these attempts.
+
+        Returns those that go on though they are recorded as failed, and what to commit before it.
+        """
         for attempt in attempts:
             self._state(attempt).is_valid = True
         rejected = [one for one in attempts if (known := self._state(one).recorded) is not None and known.retracted_at]
         if not rejected or not self.may_be_rejected(attempts):
-            return []
+            return [], []
         for attempt in attempts:
             self._state(attempt).goes_on = True
-        return self._borrowed.pop(attempts[0], [])
+        return rejected, self._borrowed.pop(attempts[0], [])
 
     def succeeded(self, attempt: Attempt, around: Sequence[Attempt]) -> list[Borrowed]:
         """An attempt succeeded inside those ``around`` it. Returns what to commit again."""

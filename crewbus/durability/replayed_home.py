@@ -11,6 +11,8 @@ from crewbus.records import Path, RecordedAttempt, RecordedCall, RecordedHome, i
 
 AttemptKey = tuple[Path, RecordedAttempt | None, int]
 """The calls around an attempt, the attempt that it is nested in directly, and its number."""
+CallKey = tuple[Path, RecordedAttempt | None]
+"""The names of a call and of those around it, and the attempt that it is made in."""
 
 
 @attrs.define(eq=False)
@@ -18,7 +20,7 @@ class ReplayedHome:
     """What a run or step that is repeated has not done again yet."""
 
     recorded: RecordedHome
-    calls: dict[Path, deque[RecordedCall]]
+    calls: dict[CallKey, deque[RecordedCall]]
     attempts: dict[AttemptKey, deque[RecordedAttempt]]
     runs: dict[RunKey, deque[RecordedHome]]
     expected: dict[RecordedHome, None]
@@ -29,7 +31,7 @@ class ReplayedHome:
         """Of a recorded home, all is still to be done."""
         made = cls(recorded, {}, {}, {}, {})
         for call in recorded.calls:
-            made.calls.setdefault(call.path, deque()).append(call)
+            made.calls.setdefault((call.path, call.attempt), deque()).append(call)
         for attempt in recorded.attempts:
             made.attempts.setdefault((attempt.path, attempt.around, attempt.event.number), deque()).append(attempt)
         for child in recorded.children:

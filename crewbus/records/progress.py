@@ -159,7 +159,8 @@ class Progress:
         place = self._place_of(node.parent)
         if place is not None:
             path = (*place.path, landmark.event.name)
-            call = RecordedCall(place.home, landmark.seq, landmark.parent, [landmark.id], path, place.call)
+            attempt = place.attempt or (place.call.attempt if place.call is not None else None)
+            call = RecordedCall(place.home, landmark.seq, landmark.parent, [landmark.id], path, place.call, attempt)
             place.home.calls[call] = None
             if place.home.count_open(path, 1) > 1:
                 place.home.parallel_calls.add(path)

@@ -49,6 +49,8 @@ class RecordedCall:
     """Its name, after the names of the calls around it in its home."""
     around: RecordedCall | None
     """The call that it was made in."""
+    attempt: RecordedAttempt | None
+    """The innermost attempt in its home that it was made in."""
     end: int | None = None
     end_type: type | None = None
 
