@@ -108,7 +108,8 @@ PAGE = """<!doctype html>
       output.append(Object.assign(piece, {seq, parent, textContent: text, className: first}));
     });
     on("Retracted", ({since, parents}) => {
-      const isIn = (piece, id) => piece.parent === id || (id.endsWith("/") && piece.parent.startsWith(id));
+      const isIn = ({parent}, id) =>
+        parent === id || parent === id + "/" || (id.endsWith("/") && parent.startsWith(id));
       for (const piece of [...output.children])
         if (piece.seq >= since && (!parents.length || parents.some(id => isIn(piece, id)))) piece.remove();
     });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def load(path):
 
 
 make = load(GOLDEN / "make.py")
+interrupted = load(GOLDEN / "interrupted.py")
 
 RESULTS = [
     {"a": [1, None, 1.5, True, "ü"]}, "xx", "yy", make.Crew(["a"]), "größergrößer", [[]], "rested",
@@ -47,10 +49,10 @@ def resumable(request):
     return request.param
 
 
-def kept(path):
-    """A bus that reads an export as a record, and the id of its run."""
+def kept(path, store=None):
+    """A store that has an export as a record, and the id of its run."""
     export = read_export(path)
-    store = crewbus.MemoryStore()
+    store = store or crewbus.MemoryStore()
     epoch = store.begin(export.run_id)
     for event in export.events:
         store.append(export.run_id, epoch, event)
@@ -111,6 +113,34 @@ def test_a_fork_resumes(resumable):
         run.chunk("so: ", "reasoning")
         assert run.step("plain", lambda: "called again") == "edited"
         assert not run.emit(Noted()).replayed
+
+
+@pytest.mark.parametrize("crashes", [0, 1])
+@pytest.mark.parametrize("fails", [True, False])
+def test_law_02_an_interrupted_attempt_continues(resumable, fails, crashes):
+    """Its retraction covers what the earlier release recorded in it too, where ids do not show what they are in."""
+
+    def after():
+        if fails:
+            raise ConnectionError
+
+    def crash():
+        store.flush()
+        store.dead = True
+        raise interrupted.Gone
+
+    store, run_id = kept(resumable / "interrupted.jsonl", interrupted.Mortal())
+    ends = [(crash, int), (int, after)][-1 - crashes :]
+    for in_the_step, at_the_end in ends:
+        store.dead = False
+        with suppress(interrupted.Gone), quiet_bus() as bus:
+            bus.enable_recording(store)
+            with bus.resume(run_id) as run:
+                interrupted.work(run, in_the_step, at_the_end)
+    with quiet_bus() as bus:
+        bus.recording.use_store(store)
+        assert text_of(bus, run_id) == ("after" if fails else "attempt call nested done open after")
+        assert [one.seq for one in bus.record_of(run_id).roots()] == [0]  # each other parent is an id in the record
 
 
 @pytest.mark.parametrize("name", ["failed", "forked"])

@@ -3,10 +3,13 @@ step is executed again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import pytest
-from recorded_helpers import Follower, text_of
+from recorded_helpers import Disk, Follower, text_of
 
 import crewbus
 
@@ -139,3 +142,43 @@ def test_law_02_rejected_text_is_not_streamed_again(bus: crewbus.Bus, fails: int
     (taken_back,) = [event for event in later if isinstance(event, crewbus.Retracted)]
     assert "end" in taken_back.reason  # the run's, and nothing else
     assert text_of(bus, "r") == "draft end"
+
+
+# Attempts in parallel, of which one fails, and whose turns come in another order once the run is resumed
+
+
+def parallel(bus: crewbus.Bus, run: crewbus.Run, letter: str, fails: bool) -> Iterator[None]:
+    """An attempt that yields before each thing it does."""
+    with suppress(InvalidError), run.attempt():
+        yield
+        bus.chunk(f"{letter} ")
+        for number in range(2):
+            yield
+            with bus.call("gpt"):
+                yield
+                bus.chunk(f"{letter}{number} ")
+        yield
+        if fails:
+            raise InvalidError
+
+
+def take_turns(bus: crewbus.Bus, run: crewbus.Run, order: str, failing: str, turns: int) -> None:
+    attempts = [(copy_context(), parallel(bus, run, letter, letter == failing)) for letter in order]
+    for _ in range(turns):
+        for context, attempt in attempts:
+            context.run(next, attempt, None)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize("failing", ["", "a", "b"])
+@pytest.mark.parametrize("turns", range(1, 8))
+def test_law_02_parallel_attempts_retract_only_their_own_text(disk: Disk, turns: int, failing: str, order: str) -> None:
+    """Also where one repeats what is recorded in a call or attempt that another one stands for."""
+    with disk.bus() as bus, bus.run(id="run") as run:
+        take_turns(bus, run, "ab", failing, turns)
+        disk.crash()
+    with disk.bus() as bus, bus.resume("run") as run:
+        take_turns(bus, run, order, failing, 8)
+    with disk.bus() as bus:
+        texts = text_of(bus, "run").split()
+        assert sorted(texts) == [f"{kept}{text}" for kept in "ab" if kept != failing for text in ("", "0", "1")]

@@ -24,8 +24,13 @@ def _level_around(parent: str | None) -> str:
 
 
 def levels(of: str) -> Iterator[str]:
-    """Yield the id of a scope, and then those of the attempts and steps around it, outward."""
+    """Yield the id of a scope, of an attempt or step without its slash too, and those of the attempts and steps around.
+
+    Without the slash, it names what belongs to the attempt directly, and not what else is in it.
+    """
     yield of
+    if of.endswith("/"):
+        yield of[:-1]
     end, head = of.rfind("/", 0, -1), of.rfind(":")
     while end > head:
         yield of[: end + 1]
@@ -34,7 +39,7 @@ def levels(of: str) -> Iterator[str]:
 
 def is_within(of: str | None, scopes: Container[str]) -> bool:
     """Whether a scope, or an attempt or step around it, is among ``scopes``."""
-    return of is not None and (of in scopes or any(level in scopes for level in levels(of)))
+    return of is not None and (of in scopes or ("/" in of and any(level in scopes for level in levels(of))))
 
 
 def outermost(scopes: Iterable[str]) -> Iterator[str]:
@@ -50,4 +55,4 @@ def number_in(of: str) -> int | None:
     """The number of the event that started a scope; None if its id is none that crewbus made."""
     digits = of.rstrip("/")
     digits = digits[max(digits.rfind("/"), digits.rfind(":")) + 1 :]
-    return int(digits) if digits.isdecimal() else None
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else None

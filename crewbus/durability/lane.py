@@ -158,6 +158,10 @@ class ReplayLane:
         self._commit_anew(replay, before)
         for attempt in scope.attempts:
             self._begin_anew(replay, attempt, scope)
+        if plan.frame and scope.start_id is not None:
+            with Deferring(scope.tree.lock), scope.tree.lock:
+                for attempt in scope.attempts:
+                    attempt.note(scope.start_id)
 
     def _own_retraction(self, replay: Replay, attempt: Attempt, event: Retracted) -> Retracted:
         """The retraction of an attempt or step, which names its own start: that tells it from others' retractions."""

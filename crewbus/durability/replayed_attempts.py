@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import attrs
 
+from crewbus._util import is_within
 from crewbus.events import Retracted
 from crewbus.records import RecordedAttempt, RecordedHome
 from crewbus.scopes import Attempt, Scope
@@ -82,7 +83,10 @@ class ReplayedAttempts:
         for attempt in attempts:
             state = self._state(attempt)
             state.first = emission.seq if state.first is None else min(emission.seq, state.first)
-            attempt.note(emission.parent)
+            if state.recorded is not None and not is_within(emission.parent, state.recorded.ids):
+                # What is recorded there may be another's, from now on: what it repeats is named one by one.
+                attempt.starts = tuple(one for one in attempt.starts if one not in state.recorded.ids)
+            attempt.note(emission.parent, alone=True)
             if emission.retracted_at is None:
                 state.is_valid = True
             else:

@@ -204,9 +204,9 @@ class Chunk(_Event):
 class Retracted(_Event):
     """Retracts chunks that were streamed before it, those with number ``since`` and higher.
 
-    With ``parents`` it retracts only the chunks whose `Envelope.parent` is one of these, or begins with one that ends
-    with a slash: what a failed attempt streamed, with the calls and runs nested in it. Without, it retracts all chunks
-    since.
+    With ``parents`` it retracts only the chunks whose `Envelope.parent` is one of these, with a slash at its end or
+    not, or begins with one that ends with a slash: what a failed attempt streamed, with the calls and runs nested in
+    it. Without, it retracts all chunks since.
     """
 
     since: int

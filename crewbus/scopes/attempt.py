@@ -44,7 +44,8 @@ class Attempt(Scope):
         self.opened: list[str] = []
         """The ids that cover what it streams: those of its starts, and of what is in it and begins with none of them.
 
-        There is nothing of the latter kind, except in a resumed run.
+        There is nothing of the latter kind, except in a resumed run. There, what stands for something recorded is
+        noted once anything new is in it, and else what it repeats: that may be recorded in another attempt.
         """
 
     def __repr__(self) -> str:
@@ -85,20 +86,19 @@ class Attempt(Scope):
 
     def transition(self, phase: Phase, envelope: Envelope) -> None:
         """Be started or ended by ``envelope``; called under the lock."""
+        if phase == Phase.START and not envelope.replayed:
+            self.starts += (envelope.id,)
         super().transition(phase, envelope)
         if phase == Phase.END:
             self._reason = None
-            return
-        if not self.since:  # a resumed run may begin it anew
+        elif not self.since:  # a resumed run may begin it anew
             self.since = envelope.seq + 1
-        if not envelope.replayed:  # else another attempt may be recorded there
-            self.starts += (envelope.id,)
-            self.note(envelope.id)
 
-    def note(self, of: str) -> None:
-        """Note that a scope of this id is in it; called under the lock."""
+    def note(self, of: str, *, alone: bool = False) -> None:
+        """Note that a scope of this id is in it, or ``alone``, without what is in that; called under the lock."""
         if not is_within(of, self.opened):
-            self.opened.append(next((level for level in levels(of) if level in self.starts), of))
+            own = next((level for level in levels(of) if level in self.starts), None)
+            self.opened.append(own or (of.removesuffix("/") if alone else of))
 
     def accepts(self, phase: Phase) -> bool:  # noqa: ARG002 - as of any scope
         """Always: its end is its retraction, which `finish` and `fail` admit once."""

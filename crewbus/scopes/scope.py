@@ -136,9 +136,8 @@ class Scope:
         """Be started or ended by ``envelope``, which was numbered and recorded."""
         if phase == Phase.START:
             self.start_id = envelope.id
-            for attempt in self.attempts:
-                if attempt is not self:
-                    attempt.note(envelope.id)
+            for attempt in self.attempts if not envelope.replayed else ():
+                attempt.note(envelope.id)
 
     def close_gate(self) -> None:
         """Be about to be ended: no event is numbered after its end."""
