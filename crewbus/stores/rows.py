@@ -41,7 +41,8 @@ class LogInfo(NamedTuple):
     """When the lease ends unless it is renewed, in seconds since the epoch (UTC); None if it never ends, or there is no
     holder."""
     alive: bool = False
-    """Whether the log has a holder whose lease has not ended and who is not known to be dead."""
+    """Whether the log has a holder who is known to be alive, or whose lease has not ended and who is not known to be
+    dead or stopped: see `crewbus.stores.liveness`."""
     parent: str | None = None
     """The root run that the log was forked from, or None."""
     parent_at: int | None = None
