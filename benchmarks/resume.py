@@ -1,11 +1,14 @@
-"""What checkpoints, resumes and forks cost in a long record: against a short one, a limit, and copying the record."""
+"""What checkpoints, resumes and forks cost in a long record: against a short one, a limit, and copying the record.
+
+And a step that a resumed run recalls, against carrying it out.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -14,7 +17,7 @@ import attrs
 
 import crewbus
 from benchmarks._harness import Size, Timed, interleaved, per_call
-from benchmarks._recorded import forking, leave_off, recorded_bus, resuming
+from benchmarks._recorded import LeftOffError, forking, leave_off, recorded_bus, resuming
 from benchmarks._table import Row, main
 from crewbus import Bus, MemoryStore, Run, Store
 
@@ -98,6 +101,28 @@ def resumes(size: Size, kind: str, opened: Opened) -> Iterator[Row]:
     yield _row(what, took, None, LIMIT)
 
 
+@crewbus.step
+def answered(number: int) -> int:
+    return number
+
+
+def answering(n: int) -> None:
+    for number in range(n):
+        answered(number)
+
+
+def recalls(size: Size) -> Iterator[Row]:
+    took = {"carried out": float("inf"), "recalled": float("inf")}
+    with recorded_bus(MemoryStore()) as bus:
+        for _ in range(size.repeat(30)):
+            run = bus.run()
+            for what, execution in (("carried out", run), ("recalled", bus.resume(run.id))):
+                with suppress(LeftOffError), execution:
+                    took[what] = min(took[what], per_call(answering, STEPS)())
+                    raise LeftOffError
+    yield _row("a step that is recalled / carried out, in memory", took["recalled"], took["carried out"], 1.0)
+
+
 # Forks
 
 
@@ -129,6 +154,7 @@ def rows(size: Size) -> Iterator[Row]:
         for part in (checkpoints, resumes):
             for kind, opened in stores(Path(folder)).items():
                 yield from part(size, kind, opened)
+        yield from recalls(size)
         yield from forks(size, Path(folder))
 
 

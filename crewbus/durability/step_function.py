@@ -107,7 +107,21 @@ class StepFunction:
                 stacklevel=external_stacklevel(),
             )
 
+    @cached_property
+    def _positional(self) -> tuple[list[str], int]:
+        """The names of the parameters, if all may be given by position, and how many of these must be given."""
+        parameters = [] if self._signature is None else list(self._signature.parameters.values())
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if not all(one.kind in plain for one in parameters):
+            return [], 0
+        return [one.name for one in parameters], sum(one.default is inspect.Parameter.empty for one in parameters)
+
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not args and not kwargs:
+            return {}
+        names, required = self._positional
+        if not kwargs and required <= len(args) <= len(names):  # as `bind`, which takes longer
+            return dict(zip(names, args, strict=False))
         try:
             if self._signature is not None:
                 return self._signature.bind(*args, **kwargs).arguments

@@ -117,8 +117,9 @@ class Record:
 
         Raises `StoreVersionError` for one that a newer release wrote: a resume must not ignore it.
         """
+        decode = self.decoded if self._lineage else self._decode
         for stored in self._own(self._store.landmarks(self.root_id, after)):
-            yield Landmark(stored, self.decoded)
+            yield Landmark(stored, decode)
 
     def marks(self) -> Iterator[Envelope]:
         """Iterate over the checkpoints, resumes and ends in the whole root run, the last first.

@@ -23,7 +23,7 @@ class RecordedSteps:
 
     def __iter__(self) -> Iterator[RecordedHome]:
         while self._others:
-            self._read_next()
+            self._read_on()
         return iter(list(self._known.values()))
 
     def add(self, step: RecordedHome) -> None:
@@ -34,8 +34,8 @@ class RecordedSteps:
         """The step of this identity, or None."""
         found = self._known.get(identity)
         while found is None and self._others:
-            step = self._read_next()
-            found = step if step.identity == identity else None
+            if self._read_on() == identity:
+                found = self._known[identity]
         return found
 
     def remove(self, step: RecordedHome) -> None:
@@ -43,7 +43,8 @@ class RecordedSteps:
         if self.find(step.identity) is step:
             del self._known[step.identity]
 
-    def _read_next(self) -> RecordedHome:
+    def _read_on(self) -> str:
         step = self._others.popleft()
-        self._known[step.identity] = step
-        return step
+        identity = step.identity
+        self._known[identity] = step
+        return identity
