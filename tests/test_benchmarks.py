@@ -66,6 +66,7 @@ BUDGETS: dict[str, dict[str, float]] = {
         "a checkpoint at 200 events / at 20, in memory": 1.5,
         "resume at a checkpoint, 300 events, 100 steps, until the first is asked for, SQLite": 1000,
         "resume at a checkpoint, 300 events, 100 steps, until the first is asked for, in memory": 1000,
+        "a step that is recalled / carried out, in memory": 1.0,
         "fork of a 300-event run / copying its rows": 0.02,
     },
     "benchmarks.memory": {
