@@ -151,4 +151,7 @@ CASES: Final[dict[str, Case]] = {
         ),
         (Disturbance(crash=18, seed=6),),
     ),
+    "said to an outer run in an attempt that goes on": Case(
+        Program((Retry((Run("r", (Say("a", 2),)), Step())),)), (Disturbance(outage=1), Disturbance(crash=5))
+    ),
 }

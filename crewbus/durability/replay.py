@@ -63,7 +63,9 @@ class Replay:
         if found is None:
             return None
         if plan.frame:
-            found = self._streamed_again(found.retracted_at, attempts, content, where, scope.run) or found
+            found = (
+                self._streamed_again(found.retracted_at, attempts, content, where, scope.emitted_from().run) or found
+            )
         self._attempts.matched(attempts, found)
         if found.retracted_at is not None and plan.frame:
             self._attempts.borrow(attempts, Borrowed(tuple(attempts), commit))
