@@ -71,6 +71,10 @@ class NestedRuns:
             self._ambiguous.update((run, other))
             self._paths.clear()  # so that those of the runs in them are asked for again
 
+    def begin_try(self, step: Scope) -> None:
+        """Count the runs in a step anew, which is tried again."""
+        self._homes.pop(step, None)
+
     def order_of(self, run: Run) -> int:
         """How many equal runs had started in its home before this one."""
         return self._orders.get(run, 0)
@@ -87,7 +91,7 @@ class NestedRuns:
                 raise _ambiguous(home)
             missing.append(home)
             home = home.around
-        path: str = self._paths.get(home, "") if isinstance(home, Run) else home.event.identity  # of a step
+        path: str = self._paths.get(home, "") if isinstance(home, Run) else home.path  # of a step
         for inner in reversed(missing):
             path = self._paths[inner] = digest([path, *key_of(inner), self.order_of(inner)])
         return path

@@ -261,7 +261,8 @@ class Replay:
         """Repeat in a step that is executed again what is recorded in it; returns that."""
         recorded = self.progress.steps.find(step.event.identity)
         if recorded is not None:
-            self._homes[step] = ReplayedHome.of(recorded)
+            # The tries that have failed are not made again, so what happened in them is not repeated.
+            self._homes[step] = ReplayedHome.of(recorded, recorded.failed_at if step.is_retried else -1)
         return recorded
 
     def refuse_to_go_on(self) -> None:

@@ -27,14 +27,14 @@ class ReplayedHome:
     """The steps that have an outcome and were not called again yet."""
 
     @classmethod
-    def of(cls, recorded: RecordedHome) -> ReplayedHome:
-        """Of a recorded home, all is still to be done."""
+    def of(cls, recorded: RecordedHome, after: int = -1) -> ReplayedHome:
+        """Of a recorded home, all that started after number ``after`` is still to be done."""
         made = cls(recorded, {}, {}, {}, {})
-        for call in recorded.calls:
+        for call in (one for one in recorded.calls if one.start > after):
             made.calls.setdefault((call.path, call.attempt), deque()).append(call)
-        for attempt in recorded.attempts:
+        for attempt in (one for one in recorded.attempts if one.start > after):
             made.attempts.setdefault((attempt.path, attempt.around, attempt.event.number), deque()).append(attempt)
-        for child in recorded.children:
+        for child in (one for one in recorded.children if one.start > after):
             if not child.is_step:
                 chosen_id = None if is_generated(child.run_id) else child.run_id
                 made.runs.setdefault(RunKey(child.name or None, chosen_id, child.key), deque()).append(child)

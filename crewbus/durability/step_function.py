@@ -7,13 +7,17 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crewbus import serialization
 from crewbus._util import external_stacklevel, is_async, is_text, name_of
 from crewbus.durability.failures import Raises
 from crewbus.durability.nested_runs import digest
 from crewbus.exceptions import StepError, StepWarning, text_of
+
+if TYPE_CHECKING:
+    from crewbus.durability.retries import Retries
+    from crewbus.durability.step_scope import Step
 
 Key = str | Callable[..., str]
 """A step's key: text, or a function that is called with the step's arguments and returns it."""
@@ -63,7 +67,15 @@ class StepFunction:
         self.raises = _checked_raises(name, raises)
         """The exceptions that come back as themselves, besides the registered ones."""
         self.is_async = is_async(function)
+        self.retries: Retries | None = None
+        """How it is tried again; None: it is called once."""
         self._key = key
+
+    def call(self, step: Step | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function, in ``step`` or outside any run; of an async one, a coroutine that does."""
+        if self.retries is None:
+            return self.function(*args, **kwargs)
+        return (self.retries.acall if self.is_async else self.retries.call)(step, args, kwargs)
 
     @cached_property
     def annotation(self) -> Any:

@@ -69,14 +69,14 @@ class StepRunner:
         if run is not None and (run.ended or run.tree.stopped):
             run.check()
         if run is None or run.ended:
-            return function.function(*args, **kwargs)
+            return function.call(None, args, kwargs)
         call = self._prepare(function, scope, run, args, kwargs)
         if call.recorded_at is not None:
             result = self._recall(function, run, call)
         else:
             with self._performing(function, run, call, args, kwargs) as give:
                 self._disk.confirm(run)
-                result = function.function(*args, **kwargs)
+                result = function.call(call.step, args, kwargs)
                 give(result)
         if call.recorded is None:
             with self._confirming(call):
@@ -90,14 +90,14 @@ class StepRunner:
         if run is not None and (run.ended or run.tree.stopped):
             run.check()
         if run is None or run.ended:
-            return await function.function(*args, **kwargs)
+            return await function.call(None, args, kwargs)
         call = self._prepare(function, scope, run, args, kwargs)
         if call.recorded_at is not None:
             result = self._recall(function, run, call)
         else:
             with self._performing(function, run, call, args, kwargs) as give:
                 await self._disk.confirm_async(run)
-                result = await function.function(*args, **kwargs)
+                result = await function.call(call.step, args, kwargs)
                 give(result)
         if call.recorded is None:
             with self._confirming(call):
@@ -190,6 +190,7 @@ class StepRunner:
                 step = Step(
                     scope, StepStarted(function.name, given.text, ordinal, inline, identity), key, home, function.raises
                 )
+                step.is_retried = function.retries is not None
                 call = self._find(log, step, tried)
             except BaseException:
                 home.give_back(key, ordinal, tried)

@@ -12,6 +12,7 @@ from crewbus.durability import failures, unrecorded
 from crewbus.durability.failures import Raises
 from crewbus.durability.home import Home, StepKey, Tried
 from crewbus.durability.nested_runs import NestedRuns, digest
+from crewbus.durability.retries import Backoff, Retries
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
 from crewbus.exceptions import BusClosedError, StepError, note_failed_step, text_of
@@ -49,8 +50,8 @@ class Step(Attempt):
     """
 
     __slots__ = (
-        "_raises", "_written", "ended_at", "event", "execution", "finished_at", "home", "key", "recorded",
-        "started_at",
+        "_raises", "_written", "ended_at", "event", "execution", "finished_at", "home", "is_retried", "key",
+        "recorded", "started_at", "try_number",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +78,10 @@ class Step(Attempt):
         """The number of its end, once it has a result."""
         self.execution: object = None
         """The thread or task in which it was called."""
+        self.is_retried = False
+        """Whether the step itself tries again what fails."""
+        self.try_number = 1
+        """Which try is in progress, if it does."""
         self._raises = raises
         self._written: Written | None = None
 
@@ -137,6 +142,21 @@ class Step(Attempt):
             attempt.note_all(recorded.emission_parents())
         if not recorded.finished and recorded.last_finished >= 0 and self.home is not None:
             self.home.failed[self.key] = Tried(recorded.start, tuple(recorded.emission_parents()))
+
+    @property
+    def path(self) -> str:
+        """What distinguishes it as a home: its identity, and the number of the try."""
+        identity = self.event.identity
+        return identity if self.try_number == 1 else digest([identity, self.try_number])
+
+    def begin_try(self, number: int) -> None:
+        """Be about to try for this time: what is called in the new try is told apart from what earlier ones called."""
+        log = self.tree.log
+        with Deferring(self.tree.lock), self.tree.lock:
+            self.try_number = number
+            if log is not None:
+                log.homes.pop(self, None)
+                log.nested_runs.begin_try(self)
 
     def give(self, written: Written) -> None:
         """Set the result that it ends with."""
@@ -203,7 +223,7 @@ class Step(Attempt):
 def path_of(parent: Scope | None, nested_runs: NestedRuns) -> str:
     """A digest of where a run or step is. Raises `StepError` for a run that a resume could not tell from others."""
     if isinstance(parent, Step):
-        return parent.event.identity
+        return parent.path
     return nested_runs.path_of(parent) if isinstance(parent, Run) else ""
 
 
@@ -263,7 +283,13 @@ def _scope_of(step: StepFunction) -> Any:
 def step(function: F, /) -> F: ...
 @overload
 def step(
-    *, name: str | None = None, key: Key | None = None, raises: Raises | type[Exception] = ()
+    *,
+    name: str | None = None,
+    key: Key | None = None,
+    raises: Raises | type[Exception] = (),
+    retries: int = 0,
+    backoff: Backoff = 1.0,
+    timeout: float | None = None,
 ) -> Callable[[F], F]: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -272,6 +298,9 @@ def step(
     name: str | None = None,
     key: Key | None = None,
     raises: Raises | type[Exception] = (),
+    retries: int = 0,
+    backoff: Backoff = 1.0,
+    timeout: float | None = None,
 ) -> Callable[..., Any]:
     """Make a function, sync or async, a step: in a recorded run its result is on disk before it is returned.
 
@@ -288,6 +317,12 @@ def step(
     failure; those of Python, and those registered by `register_exception`, are anyway. Others come back as
     `StepFailedError`.
 
+    ``retries``: how often the function is called again if it raises an Exception. Each try is an attempt in the step:
+    what it streamed is retracted if it fails. A resumed run does not repeat the tries that are recorded as failed.
+    ``backoff``: how many seconds to wait before the first retry, doubled before each further one; or a function that
+    gets the number of the failed try, from 1, and returns the seconds. ``timeout``: after how many seconds the await
+    of an async function is cancelled; its try fails with `TimeoutError`. A sync function can't be interrupted.
+
     >>> @step
     ... def double(number: int) -> int:
     ...     return 2 * number
@@ -297,24 +332,23 @@ def step(
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         module = getattr(function, "__module__", None) or ""
-        declared = (
-            StepFunction(getattr(function, "__qualname__", "step"), function, key, raises, module_name(module))
-            if name is None
-            else StepFunction(name, function, key, raises)
-        )
+        called, home = (getattr(function, "__qualname__", "step"), module_name(module)) if name is None else (name, "")
+        declared = StepFunction(called, function, key, raises, home)
+        if retries or timeout is not None:
+            declared.retries = Retries(called, function, retries, backoff, timeout)
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             here = _scope_of(declared)
             if here is None:
-                return function(*args, **kwargs)
+                return declared.call(None, args, kwargs)
             return here.host.steps.perform(declared, here, args, kwargs)
 
         @functools.wraps(function)
         async def acall(*args: Any, **kwargs: Any) -> Any:
             here = _scope_of(declared)
             if here is None:
-                return await function(*args, **kwargs)
+                return await declared.call(None, args, kwargs)
             return await here.host.steps.perform(declared, here, args, kwargs)
 
         return acall if declared.is_async else call

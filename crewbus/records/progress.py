@@ -202,6 +202,7 @@ class Progress:
         home.end, home.end_type = landmark.seq, landmark.kind
         self._open_steps.discard(home)
         if landmark.kind is StepFailed:
+            home.failed_tries, home.failed_at = 0, -1
             self._failed.append((home, landmark))
             self._ever_failed.append(home)
         if home is self.root:
@@ -284,6 +285,8 @@ class Progress:
             self._note_opened(place.home, landmark.seq)  # the code went on from what had failed
         if kind == "attempt" and place is not None and place.attempt is not None:
             place.attempt.retracted_at = landmark.seq
+            if place.attempt.around is None and not place.attempt.path:
+                place.home.failed_tries, place.home.failed_at = place.attempt.event.number, landmark.seq
         self.retract(event, landmark.seq, rejects=kind == "attempt")
 
     def retract(self, event: Retracted, seq: int, *, rejects: bool = False) -> None:

@@ -104,6 +104,10 @@ class RecordedHome:
     """Of a step that failed: whether its failure is an outcome, since the code went on."""
     rejected: bool = False
     """Whether a failed attempt took it back: it is repeated, to fail again."""
+    failed_tries: int = 0
+    """The number of the last attempt that failed directly in it; 0 if none did, or it ended as failed since."""
+    failed_at: int = -1
+    """The number of the event that took that attempt back."""
     last_opened: int = -1
     """The number of the last event that started anything in it, at any depth."""
 
