@@ -261,9 +261,11 @@ class Database:
     def _open_watcher(self) -> sqlite3.Connection | None:
         if self._file is None and not self.path.exists():
             return None
-        self._watcher.connection = self._connect("rw")
+        with _opened(self._connect("rw")) as connection:
+            connection.execute("PRAGMA busy_timeout = 0")  # it is asked again soon
         self._file = self._file or _file_id(self.path)
-        return self._watcher.connection
+        self._watcher.connection = connection
+        return connection
 
     def _open_writer(self) -> sqlite3.Connection:
         with _opened(self._connect("rwc" if self._file is None else "rw")) as connection:
