@@ -21,7 +21,7 @@ SETTINGS: Final = settings(
     database=None,
     deadline=None,
     derandomize=True,
-    max_examples=60,
+    max_examples=45,
     report_multiple_bugs=False,
     stateful_step_count=30,
     suppress_health_check=list(HealthCheck),
@@ -205,9 +205,9 @@ class SequenceContract(StoreCase):
     def test_any_calls_that_share_work_in_any_order(self) -> None:
         """Also those that create and claim logs, and that post messages to them."""
         self.new_sharing_work()
-        self._run(WorkMachine)
+        self._run(WorkMachine, settings(SETTINGS, max_examples=25))
 
-    def _run(self, kind: type[StoreMachine]) -> None:
+    def _run(self, kind: type[StoreMachine], with_settings: settings | None = None) -> None:
         folder, numbers = self.path, itertools.count()
 
         def machine() -> StoreMachine:
@@ -215,4 +215,4 @@ class SequenceContract(StoreCase):
             self.path.mkdir()
             return kind(self.new(), self.close_all)
 
-        run_state_machine_as_test(machine, settings=SETTINGS)  # type: ignore[arg-type] # documented to take a function
+        run_state_machine_as_test(machine, settings=with_settings or SETTINGS)  # type: ignore[arg-type] # documented to take a function
