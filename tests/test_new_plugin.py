@@ -22,7 +22,7 @@ from crewbus import hookspecs
 from crewbus.cli.scaffold import distribution as scaffold
 from crewbus.cli.scaffold import new_folder, options
 
-LONG = 120.0
+LONG = 240.0
 """Seconds that a process of its own may take; it takes a few."""
 ROOT = Path(crewbus.__file__).parents[1]
 """Where this crewbus is imported from."""
