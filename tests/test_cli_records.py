@@ -747,7 +747,9 @@ def test_a_run_is_resumed_from_a_checkpoint(cli: Records) -> None:
 # Help
 
 
-@pytest.mark.parametrize("command", ["runs", "show", "tail", "resume", "fork", "diff", "replay", "export", "prune"])
+@pytest.mark.parametrize(
+    "command", ["runs", "show", "tail", "resume", "cancel", "fork", "diff", "replay", "export", "prune"]
+)
 def test_the_help_has_examples_that_parse(cli: Records, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from crewbus.cli import CommandLine, add_built_in_commands
 

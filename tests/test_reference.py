@@ -87,8 +87,8 @@ def source(module: str) -> ast.Module:
 
 def home_of(module: str, name: str) -> str:
     """The module that assigns ``name``, which ``module`` may import."""
-    for node in source(module).body:
-        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+    for node in ast.walk(source(module)):  # a lazy face imports it for type checkers
+        if isinstance(node, ast.ImportFrom) and node.module and name in [alias.name for alias in node.names]:
             return home_of(node.module, name)
     return module
 

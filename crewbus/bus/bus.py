@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from crewbus import durability as durability_package
 from crewbus import hookspecs, records
 from crewbus import plugins as plugin_package
-from crewbus._util import awaitable, is_text, name_of
+from crewbus._util import awaitable
 from crewbus.bus import recovery
+from crewbus.bus.cancellation import Cancellation
 from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
 from crewbus.bus.live_runs import LiveRuns
@@ -37,7 +38,6 @@ from crewbus.dispatch import (
 )
 from crewbus.durability import MAX_EVENT_BYTES, Gate, Oversized, Recording
 from crewbus.events import Envelope
-from crewbus.exceptions import CallbackError, CallError
 from crewbus.plugins import PluginManager
 from crewbus.scopes import (
     Call,
@@ -46,6 +46,7 @@ from crewbus.scopes import (
     Function,
     Host,
     Run,
+    check_call_arguments,
     check_run_arguments,
     execution_id,
     recording_request,
@@ -127,7 +128,8 @@ class Bus(Dispatcher):
         host.prepare, host.start, host.finish = gate.preparation, live.start, live.finish
         self._draining = Draining(host, subscriptions, handlers)
         host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
-        self._work, self._redelivery = OwnedWork(), Redelivery(host, subscriptions, deliverer)
+        self._work, self._cancellation = OwnedWork(), Cancellation(gate, live)
+        self._redelivery = Redelivery(host, subscriptions, deliverer)
         self._streaming = Streaming(host, self.run, self.resume, gate, live, self._work, watching, results)
         self._membership = Membership(self, self.plugins, subscriptions, faults)
         self.lifecycle = Lifecycle(
@@ -147,10 +149,8 @@ class Bus(Dispatcher):
         recorder = durability_package.Recorder(
             self, self.plugins, self._hook_table, self._handlers.plan_of, self._host.outside.lane, self._live.by_id
         )
-        checkpoints, results = (
-            durability_package.Checkpoints(recorder, recorder.disk),
-            durability_package.Results(recorder),
-        )
+        checkpoints = durability_package.Checkpoints(recorder, recorder.disk)
+        results = durability_package.Results(recorder)
         steps = durability_package.StepRunner(recorder, checkpoints, recorder.disk, results)
         return Recording(recorder, checkpoints, steps, results)
 
@@ -317,6 +317,14 @@ class Bus(Dispatcher):
         """
         return self._draining.drain(execution_id())
 
+    def cancel(self, run_id: str, reason: str = "cancelled") -> str:
+        """Cancel a run of this bus, or a recorded one, wherever it is; returns the state in which it was.
+
+        At once in this process; within a second in another; a run that nobody holds ends as cancelled, and one that has
+        ended stays as it is. Raises `RunNotFoundError`, and `RunError` for a run nested elsewhere.
+        """
+        return self._cancellation.cancel(run_id, reason)
+
     # Calls
 
     def call(
@@ -329,12 +337,7 @@ class Bus(Dispatcher):
         enclosing call, for integrations, whose users do not know the call that is made on their behalf. ``source``:
         who calls.
         """
-        if not is_text(name):
-            raise CallError(f"a call has a name, such as its model's; got {name!r}")
-        if callable(callbacks):
-            raise CallbackError(f"callbacks= takes several: write callbacks=[{name_of(callbacks)}]")
-        if callbacks is not None and not isinstance(callbacks, Iterable):
-            raise CallbackError(f"callbacks= takes several functions; got {callbacks!r}")
+        check_call_arguments(name, callbacks)
         return Call(self._host, name, callbacks or (), inherit, source)
 
     def callbacks(self, *callbacks: Function) -> Callbacks:
@@ -403,6 +406,7 @@ class Bus(Dispatcher):
 
     asubscribe = awaitable(subscribe, undo=lambda stream: stream.close())
     afork = awaitable(fork)
+    acancel = awaitable(cancel)
 
     def record_of(self, run_id: str) -> Record:
         """The record of a run, live or finished. Raises `RunNotFoundError`."""
@@ -444,10 +448,9 @@ class Bus(Dispatcher):
     def close(self, timeout: float = CLOSE_TIMEOUT, *, suspend: bool = False) -> None:
         """Cancel the runs that streams own, wait for submitted work, flush, close the plugins, take nothing more.
 
-        ``suspend``: suspend all recorded runs instead (see `Run.suspend`), those too that no stream owns, and wait for
-        them. Closing again does nothing. What still runs after ``timeout`` seconds is named in a `GraceWarning`, and a
-        run that was to be suspended is released all the same. Raises `FlushError` where `flush` does, and then leaves
-        the bus open.
+        ``suspend``: suspend all recorded runs instead, also those that no stream owns: see `Run.suspend`. What still
+        runs after ``timeout`` seconds is named in a `GraceWarning`, and suspended all the same. Closing again does
+        nothing. Raises `FlushError` where `flush` does, and then leaves the bus open.
         """
         self.lifecycle.close(timeout, suspend)
 

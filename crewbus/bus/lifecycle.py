@@ -252,8 +252,13 @@ class Lifecycle:
         return {loop for loop in (*self._work.loops(), *self._async_handlers.loops()) if loop is not None}
 
     def threads(self) -> set[threading.Thread]:
-        """The threads that the bus keeps while it is open: those of its background loop and handlers."""
-        kept = {self._async_handlers.thread, *(worker.thread for worker in self._subscriptions.workers())}
+        """The threads that the bus keeps while it is open: those of its background loop and handlers, and
+        the one that looks for requests."""
+        kept = {
+            self._async_handlers.thread,
+            self._live.requests.thread,
+            *(worker.thread for worker in self._subscriptions.workers()),
+        }
         return {thread for thread in kept if thread is not None}
 
     def is_watching(self, buffer: Buffer) -> bool:

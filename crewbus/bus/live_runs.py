@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from crewbus._util import call_all, raise_first, reentrant_lock
+from crewbus.bus.requests import Requests
 from crewbus.dispatch import UNRECORDED, withheld
 from crewbus.events import RunStarted, RunSuspended
 from crewbus.exceptions import BusClosedError, FencedError, RunIdInUseError
@@ -47,6 +48,7 @@ class LiveRuns:
         self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self.listeners: dict[object, Callable[[], object]] = {}
         """Called whenever a run has started or ended, by what each belongs to. Changed by single operations."""
+        self.requests = Requests(self.all)
         self._closed = False
         self._lock = reentrant_lock()
 
@@ -115,6 +117,8 @@ class LiveRuns:
 
     def announce(self, run: Run, started: RunStarted, replayed_seq: int | None = None) -> None:
         """Emit the event that starts ``run``; ``replayed_seq``: its number, if the record holds it."""
+        if run.parent is None and run.recorded:
+            self.requests.expect(self._gate.opened().recorder.store)
         self._faults.notify("crewbus_run_start", run=run)
         event: Any = started
         if self._hooks.redaction.chain:
@@ -273,6 +277,7 @@ class LiveRuns:
 
     def close(self) -> None:
         """Admit no run any more, and end the streams that are left."""
+        self.requests.close()
         with Deferring(self._lock), self._lock:
             self._closed = True
             sources: list[Any] = list(self.awaited())
@@ -285,6 +290,7 @@ class LiveRuns:
     def after_fork(self) -> None:
         """In a forked child: every run continues in the parent only."""
         self._lock = reentrant_lock()
+        self.requests.after_fork()
         for run in self.by_id.values():
             run.orphan()
         self.by_id.clear()

@@ -7,9 +7,11 @@ from crewbus.durability.gate import Gate, Recording
 from crewbus.durability.limits import MAX_EVENT_BYTES, Oversized
 
 if TYPE_CHECKING:
+    from crewbus.durability.cancelling import end_left_off
     from crewbus.durability.checkpoints import Checkpoints
     from crewbus.durability.fork import fork_run
     from crewbus.durability.recorder import Recorder, RecordingOptions
+    from crewbus.durability.requests import CHANNEL, act_on, request
     from crewbus.durability.results import Results
     from crewbus.durability.resume import Resumption
     from crewbus.durability.step_function import return_annotation
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from crewbus.durability.step_scope import Step, step
 
 __all__ = [
+    "CHANNEL",
     "MAX_EVENT_BYTES",
     "Checkpoints",
     "Gate",
@@ -28,7 +31,10 @@ __all__ = [
     "Resumption",
     "Step",
     "StepRunner",
+    "act_on",
+    "end_left_off",
     "fork_run",
+    "request",
     "return_annotation",
     "step",
 ]
@@ -37,9 +43,11 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "cancelling": "end_left_off",
         "checkpoints": "Checkpoints",
         "fork": "fork_run",
         "recorder": "Recorder RecordingOptions",
+        "requests": "CHANNEL act_on request",
         "results": "Results",
         "resume": "Resumption",
         "step_function": "return_annotation",

@@ -270,8 +270,7 @@ class Recorder:
 
     def append(self, scope: Scope, event: Any) -> Envelope | None:
         """Emit and record an event that is new, whatever a resumed run still repeats."""
-        if self._hooks.redaction.chain:
-            event = self._hooks.redaction.apply(scope.run, event)
+        event = self.redacted(scope.run, event)
         log: RunLog = scope.tree.log
         return log.lane.commit(self.plan_of(event), scope, event)
 
@@ -280,10 +279,12 @@ class Recorder:
 
         Raises `RunIdInUseError` if a run of its id is recorded already.
         """
-        event: Any = RunStarted(run.name, dict(run.tags), None, run.key)
-        if self._hooks.redaction.chain:
-            event = self._hooks.redaction.apply(run, event)
+        event = self.redacted(run, RunStarted(run.name, dict(run.tags), None, run.key))
         self.store.create(run.id, [self.encode(Envelope(event, run.id, 0, None, now()))])
+
+    def redacted(self, run: Run | None, event: Any) -> Any:
+        """What may be seen of an event. Raises `RedactionError`."""
+        return self._hooks.redaction.apply(run, event) if self._hooks.redaction.chain else event
 
     def redeliver(self, scope: Scope, event: Any, seq: int) -> Envelope | None:
         """Deliver an event that the record of a resumed run holds already, under this number."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from crewbus._util import is_text
 from crewbus.durability.recorded_emissions import RecordedEmissions
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.replay import Replay
+from crewbus.durability.requests import act_on, asked_since
 from crewbus.durability.step_scope import is_of_earlier_scheme
 from crewbus.events import CheckpointSaved, Envelope, Retracted, RunFinished, RunResumed, RunStarted, StepStarted
 from crewbus.exceptions import (
@@ -29,8 +31,19 @@ from crewbus.records import (
     require_root,
     valid,
 )
-from crewbus.scopes import Durability, Host, Numbers, Preparation, RecordingRequest, Run, Sink, Tree, checked_durability
-from crewbus.stores import LogInfo, LogSummary, Store
+from crewbus.scopes import (
+    Durability,
+    Host,
+    Numbers,
+    Preparation,
+    RecordingRequest,
+    Run,
+    Sink,
+    Tree,
+    announced,
+    checked_durability,
+)
+from crewbus.stores import LogInfo, LogSummary, Posted, Store
 
 
 class Found(NamedTuple):
@@ -48,6 +61,8 @@ class Found(NamedTuple):
     """The first number that an earlier resume retracted unknown to consumers, if it did."""
     retractions: list[Retraction]
     """What the resume retracts."""
+    asked_since: Callable[[int], int]
+    """Of the epoch with which it is resumed: see `requests.asked_since`."""
 
 
 class Taken(NamedTuple):
@@ -58,10 +73,22 @@ class Taken(NamedTuple):
     """Its state before that."""
     epoch: int
     found: Found
+    posted: list[Posted]
+    """What its mailbox holds."""
 
     def give_back(self) -> None:
         """Leave it as it was."""
-        (self.store.finish if self.before.sealed else self.store.release)(self.before.root_id, self.epoch)
+        give_back(self.store, self.before, self.epoch)
+
+
+def give_back(store: Store, before: LogInfo, epoch: int) -> None:
+    """Leave a log that was acquired as it was before."""
+    if before.sealed:
+        store.finish(before.root_id, epoch)
+    elif before.due is None:
+        store.release(before.root_id, epoch)
+    else:
+        store.release(before.root_id, epoch, before.due)
 
 
 class Admission(Protocol):
@@ -122,10 +149,11 @@ class Resumption:
                 raise taken_meanwhile(run.id)
             if (epoch, store.info(run.id).last) != (before.epoch + 1, before.last):  # another process continued it
                 found = self._look_within_depth(store, _summary(store, run.id), at)
+            posted = store.posted(run.id)
         except BaseException:
-            (store.finish if before.sealed else store.release)(run.id, epoch)
+            give_back(store, before, epoch)
             raise
-        return Taken(store, before, epoch, found)
+        return Taken(store, before, epoch, found, posted)
 
     def _reopen(self, run: Run, at: str | None, sinks: Iterable[Sink], taken: Taken) -> None:
         found = taken.found
@@ -134,6 +162,8 @@ class Resumption:
             self._admission.admit(run, sinks, known=True)
             try:
                 self._announce(run, found, at)
+                announced(run)
+                act_on(taken.posted, run)
             except BaseException as error:
                 self._admission.withdraw(run, error)
                 raise
@@ -180,11 +210,12 @@ class Resumption:
         """Read how far a run came. Raises what keeps it from being resumed."""
         info = summary.info
         run_id, shared = info.root_id, -1 if info.parent_at is None else info.parent_at
-        end = None if summary.end is None else self._recording.decode(summary.end)
+        end = self._recording.decode(summary.end) if summary.end is not None and summary.has_ended else None
         if end is not None and isinstance(end.event, RunFinished):
             raise RunError(f"run {run_id} has finished: there is nothing to resume; fork it to continue differently")
         record = Record(store, run_id, run_id, self._recording.decode, shared)
-        landmarks, unannounced = valid(record.landmarks())
+        recorded = list(record.landmarks())
+        landmarks, unannounced = valid(recorded)
         if not landmarks or landmarks[0].kind is not RunStarted or landmarks[0].run_id != run_id:
             raise CorruptRecordError(f"the record of run {run_id} in {store!r} does not begin with its start")
         step = next((one for one in landmarks if one.kind is StepStarted), None)  # a record has one scheme
@@ -198,16 +229,18 @@ class Resumption:
         # What was retracted after that stays retracted, since consumers got the retraction.
         counted = (one for one in landmarks if one.seq <= last or one.kind is Retracted)
         progress = read_progress(counted, record.stored)
-        return Found(record, info, landmarks[0], end, progress, last, unannounced, [])
+        since = partial(asked_since, recorded, run_id)
+        return Found(record, info, landmarks[0], end, progress, last, unannounced, [], since)
 
     def _restore(self, run: Run, found: Found, epoch: int) -> None:
         """Set ``run`` to the state in which its record ends."""
         run.name, run.key = found.start.event.name, found.start.event.key
         run.set_tags(found.start.event.tags)
         run.tree = Tree(self._host.outside.lane)
-        run.tree.started = found.start.at
+        run.tree.started, run.tree.announcing = found.start.at, True
         run.tree.numbers = Numbers(found.info.last + 1)
         log = self._recording.open(run.tree, run.request.durability, epoch)
+        log.asked_since = found.asked_since(epoch)
         recording, record = self._recording, found.record
         emissions = RecordedEmissions(
             found.progress,

@@ -20,8 +20,8 @@ class RunLog:
     """How a tree is recorded. All of it is read and changed under the tree's lock."""
 
     __slots__ = (
-        "__weakref__", "claimed", "entities", "epoch", "executions", "homes", "lane", "nested_runs", "replay",
-        "sources", "sync",
+        "__weakref__", "asked_since", "claimed", "entities", "epoch", "executions", "homes", "lane", "looked_at",
+        "nested_runs", "replay", "sources", "sync",
     )  # fmt: skip
 
     def __init__(self, lane: OrderedLane, sync: bool, epoch: int = 0) -> None:
@@ -44,6 +44,10 @@ class RunLog:
         """Whether no other process can have the id. False at first for a new run whose maker chose its id."""
         self.replay: Replay | None = None
         """What a resumed run still repeats."""
+        self.asked_since = 0
+        """Requests that were posted to a holder with a lower epoch are over."""
+        self.looked_at = -1
+        """The number of the last message in its mailbox that was looked at."""
         unrecorded.live[id(self)] = self
 
     def clear(self) -> None:

@@ -17,6 +17,7 @@ from crewbus.scopes.options import (
     AS_THE_BUS,
     Durability,
     RecordingRequest,
+    check_call_arguments,
     check_run_arguments,
     checked_durability,
     new_id,
@@ -27,7 +28,7 @@ from crewbus.scopes.run import Run
 from crewbus.scopes.run_end import ending, state_after
 from crewbus.scopes.scope import Scope
 from crewbus.scopes.sink import Sink
-from crewbus.scopes.stopping import Stop, interrupt, was_told_to_suspend, working_loops
+from crewbus.scopes.stopping import Stop, announced, interrupt, was_told_to_suspend, working_loops
 from crewbus.scopes.thread_state import Deferring, forget_thread, threads
 from crewbus.scopes.tree import Numbers, Tree
 from crewbus.scopes.waiting import (
@@ -66,9 +67,11 @@ __all__ = [
     "Stop",
     "Tree",
     "Wait",
+    "announced",
     "await_room",
     "callbacks_in_context",
     "can_wait",
+    "check_call_arguments",
     "check_run_arguments",
     "checked_durability",
     "current_call",

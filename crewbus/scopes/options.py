@@ -1,14 +1,14 @@
-"""What a run is made with: its name, id and tags, and how it is recorded."""
+"""What a run is made with: its name, id and tags, and how it is recorded; and what a call is made with."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
 
-from crewbus._util import is_text
-from crewbus.exceptions import InputError, RunError
+from crewbus._util import is_text, name_of
+from crewbus.exceptions import CallbackError, CallError, InputError, RunError
 
 Durability = Literal["async", "sync"]
 """When an emission of a recorded run returns: with the event on its way to the store, or on disk."""
@@ -46,6 +46,16 @@ def recording_request(record: bool | None, durability: Durability | None) -> Rec
     checked_durability(durability)
     # One object serves all runs that choose nothing.
     return AS_THE_BUS if record is None and durability is None else RecordingRequest(record, durability)
+
+
+def check_call_arguments(name: Any, callbacks: Any) -> None:
+    """Raise `CallError` or `CallbackError` for what `Bus.call` can't take."""
+    if not is_text(name):
+        raise CallError(f"a call has a name, such as its model's; got {name!r}")
+    if callable(callbacks):
+        raise CallbackError(f"callbacks= takes several: write callbacks=[{name_of(callbacks)}]")
+    if callbacks is not None and not isinstance(callbacks, Iterable):
+        raise CallbackError(f"callbacks= takes several functions; got {callbacks!r}")
 
 
 def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None, key: Any = None) -> None:

@@ -150,12 +150,21 @@ def was_told_to_suspend(run: Any) -> bool:
 
 def mark_in_tree(run: Any) -> None:
     """Have the work of ``run``, which was stopped, notice it, and end its waits."""
+    if run.tree.announcing:  # it looks for a stop when it has done so
+        return
     run.tree.stopped[run] = None
     run.tree.free = False
     if run.ended and run.unfinished <= 0:  # it ended meanwhile
         run.tree.stopped.pop(run, None)
     end_waits(run=run)
     interrupt(run)
+
+
+def announced(run: Any) -> None:
+    """Note that ``run`` has recorded that it was resumed; it may have been stopped meanwhile."""
+    run.tree.announcing = False
+    if run.stop is not None:
+        mark_in_tree(run)
 
 
 def interrupt(run: Any) -> None:

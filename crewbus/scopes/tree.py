@@ -47,7 +47,7 @@ class Tree(Gate):
     """
 
     __slots__ = (
-        "boundary", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "started",
+        "announcing", "boundary", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "started",
         "stopped", "working",
     )  # fmt: skip
 
@@ -62,6 +62,8 @@ class Tree(Gate):
         self.boundary = -1
         """The number of the last step that finished in a recorded run: a retraction may begin after it."""
         self.recorded = False
+        self.announcing = False
+        """Whether a resumed run still records that it was resumed: until then nothing stops it."""
         self.log: Any = None
         """What durability keeps about a recorded tree; None: it is not recorded."""
         self.started: float | None = None

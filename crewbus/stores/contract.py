@@ -34,6 +34,9 @@ class Store(abc.ABC):
     earlier through this store.
     """
 
+    is_shared = True
+    """Whether other processes may use the store too, and so hold and ask for runs in it."""
+
     @abc.abstractmethod
     def begin(self, root_id: str) -> int:
         """Open a new log and return its epoch, 1; raises `crewbus.RunIdInUseError` if that run is recorded already."""

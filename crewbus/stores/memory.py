@@ -46,13 +46,14 @@ class MemoryStore(Store):
     until its holder releases it. `Store.close` releases all logs; the store can then be given to another bus.
     """
 
+    is_shared = False
+
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         if max_bytes < 1:
             raise InputError(f"max_bytes={max_bytes}: a memory store needs at least 1 byte")
         self.max_bytes = max_bytes
-        self._size = 0
-        self._live = 0
-        """The bytes of logs that are needed, and so can't be dropped."""
+        self._size = self._live = 0
+        """The bytes of all logs, and of those that are needed, and so can't be dropped."""
         self._logs: dict[str, MemoryLog] = {}
         self._roots: dict[str, str] = {}
         self._numbers = count()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from crewbus.cli.commands import (
+    cancel,
     diff,
     export,
     fork,
@@ -23,7 +24,7 @@ from crewbus.cli.commands import (
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
-_MODULES: Final = (run, runs, show, tail, resume, fork, diff, replay, export, prune, new_plugin, plugins, hooks)
+_MODULES: Final = (run, runs, show, tail, resume, cancel, fork, diff, replay, export, prune, new_plugin, plugins, hooks)
 
 
 def add_built_in_commands(commands: Commands) -> None:
