@@ -19,7 +19,7 @@ _PACKAGES: Final = {
     "events": (
         "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
         "Dropped EntitySaved Envelope EventType Retracted RunCancelled RunEnded RunFailed RunFinished "
-        "RunForked RunInterrupted RunResumed RunStarted RunSuspended StepEnded StepFailed StepFinished "
+        "RunForked RunInterrupted RunPatched RunResumed RunStarted RunSuspended StepEnded StepFailed StepFinished "
         "StepStarted Truncated UnknownEvent event event_type_of event_types register_entity register_event "
         "register_exception"
     ),

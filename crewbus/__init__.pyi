@@ -96,6 +96,9 @@ from crewbus.events import (
     RunInterrupted as RunInterrupted,
 )
 from crewbus.events import (
+    RunPatched as RunPatched,
+)
+from crewbus.events import (
     RunResumed as RunResumed,
 )
 from crewbus.events import (

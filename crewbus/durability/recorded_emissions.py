@@ -94,6 +94,13 @@ class RecordedEmissions:
         places = (self._waiting.get(Where(call.home, call.path, in_attempt), {}) for in_attempt in (False, True))
         return any(one.parent in call.ids for there in places for waiting in there.values() for one in waiting)
 
+    def are_waiting_in(self, home: RecordedHome) -> bool:
+        """Whether anything that counts and is recorded in ``home`` directly was not repeated."""
+        while self._read_on():
+            pass
+        there = (by_content for where, by_content in self._waiting.items() if where.home is home)
+        return any(one.retracted_at is None for by in there for waiting in by.values() for one in waiting)
+
     def retract(self, event: Retracted) -> None:
         """Leave out what is taken back now: what is emitted later does not repeat it."""
         if self._read < self._last:  # what is read later is left out as it is read

@@ -210,6 +210,20 @@ class Replay:
         recorded = home.recorded if home is not None else call
         return recorded.end if recorded is not None and recorded.end_type is type(event) else None
 
+    # Patches
+
+    def patched_at(self, run: Run, name: str) -> int | None:
+        """The number under which it is recorded that ``run`` takes a patch; None: it is not."""
+        home = self._homes.get(run)
+        return home.recorded.patches.get(name) if home is not None else None
+
+    def goes_on(self, scope: Scope) -> bool:
+        """Whether the record of the run or step that ``scope`` is in goes on after this place."""
+        home = self._home(scope)
+        return home is not None and (
+            home.recorded.end is not None or home.is_pending() or self._emissions.are_waiting_in(home.recorded)
+        )
+
     def ended(self, step: Step) -> None:
         """Repeat nothing more in a step: it has ended."""
         self._homes.pop(step, None)
@@ -261,6 +275,8 @@ class Replay:
         """Repeat in a step that is executed again what is recorded in it; returns that."""
         recorded = self.progress.steps.find(step.event.identity)
         if recorded is not None:
+            if (home := self._home(step.of)) is not None:
+                home.open.pop(recorded, None)
             # The tries that have failed are not made again, so what happened in them is not repeated.
             self._homes[step] = ReplayedHome.of(recorded, recorded.failed_at if step.is_retried else -1)
         return recorded

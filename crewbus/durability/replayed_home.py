@@ -25,11 +25,13 @@ class ReplayedHome:
     runs: dict[RunKey, deque[RecordedHome]]
     expected: dict[RecordedHome, None]
     """The steps that have an outcome and were not called again yet."""
+    open: dict[RecordedHome, None]
+    """The steps that have none, and were not called again yet."""
 
     @classmethod
     def of(cls, recorded: RecordedHome, after: int = -1) -> ReplayedHome:
         """Of a recorded home, all that started after number ``after`` is still to be done."""
-        made = cls(recorded, {}, {}, {}, {})
+        made = cls(recorded, {}, {}, {}, {}, {})
         for call in (one for one in recorded.calls if one.start > after):
             made.calls.setdefault((call.path, call.attempt), deque()).append(call)
         for attempt in (one for one in recorded.attempts if one.start > after):
@@ -40,7 +42,14 @@ class ReplayedHome:
                 made.runs.setdefault(RunKey(child.name or None, chosen_id, child.key), deque()).append(child)
             elif child.has_outcome and not child.rejected:
                 made.expected[child] = None
+            elif not child.rejected:
+                made.open[child] = None
         return made
+
+    def is_pending(self) -> bool:
+        """Whether anything that is recorded in it was not done again yet."""
+        waiting = (*self.calls.values(), *self.attempts.values(), *self.runs.values())
+        return bool(self.expected or self.open) or any(waiting)
 
     def next_inline(self) -> RecordedHome | None:
         """The next step that its own thread or task had called, and has not called again yet."""

@@ -21,7 +21,7 @@ class RunLog:
 
     __slots__ = (
         "__weakref__", "asked_since", "claimed", "entities", "epoch", "executions", "homes", "lane", "looked_at",
-        "nested_runs", "replay", "sources", "sync",
+        "nested_runs", "patches", "replay", "sources", "sync",
     )  # fmt: skip
 
     def __init__(self, lane: OrderedLane, sync: bool, epoch: int = 0) -> None:
@@ -39,6 +39,8 @@ class RunLog:
         """The thread or task in which each run was entered."""
         self.homes: WeakKeyDictionary[Scope, Home] = WeakKeyDictionary()
         """What the live runs and steps count, as far as a step was called in them."""
+        self.patches: WeakKeyDictionary[Scope, dict[str, bool]] = WeakKeyDictionary()
+        """By run: the patches that it was asked for, and whether it takes them."""
         self.nested_runs = NestedRuns()
         self.claimed = True
         """Whether no other process can have the id. False at first for a new run whose maker chose its id."""
@@ -57,6 +59,7 @@ class RunLog:
         self.sources.clear()
         self.executions.clear()
         self.homes.clear()
+        self.patches.clear()
         self.nested_runs = NestedRuns()
         self.replay = None
 

@@ -11,6 +11,7 @@ from crewbus.durability.checkpoints import Checkpoints
 from crewbus.durability.disk import Disk
 from crewbus.durability.failures import rebuild
 from crewbus.durability.home import Home, StepKey, Tried
+from crewbus.durability.patches import Patches
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.results import Results
 from crewbus.durability.run_log import RunLog
@@ -44,6 +45,7 @@ class StepRunner:
     def __init__(self, recording: Recorder, checkpoints: Checkpoints, disk: Disk, results: Results) -> None:
         self._recording = recording
         self.written_result = results.written
+        self.patched = Patches(recording).patched
         self._checkpoints = checkpoints
         self._disk = disk
 

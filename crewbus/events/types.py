@@ -262,6 +262,13 @@ class RunForked(_Event):
     """The names of the steps whose results the fork replaces."""
 
 
+@_event(name="crewbus.RunPatched", landmark=True)
+class RunPatched(_Event):
+    """A run goes the way of changed code where it asks for ``name``: see `Run.patched`. Recorded once in each run."""
+
+    name: str
+
+
 @_event(name="crewbus.StepStarted", version=2, upgrades={1: _flat}, landmark=True)
 class StepStarted(_Event):
     """A step began. The id of its envelope is the ``parent`` of what is emitted in it."""

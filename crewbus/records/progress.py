@@ -20,6 +20,7 @@ from crewbus.events import (
     RunFailed,
     RunFinished,
     RunForked,
+    RunPatched,
     RunResumed,
     RunStarted,
     StepFailed,
@@ -83,6 +84,7 @@ class Progress:
             CallCancelled: self._call_ended,
             AttemptStarted: self._attempt_started,
             CheckpointSaved: self._checkpoint_saved,
+            RunPatched: self._patched,
             Retracted: self._retracted,
         }
 
@@ -190,6 +192,12 @@ class Progress:
     def _checkpoint_saved(self, landmark: Landmark, node: Node[Place] | None) -> None:
         place = self._place_of(node.parent if node is not None else None)
         if place is not None and not landmark.event.automatic:
+            self._note_opened(place.home, landmark.seq)
+
+    def _patched(self, landmark: Landmark, _: Node[Place] | None) -> None:
+        place = self.place(landmark.parent)
+        if place is not None:
+            place.home.patches[landmark.event.name] = landmark.seq
             self._note_opened(place.home, landmark.seq)
 
     # Ends

@@ -104,6 +104,8 @@ class RecordedHome:
     """Of a step that failed: whether its failure is an outcome, since the code went on."""
     rejected: bool = False
     """Whether a failed attempt took it back: it is repeated, to fail again."""
+    patches: dict[str, int] = attrs.field(factory=dict)
+    """By name: the numbers under which it is recorded that a run takes a patch."""
     failed_tries: int = 0
     """The number of the last attempt that failed directly in it; 0 if none did, or it ended as failed since."""
     failed_at: int = -1

@@ -72,3 +72,13 @@ class DurableScope(Scope):
             raise RunError(f"{self!r} is not running: set its result inside its 'with' block")
         if self.tree.recorded:
             self.written_result = self.host.steps.written_result(self, value)
+
+    def patched(self, name: str) -> bool:
+        """Whether the run takes the way of changed code here: True in new runs, and for what a resumed run does anew.
+
+        False where the record was made by the code before the change: a resumed run that still has recorded steps,
+        calls or output ahead of it goes on as it was. The first call with this ``name`` decides for the whole run;
+        True is recorded, once. A nested run decides for itself. Raises `InputError`, and `RunError` once the run has
+        ended.
+        """
+        return self.host.steps.patched(self.innermost(), name)

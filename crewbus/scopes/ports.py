@@ -94,6 +94,9 @@ class StepPerformer(Protocol):
         ``function``: what returned it, whose annotation may say how it is read back.
         """
 
+    def patched(self, scope: AnyScope, name: str) -> bool:
+        """Whether the run that ``scope`` is in takes a patch; see `Run.patched`."""
+
     def complete(self, scope: AnyScope) -> None:
         """Raise `ReplayMismatch` if the run ends without having asked for every recorded step."""
 
