@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from contextlib import suppress
 from functools import partial
 
 import attrs
@@ -313,6 +314,31 @@ def test_promise_15_an_interrupted_run_is_waited_for_until_somebody_resumes_it(d
         with bus.resume("run") as run:
             run.set_result("resumed")
         assert waiting.result(TIMEOUT) == "resumed"
+
+
+def test_promise_15_a_suspended_run_is_waited_for_until_somebody_resumes_it(disk):
+    with disk.bus() as bus, suppress(BaseException), bus.run(id="run") as run:
+        run.suspend()
+        run.chunk("never")
+    with disk.bus() as bus:
+        with pytest.raises(ResultTimeoutError):
+            bus.result("run", timeout=0)
+        waiting = in_thread(bus.result, "run", TIMEOUT)
+        waits(bus)
+        with bus.resume("run") as run:
+            run.set_result("resumed")
+        assert waiting.result(TIMEOUT) == "resumed"
+
+
+def test_promise_15_a_run_that_was_cancelled_from_elsewhere_raises_that(disk):
+    with disk.bus() as bus, bus.run(id="run"):
+        disk.crash()
+    with disk.bus() as bus:
+        waiting = in_thread(bus.result, "run", TIMEOUT)
+        waits(bus)
+        bus.cancel("run", "not wanted")
+        with pytest.raises(RunCancelledError, match="not wanted"):
+            waiting.result(TIMEOUT)
 
 
 def test_promise_15_a_timeout_ends_the_wait_and_the_run_continues(bus):

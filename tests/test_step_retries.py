@@ -344,6 +344,33 @@ def test_cancelling_the_run_ends_the_wait_of_an_async_step(bus):
     asyncio.run(asyncio.wait_for(main(), TIMEOUT))
 
 
+def test_suspending_the_run_ends_the_wait_and_the_tries_count(disk):
+    tried = threading.Event()
+    runs = []
+
+    @step(name="ask", retries=1, backoff=3600)
+    def ask():
+        TRIES.append(1)
+        tried.set()
+        raise ValueError(f"call {len(TRIES)}")
+
+    def work(bus):
+        with bus.run(id="run") as run:
+            runs.append(run)
+            ask()
+
+    with disk.bus() as bus:
+        working = in_thread(work, bus)
+        assert tried.wait(TIMEOUT)
+        runs[0].suspend()
+        assert working.exception(TIMEOUT) is not None
+        assert bus.recorded_runs()[0].state == "suspended"
+    with disk.bus() as bus:
+        with pytest.raises(ValueError, match="call 2"), bus.resume("run"):
+            ask()
+        assert [one.event.number for one in found(bus, "run", AttemptStarted)] == [1, 2]
+
+
 def test_closing_the_bus_ends_the_wait():
     tried = threading.Event()
 
