@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from crewbus._util import deadline, is_async, is_count, name_of, remaining, running_loop
 from crewbus.exceptions import BusClosedError, FencedError, ReplayMismatch, RunIdInUseError, StepError
 from crewbus.scopes import Attempt, Wait, end_wait
 
-if TYPE_CHECKING:
-    from crewbus.durability.step_scope import Step
+# A `Step`, which is made of what this module names, so it can't name it.
+AnyStep = Any
 
 Backoff = float | Callable[[int], float]
 """The seconds before the first retry, doubled before each further one; or a function of the number of the failed try,
@@ -48,7 +48,7 @@ class Retries:
         self._backoff = backoff
         self._timeout = timeout
 
-    def call(self, step: Step | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, step: AnyStep | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function until it returns, in ``step``; None: outside any run."""
         number = self._first(step)
         while True:
@@ -61,7 +61,7 @@ class Retries:
             self._pause(step, self._seconds(number))
             number += 1
 
-    async def acall(self, step: Step | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    async def acall(self, step: AnyStep | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """As `call`, of an async function."""
         number = self._first(step)
         while True:
@@ -74,12 +74,12 @@ class Retries:
             await self._apause(step, self._seconds(number))
             number += 1
 
-    def _first(self, step: Step | None) -> int:
+    def _first(self, step: AnyStep | None) -> int:
         """The number of the next try: those that a resumed run has recorded as failed are not made again."""
         failed = step.recorded.failed_tries if step is not None and step.recorded is not None else 0
         return min(failed, self._retries) + 1
 
-    def _try(self, step: Step | None, number: int) -> AbstractContextManager[object]:
+    def _try(self, step: AnyStep | None, number: int) -> AbstractContextManager[object]:
         if step is None or not self._retries:
             return nullcontext()
         step.begin_try(number)
@@ -112,7 +112,7 @@ class Retries:
             raise StepError(f"step {self._step!r}: backoff= returned {seconds!r} after try {number}; it is no duration")
         return seconds
 
-    def _pause(self, step: Step | None, seconds: float) -> None:
+    def _pause(self, step: AnyStep | None, seconds: float) -> None:
         until, wait = deadline(seconds), self._wait(step)
         try:
             wait.begin()
@@ -122,7 +122,7 @@ class Retries:
             end_wait(wait, None)
         self._check(step)
 
-    async def _apause(self, step: Step | None, seconds: float) -> None:
+    async def _apause(self, step: AnyStep | None, seconds: float) -> None:
         if running_loop() is None:  # another kind of loop drives it
             self._pause(step, seconds)
             return
@@ -136,13 +136,13 @@ class Retries:
         self._check(step)
 
     @staticmethod
-    def _wait(step: Step | None, *, blocks: bool = True) -> Wait:
+    def _wait(step: AnyStep | None, *, blocks: bool = True) -> Wait:
         """Wait for nothing but time, unless the run is cancelled or its bus closes."""
         return Wait(
             tuple, step.run if step is not None else None, step.host if step is not None else None, blocks=blocks
         )
 
-    def _check(self, step: Step | None) -> None:
+    def _check(self, step: AnyStep | None) -> None:
         if step is None:
             return
         if step.run is not None:

@@ -16,8 +16,7 @@ from crewbus.durability.nested_runs import digest
 from crewbus.exceptions import StepError, StepWarning, text_of
 
 if TYPE_CHECKING:
-    from crewbus.durability.retries import Retries
-    from crewbus.durability.step_scope import Step
+    from crewbus.durability.retries import AnyStep, Retries
 
 Key = str | Callable[..., str]
 """A step's key: text, or a function that is called with the step's arguments and returns it."""
@@ -71,7 +70,7 @@ class StepFunction:
         """How it is tried again; None: it is called once."""
         self._key = key
 
-    def call(self, step: Step | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, step: AnyStep | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function, in ``step`` or outside any run; of an async one, a coroutine that does."""
         if self.retries is None:
             return self.function(*args, **kwargs)
