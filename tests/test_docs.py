@@ -41,6 +41,7 @@ def test_links_lead_somewhere():
 
 def test_each_promise_of_the_documentation_has_tests_with_its_number():
     promised = set(map(int, re.findall(r"^(\d+)\. ", (ROOT / "docs" / "promises.md").read_text(), re.MULTILINE)))
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    paths = [*(ROOT / "tests").glob("test_*.py"), *(ROOT / "plugins").glob("*/tests/test_*.py")]
+    tests = "".join(path.read_text() for path in paths)
     shown = set(map(int, re.findall(r"def test_promise_(\d+)_", tests)))
     assert promised == shown

@@ -63,10 +63,13 @@ def fields(text: str, heading: str = "") -> list[str]:
     return [first.strip("`") for first, *_ in table(text, heading)]
 
 
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 def definitions(folder: Path) -> dict[str, str | None]:
     """The docstrings of the classes and functions that the modules of a folder define."""
     nodes = [node for path in folder.rglob("*.py") for node in ast.parse(path.read_text("utf-8")).body]
-    return {node.name: ast.get_docstring(node) for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    return {node.name: ast.get_docstring(node) for node in nodes if isinstance(node, DEFINITIONS)}
 
 
 def assigned(module: ast.Module) -> dict[str, ast.stmt | None]:
@@ -160,7 +163,7 @@ def test_every_method_of_the_bus_is_in_the_reference():
 def test_all_names_what_the_module_has(module):
     """Each name is there; each public one that is made there, and not imported, is named."""
     found, tree = importlib.import_module(module), source(module)
-    made = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)} | assigned(tree).keys()
+    made = {node.name for node in tree.body if isinstance(node, DEFINITIONS)} | assigned(tree).keys()
     variables = {name for name in made if type(vars(found).get(name)).__module__ == "typing"}
     public = {name for name in made - variables if not name.startswith("_")}
     assert len(found.__all__) == len(set(found.__all__))

@@ -379,18 +379,23 @@ class Bus(Dispatcher):
         """Drop the records of finished runs; recording stays as it is. Raises `RecordingError` while a run is live."""
         self.recording.reset()
 
-    def resume(self, run_id: str, at: str | None = None, *, durability: Durability | None = None) -> Run:
+    def resume(
+        self, run_id: str, at: str | None = None, *, durability: Durability | None = None, claimed: int | None = None
+    ) -> Run:
         """A recorded run, to be entered with ``with`` and continued: run the same code in it again.
 
         Steps that are recorded as finished return their result and are not called; what the code emits beside them is
         marked ``replayed`` and not recorded again, until it has caught up with the record. ``at`` names a checkpoint to
         continue from instead of the record's end: what came later is retracted. ``durability`` is as for `Bus.run`.
+        ``claimed``: the epoch that `Store.claim` returned, for a run that the caller has claimed.
 
         Entering it raises `RunNotFoundError`; `RunHeldError` while it is alive, here or elsewhere; `RunError` if it
         has finished, or is nested in another (whose root can be resumed); `RecordingError`; and `ReplayMismatch`,
         there or later, if the code asks for other steps than the record has.
         """
-        return durability_package.Resumption(self._host, self.recording, self._live).run(run_id, at, durability)
+        return durability_package.Resumption(self._host, self.recording, self._live).run(
+            run_id, at, durability, claimed=claimed
+        )
 
     recover, arecover = recovery.recover, recovery.arecover
 

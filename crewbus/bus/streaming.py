@@ -55,7 +55,7 @@ class Streaming:
         name = chosen.name if chosen.name is not None or not callable(function) else name_of(function)
         existing = None
         if chosen.resume is not None:
-            run = self._resumed_run(chosen.resume, chosen.at, durability=chosen.durability)
+            run = self._resumed_run(chosen.resume, chosen.at, durability=chosen.durability, claimed=chosen.claimed)
         else:
             run = self._new_run(name, **streams.run_arguments(chosen))
         if chosen.attach:

@@ -1,6 +1,7 @@
 """The command ``crewbus``: runs agents, shows recorded runs, lists plugins and hooks.
 
 `main` is its entry point. `CommandLine` holds the parser; `add_built_in_commands` adds crewbus's own commands to it.
+The other names are for the commands of plugins, which then read and write as those of crewbus do.
 """
 
 from __future__ import annotations
@@ -8,5 +9,31 @@ from __future__ import annotations
 from crewbus.cli.app import main
 from crewbus.cli.command_line import CommandLine
 from crewbus.cli.commands import add_built_in_commands
+from crewbus.cli.formatting import format_duration, parse_tag
+from crewbus.cli.input import parse_arguments
+from crewbus.cli.record_arguments import (
+    add_json_argument,
+    add_run_argument,
+    add_store_argument,
+    find_run,
+    open_store,
+)
+from crewbus.cli.target import load_object
+from crewbus.cli.terminal import Terminal, format_table
 
-__all__ = ["CommandLine", "add_built_in_commands", "main"]
+__all__ = [
+    "CommandLine",
+    "Terminal",
+    "add_built_in_commands",
+    "add_json_argument",
+    "add_run_argument",
+    "add_store_argument",
+    "find_run",
+    "format_duration",
+    "format_table",
+    "load_object",
+    "main",
+    "open_store",
+    "parse_arguments",
+    "parse_tag",
+]

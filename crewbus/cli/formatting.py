@@ -57,6 +57,14 @@ def parse_age(text: str) -> float:
     return float(match[1]) * _UNIT_SECONDS[match[2]]
 
 
+def parse_tag(text: str) -> tuple[str, str]:
+    """The name and the value of a tag in ``KEY=VALUE``."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"a tag is KEY=VALUE; got {text!r}")
+    return key, value
+
+
 def positive_int(text: str) -> int:
     """An integer of at least 1."""
     return _integer(text, 1)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from crewbus.plugins import PluginManager
     from crewbus.records import Record
     from crewbus.scopes import Run, Scope, Tree
-    from crewbus.serialization import Codec
+    from crewbus.serialization import Codec, Written
 
 STORE: Final = "CREWBUS_STORE"
 """The environment variable that holds the URL of the default store."""
@@ -274,24 +274,42 @@ class Recorder:
         log: RunLog = scope.tree.log
         return log.lane.commit(self.plan_of(event), scope, event)
 
-    def plant(self, run: Run) -> None:
-        """Write the start of a root run that has not started, for whoever resumes it; it is on disk on return.
-
-        Raises `RunIdInUseError` if a run of its id is recorded already.
-        """
-        event = self.redacted(run, RunStarted(run.name, dict(run.tags), None, run.key))
-        self.store.create(run.id, [self.encode(Envelope(event, run.id, 0, None, now()))])
-
-    def redacted(self, run: Run | None, event: Any) -> Any:
-        """What may be seen of an event. Raises `RedactionError`."""
-        return self._hooks.redaction.apply(run, event) if self._hooks.redaction.chain else event
-
     def redeliver(self, scope: Scope, event: Any, seq: int) -> Envelope | None:
         """Deliver an event that the record of a resumed run holds already, under this number."""
         log: RunLog = scope.tree.log
         return log.lane.commit(self.plan_of(event), scope, event, None, Phase.BODY, seq)
 
+    def redacted(self, run: Run | None, event: Any) -> Any:
+        """What may be seen of an event. Raises `RedactionError`."""
+        return self._hooks.redaction.apply(run, event) if self._hooks.redaction.chain else event
+
+    def plant(self, run: Run, events: Iterable[Any] = (), until: float | None = None) -> None:
+        """Record the start of a root run that has not started, for whoever resumes it; it is on disk on return.
+
+        ``run`` is one that `Bus.run` returned. ``events``, of registered types, are recorded after its start, and
+        redacted as all events are. ``until``: `Store.claim` does not take the run before, in seconds since the epoch.
+        Raises `RunIdInUseError` if a run of its id is recorded already, and what recording an event raises.
+        """
+        self.require_recorder()
+        first = [RunStarted(run.name, dict(run.tags), None, run.key), *events]
+        envelopes = (
+            Envelope(self.redacted(run, event), run.id, seq, f"{run.id}:0" if seq else None, now())
+            for seq, event in enumerate(first)
+        )
+        self.store.create(run.id, [self.encode(envelope) for envelope in envelopes], until)
+
     # Encoding
+
+    def write(self, value: Any, annotation: Any = Any, what: str = "the value") -> Written:
+        """Encode a value as a step's result is: by its registered type, else as JSON, else by ``annotation``.
+
+        Raises `UnserializableError`, with ``what`` and the place in it, if it would not decode to an equal value.
+        """
+        return self.codec().write(value, annotation, what)
+
+    def read(self, written: tuple[Any, str | None, int], annotation: Any = Any) -> Any:
+        """Decode what `write` returned. Raises `DecodeError`."""
+        return self.codec().read(serialization.Written(*written), annotation)
 
     def codec(self) -> Codec:
         """What writes and reads events and values; made at first use, with the plugins' additions."""

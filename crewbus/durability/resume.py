@@ -15,6 +15,7 @@ from crewbus.durability.step_scope import is_of_earlier_scheme
 from crewbus.events import CheckpointSaved, Envelope, Retracted, RunFinished, RunResumed, RunStarted, StepStarted
 from crewbus.exceptions import (
     CorruptRecordError,
+    FencedError,
     InputError,
     RunError,
     RunHeldError,
@@ -112,10 +113,18 @@ class Resumption:
         self._recording = recording
         self._admission = admission
 
-    def run(self, run_id: str, at: str | None, durability: Durability | None, epoch: int | None = None) -> Run:
+    def run(
+        self,
+        run_id: str,
+        at: str | None,
+        durability: Durability | None,
+        epoch: int | None = None,
+        claimed: int | None = None,
+    ) -> Run:
         """A run that resumes the recorded one when it is started; see `Bus.resume`.
 
         ``epoch``: the one with which it was found; starting it raises `RunHeldError` if another process had it since.
+        ``claimed``: the one with which the caller has claimed it.
         """
         for text in [run_id] if at is None else [run_id, at]:
             if not is_text(text):
@@ -124,7 +133,7 @@ class Resumption:
         taken: list[Taken] = []
 
         def take(run: Run) -> Taken:
-            return self._take(run, at, epoch)
+            return self._take(run, at, epoch) if claimed is None else self._take_claimed(run, at, claimed)
 
         def prepare(run: Run) -> Preparation:
             return Preparation(lambda: taken.append(take(run)), lambda: taken and taken.pop().give_back())
@@ -154,6 +163,20 @@ class Resumption:
             give_back(store, before, epoch)
             raise
         return Taken(store, before, epoch, found, posted)
+
+    def _take_claimed(self, run: Run, at: str | None, epoch: int) -> Taken:
+        """As `_take`, of a log that the caller has claimed; whatever happens, it is the caller's no more."""
+        store = self._recording.store
+        try:
+            self._refuse_live(run)
+            summary = _summary(store, run.id)
+            if summary.info.epoch != epoch:
+                raise FencedError(f"run {run.id} was taken over since epoch {epoch}: claim it again")
+            found = self._look_within_depth(store, summary, at)
+            return Taken(store, summary.info, epoch, found, store.posted(run.id))
+        except BaseException:
+            store.release(run.id, epoch)
+            raise
 
     def _reopen(self, run: Run, at: str | None, sinks: Iterable[Sink], taken: Taken) -> None:
         found = taken.found

@@ -20,8 +20,8 @@ class RunInfo:
     name: str | None
     tags: dict[str, str]
     state: str
-    """"running", "finished", "failed", "cancelled"; "suspended": its holder released it, for anyone to resume; or
-    "interrupted": its process ended before the run did."""
+    """"queued": nobody has begun it; "running", "finished", "failed", "cancelled"; "suspended": its holder released it,
+    for anyone to resume; or "interrupted": its process ended before the run did."""
     started: float
     """In seconds since the epoch (UTC)."""
     ended: float | None

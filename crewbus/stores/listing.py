@@ -13,6 +13,7 @@ from crewbus.stores.rows import LogInfo, StoredEvent
 
 __all__ = ["END_STATES", "STATES", "LogFilter", "LogSummary", "name_and_tags"]
 
+QUEUED: Final = "queued"
 RUNNING: Final = "running"
 INTERRUPTED: Final = "interrupted"
 END_STATES: Final[Mapping[str, str]] = {
@@ -22,7 +23,7 @@ END_STATES: Final[Mapping[str, str]] = {
     "crewbus.RunSuspended": "suspended",
 }
 """By the name of the event that ended a run, or suspended it: the run's state."""
-STATES: Final = frozenset({RUNNING, INTERRUPTED, *END_STATES.values()})
+STATES: Final = frozenset({QUEUED, RUNNING, INTERRUPTED, *END_STATES.values()})
 """All states that a run may be in."""
 _START: Final = "crewbus.RunStarted"
 
@@ -51,6 +52,8 @@ class LogSummary(NamedTuple):
         """As `crewbus.RunInfo.state`."""
         if self.info.alive and not self.info.sealed:  # also when it has just been resumed
             return RUNNING
+        if self.info.epoch == 0 and self.info.parent is None:
+            return QUEUED
         return INTERRUPTED if self.end is None else END_STATES[self.end.name]
 
 

@@ -61,6 +61,8 @@ class StreamOptions:
     """The id of a recorded run to resume instead of starting a new one: see `Bus.resume`."""
     at: str | None = None
     """The checkpoint to resume from; None: the end of the record."""
+    claimed: int | None = None
+    """The epoch with which the caller has claimed the run to resume: see `Bus.resume`."""
     bound: int = 1024
     """How many frames the buffer holds for the consumer."""
     slow: Slow = "block"

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus
-from crewbus.cli.formatting import examples, parse_age, positive_int
+from crewbus.cli.formatting import examples, parse_age, parse_tag, positive_int
 from crewbus.cli.record_arguments import add_json_argument, add_store_argument, no_runs_message, open_store
 from crewbus.cli.run_table import run_as_json, run_table
 from crewbus.cli.terminal import Terminal
@@ -16,7 +16,7 @@ from crewbus.cli.terminal import Terminal
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
-STATES: Final = ("running", "suspended", "interrupted", "finished", "failed", "cancelled")
+STATES: Final = ("queued", "running", "suspended", "interrupted", "finished", "failed", "cancelled")
 
 
 def add_to(commands: Commands) -> None:
@@ -41,16 +41,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     option("--limit", metavar="N", type=positive_int, default=20, help="at most N (default: %(default)s)")
     option("--state", choices=STATES, action="append", help="only runs in this state (repeatable: in one of them)")
     option("--name", help="only runs of this name")
-    option("--tag", metavar="KEY=VALUE", type=_tag, action="append", default=[], help="only with this tag (repeatable)")
+    tag = option("--tag", metavar="KEY=VALUE", type=parse_tag, action="append", default=[])
+    tag.help = "only with this tag (repeatable)"
     option("--since", metavar="AGE", type=parse_age, help="only runs started or forked since: 30d, 12h, 45m, 10s, 2w")
     add_json_argument(parser, "one JSON array")
-
-
-def _tag(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"a tag is KEY=VALUE; got {text!r}")
-    return key, value
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
