@@ -1,0 +1,1 @@
+"""The commands, one module each: ``add_to(commands)`` adds the command, ``main(args, bus)`` runs it."""

@@ -1,0 +1,69 @@
+"""What is in the queues."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from crewbus.stores import MOST_STALLS, STATES, LogFilter, name_and_tags
+from crewbus_workers.events import QUEUE_TAG
+
+if TYPE_CHECKING:
+    from crewbus import Bus
+    from crewbus.stores import LogSummary
+
+__all__ = ["QueueInfo", "queues"]
+
+_OPEN: Final = STATES - {"finished", "failed", "cancelled"}
+
+
+@attrs.define
+class QueueInfo:
+    """A queue, with the runs in it that have not ended."""
+
+    name: str
+    waiting: int = 0
+    """Runs that a worker may begin or continue now."""
+    later: int = 0
+    """Runs that are not due yet: delayed, asleep, or waiting for a message."""
+    running: int = 0
+    stuck: int = 0
+    """Runs that were taken over again and again without progress, and that wait for `requeue`."""
+    oldest: float | None = None
+    """For how many seconds the oldest of the waiting runs has been there."""
+
+
+def queues(bus: Bus) -> list[QueueInfo]:
+    """The queues that have runs which have not ended, by name."""
+    found: dict[str, QueueInfo] = {}
+    now = time.time()
+    for summary in bus.store.find(LogFilter(_OPEN)):
+        _, tags = name_and_tags(summary.first)
+        if QUEUE_TAG in tags:
+            _count(found.setdefault(tags[QUEUE_TAG], QueueInfo(tags[QUEUE_TAG])), summary, now)
+    return [found[name] for name in sorted(found)]
+
+
+def _count(queue: QueueInfo, summary: LogSummary, now: float) -> None:
+    info = summary.info
+    if summary.state == "running":
+        queue.running += 1
+    elif _is_stuck(summary):
+        queue.stuck += 1
+    elif info.due is not None and info.due > now:
+        queue.later += 1
+    else:
+        queue.waiting += 1
+        queue.oldest = max(queue.oldest or 0.0, now - summary.begun)
+
+
+def _is_stuck(summary: LogSummary) -> bool:
+    return summary.info.stalls >= MOST_STALLS and summary.state != "running"
+
+
+def stuck_runs(bus: Bus) -> list[str]:
+    """The ids of the queued runs that no worker takes any more, the newest first."""
+    found = bus.store.find(LogFilter(_OPEN))
+    return [one.info.root_id for one in found if _is_stuck(one) and QUEUE_TAG in name_and_tags(one.first)[1]]
