@@ -191,6 +191,19 @@ def test_a_run_that_kills_its_workers_is_left_alone_after_five(running, other):
     assert other.records.info(run_id).state == "interrupted"
 
 
+def test_cancelling_reaches_the_worker_that_executes_the_run(running, other):
+    for _ in range(2):
+        running.worker()
+    ids = [enqueue(other, "forever") for _ in range(6)]
+    for run_id in ids:
+        until_recorded(other, run_id, "StepFinished")
+    for run_id in ids:
+        other.cancel(run_id, "not needed")
+    for run_id in ids:
+        with pytest.raises(crewbus.RunCancelledError, match="not needed"):
+            other.result(run_id, timeout=PATIENCE)
+
+
 def test_a_second_signal_stops_at_once(running, other):
     running.module(
         "agents",

@@ -164,6 +164,22 @@ def test_promise_17_a_run_that_no_worker_resumes_waits_where_it_is(bus, monkeypa
     assert bus.records.info("plain").state == "finished"
 
 
+def test_promise_17_a_cancelled_run_stops_waiting(bus):
+    waits = threading.Event()
+
+    @workflow(name="work")
+    def work() -> object:
+        waits.set()
+        return receive("never")
+
+    run_id = enqueue(bus, work)
+    with worker(bus):
+        assert waits.wait(PATIENCE)
+        bus.cancel(run_id, "enough")
+        with pytest.raises(crewbus.RunCancelledError, match="enough"):
+            bus.result(run_id, timeout=PATIENCE)
+
+
 def test_promise_17_what_cannot_be_sent_or_received_is_refused(bus):
     with pytest.raises(RunNotFoundError):
         send(bus, "nobody", "a", 1)
