@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from crewbus import durability as durability_package
+from crewbus import durability as durable
 from crewbus import hookspecs, records
 from crewbus import plugins as plugin_package
 from crewbus._util import awaitable
@@ -146,12 +146,12 @@ class Bus(Dispatcher):
         )
 
     def _make_recording(self) -> Recording:
-        recorder = durability_package.Recorder(
+        recorder = durable.Recorder(
             self, self.plugins, self._hook_table, self._handlers.plan_of, self._host.outside.lane, self._live.by_id
         )
-        checkpoints = durability_package.Checkpoints(recorder, recorder.disk)
-        results = durability_package.Results(recorder)
-        steps = durability_package.StepRunner(recorder, checkpoints, recorder.disk, results)
+        checkpoints = durable.Checkpoints(recorder, recorder.disk)
+        results = durable.Results(recorder)
+        steps = durable.StepRunner(recorder, checkpoints, recorder.disk, results)
         return Recording(recorder, checkpoints, steps, results)
 
     @cached_property
@@ -370,7 +370,7 @@ class Bus(Dispatcher):
         needs it. Raises `RecordingError` if nothing would record, and if another store is given while recorded runs
         are live.
         """
-        options = durability_package.RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
+        options = durable.RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
         before = self.recording.options
         self.recording.enable(store, options)
         self._gate.opened().checkpoints.watch(self._handlers, before.checkpoint_on, options.checkpoint_on)
@@ -387,15 +387,11 @@ class Bus(Dispatcher):
         Steps that are recorded as finished return their result and are not called; what the code emits beside them is
         marked ``replayed`` and not recorded again, until it has caught up with the record. ``at`` names a checkpoint to
         continue from instead of the record's end: what came later is retracted. ``durability`` is as for `Bus.run`.
-        ``claimed``: the epoch that `Store.claim` returned, for a run that the caller has claimed.
-
-        Entering it raises `RunNotFoundError`; `RunHeldError` while it is alive, here or elsewhere; `RunError` if it
-        has finished, or is nested in another (whose root can be resumed); `RecordingError`; and `ReplayMismatch`,
-        there or later, if the code asks for other steps than the record has.
+        ``claimed``: the epoch that `Store.claim` returned for it. Entering it raises `RunNotFoundError`, `RunHeldError`
+        while it is alive, `RunError` if it has finished or is nested in another (whose root can be resumed),
+        `RecordingError`, and, there or later, `ReplayMismatch` if the code asks for other steps than the record has.
         """
-        return durability_package.Resumption(self._host, self.recording, self._live).run(
-            run_id, at, durability, claimed=claimed
-        )
+        return durable.Resumption(self._host, self.recording, self._live).run(run_id, at, durability, None, claimed)
 
     recover, arecover = recovery.recover, recovery.arecover
 
@@ -407,11 +403,10 @@ class Bus(Dispatcher):
         step's name, or ``name[key]`` if several steps have the name. Raises `RunNotFoundError`, `StepError` for an edit
         that fits no step or several, `UnserializableError`, and `RecordingError`.
         """
-        return durability_package.fork_run(self.recording, run_id, at, edits or {})
+        return durable.fork_run(self.recording, run_id, at, edits or {})
 
     asubscribe = awaitable(subscribe, undo=lambda stream: stream.close())
-    afork = awaitable(fork)
-    acancel = awaitable(cancel)
+    afork, acancel = awaitable(fork), awaitable(cancel)
 
     def record_of(self, run_id: str) -> Record:
         """The record of a run, live or finished. Raises `RunNotFoundError`."""
