@@ -47,14 +47,14 @@ class Processes:
         """Write a module that workers import."""
         (self.folder / f"{name}.py").write_text(textwrap.dedent(source))
 
-    def start(self, *command, **options):
-        """Start ``crewbus COMMAND``, or a script."""
+    def start(self, *command, output=subprocess.PIPE):
+        """Start ``crewbus COMMAND``."""
         here = [str(path) for path in sys.path if path]
         env = {**os.environ, "CREWBUS_STORE": self.url, "PYTHONPATH": os.pathsep.join(here), "CREWBUS_RECORD": "off"}
         program = [sys.executable, "-m", "crewbus", "-p", "crewbus_sqlite._plugin", "-p", "crewbus_workers.plugin"]
         started = subprocess.Popen(
             [*program, *command], env=env, cwd=self.folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+            stdout=output, stderr=output,
         )  # fmt: skip
         self.all.append(started)
         return started
