@@ -84,6 +84,18 @@ CASES: Final[dict[str, Case]] = {
         Program((Retry((Call("m", (Retry((Note(), Fail(2))), Retry((Say(),)))), Fail())),), "always"),
         (Disturbance(crash=8), Disturbance(crash=15)),
     ),
+    "rejected in a call that was left open, by an attempt that fails again": Case(
+        Program((Call("m", (Retry((Step("s", (Say(),)), Note(), Call(), Fail())),)),), "once"),
+        (Disturbance(crash=14),),
+    ),
+    "a call and a run in an attempt that fails again": Case(
+        Program((Call("m", (Retry((Step("s", (Say(),)), Call("n", (Say("b"),)), Run("r", (Say(),)), Fail())),)),)),
+        (Disturbance(crash=18),),
+    ),
+    "attempts in an attempt that fails again": Case(
+        Program((Call("m", (Retry((Step("s", (Say(),)), Retry((Say("b"), Fail())), Fail())),)),)),
+        (Disturbance(crash=14),),
+    ),
     "an outage before a fork": Case(
         Program((Retry((Run("r", (Say(),)), Step("s", (Say(),)))),)), (Disturbance(outage=1),), fork=0
     ),

@@ -182,7 +182,7 @@ class RecordedEmissions:
             if step.end is None or stored.seq > step.end:
                 break
             retraction = self._progress.retractions.first(stored.seq, stored.parent)
-            if is_within(stored.parent, parents) and retraction is not None and retraction.rejects:
+            if is_within(stored.parent, parents) and retraction is not None and retraction.began is not None:
                 content = self._content_of(stored)
                 found += [Rejected(content, self._event_of(stored), retraction.at)] if content is not None else []
         return found

@@ -295,39 +295,46 @@ class Progress:
             place.attempt.retracted_at = landmark.seq
             if place.attempt.around is None and not place.attempt.path:
                 place.home.failed_tries, place.home.failed_at = place.attempt.event.number, landmark.seq
-        self.retract(event, landmark.seq, rejects=kind == "attempt")
+        attempt = place.attempt if place is not None and kind == "attempt" else None
+        self.retract(event, landmark.seq, began=attempt.start if attempt is not None else None)
 
-    def retract(self, event: Retracted, seq: int, *, rejects: bool = False) -> None:
-        """Take back what ``event`` names; ``rejects``: as a failed attempt does."""
-        self.retractions.add(event, seq, rejects=rejects)
+    def retract(self, event: Retracted, seq: int, *, began: int | None = None) -> None:
+        """Take back what ``event`` names; ``began``: where the attempt began that fails."""
+        self.retractions.add(event, seq, began=began)
         if not event.parents and self.root is not None:
             self._void_since(self.root, event.since)
         for node in self._tree.retracted(event):
             place = node.value
             if place is None:
                 continue
-            if rejects:
+            if began is not None:
                 if place.call is None and place.home.start >= event.since:
                     place.home.rejected = True
             elif place.call is not None:
                 self._void_call(place.call, event.since)
-            elif place.home.start >= event.since:
-                self._remove(place.home)
-            else:
+            elif place.home.start < event.since:
                 self._void_attempts(place.home, event.since, ())
+            elif not self.retractions.keep(place.home.start, place.home.start_parent, event.since):
+                self._remove(place.home)
 
-    @staticmethod
-    def _void_attempts(home: RecordedHome, since: int, path: Path) -> None:
-        home.attempts = [one for one in home.attempts if one.start < since or one.path != path]
+    def _void_attempts(self, home: RecordedHome, since: int, path: Path) -> None:
+        keep = self.retractions.keep
+        home.attempts = [
+            one
+            for one in home.attempts
+            if one.start < since or one.path != path or keep(one.start, one.start_parent, since)
+        ]
 
     def _void_call(self, call: RecordedCall, since: int) -> None:
         if call not in call.home.calls:  # it is void already
             return
+        keep = self.retractions.keep
         if call.start >= since:
-            del call.home.calls[call]
-            if call.end is None:
-                call.home.count_open(call.path, -1)
-        elif call.end is not None and call.end >= since:
+            if not keep(call.start, call.start_parent, since):
+                del call.home.calls[call]
+                if call.end is None:
+                    call.home.count_open(call.path, -1)
+        elif call.end is not None and call.end >= since and not keep(call.end, call.ids[0], since):
             call.end = call.end_type = None
             call.home.count_open(call.path, 1)
         self._void_attempts(call.home, since, call.path)

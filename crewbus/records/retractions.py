@@ -16,8 +16,12 @@ class Span(NamedTuple):
     """The first number."""
     at: int
     """The number of the retraction."""
-    rejects: bool
-    """Whether a failed attempt retracted it."""
+    began: int | None
+    """Where the attempt began whose failure retracted it; None: anything else did."""
+
+    def keeps(self, later: Span) -> bool:
+        """Whether what is retracted here is repeated with its attempt, though a ``later`` retraction covers it too."""
+        return self.began is not None and self.at < later.at and self.began < later.since
 
 
 class Retractions:
@@ -27,9 +31,9 @@ class Retractions:
         self._by_parent: dict[str, list[Span]] = {}
         self._of_all: list[Span] = []
 
-    def add(self, event: Retracted, seq: int, *, rejects: bool = False) -> None:
-        """Add a retraction and its number; ``rejects``: a failed attempt retracted it."""
-        span = Span(event.since, seq, rejects)
+    def add(self, event: Retracted, seq: int, *, began: int | None = None) -> None:
+        """Add a retraction and its number; ``began``: where the attempt began whose failure it is."""
+        span = Span(event.since, seq, began)
         if not event.parents:
             self._of_all.append(span)
         for parent in event.parents:
@@ -44,8 +48,18 @@ class Retractions:
         return self.first(seq, parent) is not None
 
     def void(self, seq: int, parent: str | None) -> bool:
-        """Whether anything but a failed attempt took that event back, before or after one did."""
-        return any(not span.rejects for span in self._covering(seq, parent))
+        """Whether that event counts for nothing, as if it had not happened.
+
+        What an attempt took back as it failed is repeated with the attempt, unless that is void too.
+        """
+        spans = self._covering(seq, parent)
+        return any(
+            span.began is None and (span in self._of_all or not any(one.keeps(span) for one in spans)) for span in spans
+        )
+
+    def keep(self, seq: int, parent: str | None, since: int) -> bool:
+        """Whether an attempt that began before number ``since`` took that event back, which is repeated with it."""
+        return any(span.began is not None and span.began < since for span in self._covering(seq, parent))
 
     def _covering(self, seq: int, parent: str | None) -> list[Span]:
         spans = [*self._of_all]
