@@ -96,6 +96,9 @@ CASES: Final[dict[str, Case]] = {
         Program((Call("m", (Retry((Step("s", (Say(),)), Retry((Say("b"), Fail())), Fail())),)),)),
         (Disturbance(crash=14),),
     ),
+    "rejected in a step that an attempt goes on with": Case(
+        Program((Retry((Step("s", (Retry((Say(), Fail())),)), Step("t"))),)), (Disturbance(outage=2),)
+    ),
     "an outage before a fork": Case(
         Program((Retry((Run("r", (Say(),)), Step("s", (Say(),)))),)), (Disturbance(outage=1),), fork=0
     ),

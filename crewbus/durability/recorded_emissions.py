@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from crewbus._util import is_within
 from crewbus.events import Retracted
-from crewbus.records import Path, Progress, RecordedCall, RecordedHome, Retractions
+from crewbus.records import Path, Progress, RecordedCall, RecordedHome, Retractions, Span
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
@@ -176,13 +176,20 @@ class RecordedEmissions:
             self._count += 1
 
     def rejected_in(self, step: RecordedHome) -> list[Rejected]:
-        """What was emitted in a step and a failed attempt took back."""
+        """What was emitted in a step that has ended and a failed attempt around it took back."""
         parents, found = set(step.emission_parents()), list[Rejected]()
         for stored in self._read_after(step.start):
             if step.end is None or stored.seq > step.end:
                 break
             retraction = self._progress.retractions.first(stored.seq, stored.parent)
-            if is_within(stored.parent, parents) and retraction is not None and retraction.began is not None:
+            if is_within(stored.parent, parents) and retraction is not None and _is_around(retraction, step):
+                if step.is_emitted_again(stored.seq):
+                    continue
                 content = self._content_of(stored)
                 found += [Rejected(content, self._event_of(stored), retraction.at)] if content is not None else []
         return found
+
+
+def _is_around(retraction: Span, step: RecordedHome) -> bool:
+    """Whether the attempt that retracted something was around ``step``, not in it."""
+    return retraction.began is not None and retraction.began < step.start

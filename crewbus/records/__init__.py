@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crewbus.records.progress import Progress, Retraction, read_progress, valid
     from crewbus.records.record import Landmark, Record, require_root
     from crewbus.records.recorded import Path, RecordedAttempt, RecordedCall, RecordedHome
-    from crewbus.records.retractions import DiscardedRanges, Retractions
+    from crewbus.records.retractions import DiscardedRanges, Retractions, Span
     from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree, RunMembership
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Retractions",
     "RunInfo",
     "RunMembership",
+    "Span",
     "as_json",
     "find_checkpoint",
     "is_generated",
@@ -62,7 +63,7 @@ __getattr__ = lazy_names(
         "progress": "Progress Retraction read_progress valid",
         "record": "Landmark Record require_root",
         "recorded": "Path RecordedAttempt RecordedCall RecordedHome",
-        "retractions": "DiscardedRanges Retractions",
+        "retractions": "DiscardedRanges Retractions Span",
         "tree": "CLOSERS OPENERS Node RecordTree RunMembership",
     },
 )

@@ -190,6 +190,11 @@ class RecordedHome:
             else:
                 yield from child.outcomes()
 
+    def is_emitted_again(self, seq: int) -> bool:
+        """Of a step: whether it was interrupted after event ``seq`` of it, and executed again from before that."""
+        again = next((one.seq for one in self.starts if one.seq > seq and one.kind is StepStarted), None)
+        return again is not None and not any(seq < (child.end or -1) < again for child in self.outcomes())
+
     def ancestry(self) -> Iterator[RecordedHome]:
         """Yield this home and those around it, outward."""
         home: RecordedHome | None = self
