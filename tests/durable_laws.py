@@ -103,6 +103,16 @@ def _disturbance(rng: random.Random, writes: int, steps: int) -> Disturbance:
     return Disturbance(**{kind: 1 + rng.randrange(max(1, writes // 2))}, seed=seed)
 
 
+def refused_case(seed: int) -> Case:
+    """The case of a seed, where the store refuses writes in place of each crash.
+
+    No handler speaks: one that does not catch the refusal is reported, and what it would have said is not.
+    """
+    case = random_case(seed)
+    refused = (attrs.evolve(one, lost=0, refused=1 + seed % 6 if one.crash else 0) for one in case.disturbances)
+    return attrs.evolve(case, program=attrs.evolve(case.program, handles=""), disturbances=tuple(refused), then=None)
+
+
 # Shrinking
 
 

@@ -1,4 +1,4 @@
-"""A store whose process dies at a chosen write, and strands of work that take turns as a seed says."""
+"""A store whose process dies at a chosen write, or that refuses some, and strands of work that take turns by a seed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ class CrashError(BaseException):
 
 
 class MortalStore(Store):
-    """What one process has of a store: after ``fuse`` writes it dies, and what it had not flushed may be lost."""
+    """What one process has of a store: after ``fuse`` writes it dies, and what it had not flushed may be lost.
 
-    def __init__(self, inner: Store, fuse: int | None = None) -> None:
+    If ``refused`` is given, it lives, and the store refuses so many writes.
+    """
+
+    def __init__(self, inner: Store, fuse: int | None = None, refused: int = 0) -> None:
         self.inner = inner
-        self.fuse = fuse
+        self.fuse = None if refused else fuse
+        self._refusals = range(fuse or 0, (fuse or 0) + refused)
+        self._asked = 0
         self.dead = False
         self.writes = 0
         self._begun: list[str] = []
@@ -33,6 +38,9 @@ class MortalStore(Store):
         self._lock = threading.RLock()
 
     def _count(self) -> None:
+        self._asked += 1
+        if self._asked - 1 in self._refusals:
+            raise crewbus.RecordingError("the store refuses it")
         self.dead = self.dead or self.writes == self.fuse
         if self.dead:
             raise CrashError

@@ -111,7 +111,8 @@ class World:
 class Disturbance:
     """What happens to one process that carries out a run.
 
-    It may die at its write ``crash``, losing up to ``lost`` events that were not flushed; be stopped, or have its run
+    It may die at its write ``crash``, losing up to ``lost`` events that were not flushed, or have as many writes as
+    ``refused`` says refused from there on; be stopped, or have its run
     cancelled, at a pause (tasks are stopped, since a cancelled one would not hand on its turn); or have its step number
     ``outage`` fail.
     """
@@ -121,6 +122,7 @@ class Disturbance:
     stop: int | None = None
     cancel: int | None = None
     outage: int | None = None
+    refused: int = 0
     seed: int = 0
     """How its strands take turns."""
 

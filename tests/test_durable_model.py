@@ -36,7 +36,7 @@ from durable_language import (
     nodes,
     programs,
 )
-from durable_laws import Case, brief, random_case, shrunk
+from durable_laws import Case, brief, random_case, refused_case, shrunk
 from durable_mortal import MortalStore
 from durable_player import Disturbance
 from durable_record import Recorded
@@ -76,6 +76,12 @@ def test_the_reference_interpreter_and_an_undisturbed_run_agree(first: int) -> N
 def test_the_laws_hold(first: int) -> None:
     for seed in range(first, first + 50):
         holds(random_case(seed))
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_a_store_that_refuses_writes_for_a_while_changes_nothing(first: int) -> None:
+    for seed in range(first, first + 50):
+        holds(refused_case(seed))
 
 
 MANY = 20_000
