@@ -15,7 +15,7 @@ from crewbus._util.callables import (
 from crewbus._util.daemon import start_daemon
 from crewbus._util.deadlines import checked_seconds, deadline, remaining
 from crewbus._util.errors import call_all, raise_first
-from crewbus._util.lazy import lazy_names
+from crewbus._util.lazy import lazy_names, loads
 from crewbus._util.locks import reentrant_lock
 from crewbus._util.log import log_error
 from crewbus._util.loops import awaitable, call_on, in_thread, in_worker, running_loop, settle
@@ -49,6 +49,7 @@ __all__ = [
     "is_within",
     "lazy_names",
     "levels",
+    "loads",
     "log_error",
     "module_name",
     "name_of",

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from crewbus._util import loads
 from crewbus.events import (
     EventType,
     UnknownEvent,
@@ -71,7 +72,8 @@ class Codec:
     """Encodes and decodes events and values. Each bus has its own, since plugins may configure the converter."""
 
     def __init__(self, configure: Callable[[cattrs.Converter], object] | None = None) -> None:
-        from cattrs.preconf.json import make_converter  # loaded at first use: most buses never record
+        with loads.loading():
+            from cattrs.preconf.json import make_converter  # loaded at first use: most buses never record
 
         self._converter = make_converter()
         add_hooks(self._converter)
