@@ -1,8 +1,9 @@
 """An agent behind an API, with crewbus-workers: started in the background, streamed, cancelled, answered by a person.
 
 pip install crewbus-sqlite crewbus-workers fastapi uvicorn
+export CREWBUS_STORE=sqlite:///service.db
 crewbus worker examples/service.py &
-uvicorn --app-dir examples service:app --workers 2
+uvicorn --app-dir examples service:app --workers 2 --timeout-graceful-shutdown 3
 
 curl -X POST localhost:8000/runs -H 'Idempotency-Key: order-7' --json '{"text": "tides"}'
 curl -N localhost:8000/runs/order-7/events
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 
 import attrs
 from fastapi import FastAPI, Header, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 import crewbus
@@ -55,7 +56,7 @@ class Body(BaseModel):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with crewbus.Bus() as app.state.bus:
-        app.state.bus.enable_recording("sqlite:///service.db")
+        app.state.bus.enable_recording()
         yield
 
 
@@ -67,15 +68,13 @@ app = FastAPI(lifespan=lifespan)
 @app.exception_handler(crewbus.RunEndedError)
 async def refuse(_: Request, error: Exception) -> Response:
     """Answer what the caller got wrong."""
-    status = 404 if isinstance(error, crewbus.RunNotFoundError) else 409
-    return Response(json.dumps({"detail": str(error)}), status, media_type="application/json")
+    return JSONResponse({"detail": str(error)}, 404 if isinstance(error, crewbus.RunNotFoundError) else 409)
 
 
 @app.post("/runs", status_code=202)
 def start(request: Request, body: Body, idempotency_key: Annotated[str | None, Header()] = None) -> dict[str, str]:
     """Queue a run. The same key starts one run, however often the request comes."""
-    run_id = enqueue(request.app.state.bus, "newsroom", body.text, id=idempotency_key, attach=True)
-    return {"run": run_id}
+    return {"run": enqueue(request.app.state.bus, "newsroom", body.text, id=idempotency_key, attach=True)}
 
 
 @app.get("/runs/{run_id}")
@@ -98,20 +97,21 @@ async def events(stream: crewbus.Stream) -> AsyncIterator[str]:
     async with stream:
         while True:
             try:
-                frame = await asyncio.wait_for(anext(stream), HEARTBEAT)
+                frame = await asyncio.wait_for(anext(stream, None), HEARTBEAT)
             except TimeoutError:
                 yield ": still here\n\n"
                 continue
-            except StopAsyncIteration:
+            # When its worker has died, the client returns with its cursor, and another worker continues the run.
+            if frame is None or isinstance(frame.event, crewbus.RunInterrupted):
                 return
-            data = json.dumps({"parent": frame.parent, **attrs.asdict(frame.event)})
+            data = json.dumps({"seq": frame.seq, "parent": frame.parent, **attrs.asdict(frame.event)})
             yield f"event: {type(frame.event).__name__}\nid: {stream.cursor}\ndata: {data}\n\n"
 
 
 @app.delete("/runs/{run_id}")
 async def cancel(request: Request, run_id: str) -> dict[str, str]:
-    """Cancel a run, whichever worker executes it."""
-    return {"state": await request.app.state.bus.acancel(run_id, "asked by a client")}
+    """Cancel a run, whichever worker executes it; the answer is the state in which it was."""
+    return {"was": await request.app.state.bus.acancel(run_id, "asked by a client")}
 
 
 @app.post("/runs/{run_id}/answers", status_code=202)

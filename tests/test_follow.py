@@ -39,6 +39,21 @@ def said(disk):
         say(run, "a b c d")
 
 
+@pytest.mark.parametrize("place", ["before", "within"])
+def test_a_run_that_nobody_has_begun_is_no_interrupted_one(disk, place):
+    with disk.bus() as bus, disk.bus() as other:
+        bus.recording.plant(bus.run("order", id="run"))
+        stream = other.subscribe("run", after="start")
+        assert stream.source.take(deadline=0) == []  # there is no frame, and it is not the end either
+        if place == "before":
+            reader = in_thread(list, stream)
+        with bus.resume("run") as run:
+            say(run, "a b c d")
+            if place == "within":
+                reader = in_thread(list, stream)
+        assert events_of(reader.result(TIMEOUT)) == [*WORDS, RunFinished()]
+
+
 # Leaving and coming back
 
 

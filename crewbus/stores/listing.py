@@ -52,7 +52,7 @@ class LogSummary(NamedTuple):
         """As `crewbus.RunInfo.state`."""
         if self.info.alive and not self.info.sealed:  # also when it has just been resumed
             return RUNNING
-        if self.info.epoch == 0 and self.info.parent is None:
+        if self.info.queued:
             return QUEUED
         return INTERRUPTED if self.end is None else END_STATES[self.end.name]
 

@@ -54,6 +54,11 @@ class LogInfo(NamedTuple):
     """When `Store.claim` may take it, in seconds since the epoch (UTC) by the clock of the store; None: at once, or it
     has a holder."""
 
+    @property
+    def queued(self) -> bool:
+        """Whether nobody has begun its run, which `Store.create` planted for whoever takes it."""
+        return self.epoch == 0 and self.parent is None
+
 
 class Posted(NamedTuple):
     """A message in the mailbox of a log."""

@@ -182,7 +182,7 @@ class Follower:
             self._require_record()
         if frames and isinstance(frames[-1].event, RunEnded):  # only the last one is a frame
             self._ended = True
-        elif self._after == before and not (info.alive or self._suspended):
+        elif self._after == before and not (info.alive or info.queued or self._suspended):
             frames.append(self._end_interrupted(info.holder or ""))
         return frames
 

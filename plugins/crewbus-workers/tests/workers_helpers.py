@@ -47,21 +47,25 @@ class Processes:
         """Write a module that workers import."""
         (self.folder / f"{name}.py").write_text(textwrap.dedent(source))
 
-    def start(self, *command, output=subprocess.PIPE):
+    def start(self, *command, **options):
         """Start ``crewbus COMMAND``."""
+        program = ("-m", "crewbus", "-p", "crewbus_sqlite._plugin", "-p", "crewbus_workers.plugin")
+        return self.python(*program, *command, **options)
+
+    def python(self, *command, output=subprocess.PIPE, **settings):
+        """Start ``python COMMAND``, with these environment variables."""
         here = [str(path) for path in sys.path if path]
         env = {**os.environ, "CREWBUS_STORE": self.url, "PYTHONPATH": os.pathsep.join(here), "CREWBUS_RECORD": "off"}
-        program = [sys.executable, "-m", "crewbus", "-p", "crewbus_sqlite._plugin", "-p", "crewbus_workers.plugin"]
         started = subprocess.Popen(
-            [*program, *command], env=env, cwd=self.folder, text=True,
+            [sys.executable, *command], env={**env, **settings}, cwd=self.folder, text=True,
             stdout=output, stderr=output,
         )  # fmt: skip
         self.all.append(started)
         return started
 
-    def worker(self, *options):
-        """Start a worker of the module ``agents``, and wait until it serves."""
-        started = self.start("worker", "agents", *options)
+    def worker(self, *options, module="agents"):
+        """Start a worker of the module, and wait until it serves."""
+        started = self.start("worker", module, *options)
         assert started.stderr is not None
         line = "crewbus: warning: "
         while line.startswith("crewbus: warning: "):  # a plugin that is installed is loaded once
