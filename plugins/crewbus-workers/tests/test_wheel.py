@@ -30,7 +30,7 @@ def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
     info = installed.plugins()["workers"]
     assert (info["status"], info["distribution"]) == ("loaded", "crewbus-workers")
     assert info["version"] == re.search(r"^version = (.*)$", (PLUGIN / "setup.cfg").read_text(), re.MULTILINE).group(1)
-    assert info["hooks"] == ["crewbus_cli_commands"]
+    assert sorted(info["hooks"]) == ["crewbus_cli_commands", "crewbus_event_types"]
 
     queued = """
         import crewbus

@@ -16,7 +16,7 @@ from crewbus import InputError, MemoryStore
 from crewbus.cli import Terminal, add_store_argument, load_object, open_store
 from crewbus_workers.limits import Limits
 from crewbus_workers.queue import DEFAULT_QUEUE
-from crewbus_workers.worker import Worker, worker
+from crewbus_workers.serving import Worker, worker
 from crewbus_workers.workflows import registered
 
 if TYPE_CHECKING:
