@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,7 +181,7 @@ class Reader:
 
     def read(self, until, most=None):
         """Follow until ``until(self)``; with ``most``, the connection is cut after so many events."""
-        while True:
+        while not until(self):
             count = 0
             with closing(self.received()) as received:
                 for event in received:
@@ -190,10 +190,9 @@ class Reader:
                         continue
                     self.add(event)
                     count += 1
-                    if until(self):
-                        return self
-                    if count == most:
+                    if until(self) or count == most:
                         break
+        return self
 
 
 def has_chunks(count):
@@ -294,6 +293,26 @@ def test_followers_outlive_the_worker_they_follow(service):
     service.answer(run)
     assert reader.read(is_over).text == TEXT
     assert {event.name for event in reader.events} <= {"Chunk", "Retracted", "RunFinished"}
+
+
+def test_servers_are_deployed_while_they_are_followed(tmp_path):
+    with processes(tmp_path) as running, closing(Service(running)) as service:
+        service.worker()
+        reader = Reader(service, service.start())
+        received = reader.received()
+        reader.add(next(event for event in received if event is not None))
+        server = service.servers.pop(0)
+        server.terminate()
+        with suppress(httpx.RemoteProtocolError):  # the answer is cut, in place of its end
+            for event in received:
+                if event is not None:
+                    reader.add(event)
+        assert not reader.over
+        reader.read(is_asked)  # from the other server, whose turn it is
+        service.answer(reader.run)
+        reader.connections = 1
+        assert reader.read(is_over).text == TEXT
+        assert "Application shutdown complete" in server.communicate(timeout=PATIENCE)[1]
 
 
 def test_cancelling_reaches_whichever_worker_executes_the_run(service):
