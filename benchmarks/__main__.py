@@ -18,6 +18,7 @@ SCRIPTS: Final = (
     "stream",
     "record",
     "resume",
+    "workers",
     "memory",
     "imports",
     "scaling",

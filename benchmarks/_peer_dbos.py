@@ -1,10 +1,10 @@
-"""DBOS with SQLite as its system database: a workflow of steps."""
+"""DBOS with SQLite as its system database: launched, and a workflow of steps."""
 
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -38,21 +38,30 @@ _workflow: Any = DBOS.workflow()(_flow)
 
 
 @contextmanager
-def stepping(path: Path) -> Iterator[Callable[[int], None]]:
-    """A loop that carries out a workflow of so many steps."""
+def launched(path: Path, queues: Sequence[str] = (), **options: str) -> Iterator[None]:
+    """DBOS with its system database at a path, which executes what is in these queues."""
     config: Any = {
         "name": "benchmarks",
         "system_database_url": f"sqlite:///{path}",
         "log_level": "ERROR",
         "enable_otlp": False,
+        **options,
     }
     if sqlite3.sqlite_version_info < OLDEST:
         import pysqlite3
 
         config["db_engine_kwargs"] = {"module": pysqlite3}
     DBOS(config=config)
+    DBOS.listen_queues(queues)
     DBOS.launch()
     try:
-        yield _workflow
+        yield
     finally:
         DBOS.destroy()
+
+
+@contextmanager
+def stepping(path: Path) -> Iterator[Callable[[int], None]]:
+    """A loop that carries out a workflow of so many steps."""
+    with launched(path):
+        yield _workflow

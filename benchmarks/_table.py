@@ -17,7 +17,7 @@ import attrs
 
 from benchmarks._harness import Size
 
-OURS: Final = ("crewbus", "crewbus-sqlite", "attrs", "cattrs", "packaging", "pluggy")
+OURS: Final = ("crewbus", "crewbus-sqlite", "crewbus-workers", "attrs", "cattrs", "packaging", "pluggy")
 PEERS: Final = {
     "blinker": "blinker",
     "pyee": "pyee",

@@ -69,6 +69,23 @@ BUDGETS: dict[str, dict[str, float]] = {
         "a step that is recalled / carried out, in memory": 1.0,
         "fork of a 300-event run / copying its rows": 0.02,
     },
+    "benchmarks.workers": {
+        **(
+            {
+                f"{what} / DBOS": 1.0
+                for what in (
+                    "queue a run",
+                    "1 worker process, 4 queued runs: from claim to first step, a run",
+                    "  1 worker process, 4 queued runs: a workflow of 10 steps",
+                )
+            }
+            if find_spec("dbos")
+            else {}
+        ),
+        "an idle worker, processor time a second": 5,
+        "  queries a second": 5,
+        "  from queueing a run to its first step, p50": 100,
+    },
     "benchmarks.memory": {
         "growth after 2,000 unrecorded events, resident set": 2 * MB,
         "growth after 100 more, tracemalloc": 2 * MB,

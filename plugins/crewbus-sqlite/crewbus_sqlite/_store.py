@@ -247,7 +247,7 @@ class SQLiteStore(Store):
         with self._database.reading() as connection:  # who finds nothing keeps nobody from writing
             if connection is None or not self._find_for(claim, connection):
                 return []
-        with self._database.writing() as connection:
+        with self._database.writing(synced=False) as connection:  # a power cut ends this process too
             found = self._find_for(claim, connection)
             renewed = self._holders.renew(connection) if found else 0.0
             logs = [self._take(connection, log) for log in found]

@@ -13,7 +13,7 @@ from crewbus_workers.checks import is_count, is_text
 from crewbus_workers.events import KEY_TAG, QUEUE_TAG, WORKFLOW_TAG
 from crewbus_workers.workflows import registered
 
-__all__ = ["Limits", "claims"]
+__all__ = ["Limits", "claim_for", "queues_by_limits"]
 
 
 @attrs.frozen(kw_only=True)
@@ -44,13 +44,20 @@ def checked_limits(queues: Iterable[str] | Mapping[str, Limits]) -> dict[str, Li
     return found
 
 
-def claims(queues: Mapping[str, Limits], room: int) -> Iterable[Claim]:
-    """What a worker asks the store for, a claim for each queue."""
-    labels = frozenset(one.label for one in registered())
+def queues_by_limits(queues: Mapping[str, Limits]) -> Iterable[tuple[Limits, frozenset[str]]]:
+    """The queues that a worker serves, those with the same limits together: one claim is enough for them."""
+    found: dict[Limits, set[str]] = {}
     for name, limits in queues.items():
-        caps = ((QUEUE_TAG, limits.running), (KEY_TAG, limits.per_key))
-        yield Claim(
-            limit=room,
-            tags={WORKFLOW_TAG: labels, QUEUE_TAG: frozenset([name])},
-            caps=tuple(Cap(tag, limit) for tag, limit in caps if limit is not None),
-        )
+        found.setdefault(limits, set()).add(name)
+    return [(limits, frozenset(names)) for limits, names in found.items()]
+
+
+def claim_for(names: frozenset[str], limits: Limits, room: int) -> Claim:
+    """What a worker asks the store for, of queues with the same limits."""
+    labels = frozenset(one.label for one in registered())
+    caps = ((QUEUE_TAG, limits.running), (KEY_TAG, limits.per_key))
+    return Claim(
+        limit=room,
+        tags={WORKFLOW_TAG: labels, QUEUE_TAG: names},
+        caps=tuple(Cap(tag, limit) for tag, limit in caps if limit is not None),
+    )

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from crewbus import CrewbusError, InputError
 from crewbus_workers.checks import is_count
 from crewbus_workers.execution import Execution
-from crewbus_workers.limits import Limits, checked_limits, claims
+from crewbus_workers.limits import Limits, checked_limits, claim_for, queues_by_limits
 from crewbus_workers.queue import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ INTERVAL: Final = 1.0
 """How many seconds a worker waits at most until it asks again: for runs that are due, or whose holder has died."""
 SHORTEST: Final = 0.03
 LONGEST: Final = 0.25
-"""How many seconds a worker waits at least, after it asked in vain: longer while the store changes all the time."""
+"""How many seconds pass at least and at most after a claim in vain, while the store changes all the time."""
+SHARE: Final = 10
+"""How many times as long as the claim took: so asking takes a tenth of a worker's time at most."""
 
 
 def worker(
@@ -100,37 +103,33 @@ class Worker:
                 loop.call_soon_threadsafe(self._look.set)
 
     async def _claim_until_stopped(self) -> None:
-        pause = SHORTEST
+        again = 0.0
         while not self._stopping.is_set():
             self._look.clear()
-            found = await self._claim()
-            if found and len(self.active) < self.concurrency:
-                pause = SHORTEST
-                continue
-            changed = await self._wait_for_look(INTERVAL)
-            if changed and not found and not self._stopping.is_set():
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST)
-            else:
-                pause = SHORTEST
+            if len(self.active) < self.concurrency:
+                begun = time.monotonic()
+                if await self._claim():
+                    continue
+                ended = time.monotonic()
+                again = ended + min(max(SHORTEST, SHARE * (ended - begun)), LONGEST)
+            await self._wait_for_look(INTERVAL)
+            while not self._stopping.is_set() and (rest := again - time.monotonic()) > 0:
+                self._look.clear()
+                await self._wait_for_look(rest)
 
-    async def _wait_for_look(self, seconds: float) -> bool:
-        try:
+    async def _wait_for_look(self, seconds: float) -> None:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._look.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
     async def _claim(self) -> int:
         """Claim as many runs as there is room for, and begin them; returns how many."""
         found = 0
-        for room_of in range(len(self.queues)):
+        for limits, names in queues_by_limits(self.queues):
             room = self.concurrency - len(self.active)
             if room <= 0 or self._stopping.is_set():
                 break
-            claim = list(claims(self.queues, room))[room_of]
             try:
-                claimed = await asyncio.to_thread(self.bus.store.claim, claim)
+                claimed = await asyncio.to_thread(self.bus.store.claim, claim_for(names, limits, room))
             except CrewbusError as error:
                 log.warning("the store answers no claim, which is repeated: %s", error)
                 break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import threading
 
 import attrs
@@ -180,6 +182,44 @@ def test_promise_16_a_limit_holds_over_all_workers(bus):
         for run_id in ids:
             bus.result(run_id, timeout=PATIENCE)
     assert most == [2]
+
+
+def test_promise_16_a_worker_that_was_full_does_not_pause_when_it_has_room(bus, monkeypatch):
+    """Changes of the store that it could not act upon count as no claim in vain."""
+    module = importlib.import_module("crewbus_workers.worker")
+    monkeypatch.setattr(module, "SHORTEST", 10 * PATIENCE)
+    monkeypatch.setattr(module, "LONGEST", 10 * PATIENCE)
+
+    @workflow(name="changing")
+    async def change() -> None:
+        loop, noticed = asyncio.get_running_loop(), asyncio.Event()
+        unwatch = bus.store.watch(lambda: loop.call_soon_threadsafe(noticed.set))
+        enqueue(bus, "served by nobody")
+        await noticed.wait()
+        for _ in range(20):  # the worker, which is notified before, has its turns
+            await asyncio.sleep(0)
+        unwatch()
+
+    ids = [enqueue(bus, change) for _ in range(2)]
+    with worker(bus, concurrency=1):
+        for run_id in ids:
+            bus.result(run_id, timeout=PATIENCE)
+
+
+def test_promise_16_queues_with_the_same_limits_are_served_in_one_order(bus):
+    order = []
+
+    @workflow(name="noting")
+    def note(name: str) -> None:
+        order.append(name)
+
+    names = ["one", "two", "limited", "one", "two"]
+    ids = [enqueue(bus, note, name, queue=name) for name in names]
+    with worker(bus, queues={"two": Limits(), "limited": Limits(running=1), "one": Limits()}, concurrency=1):
+        for run_id in ids:
+            bus.result(run_id, timeout=PATIENCE)
+    assert [name for name in order if name != "limited"] == ["one", "two", "one", "two"]
+    assert len(order) == len(names)
 
 
 def test_promise_16_a_limit_per_key(bus):
