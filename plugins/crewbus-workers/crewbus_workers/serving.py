@@ -32,8 +32,8 @@ INTERVAL: Final = 1.0
 SHORTEST: Final = 0.03
 LONGEST: Final = 0.25
 """How many seconds pass at least and at most after a claim in vain, while the store changes all the time."""
-SHARE: Final = 10
-"""How many times as long as the claim took: so asking takes a tenth of a worker's time at most."""
+SHARE: Final = 3
+"""How many times as long as the claim took: so asking takes a quarter of a worker's time at most."""
 
 
 def worker(
