@@ -186,7 +186,7 @@ def test_promise_16_a_limit_holds_over_all_workers(bus):
 
 def test_promise_16_a_worker_that_was_full_does_not_pause_when_it_has_room(bus, monkeypatch):
     """Changes of the store that it could not act upon count as no claim in vain."""
-    module = importlib.import_module("crewbus_workers.worker")
+    module = importlib.import_module("crewbus_workers.serving")
     monkeypatch.setattr(module, "SHORTEST", 10 * PATIENCE)
     monkeypatch.setattr(module, "LONGEST", 10 * PATIENCE)
 
