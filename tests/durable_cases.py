@@ -169,4 +169,9 @@ CASES: Final[dict[str, Case]] = {
     "said to an outer run in an attempt that goes on": Case(
         Program((Retry((Run("r", (Say("a", 2),)), Step())),)), (Disturbance(outage=1), Disturbance(crash=5))
     ),
+    "a fork from before the failure that names its steps": Case(
+        Program((Loop((Parallel(((Step(),), (Step(outcomes=("ValueError", "ok")),))),)),)),
+        (Disturbance(outage=3, seed=3),),
+        fork=3,
+    ),
 }

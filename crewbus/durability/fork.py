@@ -8,7 +8,7 @@ from typing import Any
 
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.resume import position
-from crewbus.events import Envelope, RunFinished, RunForked, StepFinished
+from crewbus.events import Envelope, RunFailed, RunFinished, RunForked, RunResumed, StepFinished
 from crewbus.exceptions import InputError, RunNotFoundError, StepError
 from crewbus.records import Lineage, Progress, Record, RecordedHome, read_progress, require_root, valid
 from crewbus.scopes import new_id
@@ -28,7 +28,8 @@ def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[st
         if end > last:
             raise StepError(f"edit {edit!r}: the step finished after checkpoint {at!r}")
     fork_id = new_id()
-    events = [Envelope(RunForked(run_id, last, tuple(edited)), fork_id, last + 1, f"{fork_id}:0", time.time())]
+    forked = RunForked(run_id, last, tuple(edited), _fatal_after(record, last) if edited else ())
+    events = [Envelope(forked, fork_id, last + 1, f"{fork_id}:0", time.time())]
     lineage = Lineage.of_fork(store, run_id, last, fork_id) if edited else None
     for edit, (scope, end) in edited.items():
         assert lineage is not None
@@ -58,6 +59,19 @@ def _fork_point(
         raise RunNotFoundError(f"run {record.root_id} has no events in {recording.store!r}")
     end = record.end()
     return end.seq - 1 if end is not None and isinstance(end.event, RunFinished) else last
+
+
+def _fatal_after(record: Record, last: int) -> tuple[str, ...]:
+    """The steps with whose exception the run failed after number ``last``, before it was resumed."""
+    fatal: tuple[str, ...] = ()
+    for mark in record.marks():  # the last first
+        if mark.seq <= last:
+            break
+        if isinstance(mark.event, RunResumed):
+            fatal = ()
+        elif isinstance(mark.event, RunFailed) and mark.run_id == record.root_id:
+            fatal = mark.event.steps
+    return fatal
 
 
 def _edited(record: Record, edits: Mapping[str, Any]) -> dict[str, tuple[RecordedHome, int]]:

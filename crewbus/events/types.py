@@ -260,6 +260,8 @@ class RunForked(_Event):
     at: int
     edits: tuple[str, ...] = ()
     """The names of the steps whose results the fork replaces."""
+    steps: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False)
+    """As `RunFailed.steps`, if the forked run failed after ``at``: what the fork shares does not show it."""
 
 
 @_event(name="crewbus.RunPatched", landmark=True)

@@ -63,6 +63,8 @@ class Progress:
         self._ever_failed: list[RecordedHome] = []
         """All steps that have failed."""
         self._root_failure: Landmark | None = None
+        self._fatal: tuple[str, ...] = ()
+        """The steps with whose exception the run that was forked failed later."""
         self._open_steps: set[RecordedHome] = set()
         """Those that have not ended since they were taken up."""
         self._is_changed = False
@@ -229,8 +231,9 @@ class Progress:
         self._settle(landmark.seq)
         self._reopen_root()
 
-    def _forked(self, _: Landmark, __: Node[Place] | None) -> None:
+    def _forked(self, landmark: Landmark, _: Node[Place] | None) -> None:
         self._is_changed = True
+        self._fatal = landmark.event.steps
 
     def _reopen_root(self) -> None:
         if self.root is not None:
@@ -241,8 +244,8 @@ class Progress:
         failed = [home for home, landmark in self._failed if home.end == landmark.seq]
         for home in failed:
             home.stands = self._continued(home, upto)
-        if self._root_failure is not None:
-            named = self._root_failure.event.steps
+        named = {*self._fatal, *(self._root_failure.event.steps if self._root_failure is not None else ())}
+        if named:
             fatal = [one for one in self._ever_failed if one.end_type is StepFailed and one.identity in named]
             failed += fatal
             for home in fatal:
@@ -250,7 +253,7 @@ class Progress:
         for home in failed:
             if not home.stands:
                 home.end = home.end_type = None
-        self._failed, self._root_failure = [], None
+        self._failed, self._root_failure, self._fatal = [], None, ()
 
     def _continued(self, failed: RecordedHome, upto: int) -> bool:
         """Whether the code went on after a step failed: something started, ended well, or was emitted around it.
