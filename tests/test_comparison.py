@@ -56,7 +56,7 @@ def test_each_claim_of_the_comparison_is_named_there():
 @pytest.mark.parametrize("page", ["comparison.md", "failure-modes.md"])
 def test_each_test_that_a_page_names_exists(page):
     places = [ROOT / "tests", ROOT / "crewbus" / "testing", *(ROOT / "plugins").glob("*/tests")]
-    known = {test for place in places for file in place.glob("*.py") for test in TEST.findall(file.read_text())}
+    known = {test for place in places for file in place.rglob("*.py") for test in TEST.findall(file.read_text())}
     assert named(page)
     assert named(page) - known == set()
 

@@ -381,9 +381,10 @@ def test_the_end_of_a_holder_is_final(files, present):
 
 
 def test_a_holder_that_is_collected_is_dead(files):
+    before = set(threading.enumerate())
     presence = Presence(files, new_token(), SHORT)
     presence.show()
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "crewbus liveness"]
+    (thread,) = {thread for thread in threading.enumerate() if thread.name == "crewbus liveness"} - before
     gone = weakref.ref(presence)
     del presence
     until(lambda: gone() is None, PATIENCE)

@@ -127,7 +127,9 @@ def test_the_contract_notices(test, fault, tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "PATIENCE", 0.05)
     if "noticed" in test:
         monkeypatch.setattr(process, "PATIENCE", 5.0)
-    monkeypatch.setattr(sequences, "SETTINGS", settings(sequences.SETTINGS, phases=[Phase.generate]))
+    long = settings(sequences.SETTINGS, phases=[Phase.generate], max_examples=1_000)
+    monkeypatch.setattr(sequences, "SETTINGS", long)
+    monkeypatch.setattr(sequences, "WORK_SETTINGS", long)
     tests = TestJsonlStore() if issubclass(fault, JsonlStore) else TestMemoryStore()
     tests.opens = fault
     with pytest.raises(NOTICED):

@@ -6,7 +6,6 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import PurePath
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
@@ -43,7 +42,7 @@ def module_name(name: str) -> str:
     spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
     if spec is not None:
         return str(spec.name)
-    return PurePath(file).stem if file else name
+    return (inspect.getmodulename(file) if file else None) or name
 
 
 def awaitable_in(result: Any, name: str) -> Awaitable[Any] | None:

@@ -26,6 +26,7 @@ SETTINGS: Final = settings(
     stateful_step_count=30,
     suppress_health_check=list(HealthCheck),
 )
+WORK_SETTINGS: Final = settings(SETTINGS, max_examples=25)
 
 names: Final = st.sampled_from(NAMES)
 logs: Final = st.runner().flatmap(lambda machine: st.sampled_from(list(machine.model.logs)))
@@ -205,7 +206,7 @@ class SequenceContract(StoreCase):
     def test_any_calls_that_share_work_in_any_order(self) -> None:
         """Also those that create and claim logs, and that post messages to them."""
         self.new_sharing_work()
-        self._run(WorkMachine, settings(SETTINGS, max_examples=25))
+        self._run(WorkMachine, WORK_SETTINGS)
 
     def _run(self, kind: type[StoreMachine], with_settings: settings | None = None) -> None:
         folder, numbers = self.path, itertools.count()
