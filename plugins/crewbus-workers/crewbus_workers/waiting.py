@@ -37,7 +37,7 @@ _DEADLINE: Final = "crewbus_workers.deadline"
 def sleep(seconds: float) -> None:
     """Wait, in a recorded run until a time that is recorded: after a resume, only what is left of it.
 
-    Above `HELD` seconds a queued run is suspended, and a worker resumes it when it is due. Outside a recorded run it
+    Above five seconds a queued run is suspended, and a worker resumes it when it is due. Outside a recorded run it
     just waits. Raises `InputError`, and what stops the run. On an event loop: ``await asleep(seconds)``.
     """
     _check_seconds(seconds)
@@ -85,7 +85,7 @@ def receive(channel: str, timeout: float | None = None) -> Any:
     """Wait for the next message on ``channel`` to this run, and return its payload.
 
     Messages on a channel are consumed in the order in which they were sent, each once, wherever the run is resumed.
-    After `HELD` seconds a queued run is suspended, and a worker resumes it when a message comes or ``timeout``
+    After five seconds a queued run is suspended, and a worker resumes it when a message comes or ``timeout``
     seconds have passed since the first call. Raises `MessageTimeoutError` then, `RunError` outside a recorded run,
     `InputError`, and what stops the run. On an event loop: ``await areceive(channel)``.
     """
