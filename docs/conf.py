@@ -21,7 +21,9 @@ nitpicky = True
 # Names that others document, also short; type variables and private aliases, which the docstrings explain.
 OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|threading|types|typing"
 SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence"
-PRIVATE = "[A-Z]|AnyScope|Contained|Durability|EnteredRun|Functions?|Key|Oversized|Slow|Structure|Unstructure|Upgrades|Written"
+PRIVATE = (
+    "[A-Z]|AnyScope|Contained|Durability|EnteredRun|Functions?|Key|Oversized|Slow|(Uns|S)tructure|Upgrades|Written"
+)
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\w*\.(\w+\.)*)?({PRIVATE})")]
 
 autodoc_mock_imports = ["crewai", "litellm"]  # the distributions import them; the pages do not need them
