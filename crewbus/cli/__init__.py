@@ -9,7 +9,7 @@ from __future__ import annotations
 from crewbus.cli.app import main
 from crewbus.cli.command_line import CommandLine
 from crewbus.cli.commands import add_built_in_commands
-from crewbus.cli.formatting import format_duration, parse_tag
+from crewbus.cli.formatting import format_duration, paragraph, parse_tag
 from crewbus.cli.input import parse_arguments
 from crewbus.cli.record_arguments import (
     add_json_argument,
@@ -34,6 +34,7 @@ __all__ = [
     "load_object",
     "main",
     "open_store",
+    "paragraph",
     "parse_arguments",
     "parse_tag",
 ]

@@ -39,7 +39,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_store_argument(parser)
     option = parser.add_argument
     option("--limit", metavar="N", type=positive_int, default=20, help="at most N (default: %(default)s)")
-    option("--state", choices=STATES, action="append", help="only runs in this state (repeatable: in one of them)")
+    state = option("--state", metavar="STATE", choices=STATES, action="append")
+    state.help = f"only runs in this state: {', '.join(STATES)} (repeatable: in one of them)"
     option("--name", help="only runs of this name")
     tag = option("--tag", metavar="KEY=VALUE", type=parse_tag, action="append", default=[])
     tag.help = "only with this tag (repeatable)"

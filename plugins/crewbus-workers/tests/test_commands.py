@@ -225,3 +225,12 @@ def test_a_second_signal_stops_at_once(running, other):
         pass
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 143
+
+
+@pytest.mark.parametrize("name", ["enqueue", "worker", "send", "queues", "requeue"])
+def test_help_fits_80_columns(command, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert f"usage: crewbus {name}" in out
+    assert [line for line in out.splitlines() if len(line) > 80] == []

@@ -23,7 +23,8 @@ def add_to(commands: Commands) -> None:
         "The run is on disk when the command ends.",
         epilog="examples:\n"
         "  crewbus enqueue newsroom --arg topic=tides\n"
-        "  crewbus enqueue newsroom --arg topic=tides --id order-7 --attach --key tenant-7 --delay 60",
+        "  crewbus enqueue newsroom --arg topic=tides --id order-7 --attach\n"
+        "  crewbus enqueue newsroom --arg topic=tides --key tenant-7 --delay 60",
         configure=_configure,
     )
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from crewbus.cli import Terminal, add_json_argument, add_store_argument, format_duration, format_table, open_store
+from crewbus.cli import (
+    Terminal,
+    add_json_argument,
+    add_store_argument,
+    format_duration,
+    format_table,
+    open_store,
+    paragraph,
+)
 from crewbus_workers.overview import QueueInfo, queues, stuck_runs
 
 if TYPE_CHECKING:
@@ -23,9 +31,11 @@ def add_to(commands: Commands) -> None:
         "queues",
         main,
         help="show how many runs wait, run and are stuck in each queue",
-        description="Show the queues with the runs in them that have not ended.\n"
-        "waiting: a worker may take them now; later: delayed, asleep, or waiting for a message;\n"
-        "stuck: taken over five times without progress, and left alone until 'crewbus requeue'.",
+        description=paragraph(
+            "Show the queues with the runs in them that have not ended.",
+            "waiting: a worker may take them now; later: delayed, asleep, or waiting for a message; stuck: taken over",
+            "five times without progress, and left alone until 'crewbus requeue RUN'.",
+        ),
         epilog="examples:\n  crewbus queues\n  crewbus queues --json",
         configure=_configure,
     )

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus import InputError, MemoryStore
-from crewbus.cli import Terminal, add_store_argument, load_object, open_store
+from crewbus.cli import Terminal, add_store_argument, load_object, open_store, paragraph
 from crewbus_workers.limits import Limits
 from crewbus_workers.queue import DEFAULT_QUEUE
 from crewbus_workers.serving import Worker, worker
@@ -33,12 +33,16 @@ def add_to(commands: Commands) -> None:
         "worker",
         main,
         help="execute queued runs, until a signal stops it",
-        description="Import MODULE..., which register workflows, and execute the runs that are queued for them,\n"
-        "suspended and due, or left behind by a process that died. The first SIGTERM or Ctrl-C suspends\n"
-        "what runs, so that another worker continues it; the second one stops at once.",
+        description=paragraph(
+            "Import MODULE..., which register workflows, and execute the runs that are queued for them, suspended and",
+            "due, or left behind by a process that died.",
+            "The first SIGTERM or Ctrl-C suspends what runs, so that another worker continues it; the second one",
+            "stops at once.",
+        ),
         epilog="examples:\n"
         "  crewbus worker agents\n"
-        "  crewbus worker agents.py --queue default --queue slow --limit slow=2 --limit-per-key 1",
+        "  crewbus worker agents.py --queue default --queue slow --limit slow=2\n"
+        "  crewbus worker agents.py --limit-per-key 1",
         configure=_configure,
     )
 
