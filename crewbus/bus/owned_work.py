@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from crewbus import streams, work
 from crewbus._util import reentrant_lock
-from crewbus.exceptions import BusClosedError
+from crewbus.exceptions import BusClosedError, OversizedEventError, UnserializableError
 from crewbus.scopes import Deferring, Run, Stop
 
 if TYPE_CHECKING:
@@ -139,11 +139,19 @@ class OwnedWork:
 
 
 def _end(run: Run, function: Callable[..., Any], result: Any, error: BaseException | None) -> None:
-    """End a run as ``function`` has ended in it. It fails if it is recorded and what was returned can't be."""
+    """End a run as ``function`` has ended in it; a recorded one says why its result is not there, if it can't be."""
     try:
         if error is None and run.recorded and not run.ended and not run.is_stopped():
-            run.written_result = run.host.steps.written_result(run, result, function)
+            run.written_result = _written(run, function, result)
     except BaseException as refused:  # an interrupt too: the run ends all the same
         run.end_work(refused)
         raise
     run.end_work(error)
+
+
+def _written(run: Run, function: Callable[..., Any], result: Any) -> Any:
+    """What the record is given for the result of ``function``: the error, where it can't be recorded."""
+    try:
+        return run.host.steps.written_result(run, result, function)
+    except (UnserializableError, OversizedEventError) as error:
+        return error.with_traceback(None)

@@ -9,7 +9,7 @@ from crewbus import serialization
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.step_function import return_annotation
 from crewbus.events import Envelope, RunCancelled, RunFailed, RunFinished
-from crewbus.exceptions import DecodeError, RunCancelledError, RunFailedError
+from crewbus.exceptions import DecodeError, RunCancelledError, RunFailedError, UnserializableError, text_of
 
 if TYPE_CHECKING:
     from crewbus.scopes import Run
@@ -34,7 +34,9 @@ class Results:
 
     def complete(self, run: Run, end: Any, error: BaseException | None) -> None:
         """Have the terminal event of a recorded run hold what `outcome` needs."""
-        if isinstance(end, RunFinished) and run.written_result is not None:
+        if isinstance(end, RunFinished) and isinstance(run.written_result, Exception):
+            end.refused = text_of(run.written_result)
+        elif isinstance(end, RunFinished) and run.written_result is not None:
             end.result, end.type, end.version = run.written_result
         elif isinstance(end, RunFailed) and isinstance(error, Exception):
             written = serialization.write_exception(error)
@@ -44,13 +46,16 @@ class Results:
     def outcome(self, run_id: str, end: Envelope, returns: Any) -> Any:
         """The result of a run with this terminal event, decoded as ``returns`` where its type is not registered.
 
-        Raises the failure of the run, `RunCancelledError` if it was cancelled, and `DecodeError`.
+        Raises the failure of the run, `RunCancelledError` if it was cancelled, `UnserializableError` if its result
+        could not be recorded, and `DecodeError`.
         """
         event = end.event
         if isinstance(event, RunCancelled):
             raise RunCancelledError(f"run {run_id} was cancelled: {event.reason}")
         if isinstance(event, RunFailed):
             raise _failure(run_id, event)
+        if event.refused:
+            raise UnserializableError(f"run {run_id} has finished, and its result was not recorded: {event.refused}")
         written = serialization.Written(event.result, event.type, event.version)
         if returns is Any and written.annotation is not None:
             raise DecodeError(

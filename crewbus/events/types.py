@@ -80,6 +80,8 @@ class RunFinished(RunEnded):
     type: str | None = None
     """The name of the result's registered type, or None."""
     version: int = 0
+    refused: str = ""
+    """Why the result is not here, if what was returned would not come back as it was."""
 
     def __repr__(self) -> str:
         return "RunFinished()" if self.result is None else f"RunFinished(result={self.result!r})"
