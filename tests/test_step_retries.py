@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 
 import pytest
@@ -54,7 +55,7 @@ def retried(function, is_async=False, **options):
 
 def run_of(bus, ask, run_id="run"):
     """Call the step in a run."""
-    if asyncio.iscoroutinefunction(ask):
+    if inspect.iscoroutinefunction(ask):
 
         async def main():
             async with bus.run(id=run_id):
