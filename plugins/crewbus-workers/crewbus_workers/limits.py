@@ -54,7 +54,7 @@ def queues_by_limits(queues: Mapping[str, Limits]) -> Iterable[tuple[Limits, fro
 
 def claim_for(names: frozenset[str], limits: Limits, room: int) -> Claim:
     """What a worker asks the store for, of queues with the same limits."""
-    labels = frozenset(one.label for one in registered())
+    labels = frozenset(label for one in registered() for label in (one.name, one.label))
     caps = ((QUEUE_TAG, limits.running), (KEY_TAG, limits.per_key))
     return Claim(
         limit=room,

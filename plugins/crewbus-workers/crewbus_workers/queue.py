@@ -36,10 +36,10 @@ def enqueue(
 ) -> str:
     """Queue ``workflow(*args, **kwargs)``, and return the id of its run, which is on disk then.
 
-    ``workflow``: a `Workflow`, or the name of one, which need not be registered in this process: then ``version`` says
-    which, by default 1; else the default is the newest registered here. ``delay``: seconds before it may begin.
-    ``key``: what `worker` limits apply to, such as a tenant. The arguments have to survive the round trip of a step's
-    result; pass one whose name is an option here by position.
+    ``workflow``: a `Workflow`, or the name of one, which need not be registered in this process. ``version``: by
+    default the newest that is registered here, or else the newest that the worker has registered. ``delay``: seconds
+    before it may begin. ``key``: what `worker` limits apply to, such as a tenant. The arguments have to survive the
+    round trip of a step's result; pass one whose name is an option here by position.
 
     Raises `RunIdInUseError` if a run with this ``id`` is recorded; with ``attach`` nothing is queued then, and the id
     is returned, if that run is of the same workflow: so a request that is sent twice starts one run. Raises
@@ -91,9 +91,15 @@ def queue_run(
     try:
         bus.recording.plant(run, [event], until)
     except RunIdInUseError:
-        if options.id is None or not options.attach or bus.records.info(options.id).tags.get(WORKFLOW_TAG) != label:
+        if options.id is None or not options.attach or not _is_of(bus, options.id, name):
             raise
     return run.id
+
+
+def _is_of(bus: Bus, run_id: str, name: str) -> bool:
+    """Whether a recorded run was queued for the workflow of this name."""
+    info = bus.records.info(run_id)
+    return info.name == name and WORKFLOW_TAG in info.tags
 
 
 def _resolve(workflow: Workflow[..., Any] | str, version: int | None) -> tuple[str, str, Workflow[..., Any] | None]:
@@ -105,7 +111,9 @@ def _resolve(workflow: Workflow[..., Any] | str, version: int | None) -> tuple[s
     if not is_text(workflow):
         raise InputError(f"enqueue() takes a workflow or its name; got {workflow!r}")
     known = newest_version(workflow) if version is None else find_workflow(label_of(workflow, version))
-    return workflow, known.label if known is not None else label_of(workflow, version or 1), known
+    if known is not None:
+        return workflow, known.label, known
+    return workflow, workflow if version is None else label_of(workflow, version), None
 
 
 def _written(

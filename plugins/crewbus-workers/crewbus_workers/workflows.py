@@ -128,8 +128,8 @@ def _origin(function: Any) -> str:
 
 
 def find_workflow(label: str) -> Workflow[..., Any] | None:
-    """The workflow that is registered here under this name and version, or None."""
-    return _workflows.get(label)
+    """The workflow that is registered here under this name and version, or None; the newest for a name alone."""
+    return _workflows.get(label) if _SEPARATOR in label else newest_version(label)
 
 
 def newest_version(name: str) -> Workflow[..., Any] | None:

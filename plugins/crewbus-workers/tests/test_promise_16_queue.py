@@ -86,6 +86,15 @@ def test_promise_16_only_registered_workflows_and_versions_are_executed(bus):
     assert [bus.store.info(one).epoch for one in (other, newer)] == [0, 0]
 
 
+def test_promise_16_a_run_that_is_queued_by_name_alone_is_executed_by_the_newest_version(bus):
+    run_id = enqueue(bus, "work", 7)
+    assert bus.records.info(run_id).tags["crewbus.workflow"] == "work"
+    for version in (1, 2):
+        workflow(name="work", version=version)(lambda number, version=version: [number, version])
+    with worker(bus):
+        assert bus.result(run_id, timeout=PATIENCE) == [7, 2]
+
+
 def test_promise_16_a_run_with_an_id_is_queued_once(bus):
     first = enqueue(bus, "work", 1, id="order-7")
     with pytest.raises(RunIdInUseError):

@@ -40,7 +40,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="an argument, as JSON or else as a string (repeatable)",
     )
-    option("--version", metavar="N", type=int, help="the workflow's version (default: 1)")
+    option("--version", metavar="N", type=int, help="the workflow's version (default: the worker's newest)")
     option("--id", metavar="ID", help="the run's id (default: a new one)")
     option("--attach", action="store_true", help="queue nothing if that run exists")
     option("--queue", metavar="NAME", default=DEFAULT_QUEUE, help="the queue (default: %(default)s)")
