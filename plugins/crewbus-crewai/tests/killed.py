@@ -12,7 +12,7 @@ import crewbus
 import crewbus_crewai
 
 
-def crew(asked, kill_at=None):
+def crew(asked, kill_at=None, before_death=None):
     """A crew whose model counts in ``asked``, and dies when it is asked for part ``kill_at``."""
 
     class Dying(Scripted):
@@ -20,6 +20,7 @@ def crew(asked, kill_at=None):
             part = messages[-1]["content"].partition("part ")[2][0]
             asked.append(part)
             if part == kill_at:
+                before_death()
                 os.kill(os.getpid(), signal.SIGKILL)
             return f"Thought: I know.\nFinal Answer: text {part}"
 
@@ -33,4 +34,4 @@ def main(url, kill_at):
     with crewbus.Bus(["sqlite"], entry_points=False) as bus:
         crewbus_crewai.install(bus)
         bus.enable_recording(url)
-        crew([], kill_at).kickoff()
+        crew([], kill_at, bus.flush).kickoff()  # what was recorded before the first call may still be on its way
