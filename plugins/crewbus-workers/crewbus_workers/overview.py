@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
@@ -37,13 +37,28 @@ class QueueInfo:
 
 def queues(bus: Bus) -> list[QueueInfo]:
     """The queues that have runs which have not ended, by name."""
+    return survey(bus).queues
+
+
+class Survey(NamedTuple):
+    """What one reading of the store shows."""
+
+    queues: list[QueueInfo]
+    stuck: list[str]
+    """The ids of the runs that no worker takes any more, the newest first."""
+
+
+def survey(bus: Bus) -> Survey:
+    """Read the queued runs that have not ended."""
     found: dict[str, QueueInfo] = {}
-    now = time.time()
+    stuck, now = list[str](), time.time()
     for summary in bus.store.find(LogFilter(_OPEN)):
         _, tags = name_and_tags(summary.first)
         if QUEUE_TAG in tags:
             _count(found.setdefault(tags[QUEUE_TAG], QueueInfo(tags[QUEUE_TAG])), summary, now)
-    return [found[name] for name in sorted(found)]
+            if _is_stuck(summary):
+                stuck.append(summary.info.root_id)
+    return Survey([found[name] for name in sorted(found)], stuck)
 
 
 def _count(queue: QueueInfo, summary: LogSummary, now: float) -> None:
@@ -61,9 +76,3 @@ def _count(queue: QueueInfo, summary: LogSummary, now: float) -> None:
 
 def _is_stuck(summary: LogSummary) -> bool:
     return summary.info.stalls >= MOST_STALLS and summary.state != "running"
-
-
-def stuck_runs(bus: Bus) -> list[str]:
-    """The ids of the queued runs that no worker takes any more, the newest first."""
-    found = bus.store.find(LogFilter(_OPEN))
-    return [one.info.root_id for one in found if _is_stuck(one) and QUEUE_TAG in name_and_tags(one.first)[1]]

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,6 +17,7 @@ from crewbus_workers.checks import is_count
 from crewbus_workers.execution import Execution
 from crewbus_workers.limits import Limits, checked_limits, claim_for, queues_by_limits
 from crewbus_workers.queue import DEFAULT_QUEUE
+from crewbus_workers.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from crewbus import Bus
@@ -69,9 +69,8 @@ class Worker:
         self.active: Final[dict[str, Execution]] = {}
         """What is executed now, by the run's id."""
         self._stopping = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._look = asyncio.Event()
-        """Set when there may be something to claim."""
+        self._look: Wakeup | None = None
+        """Set when there may be something to claim; None: it does not serve."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._own: asyncio.Task[None] | threading.Thread | None = None
 
@@ -82,44 +81,36 @@ class Worker:
 
     async def serve(self) -> None:
         """Execute runs until `stop` is called; then suspend what still runs."""
-        self._loop = asyncio.get_running_loop()
-        unwatch = await asyncio.to_thread(self.bus.store.watch, self._notify)
+        look = self._look = Wakeup()
+        unwatch = await asyncio.to_thread(self.bus.store.watch, look.set)
         try:
-            await self._claim_until_stopped()
+            await self._claim_until_stopped(look)
         finally:
             unwatch()
             await self._suspend()
-            self._loop = None
+            self._look = None
 
     def stop(self) -> None:
         """Claim nothing more, and have `serve` suspend what still runs and return. From any thread."""
         self._stopping.set()
-        self._notify()
+        look = self._look
+        if look is not None:
+            look.set()
 
-    def _notify(self) -> None:
-        loop = self._loop
-        if loop is not None:
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(self._look.set)
-
-    async def _claim_until_stopped(self) -> None:
+    async def _claim_until_stopped(self, look: Wakeup) -> None:
         again = 0.0
         while not self._stopping.is_set():
-            self._look.clear()
+            look.clear()
             if len(self.active) < self.concurrency:
                 begun = time.monotonic()
                 if await self._claim():
                     continue
                 ended = time.monotonic()
                 again = ended + min(max(SHORTEST, SHARE * (ended - begun)), LONGEST)
-            await self._wait_for_look(INTERVAL)
+            await look.wait(INTERVAL)
             while not self._stopping.is_set() and (rest := again - time.monotonic()) > 0:
-                self._look.clear()
-                await self._wait_for_look(rest)
-
-    async def _wait_for_look(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._look.wait(), seconds)
+                look.clear()
+                await look.wait(rest)
 
     async def _claim(self) -> int:
         """Claim as many runs as there is room for, and begin them; returns how many."""
@@ -142,7 +133,7 @@ class Worker:
         execution = self.active[claimed.root_id] = Execution(self.bus, claimed, self.grace)
         if self._stopping.is_set():
             execution.suspend()
-        # In a context of its own: a run that one is nested in here is not the run of the other.
+        # An empty context: if the worker itself serves inside a run, the run that it executes is not nested in that.
         task = asyncio.get_running_loop().create_task(self._execute(execution), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -152,7 +143,8 @@ class Worker:
             state = await execution.perform()
         finally:
             self.active.pop(execution.run_id, None)
-            self._look.set()
+            if self._look is not None:
+                self._look.set()
         self.ended[state] = self.ended.get(state, 0) + 1
 
     async def _suspend(self) -> None:

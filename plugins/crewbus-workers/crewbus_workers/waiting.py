@@ -6,7 +6,6 @@ import asyncio
 import math
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,7 @@ from crewbus_workers.checks import is_seconds
 from crewbus_workers.errors import MessageTimeoutError
 from crewbus_workers.events import WORKFLOW_TAG
 from crewbus_workers.messages import Message, checked_channel, next_message
+from crewbus_workers.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from crewbus import Run
@@ -135,27 +135,18 @@ def _wait_for_message(run: Run, channel: str, deadline: float) -> list[Any] | No
 
 
 async def _await_message(run: Run, channel: str, deadline: float) -> list[Any] | None:
-    loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-    def notify() -> None:
-        loop.call_soon_threadsafe(changed.set)
-
-    unwatch = await asyncio.to_thread(run.bus.store.watch, notify)
+    changed = Wakeup()
+    unwatch = await asyncio.to_thread(run.bus.store.watch, changed.set)
     begun = time.monotonic()
     try:
         while (found := await asyncio.to_thread(_look, run, channel)) is None and (
             rest := _rest(run, channel, deadline, begun)
         ) > 0:
-            await _wait_until(changed, min(rest, LOOK))
+            await changed.wait(min(rest, LOOK))
             changed.clear()
     finally:
         unwatch()
     return found
-
-
-async def _wait_until(changed: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(changed.wait(), seconds)
 
 
 def _look(run: Run, channel: str) -> list[Any] | None:

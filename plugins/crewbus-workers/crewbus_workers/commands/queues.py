@@ -17,7 +17,7 @@ from crewbus.cli import (
     open_store,
     paragraph,
 )
-from crewbus_workers.overview import QueueInfo, queues, stuck_runs
+from crewbus_workers.overview import QueueInfo, survey
 
 if TYPE_CHECKING:
     from crewbus import Bus, Commands
@@ -49,7 +49,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """Show the queues."""
     open_store(args, bus)
-    found, terminal = queues(bus), Terminal()
+    (found, stuck), terminal = survey(bus), Terminal()
     if args.json:
         terminal.out.write(json.dumps([attrs.asdict(queue) for queue in found], indent=2) + "\n")
         return 0
@@ -58,7 +58,6 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
         return 0
     rows = [["queue", "waiting", "later", "running", "stuck", "oldest"], *map(_row, found)]
     terminal.out.write(format_table(terminal.out, rows, _style))
-    stuck = stuck_runs(bus)
     if stuck:
         more = ", ..." if len(stuck) > _SHOWN else ""
         terminal.note(f"stuck: {', '.join(stuck[:_SHOWN])}{more}; 'crewbus requeue RUN' has workers try again")
