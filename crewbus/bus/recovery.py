@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -168,14 +169,18 @@ class Recovering:
             for root_id in ended:  # one that was renewed meanwhile is that of a live process
                 del leases[root_id]
 
-    def beginning(self, stream: OwnedStream[Any]) -> Beginning:
-        """A block in which a stream is begun."""
-        return Beginning(self, stream)
-
-    def begun(self, stream: OwnedStream[Any]) -> None:
-        """Note that a run goes on here."""
-        self.outcome.streams.append(stream)
-        self._keep(stream)
+    @contextmanager
+    def beginning(self, stream: OwnedStream[Any]) -> Iterator[None]:
+        """Begin a stream in the block: an error of its run is noted, and keeps no other run from being resumed."""
+        try:
+            yield
+        except BusClosedError:
+            raise
+        except CrewbusError as error:
+            self.outcome.refused[stream.run.id] = error
+        else:
+            self.outcome.streams.append(stream)
+            self._keep(stream)
 
     def _has_room(self) -> bool:
         return self._limit is None or len(self.outcome.streams) < self._limit
@@ -213,22 +218,3 @@ class Recovering:
         if not isinstance(self._functions, Mapping):
             return self._functions(info)
         return self._functions.get(info.name) if info.name is not None else None
-
-
-class Beginning:
-    """A block in which a stream is begun: an error of its run is noted, and keeps no other run from being resumed."""
-
-    def __init__(self, recovering: Recovering, stream: OwnedStream[Any]) -> None:
-        self._recovering = recovering
-        self._stream = stream
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if error is None:
-            self._recovering.begun(self._stream)
-        elif isinstance(error, CrewbusError) and not isinstance(error, BusClosedError):
-            self._recovering.outcome.refused[self._stream.run.id] = error
-            return True
-        return False

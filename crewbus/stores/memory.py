@@ -217,13 +217,17 @@ class MemoryStore(Store):
             self._note_begun(log)
             parent.forks.append(fork_id)
             self._add_reference(parent)
-            try:
-                for event in events:
-                    self._add(log, event)
-            except BaseException:
-                self._forget(log)
-                raise
+            self._add_first(log, events)
         self._watchers.notify()
+
+    def _add_first(self, log: MemoryLog, events: Sequence[StoredEvent]) -> None:
+        """Add the first events of a new log, which is forgotten if that fails."""
+        try:
+            for event in events:
+                self._add(log, event)
+        except BaseException:
+            self._forget(log)
+            raise
 
     def forks(self, root_id: str) -> list[str]:
         with self._lock:
@@ -237,12 +241,7 @@ class MemoryStore(Store):
         with self._lock:
             log = self._new(MemoryLog(root_id, next(self._numbers)))
             log.due = until
-            try:
-                for event in events:
-                    self._add(log, event)
-            except BaseException:
-                self._forget(log)
-                raise
+            self._add_first(log, events)
         self._watchers.notify()
 
     def claim(self, claim: Claim) -> list[Claimed]:
