@@ -205,7 +205,7 @@ class RunFailedError(RunError):
 
 
 class RunSuspendedError(RunError, Suspended):
-    """The code around a suspended run gets it, as `RunCancelledError`: the run goes on when somebody resumes it."""
+    """Raised where the ``with`` block of a suspended run is left. The run continues when a process resumes it."""
 
 
 class ResultTimeoutError(RunError, TimeoutError):

@@ -62,7 +62,7 @@ class OwnedWork:
         return streams.OwnedStream(run, task, buffer, options.grace, give_up)
 
     def keep(self, stream: OwnedStream[Any]) -> None:
-        """Have the run of a stream that has begun go on to its end, although nobody may keep the stream."""
+        """Keep a begun stream until its run has ended, so that dropping the stream does not cancel the run."""
         self._kept[stream.run] = stream
         if stream.run.ended:
             self._kept.pop(stream.run, None)

@@ -150,7 +150,7 @@ class Step(Attempt):
         return identity if self.try_number == 1 else digest([identity, self.try_number])
 
     def begin_try(self, number: int) -> None:
-        """Be about to try for this time: what is called in the new try is told apart from what earlier ones called."""
+        """Begin the try of this number. Steps and runs in it have other identities than those in earlier tries."""
         log = self.tree.log
         with Deferring(self.tree.lock), self.tree.lock:
             self.try_number = number

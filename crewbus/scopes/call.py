@@ -151,7 +151,7 @@ class Call(Scope):
             self.host.transition(self, event, Phase.END, not self._stays_open(event))
 
     def _stays_open(self, event: CallEnded) -> bool:
-        """Whether the record does not get its end, since the run is suspended, and goes on with the call."""
+        """Whether the call stays open in the record: its run is suspended, and a resume repeats the call."""
         if self.run is None or not self.run.is_suspending():
             return False
         return not isinstance(event, CallFinished) or was_told_to_suspend(self.run)

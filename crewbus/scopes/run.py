@@ -411,7 +411,7 @@ class Run(DurableScope):
             raise stopped.stop.error(stopped.id)
 
     def discards(self) -> bool:
-        """As `check`, for an emission: whether it is discarded, since the caller was told that it is suspended."""
+        """As `check`. Returns whether an emission is discarded: its caller was told that the run is suspended."""
         stopped = stopping.notify(self)
         return stopped is not None and stopped.stop.suspends
 
