@@ -451,9 +451,12 @@ SCENARIOS: list[Scenario] = [
 
 
 def settle() -> None:
-    """Wait for the threads that a scenario started: they hold what they are about to return."""
+    """Wait for the threads that a scenario started: they hold what they are about to return.
+
+    `threading` lists a thread for ever whose start was interrupted (by `tests/interrupts.py`): it is never alive.
+    """
     for thread in threading.enumerate():
-        if thread.name.startswith("crewbus:"):
+        if thread.name.startswith("crewbus:") and thread.is_alive():
             thread.join(PATIENCE)
 
 
