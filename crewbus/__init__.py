@@ -13,7 +13,7 @@ _PACKAGES: Final = {
     "streams": "OwnedStream Stream StreamOptions",
     "work": "Thread ThreadPoolExecutor bind reentrant_lock",
     "plugins": "Commands Failure PluginInfo PluginManager hookimpl hookspec",
-    "scopes": "Attempt Call Callbacks Run Sink current_call current_run",
+    "scopes": "Attempt Call Callbacks Run Scope Sink current_call current_run",
     "records": "Checkpoint Divergence Record Records RunInfo",
     "stores": "LogInfo MemoryStore Store StoredEvent",
     "events": (
@@ -27,10 +27,10 @@ _PACKAGES: Final = {
         "BusClosedError CallError CallbackError Cancelled ConsumptionError CorruptRecordError CrewbusError "
         "CrewbusWarning DecodeError EventTypeError FencedError FlushError FlushTimeoutError GraceWarning "
         "InputError OversizedEventError PluginError PluginWarning RecordingError RedactionError "
-        "ReplayMismatch ResultTimeoutError RunCancelledError RunEndedError RunError RunFailedError RunHeldError "
-        "RunIdInUseError RunNotFoundError RunSuspendedError SlowConsumer StepError StepFailedError StepWarning "
-        "StoreFullError StoreVersionError Suspended TargetError UnregisteredEventError UnscopedError UnscopedWarning "
-        "UnserializableError"
+        "RejectedError ReplayMismatch ResultTimeoutError RunCancelledError RunEndedError RunError RunFailedError "
+        "RunHeldError RunIdInUseError RunNotFoundError RunSuspendedError SlowConsumer StepError StepFailedError "
+        "StepWarning StoreFullError StoreVersionError Suspended TargetError UnregisteredEventError UnscopedError "
+        "UnscopedWarning UnserializableError"
     ),
 }
 _HOME: Final = {name: package for package, names in _PACKAGES.items() for name in names.split()}

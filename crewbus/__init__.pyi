@@ -204,6 +204,9 @@ from crewbus.exceptions import (
     RedactionError as RedactionError,
 )
 from crewbus.exceptions import (
+    RejectedError as RejectedError,
+)
+from crewbus.exceptions import (
     ReplayMismatch as ReplayMismatch,
 )
 from crewbus.exceptions import (
@@ -313,6 +316,9 @@ from crewbus.scopes import (
 )
 from crewbus.scopes import (
     Run as Run,
+)
+from crewbus.scopes import (
+    Scope as Scope,
 )
 from crewbus.scopes import (
     Sink as Sink,

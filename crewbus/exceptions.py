@@ -30,6 +30,7 @@ __all__ = [
     "PluginWarning",
     "RecordingError",
     "RedactionError",
+    "RejectedError",
     "ReplayMismatch",
     "ResultTimeoutError",
     "RunCancelledError",
@@ -285,6 +286,13 @@ class StoreFullError(RecordingError):
 
 class RedactionError(CrewbusError):
     """A redactor failed. The event reached no sink, since it may hold what must not be seen."""
+
+
+class RejectedError(CrewbusError):
+    """A plugin rejected a run, call, step or attempt before its work began: a budget is used up, for example.
+
+    Plugins raise it, or a subclass, in `crewbus_scope`. It reaches the code that wanted to begin unchanged.
+    """
 
 
 class FlushError(CrewbusError):

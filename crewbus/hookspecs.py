@@ -21,13 +21,14 @@ from crewbus.plugins import hookspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     import cattrs
 
     from crewbus.bus import Bus
     from crewbus.events import Envelope
     from crewbus.plugins import Commands
-    from crewbus.scopes import Call, Callbacks, Run
+    from crewbus.scopes import Call, Callbacks, Run, Scope
     from crewbus.stores import Store
 
 
@@ -82,6 +83,30 @@ def crewbus_callback_register(
 
 
 # Further hooks
+
+
+@hookspec
+def crewbus_scope(bus: Bus, scope: Scope) -> AbstractContextManager[object] | None:
+    """Be around work: return a context manager, or reject the work. For tracing, logging context, guards, rate limits.
+
+    Called for each run, call, attempt and step that is about to start, and for a run that is entered once more
+    (`Run.scope`): ``scope.scope_kind`` says which, and ``scope.name``, ``scope.run`` and ``scope.parent_id`` what and
+    where. Of a resumed run, `Run.resumed` and `Run.forked_from` say what it continues. A step whose outcome is recalled
+    from the record does not start, so it is not asked about.
+
+    The context manager is entered where the scope's code runs, once the scope has started, so that ``scope.start_id``
+    and ``scope.replayed`` are known; and left before the scope ends, with the exception that ends its code. What it
+    returns does not matter: it swallows nothing. The last registered plugin's is the outermost. ContextVars that it
+    sets are set for exactly that code and what the code starts: it is entered in a copy of the code's context, whose
+    changes the code gets, and left in that same copy, wherever the scope is left. So it can always reset what it has
+    set, also where a generator is closed in another context. It is not entered for what is never current: a call, for
+    example, that is begun with ``call.start()`` instead of ``with``.
+
+    `RejectedError`, or a subclass, rejects the work and reaches the code that wanted to begin. If the hook itself
+    raises it, nothing of the scope is emitted; if the context manager does as it is entered, the scope ends as failed.
+    Any other exception is contained. If the plugin is required (by ``requires=`` of the bus, or by its own attribute
+    ``crewbus_required = True``), the work is then rejected, with a `RejectedError` that names the plugin.
+    """
 
 
 @hookspec

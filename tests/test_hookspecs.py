@@ -15,6 +15,7 @@ from plugin_helpers import logged
 
 import crewbus
 import crewbus.cli
+import crewbus.scopes
 from crewbus import hookspecs
 from crewbus.dispatch.hook_table import HOT
 from crewbus.plugins.isolation import CONTAINED
@@ -144,7 +145,7 @@ def test_each_hook_is_called_with_what_it_asks_for():
         "run": crewbus.Run,
         "envelope": crewbus.Envelope,
         "event": object,
-        "scope": crewbus.Call,
+        "scope": crewbus.scopes.Scope,
         "callback": type(ignore),
         "url": str,
         "converter": cattrs.Converter,

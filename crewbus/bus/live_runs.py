@@ -75,6 +75,7 @@ class LiveRuns:
             around.run.check()
         if not run.nest(around):
             run.tree = Tree(self._host.outside.lane)
+        run.surround()
         replayed_seq = self._gate.arm(run)
         try:
             self.admit(run, sinks, known=replayed_seq is not None)

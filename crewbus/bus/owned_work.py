@@ -53,6 +53,7 @@ class OwnedWork:
             kwargs,
             live=self._streamed,
             on_start=run.work_here,
+            around=run.around_work,
             on_end=partial(self._end, run, function),
             on_cancel=lambda reason: run.mark_stopped(Stop(reason)),
         )

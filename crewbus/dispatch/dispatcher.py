@@ -36,6 +36,7 @@ class Dispatcher:
         unscoped: Unscoped,
     ) -> None:
         self._hooks = hooks
+        self._host = host
         self._subscriptions = subscriptions
         self._unscoped = unscoped
         self._plans = subscriptions.plans
@@ -52,6 +53,7 @@ class Dispatcher:
     def _refresh(self) -> None:
         """Read the hooks again: plugins or subscriptions changed."""
         self._here = self._hooks.here
+        self._host.around = self._hooks.scope_hook.asks()
         self._redact = self._hooks.redaction.apply if self._hooks.redaction.chain else None
         self._subscriptions.forget_plans()
 

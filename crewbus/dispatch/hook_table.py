@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from crewbus._util import raise_first
 from crewbus.dispatch.redaction import Redaction
+from crewbus.dispatch.scope_hook import ScopeHook
 from crewbus.exceptions import RecordingError
 from crewbus.plugins import Function, HookOwner, OwnedFunction, chain, flatten, guarded_call, is_watched, owned
 from crewbus.scopes import Numbers, Run, nearest, scope_var
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from crewbus.scopes import Scope
 
 HOT: Final = ("crewbus_emit", "crewbus_record", "crewbus_stream_chunk", "crewbus_current_run")
-"""The hooks that are flattened into tuples of functions; `crewbus_redact` is flattened into a chain."""
+"""The hooks that are flattened into tuples of functions; `crewbus_redact` and `crewbus_scope` become chains."""
 
 
 class HookTable:
@@ -37,6 +38,7 @@ class HookTable:
         self.transports = False
         """Whether one of the routers also gets frames while no stream is attached."""
         self.redaction = Redaction(bus)
+        self.scope_hook = ScopeHook(bus, plugins, faults)
         self.here: Callable[[], Scope | None] = lambda: None
         """What is current in this context, of whichever bus."""
         self._watched = False
@@ -56,6 +58,7 @@ class HookTable:
             for impl in hook.crewbus_stream_chunk.get_hookimpls()
         )
         self.redaction.chain = tuple(chain(plugins, "crewbus_redact"))
+        self.scope_hook.rebuild()
         self.here = self._finder(owned(hook.crewbus_current_run, flat["crewbus_current_run"]))
 
     # The current scope

@@ -34,10 +34,12 @@ from crewbus.records import (
 )
 from crewbus.scopes import (
     Durability,
+    ForkedFrom,
     Host,
     Numbers,
     Preparation,
     RecordingRequest,
+    ResumedFrom,
     Run,
     Sink,
     Tree,
@@ -182,6 +184,8 @@ class Resumption:
         found = taken.found
         try:
             self._restore(run, found, taken.epoch)
+            run.resumed = ResumedFrom(found.last, taken.epoch, at)
+            run.surround()
             self._admission.admit(run, sinks, known=True)
             try:
                 self._announce(run, found, at)
@@ -259,6 +263,8 @@ class Resumption:
         """Set ``run`` to the state in which its record ends."""
         run.name, run.key = found.start.event.name, found.start.event.key
         run.set_tags(found.start.event.tags)
+        if found.info.parent is not None and found.info.parent_at is not None:
+            run.forked_from = ForkedFrom(found.info.parent, found.info.parent_at)
         run.tree = Tree(self._host.outside.lane)
         run.tree.started, run.tree.announcing = found.start.at, True
         run.tree.numbers = Numbers(found.info.last + 1)

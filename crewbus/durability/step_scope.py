@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
 from crewbus._util import module_name, name_of
 from crewbus.durability import failures, unrecorded
@@ -22,6 +22,7 @@ from crewbus.scopes import (
     Phase,
     Run,
     Scope,
+    ScopeKind,
     enclosing,
     execution_id,
     innermost,
@@ -53,6 +54,8 @@ class Step(Attempt):
         "_raises", "_written", "ended_at", "event", "execution", "finished_at", "home", "is_retried", "key",
         "recorded", "started_at", "try_number",
     )  # fmt: skip
+
+    scope_kind: ClassVar[ScopeKind] = "step"
 
     def __init__(
         self,
@@ -89,6 +92,11 @@ class Step(Attempt):
         return f"<Step {self.event.name} in {self.of!r}>"
 
     @property
+    def name(self) -> str:  # type: ignore[override]
+        """The name of the step."""
+        return self.event.name
+
+    @property
     def around(self) -> Scope | None:
         """The run or step that it is called in."""
         return self.of.step_parent
@@ -100,6 +108,7 @@ class Step(Attempt):
         self.join(self.of)
         self.step_parent = self
         try:
+            self.surround()
             self._started, self.ended = True, False
             self.host.transition(self, self.event, Phase.START)
         except BaseException:

@@ -59,6 +59,8 @@ class PluginManager(pluggy.PluginManager):
         self._leaving = leaving
         self.status = LoadStatus()
         """Where plugins come from, and why some are not loaded."""
+        self.required: set[str] = set()
+        """The names of the plugins that the bus requires. See `is_required`."""
         self._monitors = Monitors(super().add_hookcall_monitoring)
         self._lock = reentrant_lock()  # pluggy has none
         self.add_hookspecs(hookspecs)
@@ -224,6 +226,10 @@ class PluginManager(pluggy.PluginManager):
                 hook, (impl for impl in getattr(self.hook, hook).get_hookimpls() if impl.plugin is plugin)
             )
 
+    def is_required(self, name: str) -> bool:
+        """Whether no work may begin without the plugin: the bus requires it, or it has ``crewbus_required = True``."""
+        return name in self.required or declares_required(self.get_plugin(name))
+
     # Monitoring
 
     @property
@@ -287,6 +293,11 @@ class PluginManager(pluggy.PluginManager):
     def after_fork(self) -> None:
         """Take a new lock, in a forked child."""
         self._lock = reentrant_lock()
+
+
+def declares_required(plugin: Any) -> bool:
+    """Whether a plugin says of itself that it is required."""
+    return getattr(plugin, "crewbus_required", False) is True
 
 
 def own_name(plugin: Any) -> str:

@@ -1,5 +1,6 @@
 """Scopes: runs, calls, attempts, and what is current."""
 
+from crewbus.scopes.around import Around
 from crewbus.scopes.attempt import Attempt
 from crewbus.scopes.call import Call
 from crewbus.scopes.callbacks import Callback, Callbacks, Function, callbacks_in_context
@@ -24,9 +25,9 @@ from crewbus.scopes.options import (
     recording_request,
 )
 from crewbus.scopes.ports import Host, Lane, Phase, Preparation
-from crewbus.scopes.run import Run
+from crewbus.scopes.run import ForkedFrom, ResumedFrom, Run
 from crewbus.scopes.run_end import ending, state_after
-from crewbus.scopes.scope import Scope
+from crewbus.scopes.scope import Scope, ScopeKind
 from crewbus.scopes.sink import Sink
 from crewbus.scopes.stopping import Stop, announced, interrupt, was_told_to_suspend, working_loops
 from crewbus.scopes.thread_state import Deferring, forget_thread, threads
@@ -46,12 +47,14 @@ from crewbus.scopes.waiting import (
 
 __all__ = [
     "AS_THE_BUS",
+    "Around",
     "Attempt",
     "Call",
     "Callback",
     "Callbacks",
     "Deferring",
     "Durability",
+    "ForkedFrom",
     "Function",
     "Host",
     "Lane",
@@ -60,9 +63,11 @@ __all__ = [
     "Place",
     "Preparation",
     "RecordingRequest",
+    "ResumedFrom",
     "Room",
     "Run",
     "Scope",
+    "ScopeKind",
     "Sink",
     "Stop",
     "Tree",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from crewbus._util import generation, is_within, levels
 from crewbus.events import AttemptStarted, Envelope, Retracted
 from crewbus.exceptions import RunError, text_of
 from crewbus.scopes.current import enclosing
 from crewbus.scopes.ports import Phase
-from crewbus.scopes.scope import Scope, checked_attempt_number, checked_error
+from crewbus.scopes.scope import Scope, ScopeKind, checked_attempt_number, checked_error
 from crewbus.scopes.thread_state import Deferring
 from crewbus.scopes.tries import Tries, tries_at
 
@@ -25,6 +26,8 @@ class Attempt(Scope):
     """
 
     __slots__ = ("_born", "_number", "_reason", "_started", "_tries", "failed", "of", "opened", "since", "starts")
+
+    scope_kind: ClassVar[ScopeKind] = "attempt"
 
     def __init__(self, of: Scope, number: int | None) -> None:
         super().__init__(of.host)
@@ -52,6 +55,11 @@ class Attempt(Scope):
         return f"<Attempt {self.attempt_number} at {self.of!r}>"
 
     @property
+    def name(self) -> str | None:  # type: ignore[override]
+        """The name of what it is an attempt at."""
+        return self.of.name
+
+    @property
     def number(self) -> int:
         """Which attempt it is, from 1."""
         return self.attempt_number
@@ -67,6 +75,7 @@ class Attempt(Scope):
         self.join(self.of)
         if self.run is not None:
             self.run.check()
+        self.surround()
         self._tries = tries = tries_at(self.of)
         self.attempt_number, cancelled = tries.next(self._number)
         if cancelled is not None:

@@ -31,6 +31,9 @@ class Call(Scope):
         "_born", "_given", "_inherits", "callbacks", "delivering", "last", "name", "release_flush", "source",
     )  # fmt: skip
 
+    scope_kind = "call"
+    name: str
+
     def __init__(self, host: Host, name: str, callbacks: Iterable[Any], inherit: bool, source: Any) -> None:
         super().__init__(host)
         self.call = self
@@ -85,6 +88,7 @@ class Call(Scope):
         around = self.host.current_scope()
         self._join(around)
         try:
+            self.surround()
             self._take_callbacks(given, around)
             self.ended = False
             self.host.transition(self, CallStarted(self.name), Phase.START)

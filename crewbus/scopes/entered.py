@@ -20,6 +20,8 @@ class EnteredRun(Scope):
 
     __slots__ = ("_of", "_task")
 
+    scope_kind = "entry"
+
     def __init__(self, of: AnyScope) -> None:
         super().__init__(of.host)
         self._of = of
@@ -27,6 +29,11 @@ class EnteredRun(Scope):
 
     def __repr__(self) -> str:
         return f"<scope of {self._of!r}>"
+
+    @property
+    def name(self) -> str | None:  # type: ignore[override]
+        """The name of the run."""
+        return self._of.name  # type: ignore[no-any-return]
 
     def start(self) -> None:
         """Be part of the run. Raises `RunError` unless it is running."""
@@ -39,6 +46,7 @@ class EnteredRun(Scope):
         self.outer = enclosing()
         self.run, self.tree, self.step_parent = run, run.tree, run
         self.inherit(run)
+        self.surround()
         self.ended = False
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from crewbus.events import Envelope
+    from crewbus.scopes.around import Around
 
 # A run, a call, a tree: they are made of what this module names, so it can't name them.
 AnyScope = Any
@@ -112,6 +113,7 @@ class Host:
 
     __slots__ = (
         "_steps",
+        "around",
         "as_callback",
         "bus",
         "closing",
@@ -163,6 +165,8 @@ class Host:
 
     def __init__(self, bus: Any) -> None:
         self.bus = bus
+        self.around: Callable[[AnyScope], Around | None] | None = None
+        """Ask the plugins what to put around a scope that is about to start; None: no plugin wants to be asked."""
         self.closing = False
         """Whether the bus is closing, so that no emitter waits any more."""
         self._steps: StepPerformer | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType, TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from crewbus._util import running_loop
 from crewbus.events import Envelope
@@ -26,7 +27,28 @@ from crewbus.scopes.tree import CLOSED
 Opener = Callable[["Run", Iterable["Sink"]], None]
 """Starts a run, new or resumed; its sinks get its frames from the first on."""
 
+_NOTHING: Final[AbstractContextManager[None]] = nullcontext()
 _NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class ResumedFrom(NamedTuple):
+    """Where a resumed run goes on."""
+
+    after: int
+    """The number of the last event that counts."""
+    epoch: int
+    """With which epoch it is recorded from now on."""
+    checkpoint: str | None
+    """The checkpoint that it was resumed from; None: from where its record ends."""
+
+
+class ForkedFrom(NamedTuple):
+    """What a fork shares."""
+
+    run_id: str
+    """The run that it was forked from."""
+    last: int
+    """The number of the last event that it shares with that run."""
 
 
 class Run(DurableScope):
@@ -39,9 +61,12 @@ class Run(DurableScope):
     """
 
     __slots__ = (
-        "_open", "_origin", "_prepare", "_started_by_handler", "_task", "around", "id", "is_awaited", "key", "name",
-        "named", "parent", "request", "root", "sinks", "state", "stop", "tags", "take_sinks", "unfinished",
+        "_open", "_origin", "_prepare", "_started_by_handler", "_task", "around", "forked_from", "id", "is_awaited",
+        "key", "name", "named", "parent", "request", "resumed", "root", "sinks", "state", "stop", "tags", "take_sinks",
+        "unfinished",
     )  # fmt: skip
+
+    scope_kind = "run"
 
     def __init__(
         self,
@@ -78,6 +103,10 @@ class Run(DurableScope):
         """The buffers of this run's own streams, for routers."""
         self.stop: Stop | None = None
         """How it was cancelled or suspended, if it was."""
+        self.resumed: ResumedFrom | None = None
+        """What it continues, if it resumes a recorded run: known of the root run, once it starts."""
+        self.forked_from: ForkedFrom | None = None
+        """Of which run it shares the record, if it resumes a fork: known of the root run, once it starts."""
         self.request = request
         """How it is recorded, as far as its maker chose."""
         self._open: Opener = opener or host.start
@@ -241,6 +270,10 @@ class Run(DurableScope):
         checked_error(error, type(None))
         if not self.ended:
             self.host.finish(self, error)
+
+    def around_work(self) -> AbstractContextManager[None]:
+        """What plugins put around the function that `work_here` was called for."""
+        return self._around or _NOTHING
 
     def end_work(self, error: BaseException | None) -> None:
         """End it as the function that `work_here` was called for has ended."""

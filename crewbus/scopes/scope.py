@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Token
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from crewbus._util import is_count
 from crewbus.events import Chunk, Envelope
@@ -18,6 +18,12 @@ from crewbus.scopes.thread_state import threads
 from crewbus.scopes.tree import CLOSED, Gate, Tree
 from crewbus.scopes.tries import Tries
 
+if TYPE_CHECKING:
+    from crewbus.scopes.around import Around
+
+ScopeKind = Literal["run", "entry", "call", "attempt", "step"]
+"""What a scope is. An "entry" is a run that runs already, entered once more: see `Run.scope`."""
+
 
 class Scope:
     """What emissions belong to. ``with`` and ``async with`` alike start it, make it current, and end it.
@@ -26,10 +32,11 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_entered", "_token", "attempt_number", "attempts", "bus", "call", "ended", "found_by", "gate",
-        "host", "outer", "run", "start_id", "step_parent", "tree", "tries",
+        "__weakref__", "_around", "_entered", "_token", "attempt_number", "attempts", "bus", "call", "ended",
+        "found_by", "gate", "host", "outer", "parent_id", "replayed", "run", "start_id", "step_parent", "tree", "tries",
     )  # fmt: skip
 
+    _around: Around | None
     bus: Any
     """The `Bus` that it belongs to."""
     found_by: Any
@@ -51,7 +58,11 @@ class Scope:
     gate: Gate
     """Whether the hot path may emit here without the lock: its tree for a plain run, else `CLOSED`."""
     start_id: str | None
-    """The id of the envelope that started it: the parent of what is emitted here."""
+    """The id of the envelope that started it: the parent of what is emitted here. Before its start, `parent_id`."""
+    parent_id: str | None
+    """The id of the envelope that started the scope around it, in the record's tree; None: there is none."""
+    replayed: bool
+    """Whether its start repeats one that the record of a resumed run holds."""
     attempt_number: int
     """Which attempt the events emitted here belong to."""
     attempts: tuple[Any, ...]
@@ -59,16 +70,22 @@ class Scope:
     tries: tuple[Tries, ...]
     """The unsuccessful attempts at it that another one may follow, while it is in progress."""
 
+    scope_kind: ClassVar[ScopeKind]
+    """What it is, whether or not it is nested: see `ScopeKind`."""
+    name: str | None
+    """The name of what happens in it; None: it has none."""
+
     def __init__(self, host: Host) -> None:
         self.host = host
         self.bus = self.found_by = host.bus
         self.tree = host.outside
         self.gate = CLOSED
-        self.outer = self.start_id = self.run = self.call = self.step_parent = None
+        self.outer = self.start_id = self.parent_id = self.run = self.call = self.step_parent = self._around = None
         self.attempt_number = 1
         self.attempts = ()
         self.tries = ()
         self.ended = True
+        self.replayed = False
         self._token: Token[Any] | None = None
         self._entered = False
 
@@ -112,7 +129,7 @@ class Scope:
 
     def inherit(self, around: Scope) -> None:
         """Take over from the scope around this one which attempt it is part of."""
-        self.start_id = around.start_id
+        self.start_id = self.parent_id = around.start_id
         self.attempt_number = around.attempt_number
         self.attempts = around.attempts
 
@@ -136,6 +153,7 @@ class Scope:
         """Be started or ended by ``envelope``, which was numbered and recorded."""
         if phase == Phase.START:
             self.start_id = envelope.id
+            self.replayed = envelope.replayed
             for attempt in self.attempts if not envelope.replayed else ():
                 attempt.note(envelope.id)
 
@@ -146,6 +164,11 @@ class Scope:
         """Be over without a terminal event: the bus is closed."""
 
     # Being current
+
+    def surround(self) -> None:
+        """Ask the plugins, before it starts, what to put around its code. Raises what rejects it."""
+        if self.host.around is not None:
+            self._around = self.host.around(self)
 
     def start(self) -> None:
         """Start it without making it current here, to be carried to another context."""
@@ -158,7 +181,9 @@ class Scope:
         try:
             self._entered = True
             self._token = scope_var.set(self)
-        except BaseException as error:  # an interrupt
+            if self._around is not None:
+                self._around.__enter__()
+        except BaseException as error:  # an interrupt, or a plugin rejects it
             self.__exit__(type(error), error, None)
             raise
         return self
@@ -172,7 +197,7 @@ class Scope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._leave()
+            self._leave(kind, error, trace)
         finally:
             if threads.state.holds_lock():  # a finaliser closes a generator: its own lock may be another thread's
                 self.host.defer(partial(self.end, error))
@@ -190,7 +215,17 @@ class Scope:
         self.__exit__(kind, error, trace)
         return Nothing()
 
-    def _leave(self) -> None:
+    def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._around is not None:
+                self._around.__exit__(kind, error, trace)
+                self._around = None
+        finally:
+            self._stop_being_current()
+
+    def _stop_being_current(self) -> None:
         """Stop being current. Where the variable can't be reset, emissions pass over this scope from now on.
 
         That is so in another context than the one in which it was entered, as when a generator is closed elsewhere,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context
 from functools import partial
 from types import TracebackType
@@ -60,12 +61,13 @@ class OwnedTask:
 
     In a thread of its own, so that calls that wait for each other cannot starve; in a daemon thread, so that none
     keeps the process alive. ``live`` contains the task from its start to its end. ``on_start`` is called in the
-    thread or asyncio task before the function, and ``on_end`` with the result and the error after it; an error of
-    ``on_end`` replaces the outcome. ``on_cancel`` is called with the reason when it is cancelled.
+    thread or asyncio task before the function, which is called inside what ``around`` returns, and ``on_end`` with the
+    result and the error after it; an error of ``on_end`` replaces the outcome. ``on_cancel`` is called with the reason
+    when it is cancelled.
     """
 
     __slots__ = (
-        "__weakref__", "_call", "_is_async", "_listeners", "_live", "_lock", "_on_cancel", "_on_end",
+        "__weakref__", "_around", "_call", "_is_async", "_listeners", "_live", "_lock", "_on_cancel", "_on_end",
         "_on_start", "_over", "_task", "_thread", "loop", "name", "outcome", "place",
     )  # fmt: skip
 
@@ -78,6 +80,7 @@ class OwnedTask:
         live: set[OwnedTask],
         on_end: Callable[[Any, BaseException | None], object],
         on_start: Callable[[], object] = _nothing,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
         on_cancel: Callable[[str], object] | None = None,
     ) -> None:
         self.name = name_of(function)
@@ -89,6 +92,7 @@ class OwnedTask:
         self._is_async = is_async(function)
         self._live = live
         self._on_start = on_start
+        self._around = around
         self._on_end = on_end
         self._on_cancel = on_cancel
         self._over = Latch()
@@ -140,13 +144,14 @@ class OwnedTask:
         self._thread = threading.current_thread()
         with Outcome() as outcome:
             self._on_start()
-            outcome.result = call()
-            awaitable = awaitable_in(outcome.result, self.name)
-            if awaitable is not None:
-                import asyncio  # loaded at first use
+            with self._around():
+                outcome.result = call()
+                awaitable = awaitable_in(outcome.result, self.name)
+                if awaitable is not None:
+                    import asyncio  # loaded at first use
 
-                outcome.result = asyncio.run(self._await(awaitable))
-                refuse_generator(outcome.result, self.name)
+                    outcome.result = asyncio.run(self._await(awaitable))
+                    refuse_generator(outcome.result, self.name)
         del call
         self._end(outcome)
         del self, outcome  # break the exception/traceback/frame reference cycle: f_back leads here
@@ -169,8 +174,9 @@ class OwnedTask:
             return
         with Outcome() as outcome:
             self._on_start()
-            outcome.result = await call()
-            refuse_generator(outcome.result, self.name)
+            with self._around():
+                outcome.result = await call()
+                refuse_generator(outcome.result, self.name)
         del call
         self._end(outcome)
         del self, outcome  # as in `_run`
