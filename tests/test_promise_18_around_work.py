@@ -62,7 +62,7 @@ def traced(tracer: Any = None, **options: Any) -> Iterator[tuple[crewbus.Bus, Tr
     assert tracer.var.get(None) is None
 
 
-def test_it_is_current_in_each_kind_of_scope() -> None:
+def test_promise_18_it_is_current_in_each_kind_of_scope() -> None:
     with traced() as (bus, tracer), bus.run("r") as run:
         assert around.get() == "run r"
         with bus.call("c") as call:
@@ -75,7 +75,7 @@ def test_it_is_current_in_each_kind_of_scope() -> None:
     assert tracer.left == [(work, "NoneType") for work in ("attempt c", "call c", "step s", "run r")]
 
 
-def test_a_run_entered_once_more_is_an_entry_of_it() -> None:
+def test_promise_18_a_run_entered_once_more_is_an_entry_of_it() -> None:
     def enter() -> str | None:
         with run.scope():
             return around.get()
@@ -84,7 +84,7 @@ def test_a_run_entered_once_more_is_an_entry_of_it() -> None:
         assert in_thread(enter).result(TIMEOUT) == "entry r"
 
 
-def test_the_scope_says_what_and_where_it_is() -> None:
+def test_promise_18_the_scope_says_what_and_where_it_is() -> None:
     class Describe:
         @crewbus.hookimpl
         def crewbus_scope(self, bus: Any, scope: Any) -> Any:
@@ -116,7 +116,7 @@ def test_the_scope_says_what_and_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_it_gets_the_exception_and_swallows_nothing(kind: type[BaseException]) -> None:
+def test_promise_18_it_gets_the_exception_and_swallows_nothing(kind: type[BaseException]) -> None:
     class Swallow:
         @crewbus.hookimpl
         def crewbus_scope(self) -> Any:
@@ -129,7 +129,7 @@ def test_it_gets_the_exception_and_swallows_nothing(kind: type[BaseException]) -
     assert tracer.left == [("call c", kind.__name__), ("run r", kind.__name__)]
 
 
-def test_the_last_registered_plugin_is_outermost() -> None:
+def test_promise_18_the_last_registered_plugin_is_outermost() -> None:
     class Note:
         def __init__(self, name: str) -> None:
             self.name = name
@@ -153,7 +153,7 @@ def test_the_last_registered_plugin_is_outermost() -> None:
 # Runs whose code runs elsewhere
 
 
-def test_it_is_current_in_the_work_of_a_stream_and_not_for_its_consumer() -> None:
+def test_promise_18_it_is_current_in_the_work_of_a_stream_and_not_for_its_consumer() -> None:
     def work() -> str | None:
         bus.chunk("x")
         return around.get()
@@ -168,7 +168,7 @@ def test_it_is_current_in_the_work_of_a_stream_and_not_for_its_consumer() -> Non
 
 
 @pytest.mark.parametrize("on_loop", [False, True])
-def test_it_is_current_in_the_work_of_a_stream_that_is_async(on_loop: bool) -> None:
+def test_promise_18_it_is_current_in_the_work_of_a_stream_that_is_async(on_loop: bool) -> None:
     async def work() -> str | None:
         await asyncio.sleep(0)
         return around.get()
@@ -183,7 +183,7 @@ def test_it_is_current_in_the_work_of_a_stream_that_is_async(on_loop: bool) -> N
         assert result == "run w"
 
 
-def test_a_stream_that_is_left_early_leaves_it_with_what_stops_its_work() -> None:
+def test_promise_18_a_stream_that_is_left_early_leaves_it_with_what_stops_its_work() -> None:
     def work() -> None:
         while True:
             bus.chunk("x")
@@ -194,14 +194,14 @@ def test_a_stream_that_is_left_early_leaves_it_with_what_stops_its_work() -> Non
         assert tracer.left == [("run w", "Cancelled")]
 
 
-def test_work_that_a_scope_starts_has_it_too() -> None:
+def test_promise_18_work_that_a_scope_starts_has_it_too() -> None:
     with traced() as (bus, _), bus.run("r"):
         assert bus.submit(around.get).result(TIMEOUT) == "run r"
         with crewbus.ThreadPoolExecutor(1) as pool:
             assert pool.submit(around.get).result(TIMEOUT) == "run r"
 
 
-def test_a_resumed_run_says_so_and_a_recalled_step_is_not_asked_about() -> None:
+def test_promise_18_a_resumed_run_says_so_and_a_recalled_step_is_not_asked_about() -> None:
     class Origins:
         @crewbus.hookimpl
         def crewbus_scope(self, scope: Any) -> Any:
@@ -244,7 +244,7 @@ def taking_turns(bus: crewbus.Bus, name: str) -> Iterator[str | None]:
 
 @pytest.mark.parametrize("var", [around, unset], ids=["with a default", "without"])
 @pytest.mark.parametrize("first", [0, 1])
-def test_generators_that_take_turns_leave_nothing_current(first: int, var: ContextVar[Any]) -> None:
+def test_promise_18_generators_that_take_turns_leave_nothing_current(first: int, var: ContextVar[Any]) -> None:
     def play() -> None:
         with traced(Tracer(var)) as (bus, _):
             generators = [taking_turns(bus, "a"), taking_turns(bus, "b")]
@@ -258,7 +258,7 @@ def test_generators_that_take_turns_leave_nothing_current(first: int, var: Conte
     Context().run(play)
 
 
-def test_the_one_that_goes_on_stays_current() -> None:
+def test_promise_18_the_one_that_goes_on_stays_current() -> None:
     with traced() as (bus, _), bus.run("r"):
         one, other = taking_turns(bus, "one"), taking_turns(bus, "other")
         next(one)
@@ -269,7 +269,7 @@ def test_the_one_that_goes_on_stays_current() -> None:
         assert around.get() == "run r"
 
 
-def test_a_generator_that_is_closed_in_another_context_leaves_it_without_an_error() -> None:
+def test_promise_18_a_generator_that_is_closed_in_another_context_leaves_it_without_an_error() -> None:
     with traced() as (bus, tracer):
         generator, here = taking_turns(bus, "a"), copy_context()
         here.run(next, generator)
@@ -286,7 +286,7 @@ def test_a_generator_that_is_closed_in_another_context_leaves_it_without_an_erro
         assert here.run(enter) is None  # what was left elsewhere is reset when the next scope begins
 
 
-def test_a_generator_that_is_closed_in_another_thread_leaves_it_without_an_error() -> None:
+def test_promise_18_a_generator_that_is_closed_in_another_thread_leaves_it_without_an_error() -> None:
     with traced() as (bus, tracer):
         generator = taking_turns(bus, "a")
         next(generator)
@@ -297,7 +297,7 @@ def test_a_generator_that_is_closed_in_another_thread_leaves_it_without_an_error
         assert around.get() is None
 
 
-def test_a_generator_that_the_collector_closes_leaves_it() -> None:
+def test_promise_18_a_generator_that_the_collector_closes_leaves_it() -> None:
     with traced() as (bus, tracer):
         generator = taking_turns(bus, "a")
         next(generator)
@@ -308,7 +308,7 @@ def test_a_generator_that_the_collector_closes_leaves_it() -> None:
         assert tracer.left == [("call a", "GeneratorExit")]
 
 
-def test_an_async_generator_that_another_task_closes_leaves_it() -> None:
+def test_promise_18_an_async_generator_that_another_task_closes_leaves_it() -> None:
     async def steps() -> AsyncIterator[str | None]:
         async with bus.run("r"):
             yield around.get()
@@ -324,7 +324,7 @@ def test_an_async_generator_that_another_task_closes_leaves_it() -> None:
         assert tracer.left == [("run r", "GeneratorExit")]
 
 
-def test_a_bound_generator_keeps_it_to_itself() -> None:
+def test_promise_18_a_bound_generator_keeps_it_to_itself() -> None:
     with traced() as (bus, _):
         one, other = (crewbus.bind(taking_turns)(bus, name) for name in ("one", "other"))
         assert [next(one), next(other), next(one), next(other)] == [
@@ -335,7 +335,7 @@ def test_a_bound_generator_keeps_it_to_itself() -> None:
         other.close()
 
 
-def test_concurrent_tasks_each_have_their_own() -> None:
+def test_promise_18_concurrent_tasks_each_have_their_own() -> None:
     async def work(name: str) -> None:
         async with bus.run(name):
             await both.wait()
@@ -507,7 +507,7 @@ def test_promise_03_a_copied_context_grows_by_nothing() -> None:
     assert counts[0] == counts[1]
 
 
-def test_nobody_is_asked_while_no_plugin_implements_it() -> None:
+def test_promise_18_nobody_is_asked_while_no_plugin_implements_it() -> None:
     with quiet_bus() as bus:
         tracer = Tracer()
         bus.plugins.register(tracer, "tracer")
@@ -519,7 +519,7 @@ def test_nobody_is_asked_while_no_plugin_implements_it() -> None:
 
 
 @pytest.mark.parametrize("monitored", [False, True])
-def test_a_wrapper_sees_each_answer(monitored: bool) -> None:
+def test_promise_18_a_wrapper_sees_each_answer(monitored: bool) -> None:
     class Wraps:
         @crewbus.hookimpl(wrapper=True)
         def crewbus_scope(self) -> Any:
