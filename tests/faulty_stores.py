@@ -783,6 +783,52 @@ class TakesThreeTimes(MemoryStore):
         return super().acquire(root_id)
 
 
+# Events that are alike
+
+
+@noticed_by("events_that_are_alike_come_back_from_any_number", "very_many_that_are_alike_come_back")
+class ReadsFromTheBeginningOfASegment(MemoryStore):
+    def read(self, root_id, after=-1):
+        return super().read(root_id, max(after - after % 16, -1))
+
+
+@noticed_by("one_that_differs_comes_back")
+class MakesAllAlike(Filtered):
+    def changed(self, event):
+        log = self._logs[event.run_id.partition("/")[0]]
+        return event if not log.events else log.events[0]._replace(seq=event.seq, at=event.at)
+
+
+@noticed_by("a_fork_may_share_a_part_of_a_call")
+class ForksWholeSegments(MemoryStore):
+    def fork(self, root_id, at, fork_id, events=()):
+        super().fork(root_id, min(at + 3 - at % 4, self.info(root_id).last), fork_id, events)
+
+
+@noticed_by("a_fork_that_is_dropped_leaves_the_rest_of_a_call")
+class DropsWhatAForkShared(MemoryStore):
+    def drop(self, root_id):
+        parent = self._log(root_id).parent
+        super().drop(root_id)
+        if parent is not None:
+            self._logs[parent.root_id].last = 7
+
+
+@noticed_by("another_holder_continues_a_call")
+class TakesWhatIsFenced(MemoryStore):
+    def append(self, root_id, epoch, event):
+        super().append(root_id, self.info(root_id).epoch, event)
+
+
+@noticed_by("a_call_continues_when_the_store_is_opened_again")
+class BeginsASegmentAnew(MemoryStore):
+    def acquire(self, root_id):
+        log = self._log(root_id)
+        log.last -= log.last % 4
+        del log.events[log.last + 1 :]
+        return super().acquire(root_id)
+
+
 # Listings
 
 

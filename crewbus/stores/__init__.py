@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crewbus.stores.listing import END_STATES, STATES, LogFilter, LogSummary, name_and_tags
     from crewbus.stores.memory import MemoryStore
     from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
+    from crewbus.stores.segments import Segment, fold
 
 __all__ = [
     "ENDS",
@@ -31,9 +32,11 @@ __all__ = [
     "LogSummary",
     "MemoryStore",
     "Posted",
+    "Segment",
     "Store",
     "StoreRefs",
     "StoredEvent",
+    "fold",
     "name_and_tags",
     "store_refs",
 ]
@@ -47,5 +50,6 @@ __getattr__ = lazy_names(
         "listing": "END_STATES STATES LogFilter LogSummary name_and_tags",
         "memory": "MemoryStore",
         "rows": "LogInfo LogPart Posted StoredEvent",
+        "segments": "Segment fold",
     },
 )

@@ -32,6 +32,9 @@ class Store(abc.ABC):
     A log has one holder at a time. `begin` and `acquire` return an epoch and start a lease, which the store renews
     while its process lives. A write with an older epoch raises `crewbus.FencedError`. Reads observe every write made
     earlier through this store.
+
+    A store may keep events that follow each other and are alike as one `crewbus.stores.Segment`. Nobody sees that:
+    reads begin at any number, forks share up to any, and each event comes back as it was appended.
     """
 
     is_shared = True

@@ -7,7 +7,19 @@ from typing import Final
 
 import pytest
 
-_RECORDS: Final = ("case", "crash", "data", "forks", "leases", "listing", "logs", "mailbox", "watching", "work")
+_RECORDS: Final = (
+    "case",
+    "crash",
+    "data",
+    "forks",
+    "leases",
+    "listing",
+    "logs",
+    "mailbox",
+    "segments",
+    "watching",
+    "work",
+)
 _MACHINES: Final = ("model", "process", "sequences", "threads")
 PARTS: Final = frozenset(f"crewbus.testing.store.{part}" for part in (*_RECORDS, *_MACHINES))
 # Otherwise a failed assertion shows no values. Modules that are already imported stay as they are.
@@ -20,6 +32,7 @@ from crewbus.testing.store.listing import ListingContract  # noqa: E402
 from crewbus.testing.store.logs import LogContract  # noqa: E402
 from crewbus.testing.store.mailbox import MailboxContract  # noqa: E402
 from crewbus.testing.store.process import ProcessContract  # noqa: E402
+from crewbus.testing.store.segments import SegmentContract  # noqa: E402
 from crewbus.testing.store.sequences import SequenceContract  # noqa: E402
 from crewbus.testing.store.threads import ThreadContract  # noqa: E402
 from crewbus.testing.store.watching import WatchingContract  # noqa: E402
@@ -29,6 +42,7 @@ from crewbus.testing.store.work import WorkContract  # noqa: E402
 class StoreContract(
     LogContract,
     DataContract,
+    SegmentContract,
     LeaseContract,
     ForkContract,
     ListingContract,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable
+from typing import NamedTuple
 
 import attrs
 
 from crewbus.exceptions import CrewbusError
-from crewbus.stores import StoredEvent
+from crewbus.stores import Segment, StoredEvent, fold
 from crewbus_sqlite import _labels, _logs, _runs
 from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._events import NONE, EventRow, Latest, encoded, insert
@@ -17,6 +17,13 @@ from crewbus_sqlite._labels import Additions
 from crewbus_sqlite._logs import LAST, STATING, LogRow, Stored
 
 Notify = Callable[[BaseException | None], None]
+
+
+class Rows(NamedTuple):
+    """Rows of events: those of segments that others were added to, and new ones."""
+
+    replacing: list[EventRow]
+    new: list[EventRow]
 
 
 @attrs.define(eq=False)
@@ -37,6 +44,8 @@ class Log:
     """The last landmark and mark on disk."""
     stored: Stored | None = None
     """Its row in the table of logs, as this store last wrote it."""
+    segment: Segment | None = None
+    """The last one that this store wrote: it is written again with what follows, as far as that goes into it."""
     runs: set[str] = attrs.field(factory=set)
     finishing: bool = False
     ticket: int = 0
@@ -75,6 +84,7 @@ class Batch:
     id: int | None = None
     before: Latest = NONE
     stored: Stored | None = None
+    segment: Segment | None = None
     error: CrewbusError | None = None
 
     @property
@@ -102,7 +112,7 @@ class Batch:
         log.error = self.error
         if self.error is None:
             log.held_at = self.held_at
-            log.id, log.before, log.stored = self.id, self.before, self.stored
+            log.id, log.before, log.stored, log.segment = self.id, self.before, self.stored, self.segment
             log.written_to = self.events[-1].seq if self.events else log.written_to
         else:
             log.events.clear()
@@ -118,7 +128,9 @@ class Batch:
         connection.execute("SAVEPOINT log")
         try:
             row = self.row(connection, _stored(connection, [self.log]), token)
-            insert(connection, self.rows(row))
+            rows = self.rows(row)
+            insert(connection, rows.replacing, replacing=True)
+            insert(connection, rows.new)
             for run_id in self.new_runs:
                 _runs.claim(connection, run_id, row.id)
             after = self.row_after(row)
@@ -145,9 +157,17 @@ class Batch:
             )
         return row
 
-    def rows(self, row: LogRow) -> Iterator[EventRow]:
+    def rows(self, row: LogRow) -> Rows:
         """The rows of its events."""
-        return encoded(row.id, row.epoch, self.events, self.log.before)
+        before, self.segment = self.log.segment, self.log.segment
+        if not self.events:
+            return Rows([], [])
+        segments = fold(self.events, before)
+        self.segment = segments[-1]
+        rows = list(encoded(row.id, row.epoch, segments, self.log.before))
+        if before is None:
+            return Rows([], rows)
+        return Rows(rows[:1] if segments[0] is not before else [], rows[1:])
 
     def row_after(self, row: LogRow) -> LogRow:
         """The log's row after the events."""
@@ -184,7 +204,9 @@ def _write_together(connection: sqlite3.Connection, batches: list[Batch], token:
             ready.append((batch, batch.row(connection, stored, token)))
         except CrewbusError as error:
             batch.error = error
-    insert(connection, chain.from_iterable(batch.rows(row) for batch, row in ready))
+    rows = [batch.rows(row) for batch, row in ready]
+    insert(connection, (row for one in rows for row in one.replacing), replacing=True)
+    insert(connection, (row for one in rows for row in one.new))
     saved = _logs.save(connection, *(batch.row_after(row) for batch, row in ready))
     for (batch, _), columns in zip(ready, saved, strict=True):
         batch.stored = columns

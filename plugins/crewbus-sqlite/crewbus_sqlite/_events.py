@@ -11,12 +11,14 @@ from itertools import chain, islice, product
 from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import RecordingError
-from crewbus.stores import LANDMARKS, MARKS, StoredEvent
+from crewbus.stores import LANDMARKS, MARKS, Segment, StoredEvent, fold
 from crewbus_sqlite._checksums import SIZE, corrupt
 from crewbus_sqlite._placeholders import SIZES, marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
 
-COLUMNS: Final = "id, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, sum"
+COLUMNS: Final = (
+    "id, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, sum, count"
+)
 LANDMARK, BEFORE, MARKED = 9, 10, 11
 """Positions in a row: whether it is a landmark, and the numbers of the landmark and of the mark before it."""
 SEQ_MASK: Final = (1 << SEQ_BITS) - 1
@@ -96,57 +98,68 @@ def _integer(number: int) -> int:
     return int(number)
 
 
-def encoded(log: int, epoch: int, events: Iterable[StoredEvent], before: Latest) -> Iterator[EventRow]:
-    """The rows of events of a log; ``before`` are the numbers before the first event."""
+def encoded(log: int, epoch: int, segments: Iterable[Segment], before: Latest) -> Iterator[EventRow]:
+    """The rows of segments of a log; ``before`` are the numbers before the first event."""
     base = log << SEQ_BITS
-    for event in events:
-        run_id, seq, parent, at, source, attempt, name, version, data = event
+    for segment in segments:
+        run_id, seq, parent, at, source, attempt, name, version, _ = first = segment.first
+        data, count = segment.data, segment.length
         landmark = 1 if name in LANDMARKS else 0
         row = base | seq, epoch, run_id, parent, at, source, attempt, name, version, landmark, *before, data
-        yield *row, _sum_of(*row)
+        yield *row, _sum_of(*row, count), count
         if landmark:
-            before = before.after(event)
+            before = before.after(first)
 
 
-def insert(connection: sqlite3.Connection, rows: Iterator[EventRow]) -> None:
-    """Write rows."""
-    while some := list(islice(rows, SIZES[0])):
+def insert(connection: sqlite3.Connection, rows: Iterable[EventRow], *, replacing: bool = False) -> None:
+    """Write rows; ``replacing``: in place of those with the same first events, to which others were added."""
+    verb, left = "REPLACE" if replacing else "INSERT", iter(rows)
+    while some := list(islice(left, SIZES[0])):
         for piece in pieces(some):
-            connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES {marks(piece, 14)}", list(chain(*piece)))
+            connection.execute(f"{verb} INTO events ({COLUMNS}) VALUES {marks(piece, 15)}", list(chain(*piece)))
+
+
+def insert_all(connection: sqlite3.Connection, log: int, events: Iterable[StoredEvent], before: Latest) -> None:
+    """Write the first events of a log that nobody has taken."""
+    insert(connection, encoded(log, 0, fold(events), before))
 
 
 def load(connection: sqlite3.Connection, log: int, seq: int) -> tuple[EventRow, StoredEvent]:
-    """One event, which is in the log of that id; raises `CorruptRecordError` if it is not."""
-    key = log << SEQ_BITS | seq
-    for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE id = ?", (key,)).fetchall():
-        return row, decoded(row)
+    """One event, which is in the log of that id, and its row; raises `CorruptRecordError` if it is not."""
+    base = log << SEQ_BITS
+    query = f"SELECT {COLUMNS} FROM events WHERE id >= ? AND id <= ? ORDER BY id DESC LIMIT 1"
+    for row in connection.execute(query, (base, base | seq)).fetchall():
+        events = decoded(row)
+        if seq <= events[-1].seq:
+            return row, events[seq - events[0].seq]
     raise corrupt(f"event {seq} of log {log} is missing")
 
 
 def load_all(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[int, StoredEvent]:
-    """The events with these ids; raises `CorruptRecordError` if one is missing."""
+    """The events with these ids, each the first of its row; raises `CorruptRecordError` if one is missing."""
     found: dict[int, StoredEvent] = {}
     for piece in pieces(keys):
         query = f"SELECT {COLUMNS} FROM events WHERE id IN {marks([piece], len(piece))}"
-        found.update((row[0], decoded(row)) for row in connection.execute(query, piece))
+        found.update((row[0], decoded(row)[0]) for row in connection.execute(query, piece))
     for key in set(keys) - found.keys():
         raise corrupt(f"event {key & SEQ_MASK} of log {key >> SEQ_BITS} is missing")
     return found
 
 
-def decoded(row: EventRow) -> StoredEvent:
-    """The event of a row; raises `CorruptRecordError` if the row has changed."""
-    key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, found = row
+def decoded(row: EventRow) -> list[StoredEvent]:
+    """The events of a row; raises `CorruptRecordError` if the row has changed."""
+    key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, found, count = row
     at = math.nan if at is None else at
     try:
         right = found == _sum_of(
-            key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data
+            key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, count
         )
-    except (TypeError, AttributeError, struct.error):  # a column is of another type
-        right = False
-    if not right:
-        raise corrupt(f"event {key & SEQ_MASK} of log {key >> SEQ_BITS} is not as it was written")
-    return StoredEvent(run_id, key & SEQ_MASK, parent, at, source, attempt, name, version, data)
+        packed = StoredEvent(run_id, key & SEQ_MASK, parent, at, source, attempt, name, version, data)
+        if right:
+            return Segment.load(packed, count).events() if count != 1 else [packed]
+    except (TypeError, AttributeError, ValueError, OverflowError, struct.error):  # a column is of another type
+        pass
+    raise corrupt(f"event {key & SEQ_MASK} of log {key >> SEQ_BITS} is not as it was written")
 
 
 def latest_of(row: EventRow) -> tuple[Latest, Latest]:
@@ -172,10 +185,13 @@ def _sum_of(
     before: int,
     marked: int,
     data: bytes,
+    count: int,
 ) -> bytes:
     head = _packed(
         key, epoch, at, attempt, version, landmark, before, marked, len(run_id), len(name),
         -1 if parent is None else len(parent), -1 if source is None else len(source),
     )  # fmt: skip
     texts = "".join((run_id, name, parent or "", source or "")).encode()
-    return blake2b(head + texts + data, digest_size=SIZE).digest()
+    if count == 1:  # as before there were segments
+        return blake2b(head + texts + data, digest_size=SIZE).digest()
+    return blake2b(head + texts + data, digest_size=SIZE, salt=count.to_bytes(8)).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from crewbus.exceptions import CorruptRecordError
 from crewbus.stores import ENDS
@@ -10,7 +11,7 @@ from crewbus_sqlite import _events, _labels, _logs
 from crewbus_sqlite._checksums import require
 from crewbus_sqlite._events import latest_of
 from crewbus_sqlite._logs import FIRST_COLUMNS, RESUMED, SECOND_COLUMNS, LogRow
-from crewbus_sqlite._schema import CLAIMABLE, LABELS, LOG_INDEXES, LOGS, MESSAGES, VERSION
+from crewbus_sqlite._schema import ADD_COUNT, CLAIMABLE, LABELS, LOG_INDEXES, LOGS, MESSAGES, VERSION
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
@@ -18,17 +19,20 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
 
     A damaged record stays as it is: whatever needs it raises `CorruptRecordError`.
     """
+    connection.execute(ADD_COUNT)  # rows of former versions have one event, and so the same digest
+    if version < 3:
+        _migrate_logs(connection, _from_first if version == 1 else _from_second)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _migrate_logs(connection: sqlite3.Connection, copy: Callable[[sqlite3.Connection], None]) -> None:
     for index in ("parents", "held"):
         connection.execute(f"DROP INDEX {index}")
     connection.execute("ALTER TABLE logs RENAME TO former_logs")
     for statement in (LOGS, *LOG_INDEXES, CLAIMABLE, *MESSAGES):
         connection.execute(statement)
-    if version == 1:
-        _from_first(connection)
-    else:
-        _from_second(connection)
+    copy(connection)
     connection.execute("DROP TABLE former_logs")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _from_second(connection: sqlite3.Connection) -> None:

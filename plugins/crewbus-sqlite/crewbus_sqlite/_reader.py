@@ -22,9 +22,14 @@ PIECE: Final = 256
 PIECE_BYTES: Final = 1 << 20
 """The bytes of event data after which a piece ends."""
 
-_RANGE: Final = f"SELECT {COLUMNS} FROM events WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?"
+_RANGE: Final = (
+    f"SELECT {COLUMNS} FROM events WHERE id <= :last AND id >= coalesce("
+    "(SELECT max(id) FROM events WHERE id >= :log AND id <= :first), :first) ORDER BY id LIMIT :count"
+)
+"""From the row that has the first event, and may begin with earlier ones."""
 _LANDMARKS: Final = (
-    f"SELECT {COLUMNS} FROM events INDEXED BY landmarks WHERE landmark = 1 AND id >= ? AND id <= ? ORDER BY id LIMIT ?"
+    f"SELECT {COLUMNS} FROM events INDEXED BY landmarks WHERE landmark = 1 AND id >= :first AND id <= :last "
+    "ORDER BY id LIMIT :count"
 )
 
 Found = tuple[EventRow, StoredEvent]
@@ -124,26 +129,27 @@ def _parts(connection: sqlite3.Connection | None, root_id: str, after: int) -> l
 
 
 def _take(connection: sqlite3.Connection, query: str, left: list[Part], count: int) -> list[Found]:
-    """Rows of the parts that are left, the last first, as many as a piece has; what remains of these is left."""
+    """Events of the parts that are left, the last first, as many as a piece has; what remains of these is left."""
     found: list[Found] = []
     while left and len(found) < count:
         part = left.pop()
-        rows, is_full = _piece(connection, query, part, count - len(found))
-        found += [(row, decoded(row)) for row in rows]
-        if is_full:
-            left.append(part._replace(first=found[-1][1].seq + 1))
+        events, is_full = _piece(connection, query, part, count - len(found))
+        found += events
+        if is_full and events:
+            left.append(part._replace(first=events[-1][1].seq + 1))
             break
     return found
 
 
-def _piece(connection: sqlite3.Connection, query: str, part: Part, count: int) -> tuple[list[EventRow], bool]:
-    """Rows of a part, and whether there may be more, because they are as many or as large as a piece may be."""
-    rows, size, base = [], 0, part.log << SEQ_BITS
-    cursor = connection.execute(query, (base | part.first, base | part.last, count))
+def _piece(connection: sqlite3.Connection, query: str, part: Part, count: int) -> tuple[list[Found], bool]:
+    """Events of a part, and whether there may be more, because they are as many or as large as a piece may be."""
+    found, size, base = list[Found](), 0, part.log << SEQ_BITS
+    limits = {"log": base, "first": base | part.first, "last": base | part.last, "count": count}
+    cursor = connection.execute(query, limits)
     for row in cursor:
-        rows.append(row)
-        size += len(row[12]) if isinstance(row[12], bytes) else 0
-        if size > PIECE_BYTES:
+        found += [(row, event) for event in decoded(row) if part.first <= event.seq <= part.last]
+        size += len(row[12])
+        if size > PIECE_BYTES or len(found) >= count:
             break
     cursor.close()
-    return rows, len(rows) == count or size > PIECE_BYTES
+    return found, len(found) >= count or size > PIECE_BYTES

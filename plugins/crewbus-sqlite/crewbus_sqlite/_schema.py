@@ -11,12 +11,12 @@ from crewbus.exceptions import StoreVersionError
 from crewbus_sqlite import _meta
 
 APPLICATION: Final = 0x43524557  # "CREW", which the command `file` shows too
-VERSION: Final = 3
+VERSION: Final = 4
 SEQ_BITS: Final = 32
 """An event's id is its log's id, shifted by these bits, plus its number: a log is one range of ids."""
 
 # Files keep these texts, comments included, and are compared with them: those of a version stay as they are.
-_EVENTS: Final = """\
+_FIRST_EVENTS: Final = """\
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, -- logs.id << 32 | the event's number
     epoch INTEGER NOT NULL,
@@ -33,6 +33,11 @@ CREATE TABLE events (
     data BLOB NOT NULL, -- JSON
     sum BLOB NOT NULL
 )"""
+_COUNT: Final = "count INTEGER NOT NULL DEFAULT 1"
+"""How many events a row has, numbered from its id: `crewbus.stores.Segment` says what data are then."""
+ADD_COUNT: Final = f"ALTER TABLE events ADD COLUMN {_COUNT}"
+_EVENTS: Final = f"{_FIRST_EVENTS.removesuffix(')')}, {_COUNT})"
+"""The text that SQLite keeps of a table to which the column was added."""
 _LANDMARKS: Final = "CREATE INDEX landmarks ON events (landmark) WHERE landmark = 1"
 LOG_INDEXES: Final = (
     "CREATE INDEX parents ON logs (parent) WHERE parent IS NOT NULL",
@@ -130,9 +135,10 @@ CREATE TABLE labels ( -- what logs are looked up by; lists, so that a missing ro
 ) WITHOUT ROWID"""
 
 TABLES: Final = {
-    1: (_LOGS_1, _EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS),
-    2: (_LOGS_2, _EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, LABELS),
-    3: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, LABELS, *MESSAGES),
+    1: (_LOGS_1, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS),
+    2: (_LOGS_2, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, LABELS),
+    3: (LOGS, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, LABELS, *MESSAGES),
+    4: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, LABELS, *MESSAGES),
 }
 """The statements that create the tables of each version."""
 

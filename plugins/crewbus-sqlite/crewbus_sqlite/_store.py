@@ -21,7 +21,7 @@ from crewbus_sqlite import _holders, _labels, _listing, _logs, _messages, _runs
 from crewbus_sqlite._claims import Claims
 from crewbus_sqlite._commit import Log, Notify
 from crewbus_sqlite._database import Database, closed
-from crewbus_sqlite._events import NONE, checked, encoded, insert, latest_of, load
+from crewbus_sqlite._events import NONE, checked, insert_all, latest_of, load
 from crewbus_sqlite._forks import forks
 from crewbus_sqlite._holders import Holder, Holders
 from crewbus_sqlite._logs import LogRow
@@ -226,7 +226,7 @@ class SQLiteStore(Store):
             shared = LogRow(0, fork_id, 0, at, 0, None, log.id, at, 0, origin=log.origin, begun=when, at=when)
             fork = _logs.create(connection, _logs.based(connection, shared, base).after(own))
             _logs.save(connection, log._replace(forks=log.forks + 1))
-            insert(connection, encoded(fork.id, 0, own, latest_of(row)[1]))
+            insert_all(connection, fork.id, own, latest_of(row)[1])
             _labels.add_to_all(connection, fork)
 
     # Work that anyone may take, and messages to it
@@ -237,7 +237,7 @@ class SQLiteStore(Store):
         self._write_out()  # logs are listed in the order in which they were begun
         with self._database.writing() as connection:
             log = _logs.create(connection, LogRow(0, root_id, due=due).after(own))
-            insert(connection, encoded(log.id, 0, own, NONE))
+            insert_all(connection, log.id, own, NONE)
             for run_id in {event.run_id for event in own}:
                 _runs.claim(connection, run_id, log.id)
             _labels.add_to_all(connection, log)

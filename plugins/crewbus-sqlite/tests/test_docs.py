@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sqlite_helpers import begun
+from sqlite_helpers import noted
 
 from crewbus import exceptions
 from crewbus.testing import examples
@@ -39,13 +39,15 @@ def test_there_is_an_example():
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs the sqlite3 shell")
 def test_the_shell_reads_a_record_in_use():
     store = SQLiteStore("crewbus.db")
-    begun(store)
+    epoch = store.begin("a")
+    for seq, data in enumerate((b'{"n":0}', b'{"text":"a"}', b'{"text":"b"}')):
+        store.append("a", epoch, noted(seq, data=data))
     store.flush()
     commands = [shlex.split(line) for line in re.findall(r"^    (sqlite3 .*)$", README, re.MULTILINE)]
     assert len(commands) == 2
     printed = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands]
     assert printed[0] == "a|1|2|0\n"
-    assert printed[1].splitlines()[2] == "2|a|tests.Noted|{}"
+    assert printed[1].splitlines()[:3] == ['0|1|a|tests.Noted|{"n":0}', '1|2|a|tests.Noted|{"text":"a"}', "b"]
     store.close()
 
 

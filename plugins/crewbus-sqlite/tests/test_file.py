@@ -107,7 +107,7 @@ def test_a_newer_file_is_refused(path, store):
     connection.execute("PRAGMA user_version = 7")
     connection.close()
     newer = SQLiteStore(path)
-    with pytest.raises(StoreVersionError, match=r"has schema version 7, .* reads 3: upgrade crewbus-sqlite"):
+    with pytest.raises(StoreVersionError, match=r"has schema version 7, .* reads 4: upgrade crewbus-sqlite"):
         newer.roots()
     newer.close()
 

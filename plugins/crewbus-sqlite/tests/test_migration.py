@@ -21,7 +21,7 @@ from crewbus_sqlite._schema import VERSION
 GOLDEN = Path(__file__).with_name("golden")
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def former(request):
     """The schema version of the file."""
     return request.param
@@ -107,7 +107,10 @@ SQLiteStore(sys.argv[1]).roots()
 
 
 @pytest.mark.skipif(not hasattr(__import__("signal"), "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("statements", [0, 1, 3, 6, 10, 13])
+@pytest.mark.parametrize(
+    ("former", "statements"),
+    [*((former, count) for former in (1, 2) for count in (0, 1, 3, 6, 10, 13)), (3, 0), (3, 1)],
+)
 def test_a_kill_during_a_migration_leaves_the_file_as_it_was(path, former, statements):
     killed = subprocess.run([sys.executable, "-c", KILLED, path, f"{statements}"], check=False, timeout=PATIENCE)
     assert killed.returncode == -9

@@ -243,6 +243,59 @@ def tamper(path, statement):
     connection.close()
 
 
+def chunks(store, root="a", count=3):
+    """A log of an event and a segment of chunks."""
+    epoch = store.begin(root)
+    store.append(root, epoch, noted(0, root, data=b'{"n":0}'))
+    for seq in range(1, 1 + count):
+        store.append(root, epoch, noted(seq, root, data=b'{"text":"%d"}' % seq))
+    return epoch
+
+
+SEGMENT_EDITS = {
+    "a segment is gone": "DELETE FROM events WHERE count > 1",
+    "a segment is shorter than it was": "UPDATE events SET count = count - 1 WHERE count > 1",
+    "a segment is longer than it was": "UPDATE events SET count = count + 1 WHERE count > 1",
+    "a single event is a segment": "UPDATE events SET count = 2 WHERE count = 1",
+    "a segment is empty": "UPDATE events SET count = 0 WHERE count > 1",
+    "a segment has less than no events": "UPDATE events SET count = -1 WHERE count > 1",
+    "a segment has many events": "UPDATE events SET count = 9223372036854775807 WHERE count > 1",
+    "a segment is a single event": "UPDATE events SET count = 1 WHERE count > 1",
+    "a count is a text": "UPDATE events SET count = 'x'",
+    "a text in a segment": "UPDATE events SET data = CAST(replace(data, '2', '4') AS BLOB) WHERE count > 1",
+    "a time in a segment": "UPDATE events SET data = substr(data, 1, length(data) - 1) || x'01' WHERE count > 1",
+    "data of a segment are text": "UPDATE events SET data = CAST(data AS TEXT) WHERE count > 1",
+    "it ends within a segment": "UPDATE logs SET last = 2",
+}
+
+
+@pytest.mark.parametrize("edit", SEGMENT_EDITS)
+def test_foreign_changes_of_a_segment_are_detected(edit, tmp_path):
+    path = tmp_path / "record.db"
+    store = SQLiteStore(path)
+    store.finish("a", chunks(store))
+    store.close()
+    connection = sqlite3.connect(path)
+    assert [count for (count,) in connection.execute("SELECT count FROM events")] == [1, 3]
+    connection.close()
+    tamper(path, SEGMENT_EDITS[edit])
+    store = SQLiteStore(path)
+    with pytest.raises(CorruptRecordError, match=r"record\.db: the record is damaged: "):
+        numbers(store)
+    store.close()
+
+
+def test_damage_of_a_segment_is_that_of_its_events(tmp_path):
+    store = SQLiteStore(tmp_path / "record.db")
+    chunks(store)
+    store.flush()
+    tamper(tmp_path / "record.db", "UPDATE events SET data = x'00' WHERE count > 1")
+    assert store.event("a", 0).data == b'{"n":0}'
+    with pytest.raises(CorruptRecordError, match="event 1 of log 1 is not as it was written"):
+        store.event("a", 2)
+    store.close()
+
+
 EDITS = {
     "an event is gone": "DELETE FROM events WHERE id & 0xffffffff = 1",
     "the last event is gone": "DELETE FROM events WHERE id & 0xffffffff = 2",
@@ -261,7 +314,10 @@ EDITS = {
 def test_foreign_changes_are_detected(edit, tmp_path):
     path = tmp_path / "record.db"
     store = SQLiteStore(path)
-    store.finish("a", begun(store))
+    epoch = store.begin("a")
+    for seq in range(3):
+        store.append("a", epoch, noted(seq, name=f"tests.Noted{seq}"))  # a row each
+    store.finish("a", epoch)
     store.close()
     tamper(path, EDITS[edit])
     store = SQLiteStore(path)
