@@ -101,7 +101,7 @@ class Replay:
         if call is None or call in self._calls:
             return True
         home = self._home(call)
-        return home is not None and _path_of(call) in home.recorded.parallel_calls
+        return home is not None and _path_of(call) in home.recorded.holds.parallel_calls
 
     def changes(self, scope: Scope, *, repeats: bool) -> tuple[list[Attempt], list[Commit]]:
         """Note that something new happens in ``scope``.
@@ -206,7 +206,7 @@ class Replay:
             return None
         call, home = self._calls.get(scope), self._homes.get(scope)
         if call is not None and self._emissions.are_waiting(call):
-            call.home.parallel_calls.add(call.path)  # what is recorded in it is an equal call's
+            call.home.own.parallel_calls.add(call.path)  # what is recorded in it is an equal call's
         recorded = home.recorded if home is not None else call
         return recorded.end if recorded is not None and recorded.end_type is type(event) else None
 
@@ -215,7 +215,7 @@ class Replay:
     def patched_at(self, run: Run, name: str) -> int | None:
         """The number under which it is recorded that ``run`` takes a patch; None: it is not."""
         home = self._homes.get(run)
-        return home.recorded.patches.get(name) if home is not None else None
+        return home.recorded.holds.patches.get(name) if home is not None else None
 
     def goes_on(self, scope: Scope) -> bool:
         """Whether the record of the run or step that ``scope`` is in goes on after this place."""

@@ -32,11 +32,11 @@ class ReplayedHome:
     def of(cls, recorded: RecordedHome, after: int = -1) -> ReplayedHome:
         """Of a recorded home, all that started after number ``after`` is still to be done."""
         made = cls(recorded, {}, {}, {}, {}, {})
-        for call in (one for one in recorded.calls if one.start > after):
+        for call in (one for one in recorded.holds.calls if one.start > after):
             made.calls.setdefault((call.path, call.attempt), deque()).append(call)
-        for attempt in (one for one in recorded.attempts if one.start > after):
+        for attempt in (one for one in recorded.holds.attempts if one.start > after):
             made.attempts.setdefault((attempt.path, attempt.around, attempt.event.number), deque()).append(attempt)
-        for child in (one for one in recorded.children if one.start > after):
+        for child in (one for one in recorded.holds.children if one.start > after):
             if not child.is_step:
                 chosen_id = None if is_generated(child.run_id) else child.run_id
                 made.runs.setdefault(RunKey(child.name or None, chosen_id, child.key), deque()).append(child)

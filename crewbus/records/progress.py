@@ -111,12 +111,15 @@ class Progress:
 
     def _open(self, landmark: Landmark, node: Node[Place], *, is_step: bool) -> RecordedHome:
         around = self._place_of(node.parent)
-        parent, call = (around.home, around.call) if around is not None else (None, None)
-        home = RecordedHome([landmark], landmark.seq, is_step, parent, call)
+        seq = landmark.seq
+        if around is None:
+            home = RecordedHome([landmark], seq, is_step)
+        else:
+            parent = around.home
+            home = RecordedHome([landmark], seq, is_step, parent, around.call)
+            parent.own.children[home] = None
+            self._note_opened(parent, seq)
         node.value = Place(home)
-        if parent is not None:
-            parent.children[home] = None
-            self._note_opened(parent, landmark.seq)
         return home
 
     @staticmethod
@@ -165,9 +168,9 @@ class Progress:
             path = (*place.path, landmark.event.name)
             attempt = place.attempt or (place.call.attempt if place.call is not None else None)
             call = RecordedCall(place.home, landmark.seq, landmark.parent, [landmark.id], path, place.call, attempt)
-            place.home.calls[call] = None
+            place.home.own.calls[call] = None
             if place.home.count_open(path, 1) > 1:
-                place.home.parallel_calls.add(path)
+                place.home.own.parallel_calls.add(path)
             node.value = Place(place.home, call)
             self._note_opened(place.home, landmark.seq)
 
@@ -180,7 +183,7 @@ class Progress:
             attempt = before.value.attempt if before is not None and before.value is not None else None
             if attempt is None:
                 attempt = RecordedAttempt(event, landmark.seq, landmark.parent, place.path, [], place.attempt)
-                place.home.attempts.append(attempt)
+                place.home.own.attempts.append(attempt)
             elif attempt.retracted_at is not None:
                 attempt.went_on_after.add(attempt.retracted_at)
             attempt.ids.append(landmark.id)
@@ -199,7 +202,7 @@ class Progress:
     def _patched(self, landmark: Landmark, _: Node[Place] | None) -> None:
         place = self.place(landmark.parent)
         if place is not None:
-            place.home.patches[landmark.event.name] = landmark.seq
+            place.home.own.patches[landmark.event.name] = landmark.seq
             self._note_opened(place.home, landmark.seq)
 
     # Ends
@@ -322,19 +325,19 @@ class Progress:
 
     def _void_attempts(self, home: RecordedHome, since: int, path: Path) -> None:
         keep = self.retractions.keep
-        home.attempts = [
+        home.holds.attempts[:] = [
             one
-            for one in home.attempts
+            for one in home.holds.attempts
             if one.start < since or one.path != path or keep(one.start, one.start_parent, since)
         ]
 
     def _void_call(self, call: RecordedCall, since: int) -> None:
-        if call not in call.home.calls:  # it is void already
+        if call not in call.home.holds.calls:  # it is void already
             return
         keep = self.retractions.keep
         if call.start >= since:
             if not keep(call.start, call.start_parent, since):
-                del call.home.calls[call]
+                del call.home.holds.calls[call]
                 if call.end is None:
                     call.home.count_open(call.path, -1)
         elif call.end is not None and call.end >= since and not keep(call.end, call.ids[0], since):
@@ -343,9 +346,11 @@ class Progress:
         self._void_attempts(call.home, since, call.path)
 
     def _void_since(self, home: RecordedHome, since: int) -> None:
-        home.calls = {call: None for call in home.calls if call.start < since}
-        home.attempts = [one for one in home.attempts if one.start < since]
-        for child in list(home.children):
+        inside = home.holds
+        for call in [call for call in inside.calls if call.start >= since]:
+            del inside.calls[call]
+        inside.attempts[:] = [one for one in inside.attempts if one.start < since]
+        for child in list(home.holds.children):
             if child.start >= since:
                 self._remove(child)
             else:
@@ -353,13 +358,14 @@ class Progress:
 
     def _remove(self, home: RecordedHome) -> None:
         """Forget a run or step, and all that happened in it. That a step failed remains: the code saw it."""
-        for child in list(home.children):
+        for child in list(home.holds.children):
             self._remove(child)
         if home.end_type is StepFailed:
-            home.calls, home.attempts = {}, []
+            home.holds.calls.clear()
+            home.holds.attempts.clear()
             return
         if home.parent is not None:
-            home.parent.children.pop(home, None)
+            home.parent.holds.children.pop(home, None)
         if home.is_step:
             self.steps.remove(home)
 
@@ -377,12 +383,12 @@ class Progress:
         return retractions
 
     def _resume(self, home: RecordedHome, last: int, retractions: list[Retraction]) -> None:
-        for call in home.calls:
+        for call in home.holds.calls:
             if call.end is None:
                 boundary, parents = call.boundary, tuple(call.emission_parents())
                 if last > boundary:
                     retractions.append(Retraction(boundary + 1, parents, f"call {call.path[-1]!r} was open"))
-        for child in home.children:
+        for child in home.holds.children:
             if not child.is_step:
                 if not child.finished:
                     self._resume(child, last, retractions)

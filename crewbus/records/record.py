@@ -36,18 +36,12 @@ class Landmark:
 
     __slots__ = ("_decode", "_event", "_stored", "at", "kind", "parent", "run_id", "seq")
 
-    def __init__(self, stored: StoredEvent, decode: Callable[[StoredEvent], Envelope]) -> None:
+    def __init__(self, stored: StoredEvent, kind: type, decode: Callable[[StoredEvent], Envelope]) -> None:
         self.run_id = stored.run_id
         self.seq = stored.seq
         self.parent = stored.parent
         self.at = stored.at
-        registered = find_event_type(stored.name)
-        if registered is not None and registered.version < stored.version:
-            raise StoreVersionError(
-                f"event {stored.seq} of run {stored.run_id} is {stored.name} version {stored.version}, by a newer "
-                f"release; this one reads version {registered.version}: upgrade it"
-            )
-        self.kind: type = UnknownEvent if registered is None else registered.cls
+        self.kind = kind
         """The type of its event."""
         self._stored = stored
         self._decode = decode
@@ -118,8 +112,13 @@ class Record:
         Raises `StoreVersionError` for one that a newer release wrote: a resume must not ignore it.
         """
         decode = self.decoded if self._lineage else self._decode
+        kinds: dict[tuple[str, int], type] = {}
         for stored in self._own(self._store.landmarks(self.root_id, after)):
-            yield Landmark(stored, decode)
+            named = stored.name, stored.version
+            kind = kinds.get(named)
+            if kind is None:
+                kind = kinds[named] = _kind_of(stored)
+            yield Landmark(stored, kind, decode)
 
     def marks(self) -> Iterator[Envelope]:
         """Iterate over the checkpoints, resumes and ends in the whole root run, the last first.
@@ -216,6 +215,16 @@ class Record:
                 scopes.add(envelope.id)
                 found.append(envelope)
         return found
+
+
+def _kind_of(stored: StoredEvent) -> type:
+    registered = find_event_type(stored.name)
+    if registered is not None and registered.version < stored.version:
+        raise StoreVersionError(
+            f"event {stored.seq} of run {stored.run_id} is {stored.name} version {stored.version}, by a newer "
+            f"release; this one reads version {registered.version}: upgrade it"
+        )
+    return UnknownEvent if registered is None else registered.cls
 
 
 def require_root(store: Store, run_id: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -64,10 +64,10 @@ class RecordedCall:
         return outermost(self._ids_within())
 
     def _ids_within(self) -> Iterator[str]:
-        for call in self.home.calls:
+        for call in self.home.holds.calls:
             if self.contains(call):
                 yield from call.ids
-        for child in self.home.children:
+        for child in self.home.holds.children:
             if self.contains(child.around):
                 yield from child.ids_within()
 
@@ -81,6 +81,25 @@ class RecordedCall:
 
 
 @attrs.define(eq=False)
+class Contents:
+    """What is recorded in a home."""
+
+    calls: dict[RecordedCall, None] = attrs.field(factory=dict)
+    children: dict[RecordedHome, None] = attrs.field(factory=dict)
+    attempts: list[RecordedAttempt] = attrs.field(factory=list)
+    open_calls: dict[Path, int] = attrs.field(factory=dict)
+    """How many calls are open, by their paths."""
+    parallel_calls: set[Path] = attrs.field(factory=set)
+    """The paths of calls that were open at once: a resumed run may make them in another order."""
+    patches: dict[str, int] = attrs.field(factory=dict)
+    """By name: the numbers under which it is recorded that a run takes a patch."""
+
+
+_NOTHING: Final = Contents()
+"""What is in most steps. Nothing is added to it."""
+
+
+@attrs.define(eq=False)
 class RecordedHome:
     """A run or step as recorded: steps, calls, attempts and nested runs have it as their home."""
 
@@ -91,27 +110,27 @@ class RecordedHome:
     parent: RecordedHome | None = None
     around: RecordedCall | None = None
     """The call that it started in, in its parent."""
-    calls: dict[RecordedCall, None] = attrs.field(factory=dict)
-    children: dict[RecordedHome, None] = attrs.field(factory=dict)
-    attempts: list[RecordedAttempt] = attrs.field(factory=list)
-    open_calls: dict[Path, int] = attrs.field(factory=dict)
-    """How many calls are open, by their paths."""
-    parallel_calls: set[Path] = attrs.field(factory=set)
-    """The paths of calls that were open at once: a resumed run may make them in another order."""
+    holds: Contents = _NOTHING
+    """What is in it, to be read; see `own`."""
     end: int | None = None
     end_type: type | None = None
     stands: bool = False
     """Of a step that failed: whether its failure is an outcome, since the code went on."""
     rejected: bool = False
     """Whether a failed attempt took it back: it is repeated, to fail again."""
-    patches: dict[str, int] = attrs.field(factory=dict)
-    """By name: the numbers under which it is recorded that a run takes a patch."""
     failed_tries: int = 0
     """The number of the last attempt that failed directly in it; 0 if none did, or it ended as failed since."""
     failed_at: int = -1
     """The number of the event that took that attempt back."""
     last_opened: int = -1
     """The number of the last event that started anything in it, at any depth."""
+
+    @property
+    def own(self) -> Contents:
+        """What is in it, to be added to."""
+        if self.holds is _NOTHING:
+            self.holds = Contents()
+        return self.holds
 
     @property
     def started(self) -> Landmark:
@@ -155,7 +174,8 @@ class RecordedHome:
 
     def count_open(self, path: Path, change: int) -> int:
         """Count a call that starts or ends; returns how many of this path are open now."""
-        count = self.open_calls[path] = self.open_calls.get(path, 0) + change
+        open_calls = self.own.open_calls
+        count = open_calls[path] = open_calls.get(path, 0) + change
         return count
 
     @property
@@ -178,11 +198,11 @@ class RecordedHome:
         """The number of the last end of a finished step in it, or of its own if it is one; -1 if there is none."""
         if self.is_step and self.finished and self.end is not None:
             return self.end
-        return max((child.last_finished for child in self.children), default=-1)
+        return max((child.last_finished for child in self.holds.children), default=-1)
 
     def outcomes(self, within: RecordedCall | None = None) -> Iterator[RecordedHome]:
         """Yield the steps in it that have an outcome, outermost ones only; ``within``: those made in this call."""
-        for child in self.children:
+        for child in self.holds.children:
             if within is not None and not within.contains(child.around):
                 continue
             if child.is_step and child.has_outcome:
@@ -217,9 +237,9 @@ class RecordedHome:
     def ids_within(self) -> Iterator[str]:
         """Yield the ids of everything that started in it, its own first."""
         yield from self.ids
-        for call in self.calls:
+        for call in self.holds.calls:
             yield from call.ids
-        for child in self.children:
+        for child in self.holds.children:
             yield from child.ids_within()
 
 

@@ -96,18 +96,24 @@ class RecordTree(Generic[T]):
     def __init__(self) -> None:
         self.nodes: dict[int, Node[T]] = {}
         """By the number of the envelope that added them, in order."""
+        self._around: dict[str, Node[T]] = {}
+        """By its id: where something was added."""
 
     def apply(self, event_type: type, at: Position) -> Node[T] | None:
         """Take the next event; return the node that it adds, the scope that it ends, or else the one it belongs to.
 
         None: that scope is not in this tree.
         """
-        around = self.find(at.parent)
+        parent = at.parent
+        around = self._around.get(parent) if parent is not None else None
+        if around is None:
+            around = self.find(parent)
         kind = OPENERS.get(event_type)
         if kind is not None:
             node = self.nodes[at.seq] = Node(kind, at.seq, at.run_id or "", around)
-            if around is not None:
+            if around is not None and parent is not None:
                 around.children.append(node)
+                self._around[parent] = around
             return node
         kind = CLOSERS.get(event_type)
         while kind is not None and around is not None and around.kind != kind:  # it may end during an attempt
