@@ -50,12 +50,12 @@ def test_chunks_of_a_call_are_one_segment():
     events = [chunk(seq, b'{"text":"word%d"}' % seq) for seq in range(50)]
     (segment,) = fold(events)
     assert (segment.length, segment.last, segment.events()) == (50, 49, events)
-    assert len(segment.data) == len(b'{"text":""}') + sum(len(f"word{seq}") for seq in range(50)) + 49 * 5
+    assert len(segment.data) == len(b'{"text":"\n"}\n') + sum(len(f"word{seq}") for seq in range(50)) + 49 * 5
 
 
 def test_the_form_of_a_segment_stays():
     (segment,) = fold([chunk(3), chunk(4, b'{"text":""}'), chunk(5, b'{"text":"\xc3\xbc"}')])
-    assert segment.data == b'{"text":"word"}\n\n\xc3\xbc' + (83886).to_bytes(4, "little") + (167772).to_bytes(
+    assert segment.data == b'{"text":"\n"}\nword\n\n\xc3\xbc' + (83886).to_bytes(4, "little") + (167772).to_bytes(
         4, "little"
     )
     assert fold([chunk(7)])[0].data == b'{"text":"word"}'
@@ -83,8 +83,29 @@ def test_landmarks_are_single(name):
 
 
 @pytest.mark.parametrize(
-    ("data", "length"), [(b"", 2), (b"x", 2), (b"a\nb\nc" + bytes(4), 2), (b"ab" + bytes(4), 2), (b"x", 0), (b"x", -1)]
+    ("data", "length"),
+    [(b"", 2), (b"x", 2), (b"a\nb\nc" + bytes(4), 2), (b"ab\n\nx" + bytes(4), 2), (b"x", 0), (b"x", -1)],
 )
 def test_data_of_another_number_of_events_are_refused(data, length):
     with pytest.raises(ValueError, match="are not the data of"):
         Segment.load(chunk(0, data), length)
+
+
+@pytest.mark.parametrize(
+    ("datas", "frame"),
+    [
+        ([b'{"text":"a","kind":"text"}', b'{"text":"b","kind":"text"}'], (b'{"text":"', b'","kind":"text"}')),
+        ([b'{"text":"\\"a","kind":"text"}', b'{"text":"b","kind":"text"}'], (b'{"text":"', b'","kind":"text"}')),
+        ([b'{"n":1,"of":9}', b'{"n":2,"of":9}'], (b'{"n":', b',"of":9}')),
+        ([b'{"n":1,"of":9}', b'{"n":2,"of":8}'], (b'{"n":', b"}")),
+        ([b'{"n":[1]}', b'{"n":[2]}'], (b'{"n":', b"}")),
+        ([b'{"n":1}', b'{"m":1}'], (b"", b"")),
+        ([b"", b"12"], (b"", b"")),
+        ([b"[1]", b"[2]"], (b"", b"")),
+    ],
+)
+def test_what_all_have_is_kept_once(datas, frame):
+    events = [chunk(seq, data) for seq, data in enumerate(datas)]
+    (segment,) = fold(events)
+    assert (segment.frame, segment.events()) == (frame, events)
+    assert again(segment) == segment

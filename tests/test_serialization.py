@@ -836,3 +836,45 @@ def test_cattrs_is_loaded_at_first_use() -> None:
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@crewbus.event(name="tests.Texts")
+class Texts:
+    text: str
+    other: str = "%s"
+
+
+@crewbus.event(name="tests.OneText")
+class OneText:
+    text: str
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=())), st.text())
+@QUICK
+def test_texts_are_written_as_any_other_json(text: str, other: str) -> None:
+    codec = Codec()
+    for event in (Texts(text, other), OneText(text), crewbus.Chunk(text, other)):
+        name, version, data = codec.encode(event)
+        assert data == json.dumps(attrs.asdict(event), separators=(",", ":")).encode()
+        assert codec.decode(name, version, data) == event
+
+
+class Word(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("value", [Word("x"), 1, None, b"x", ["x"]])
+def test_what_is_no_plain_text_is_refused_in_a_field_for_one(value: Any) -> None:
+    for event in (Texts(value), OneText(value), Texts("x", value)):
+        with pytest.raises(crewbus.UnserializableError, match=r"field '(text|other)'"):
+            Codec().encode(event)
+
+
+def test_a_plugin_may_write_texts_in_its_own_way() -> None:
+    def shout(converter: Any) -> None:
+        converter.register_unstructure_hook(str, str.upper)
+        converter.register_structure_hook(str, lambda text, _: str(text).lower())
+
+    codec = Codec(shout)
+    assert codec.encode(Texts("a", "b"))[2] == b'{"text":"A","other":"B"}'
+    assert codec.decode(*codec.encode(Texts("a", "b"))) == Texts("a", "b")

@@ -19,7 +19,7 @@ from crewbus.events import (
     type_of_value,
 )
 from crewbus.exceptions import DecodeError, UnserializableError, text_of
-from crewbus.serialization.compact_json import json_writer
+from crewbus.serialization.compact_json import json_writer, texts_writer
 from crewbus.serialization.converter_hooks import add_hooks
 from crewbus.serialization.round_trip import check_of, fields_of, is_rebuilt_as_it_is, is_same, unpreserved
 
@@ -77,6 +77,7 @@ class Codec:
 
         self._converter = make_converter()
         add_hooks(self._converter)
+        self._text_hook: Any = self._converter.get_unstructure_hook(str)
         if configure is not None:
             configure(self._converter)
         self._encoders: dict[EventType, Encode] = {}
@@ -231,7 +232,19 @@ class Codec:
                 self._require_same(registered, data, event)
             return data
 
+        if may_be_certain and self._are_plain_texts(unstructure, fields):
+            return _encoder_of_texts([field for field, _ in fields], encode)
         return encode
+
+    def _are_plain_texts(self, unstructure: Any, fields: list[tuple[str, Any]]) -> bool:
+        """Whether all fields are texts, and no plugin has them written in a way of its own."""
+        return (
+            len(fields) > 0
+            and all(annotation is str for _, annotation in fields)
+            and getattr(unstructure, "overrides", None) == {}
+            and not getattr(self._converter, "omit_if_default", False)
+            and self._converter.get_unstructure_hook(str) is self._text_hook
+        )
 
     def _require_same(self, registered: EventType, data: bytes, event: Any) -> None:
         """Raise `UnserializableError`, naming the field, if ``data`` would not be decoded as ``event``."""
@@ -282,6 +295,20 @@ class Codec:
     def _blame(self, registered: EventType, event: Any) -> str:
         culprit = self._culprit(registered, event, self._write) if registered.unstructure is None else None
         return f"field {culprit[0]!r} can't be written as JSON" if culprit else "can't be written as JSON"
+
+
+def _encoder_of_texts(names: list[str], otherwise: Encode) -> Encode:
+    """An encoder of events with texts alone, in a quarter of the time: `Chunk` is one, and there is one for each token.
+
+    ``otherwise`` encodes what holds something else in a field.
+    """
+    dump = texts_writer(names)
+
+    def encode(event: Any) -> bytes:
+        text = dump(event)
+        return otherwise(event) if text is None else text.encode()
+
+    return encode
 
 
 def _spelled(annotation: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from crewbus.events import LANDMARKS
@@ -18,8 +19,25 @@ LONGEST: Final = 2048
 TICKS: Final = 2.0**22
 """Ticks a second: times of these decades are multiples of a tick, as floats."""
 _MOST_TICKS: Final = 2.0**32
+_FIRST_VALUE: Final = re.compile(rb'\{"(?:[^"\\]|\\.)*":("(?:[^"\\]|\\.)*"|[^][{}",\\]*)', re.DOTALL)
 _PLACE: Final = struct.Struct("<I").pack
 Kind = tuple[str, str | None, str | None, int, str, int]
+
+
+class Frame(NamedTuple):
+    """With what the data of all events of a segment begin and end."""
+
+    beginning: bytes = b""
+    end: bytes = b""
+
+    def fits(self, data: bytes) -> bool:
+        """Whether data begin and end so."""
+        beginning, end = self
+        return len(data) >= len(beginning) + len(end) and data.startswith(beginning) and data.endswith(end)
+
+    def inner(self, data: bytes) -> bytes:
+        """What is between."""
+        return data[len(self.beginning) : len(data) - len(self.end)]
 
 
 class Segment(NamedTuple):
@@ -32,16 +50,19 @@ class Segment(NamedTuple):
     first: StoredEvent
     length: int = 1
     """How many events it has."""
+    frame: Frame = Frame()
+    """What is the same in the data of all; empty for a single event."""
     texts: bytes = b""
-    """The data of the first event, and what each of the others has between the beginning and the end that they all
-    share, separated by newlines; empty for a single event."""
+    """What is between, of each event, separated by newlines; empty for a single event."""
     ticks: bytes = b""
     """How much later than the first event each of the others happened, in 4 bytes."""
 
     @property
     def data(self) -> bytes:
         """The data of all: those of a single event as they are."""
-        return self.texts + self.ticks if self.length > 1 else self.first.data
+        if self.length == 1:
+            return self.first.data
+        return b"%b\n%b\n%b%b" % (*self.frame, self.texts, self.ticks)
 
     @property
     def last(self) -> int:
@@ -53,11 +74,13 @@ class Segment(NamedTuple):
         """The segment of ``length`` events whose `data` are those of ``packed``. Raises ValueError if they are not."""
         if length == 1:
             return cls(packed)
-        at = len(packed.data) - 4 * (length - 1)
-        texts, ticks = packed.data[: max(at, 0)], packed.data[max(at, 0) :]
+        data, at = packed.data, len(packed.data) - 4 * (length - 1)
+        beginning, _, rest = data[: max(at, 0)].partition(b"\n")
+        end, _, texts = rest.partition(b"\n")
         if length < 1 or at < 0 or texts.count(b"\n") != length - 1:
-            raise ValueError(f"{len(packed.data)} bytes are not the data of {length} events")
-        return cls(packed._replace(data=texts[: texts.index(b"\n")]), length, texts, ticks)
+            raise ValueError(f"{len(data)} bytes are not the data of {length} events")
+        first = b"%b%b%b" % (beginning, texts.partition(b"\n")[0], end)
+        return cls(packed._replace(data=first), length, Frame(beginning, end), texts, data[at:])
 
     def events(self) -> list[StoredEvent]:
         """The events."""
@@ -65,12 +88,12 @@ class Segment(NamedTuple):
         found = [first]
         if self.length == 1:
             return found
-        run_id, seq, parent, at, source, attempt, name, version, data = first
-        beginning, end = _frame(data)
+        run_id, seq, parent, at, source, attempt, name, version, _ = first
+        beginning, end = self.frame
         later = struct.unpack(f"<{self.length - 1}I", self.ticks)
         for number, (text, ticks) in enumerate(zip(self.texts.split(b"\n")[1:], later, strict=True), seq + 1):
-            when, whole = at + ticks / TICKS, b"%b%b%b" % (beginning, text, end)
-            found.append(StoredEvent(run_id, number, parent, when, source, attempt, name, version, whole))
+            when, data = at + ticks / TICKS, b"%b%b%b" % (beginning, text, end)
+            found.append(StoredEvent(run_id, number, parent, when, source, attempt, name, version, data))
         return found
 
 
@@ -94,46 +117,53 @@ def fold(events: Iterable[StoredEvent], last: Segment | None = None) -> list[Seg
 class _Growing:
     """A segment that is added to."""
 
-    __slots__ = ("_at", "_before", "_beginning", "_count", "_end", "_kind", "_size", "_texts", "_ticks")
+    __slots__ = ("_at", "_before", "_frame", "_kind", "_left", "_room", "_texts", "_ticks")
 
     def __init__(self, before: Segment) -> None:
         first = before.first
         self._before = before
-        self._count = before.length
         self._at = first.at
         self._kind = _kind(first)
-        self._texts = [before.texts or first.data]
-        self._ticks = [before.ticks]
-        self._size = len(self._texts[0])
-        self._beginning, self._end = _frame(first.data)
-        if first.name in LANDMARKS or (before.length == 1 and b"\n" in first.data):
-            self._count = MOST
+        self._frame = before.frame if before.length > 1 else None
+        self._texts = list[bytes]()
+        self._ticks = list[bytes]()
+        self._left = MOST - before.length
+        self._room = LONGEST - len(before.texts or first.data)
+        if first.name in LANDMARKS or (self._frame is None and b"\n" in first.data):
+            self._left = 0
 
     def add(self, event: StoredEvent) -> bool:
         """Add an event, if it can be added."""
-        data, size = event.data, self._size + len(event.data)
-        if self._count >= MOST or _kind(event) != self._kind or size > LONGEST:
+        data = event.data
+        if not self._left or len(data) > self._room or _kind(event) != self._kind or b"\n" in data:
             return False
         ticks = (event.at - self._at) * TICKS
         if not 0.0 <= ticks < _MOST_TICKS or self._at + int(ticks) / TICKS != event.at:
             return False
-        shared = len(self._beginning), len(data) - len(self._end)
-        if shared[0] > shared[1] or not data.startswith(self._beginning) or not data.endswith(self._end):
+        if self._frame is None:
+            self._frame = next(frame for frame in _frames(self._before.first.data) if frame.fits(data))
+        elif not self._frame.fits(data):
             return False
-        if b"\n" in data:
-            return False
-        self._texts.append(data[shared[0] : shared[1]])
+        text = self._frame.inner(data)
+        self._texts.append(text)
         self._ticks.append(_PLACE(int(ticks)))
-        self._count += 1
-        self._size = size
+        self._left -= 1
+        self._room -= len(text) + 1
         return True
 
     def segment(self) -> Segment:
         """What it has become."""
-        if len(self._texts) == 1:
+        if not self._texts or self._frame is None:
             return self._before
-        length = self._before.length + len(self._texts) - 1
-        return Segment(self._before.first, length, b"\n".join(self._texts), b"".join(self._ticks))
+        first, before = self._before.first, self._before
+        texts = before.texts if before.length > 1 else self._frame.inner(first.data)
+        return Segment(
+            first,
+            before.length + len(self._texts),
+            self._frame,
+            b"\n".join((texts, *self._texts)),
+            b"".join((before.ticks, *self._ticks)),
+        )
 
 
 def _kind(event: StoredEvent) -> Kind:
@@ -141,10 +171,13 @@ def _kind(event: StoredEvent) -> Kind:
     return event.run_id, event.parent, event.source, event.attempt, event.name, event.version
 
 
-def _frame(data: bytes) -> tuple[bytes, bytes]:
-    """The beginning and the end of data that other events share if they have the same first field, as JSON."""
-    at = data.find(b":") + 1
-    is_text = data[at : at + 1] == b'"'
-    beginning, end = data[: at + is_text], b'"}' if is_text else b"}"
-    fits = at > 0 and len(data) >= len(beginning) + len(end) and data.endswith(end)
-    return (beginning, end) if fits else (b"", b"")
+def _frames(data: bytes) -> Iterator[Frame]:
+    """What other data may share with these: all but the value of the first field, as JSON; less; and nothing."""
+    value = _FIRST_VALUE.match(data)
+    if value is not None:
+        quote = data[value.start(1) : value.start(1) + 1] == b'"'
+        beginning = data[: value.start(1) + quote]
+        yield Frame(beginning, data[value.end(1) - quote :])
+        if data.endswith(b"}"):
+            yield Frame(beginning, b"}")
+    yield Frame()

@@ -17,10 +17,12 @@ from crewbus_sqlite._events import checked
 from crewbus_sqlite._holders import Holders
 from crewbus_sqlite._logs import in_use
 
-GATHERING: Final = 0.002
+GATHERING: Final = 0.02
 """Seconds to collect events for one transaction, unless a caller waits for them."""
-LONGEST_GATHERING: Final = 0.05
-"""The same for slow transactions: the more logs, the more pages of the file each transaction writes."""
+LONGEST_GATHERING: Final = 0.1
+"""The same under a heavy load: the more logs, the more pages of the file each transaction writes."""
+PATIENCE: Final = 4.0
+"""Events are collected for so many times as long as the last transaction took, between these two."""
 OVERHEAD: Final = 400
 """Bytes that a queued event takes besides its JSON, estimated."""
 
@@ -281,6 +283,8 @@ class Writer:
                 f"bound of {self._bound}: emit no faster than the disk writes, or give the store a larger backlog"
             )
         self._backlog += size
+        if self._backlog > self._bound // 4 and not self._hurry:
+            self._wake()
 
     def _queue(self, log: Log) -> None:
         self._last_ticket += 1
@@ -353,7 +357,7 @@ class Writer:
         finally:
             self._lock.acquire()
             self._writing = False
-            self._gathering = min(max(GATHERING, time.monotonic() - started), LONGEST_GATHERING)
+            self._gathering = _gathering(time.monotonic() - started)
         calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
         self._notify(calls)
@@ -410,6 +414,11 @@ class Writer:
             batch.put_back()
         self._queued = dict.fromkeys(batch.log for batch in batches) | self._queued
         return [(notify, failure) for batch in batches for notify, _ in _take_due(batch.log, batch.log.ticket)]
+
+
+def _gathering(took: float) -> float:
+    """For how long to collect events after a transaction that took so many seconds."""
+    return min(max(GATHERING, PATIENCE * took), LONGEST_GATHERING)
 
 
 def _take_due(log: Log, ticket: int) -> list[Call]:

@@ -40,14 +40,21 @@ def test_there_is_an_example():
 def test_the_shell_reads_a_record_in_use():
     store = SQLiteStore("crewbus.db")
     epoch = store.begin("a")
-    for seq, data in enumerate((b'{"n":0}', b'{"text":"a"}', b'{"text":"b"}')):
-        store.append("a", epoch, noted(seq, data=data))
+    store.append("a", epoch, noted(0, name="tests.Begun"))
+    for seq in (1, 2):
+        store.append("a", epoch, noted(seq, data=b'{"text":"%d"}' % seq))
     store.flush()
     commands = [shlex.split(line) for line in re.findall(r"^    (sqlite3 .*)$", README, re.MULTILINE)]
     assert len(commands) == 2
     printed = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands]
     assert printed[0] == "a|1|2|0\n"
-    assert printed[1].splitlines()[:3] == ['0|1|a|tests.Noted|{"n":0}', '1|2|a|tests.Noted|{"text":"a"}', "b"]
+    assert [line.rstrip("\0") for line in printed[1].splitlines()] == [
+        '0|1|a|tests.Begun|{"text":"x"}',
+        '1|2|a|tests.Noted|{"text":"',
+        '"}',
+        "1",
+        "2",
+    ]
     store.close()
 
 
