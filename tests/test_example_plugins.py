@@ -116,7 +116,7 @@ def look_up():
     return [SECRET]
 
 with crewbus.Bus(strict=True) as bus:
-    bus.enable_recording("jsonl:///records.jsonl")
+    bus.enable_recording("jsonl:///records.jsonl", content=True)
     try:
         with bus.run("agent", tags={"key": SECRET}):
             crewbus.chunk(f"the key is {SECRET}")

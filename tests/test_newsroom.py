@@ -162,8 +162,8 @@ def test_promise_1_fifty_scripted_newsrooms_in_threads_never_mix(bus: Bus) -> No
 
 
 def test_agents_are_nested_runs_in_the_record(bus: Bus) -> None:
-    options = StreamOptions(name="newsroom", record=True)
-    with bus.stream(newsroom.newsroom, "night trains", options=options) as stream:
+    bus.enable_recording(content=True)
+    with bus.stream(newsroom.newsroom, "night trains", options=StreamOptions(name="newsroom")) as stream:
         article = stream.result(30)
     record = bus.record_of(stream.run_id)
     [root] = record.roots()

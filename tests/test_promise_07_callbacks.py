@@ -417,7 +417,8 @@ def test_promise_07_an_abandoned_generator_ends_its_call(bus):
 
 def test_promise_07_what_a_record_would_refuse_does_not_end_the_call(bus):
     mine = Collector()
-    with bus.run(record=True) as run:
+    bus.enable_recording(content=True)
+    with bus.run() as run:
         with pytest.raises(crewbus.UnserializableError, match="output"), bus.call("gpt", callbacks=[mine]) as call:
             call.finish(output=object())
     assert [type(event) for event in mine.events] == [CallStarted, CallFailed]
@@ -427,7 +428,8 @@ def test_promise_07_what_a_record_would_refuse_does_not_end_the_call(bus):
 
 def test_promise_07_a_call_is_recorded_with_what_it_gave(bus):
     given = {"content": "hello", "tool_calls": [{"name": "search", "arguments": "{}"}], "none": None}
-    with bus.run(record=True) as run:
+    bus.enable_recording(content=True)
+    with bus.run() as run:
         with bus.call("gpt", source="writer") as call:
             bus.chunk("hello")
             call.finish(output=given, usage={"output_tokens": 1}, cost=0.25)

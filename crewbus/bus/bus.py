@@ -11,7 +11,7 @@ from crewbus import durability as durable
 from crewbus import hookspecs, records
 from crewbus import plugins as plugin_package
 from crewbus._util import awaitable
-from crewbus.bus import recovery
+from crewbus.bus import calling, recovery
 from crewbus.bus.cancellation import Cancellation
 from crewbus.bus.draining import Draining
 from crewbus.bus.lifecycle import CLOSE_TIMEOUT, Lifecycle
@@ -39,13 +39,9 @@ from crewbus.durability import MAX_EVENT_BYTES, Gate, Oversized, Recording
 from crewbus.events import Envelope
 from crewbus.plugins import PluginManager
 from crewbus.scopes import (
-    Call,
-    Callbacks,
     Durability,
-    Function,
     Host,
     Run,
-    check_call_arguments,
     check_run_arguments,
     execution_id,
     recording_request,
@@ -327,22 +323,7 @@ class Bus(Dispatcher):
 
     # Calls
 
-    def call(
-        self, name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool = False, source: Any = None
-    ) -> Call:
-        """A call of a model or tool, to be entered with ``with``; in the current run, or outside any.
-
-        ``callbacks`` are called, plain ones inline and async ones as tasks, with each envelope of this call and of no
-        other, until its terminal event; so are those of `Bus.callbacks` around it. ``inherit``: so are those of the
-        enclosing call, for integrations, whose users do not know the call that is made on their behalf. ``source``:
-        who calls.
-        """
-        check_call_arguments(name, callbacks)
-        return Call(self._host, name, callbacks or (), inherit, source)
-
-    def callbacks(self, *callbacks: Function) -> Callbacks:
-        """Callbacks for all calls that start in the context of a ``with`` block; nested ones are added."""
-        return Callbacks(self._host, callbacks)
+    call, callbacks = calling.call, calling.callbacks
 
     # Recording
 
@@ -359,6 +340,7 @@ class Bus(Dispatcher):
         checkpoint_on: Iterable[type] = (),
         max_event_bytes: int = MAX_EVENT_BYTES,
         oversized: Oversized = "refuse",
+        content: bool = False,
     ) -> None:
         """Arm recording: root runs that start from now on are recorded, from their first event to their last.
 
@@ -367,10 +349,11 @@ class Bus(Dispatcher):
         event is on its way to the store; "sync", it is on disk. ``checkpoint_on``: event types after each of which a
         checkpoint is saved, under the type's name. ``max_event_bytes`` limits the JSON of one event: a larger event is
         refused (`OversizedEventError`), or with ``oversized="truncate"`` recorded as a `Truncated`, unless a resume
-        needs it. Raises `RecordingError` if nothing would record, and if another store is given while recorded runs
-        are live.
+        needs it. ``content``: whether the input and output of calls are recorded, as the plugins that redact leave
+        them. Raises `RecordingError` if nothing would record, and if another store is given while recorded runs are
+        live.
         """
-        options = durable.RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized)
+        options = durable.RecordingOptions.checked(durability, checkpoint_on, max_event_bytes, oversized, content)
         before = self.recording.options
         self.recording.enable(store, options)
         self._gate.opened().checkpoints.watch(self._handlers, before.checkpoint_on, options.checkpoint_on)

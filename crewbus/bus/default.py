@@ -128,7 +128,16 @@ def achunk(text: str, kind: str = "text", source: Any = None) -> Coroutine[Any, 
     return current_bus().achunk(text, kind, source)
 
 
-def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool = False, source: Any = None) -> Call:
+def call(
+    name: str,
+    *,
+    kind: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    input: Any = None,  # noqa: A002 - as of `Bus.call`
+    callbacks: Iterable[Function] | None = (),
+    inherit: bool = False,
+    source: Any = None,
+) -> Call:
     """A call on the bus of the current call, of `Bus.callbacks` in this context, or of the current run.
 
     Otherwise on the default bus. For libraries. See `Bus.call`.
@@ -136,7 +145,7 @@ def call(name: str, *, callbacks: Iterable[Function] | None = (), inherit: bool 
     here, given = innermost(), callbacks_in_context()
     bus = given[-1].bus if given and (here is None or here.call is None) else None
     return (bus if isinstance(bus, Bus) else current_bus()).call(
-        name, callbacks=callbacks, inherit=inherit, source=source
+        name, kind=kind, attributes=attributes, input=input, callbacks=callbacks, inherit=inherit, source=source
     )
 
 

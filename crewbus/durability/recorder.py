@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 from crewbus import records, serialization
 from crewbus._util import is_count, reentrant_lock
 from crewbus.dispatch import now
+from crewbus.durability.call_content import WITH_CONTENT, without_content
 from crewbus.durability.disk import Disk
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
 from crewbus.durability.limits import MAX_EVENT_BYTES, Oversized
@@ -52,15 +53,24 @@ class RecordingOptions(NamedTuple):
     checkpoint_on: tuple[type, ...] = ()
     max_event_bytes: int = MAX_EVENT_BYTES
     oversized: Oversized = "refuse"
+    content: bool = False
+    """Whether the input and output of calls are recorded."""
 
     @classmethod
     def checked(
-        cls, durability: Durability, checkpoint_on: Iterable[type], max_event_bytes: int, oversized: Oversized
+        cls,
+        durability: Durability,
+        checkpoint_on: Iterable[type],
+        max_event_bytes: int,
+        oversized: Oversized,
+        content: bool,
     ) -> RecordingOptions:
         """The options that `Bus.enable_recording` was given. Raises `InputError` and `EventTypeError`."""
         if not isinstance(checkpoint_on, Iterable):
             raise EventTypeError(f"checkpoint_on takes several event classes; got {checkpoint_on!r}")
-        made = cls(checked_durability(durability) or "async", tuple(checkpoint_on), max_event_bytes, oversized)
+        made = cls(checked_durability(durability) or "async", tuple(checkpoint_on), max_event_bytes, oversized, content)
+        if not isinstance(content, bool):
+            raise InputError(f"content= is True or False; got {content!r}")
         if oversized not in get_args(Oversized):
             raise InputError(f"oversized={oversized!r}: choose 'refuse' or 'truncate'")
         if not is_count(max_event_bytes, _SHOWN):
@@ -323,7 +333,10 @@ class Recorder:
 
     def encode(self, envelope: Envelope) -> StoredEvent:
         """What a recorder writes of an envelope. Raises `UnserializableError` if it would not come back unchanged."""
-        name, version, data = (self._codec or self.codec()).encode(envelope.event)
+        event = envelope.event
+        if event.__class__ in WITH_CONTENT and not self.options.content:
+            event = without_content(event)
+        name, version, data = (self._codec or self.codec()).encode(event)
         if len(data) > self.options.max_event_bytes:
             name, version, data = self._oversized(name, version, data)
         source = envelope.source

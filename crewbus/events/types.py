@@ -31,9 +31,16 @@ class _Event:
 
     @recursive_repr("...")
     def __repr__(self) -> str:
-        names = [field.name for field in _fields(self) if field.repr]
+        names = [field.name for field in _fields(self) if field.repr and not self._is_tacit(field)]
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"{self.__class__.__qualname__.rpartition('>.')[2]}({shown})"
+
+    def _is_tacit(self, field: attrs.Attribute[Any]) -> bool:
+        return field.metadata == _TACIT and not getattr(self, field.name)
+
+
+_TACIT: Final = {"tacit": True}
+"""The metadata of a field that is shown only if it says something."""
 
 
 def _fields(event: Any) -> tuple[attrs.Attribute[Any], ...]:
@@ -126,6 +133,12 @@ class CallStarted(_Event):
     """A model or tool call began. The id of its envelope is the ``parent`` of what is emitted in the call."""
 
     name: str
+    kind: str | None = attrs.field(default=None, metadata=_TACIT)
+    """What is called: "model", "embedding", "tool", "agent", "retrieval", or another text."""
+    attributes: Mapping[str, Any] = attrs.field(factory=dict, metadata=_TACIT)
+    """What describes the call, by name, as JSON values."""
+    input: Any = attrs.field(default=None, metadata=_TACIT)
+    """What the call was given. A record has it only if ``enable_recording(content=True)`` asked for it."""
 
 
 class CallEnded(_Event):
@@ -139,11 +152,13 @@ class CallFinished(CallEnded):
     """A call ended without an exception. Its fields are what the caller reported; None if it did not."""
 
     output: Any = None
-    """Text, or another JSON value."""
+    """Text, or another JSON value. A record has it only if ``enable_recording(content=True)`` asked for it."""
     usage: Mapping[str, int] | None = None
-    """Counts by name, such as ``{"output_tokens": 12}``."""
+    """Counts by name: ``input_tokens``, ``output_tokens``, ``cached_input_tokens``, ``reasoning_tokens``, or others."""
     cost: float | None = None
     """In US dollars."""
+    attributes: Mapping[str, Any] = attrs.field(factory=dict, metadata=_TACIT)
+    """What describes the call at its end: `CallStarted.attributes`, and what was added while it ran."""
 
 
 @_event(name="crewbus.CallFailed", landmark=True)
@@ -152,6 +167,8 @@ class CallFailed(CallEnded):
 
     error: str
     message: str
+    attributes: Mapping[str, Any] = attrs.field(factory=dict, metadata=_TACIT)
+    """As of `CallFinished`."""
 
 
 @_event(name="crewbus.CallCancelled", landmark=True)
@@ -159,6 +176,8 @@ class CallCancelled(CallEnded):
     """A call was cancelled, with its run, with its task, or by Ctrl-C."""
 
     reason: str = ""
+    attributes: Mapping[str, Any] = attrs.field(factory=dict, metadata=_TACIT)
+    """As of `CallFinished`."""
 
 
 def _flat(fields: Any) -> Any:

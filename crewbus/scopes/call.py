@@ -28,16 +28,34 @@ class Call(Scope):
     """
 
     __slots__ = (
-        "_born", "_given", "_inherits", "callbacks", "delivering", "last", "name", "release_flush", "source",
+        "_born", "_given", "_inherits", "attributes", "callbacks", "delivering", "input", "kind", "last", "name",
+        "release_flush", "source",
     )  # fmt: skip
 
     scope_kind = "call"
     name: str
 
-    def __init__(self, host: Host, name: str, callbacks: Iterable[Any], inherit: bool, source: Any) -> None:
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        callbacks: Iterable[Any],
+        inherit: bool,
+        source: Any,
+        kind: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        input: Any = None,  # noqa: A002 - as of `Bus.call`
+    ) -> None:
         super().__init__(host)
         self.call = self
         self.name = name
+        self.kind = kind
+        """What is called, as given: "model" or "tool", for example; or None."""
+        self.attributes: dict[str, Any] = {**attributes} if attributes else {}
+        """What describes the call, by name, as JSON values. `CallStarted` has what is in it when the call starts, and
+        the terminal event what is in it when the call ends. Afterwards it is empty."""
+        self.input = input
+        """What the call is given, until it has ended."""
         self.source = source
         """Who makes the call, as given, until it has ended."""
         self.callbacks: tuple[Callback, ...] = ()
@@ -91,7 +109,8 @@ class Call(Scope):
             self.surround()
             self._take_callbacks(given, around)
             self.ended = False
-            self.host.transition(self, CallStarted(self.name), Phase.START)
+            started = CallStarted(self.name, self.kind, {**self.attributes}, self.input)
+            self.host.transition(self, started, Phase.START)
         except BaseException:
             self.abandon()
             raise
@@ -121,17 +140,22 @@ class Call(Scope):
             raise CallError(f"call {self.name!r} has started: its callbacks are fixed")
         self.callbacks += (self.host.as_callback(callback),)
 
+    def set_attributes(self, **attributes: Any) -> None:
+        """Add to `attributes`, or replace what is there: what becomes known while the call runs."""
+        self.attributes.update(attributes)
+
     def finish(self, output: Any = None, usage: Mapping[str, int] | None = None, cost: float | None = None) -> None:
         """End the call with its ``output``, its ``usage`` (counts by name) and its ``cost`` (US dollars).
 
-        Ending it again does nothing. Raises `RecordingError` if the run is recorded and this could not be: the call
-        then stays in progress.
+        Names of counts that others rely on: ``input_tokens``, ``output_tokens``, ``cached_input_tokens`` (those of the
+        input that were read from a cache) and ``reasoning_tokens`` (those of the output). Ending it again does nothing.
+        Raises `RecordingError` if the run is recorded and this could not be: the call then stays in progress.
         """
         if usage is not None and not isinstance(usage, Mapping):
             raise InputError(f"usage maps names to counts; got {usage!r}")
         if cost is not None and not isinstance(cost, int | float):
             raise InputError(f"cost is a number of US dollars; got {cost!r}")
-        self._end(CallFinished(output, usage, cost))
+        self._end(CallFinished(output, usage, cost, {**self.attributes}))
 
     def fail(self, error: BaseException | str) -> None:
         """End the call with ``error``: `CallFailed` for an Exception, `CallCancelled` for any other BaseException.
@@ -140,11 +164,11 @@ class Call(Scope):
         """
         checked_error(error, str)
         if isinstance(error, str):
-            self._end(CallFailed("", error))
+            self._end(CallFailed("", error, {**self.attributes}))
         elif is_cancellation(error):
-            self._end(CallCancelled(text_of(error) or type(error).__name__))
+            self._end(CallCancelled(text_of(error) or type(error).__name__, {**self.attributes}))
         else:
-            self._end(CallFailed(name_of(type(error)), text_of(error)))
+            self._end(CallFailed(name_of(type(error)), text_of(error), {**self.attributes}))
 
     def _end(self, event: CallEnded) -> None:
         if self._given is not None:
@@ -207,7 +231,8 @@ class Call(Scope):
         """Be over and release everything; if no terminal event could be emitted, without one."""
         self.ended = True
         self.callbacks = self.tries = ()
-        self.last = self.release_flush = self.source = None
+        self.last = self.release_flush = self.source = self.input = None
+        self.attributes = {}
 
     def _orphan(self) -> None:
         """In a forked child: be over, as its run is; the call continues in the parent only."""

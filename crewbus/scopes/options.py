@@ -48,14 +48,24 @@ def recording_request(record: bool | None, durability: Durability | None) -> Rec
     return AS_THE_BUS if record is None and durability is None else RecordingRequest(record, durability)
 
 
-def check_call_arguments(name: Any, callbacks: Any) -> None:
-    """Raise `CallError` or `CallbackError` for what `Bus.call` can't take."""
+def check_call_arguments(name: Any, callbacks: Any, kind: Any, attributes: Any) -> None:
+    """Raise `CallError`, `InputError` or `CallbackError` for what `Bus.call` can't take."""
     if not is_text(name):
         raise CallError(f"a call has a name, such as its model's; got {name!r}")
+    if kind is not None and not is_text(kind):
+        raise InputError(f"the kind of a call is a text, such as 'model' or 'tool'; got {kind!r}")
+    if attributes is not None:
+        check_attributes(attributes)
     if callable(callbacks):
         raise CallbackError(f"callbacks= takes several: write callbacks=[{name_of(callbacks)}]")
     if callbacks is not None and not isinstance(callbacks, Iterable):
         raise CallbackError(f"callbacks= takes several functions; got {callbacks!r}")
+
+
+def check_attributes(attributes: Any) -> None:
+    """Raise `InputError` unless ``attributes`` map names to values."""
+    if not isinstance(attributes, Mapping) or not all(map(is_text, attributes)):
+        raise InputError(f"attributes map names to JSON values; got {attributes!r}")
 
 
 def check_run_arguments(name: Any, run_id: Any, tags: Mapping[Any, Any] | None, key: Any = None) -> None:

@@ -23,6 +23,14 @@ from crewbus_crewai.steps import as_step, as_step_async, digest
 _current: Final[ContextVar[ModelCall | None]] = ContextVar("crewbus_crewai_call", default=None)
 
 
+_COMMON: Final = {
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "cached_input_tokens": "cached_prompt_tokens",
+}
+"""crewbus's names of counts, and crewAI's where they differ."""
+
+
 class ModelCall:
     """A model call in progress."""
 
@@ -31,7 +39,7 @@ class ModelCall:
         self.run = crewbus.current_run()
         """The run in scope when the call was made."""
         self.usage: dict[str, int] | None = None
-        """The token counts that crewAI reports, by name."""
+        """The token counts that crewAI reports, by its names and by crewbus's."""
         self.streamed_inside = False
         """Whether a nested call reports the streamed chunks, as crewbus-litellm does."""
         self._call: Call | None = None
@@ -48,7 +56,9 @@ class ModelCall:
             with contained("reporting a model call"):
                 callbacks = [self._watch] if self.llm.is_litellm else []
                 self._call = stack.enter_context(
-                    bus.call(self.llm.model or "model", callbacks=callbacks, inherit=True, source=self.llm)
+                    bus.call(
+                        self.llm.model or "model", kind="model", callbacks=callbacks, inherit=True, source=self.llm
+                    )
                 )
             yield
 
@@ -58,7 +68,8 @@ class ModelCall:
 
     def set_usage(self, usage: Mapping[str, Any] | None) -> None:
         """Set the token counts."""
-        self.usage = {name: count for name, count in (usage or {}).items() if isinstance(count, int)}
+        counts = {name: count for name, count in (usage or {}).items() if isinstance(count, int)}
+        self.usage = counts | {ours: counts[theirs] for ours, theirs in _COMMON.items() if theirs in counts}
 
     def finish(self, result: Any) -> None:
         """End the call with ``result``."""

@@ -239,6 +239,7 @@ def test_callbacks_get_the_model_calls_of_their_own_kickoff(bus, crew):
             assert texts(heard) == answer(tag)
             end = heard[-1].event
             assert (end.output, end.usage["completion_tokens"]) == ("".join(answer(tag)), 2 + CHUNKS)
+            assert end.usage["output_tokens"] == 2 + CHUNKS
 
 
 def test_the_chunks_of_a_failed_attempt_are_retracted(bus, crew):

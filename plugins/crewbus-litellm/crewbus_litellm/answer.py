@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 Message = dict[str, Any]
+
+_COMMON: Final = {
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "cached_input_tokens": "prompt_tokens_details.cached_tokens",
+    "reasoning_tokens": "completion_tokens_details.reasoning_tokens",
+}
+"""crewbus's names of counts, and litellm's."""
 
 
 class Answer(NamedTuple):
@@ -14,7 +22,10 @@ class Answer(NamedTuple):
     output: str | Message | list[str | Message | None] | None = None
     """The text; a message ``{"content": …, "tool_calls": […]}`` if the model calls tools; a list with ``n=``."""
     usage: dict[str, int] | None = None
-    """Counts under litellm's names; nested ones are flattened, as in ``prompt_tokens_details.cached_tokens``."""
+    """Counts under litellm's names; nested ones are flattened, as in ``prompt_tokens_details.cached_tokens``.
+
+    Those that crewbus has a name for are under that name too, such as ``input_tokens``.
+    """
     cost: float | None = None
     """In US dollars, as litellm computes it."""
 
@@ -83,6 +94,7 @@ def _message(message: Any) -> str | Message | None:
 
 def _usage(usage: Any) -> dict[str, int] | None:
     counts = dict(_counts(usage.model_dump())) if hasattr(usage, "model_dump") else {}
+    counts |= {ours: counts[theirs] for ours, theirs in _COMMON.items() if theirs in counts}
     return counts if any(counts.values()) else None  # litellm writes zeros if the provider reported none
 
 

@@ -48,7 +48,7 @@ class Observation:
     """
 
     def __init__(self, bus: Bus, name: str, internal_calls: int = 0) -> None:
-        self._call: Call | None = bus.call(name, inherit=True, source=SOURCE)
+        self._call: Call | None = bus.call(name, kind="model", inherit=True, source=SOURCE)
         self._call.start()
         self._attempt: Attempt | None = None
         self._internal_calls = internal_calls

@@ -76,7 +76,7 @@ def test_a_secret_reaches_no_sink(bus, captured_events, secret):
 
     handled = []
     bus.on(object, handled.append)
-    bus.enable_recording()
+    bus.enable_recording(content=True)
     stream = bus.stream(agent)
     with pytest.raises(ValueError, match=r"it|postgres"), stream:
         streamed = list(stream)
