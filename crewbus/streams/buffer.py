@@ -17,7 +17,7 @@ from crewbus.events import Chunk, Dropped, Envelope, Retracted, RunEnded, RunInt
 from crewbus.exceptions import BusClosedError, ConsumptionError, CrewbusError, RunNotFoundError, SlowConsumer
 from crewbus.scopes import Deferring, Run, execution_id, threads, wait_for_room
 from crewbus.streams import absence
-from crewbus.streams.merging import merged
+from crewbus.streams.merging import drop, merge, without_retracted
 from crewbus.streams.options import Slow, checked_policy
 from crewbus.streams.stream import CLOSED_BUS, INHERITED, SECOND_CONSUMER
 from crewbus.streams.waker import LoopWaker, waker_of
@@ -40,8 +40,8 @@ class Buffer:
     """A bounded queue of frames between a run's emitters and one consumer."""
 
     __slots__ = (
-        "__weakref__", "absorb", "born", "bound", "closed", "consumer", "deadline", "ended", "failure", "frames",
-        "held", "lock", "looked", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token",
+        "__weakref__", "absorb", "armed", "born", "bound", "closed", "consumer", "deadline", "ended", "failure",
+        "frames", "held", "lock", "looked", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token",
         "tree", "waiters", "waiting_emitters", "wake", "waker",
     )  # fmt: skip
 
@@ -73,6 +73,9 @@ class Buffer:
         self.wake: Callable[[Any], object] | None = None
         """Wakes the consumer when called with `token`; None while it does not wait."""
         self.token: Any = None
+        self.armed = False
+        """Whether `token` is a future that the consumer's task has not asked for yet: the last frames that it took
+        were all there were, so the next one wakes it."""
         self.waker: LoopWaker | None = None
         self.waiters: list[Callable[[], object]] | None = None
         self.waiting_emitters = 0
@@ -162,50 +165,28 @@ class Buffer:
             self.room = min(2 * count, self._room())
             self.looked = absence.look(self)
         elif isinstance(event, RunEnded) or room > 1:
-            if not (self.slow == "coalesce" and self._merge(envelope)):
+            if not (self.slow == "coalesce" and merge(self.frames, envelope, self._boundary())):
                 self.frames.append(envelope)
         elif self.slow in ("drop", "fail") and room > 0:
             self.frames.append(envelope)
         elif self.slow == "fail":
             self._fail(f"{self.bound} frames were waiting, and slow='fail'")
         elif self.slow == "drop" and isinstance(event, Chunk):
-            self._drop(envelope)
+            drop(self.frames, envelope, self._boundary())
         elif self.slow == "drop" and isinstance(event, Retracted):
             self._retract(run, envelope, event)
-        elif not (self.slow == "coalesce" and self._merge(envelope)):
+        elif not (self.slow == "coalesce" and merge(self.frames, envelope, self._boundary())):
             self._overfill(run, envelope)
-
-    def _drop(self, envelope: Envelope) -> None:
-        last = self.frames[-1].event if self.frames else None
-        count = last.count + 1 if isinstance(last, Dropped) else 1
-        parent = envelope.parent if count == 1 or self._is_joined(self.frames[-1], envelope) else None
-        marker = Envelope(Dropped(count), envelope.run_id, envelope.seq, parent, envelope.at)
-        if count > 1:
-            self.frames[-1] = marker
-        else:
-            self.frames.append(marker)
 
     def _retract(self, run: Run, envelope: Envelope, event: Retracted) -> None:
         """Remove what is retracted; push the retraction only if the consumer may have seen some of it."""
         consumer_saw = not self.frames or event.since <= self.frames[0].seq
-        self.frames = [
-            frame
-            for frame in self.frames
-            if not (isinstance(frame.event, Chunk) and event.covers(frame.seq, frame.parent))
-        ]
+        self.frames = without_retracted(self.frames, event)
         if consumer_saw:
             self._overfill(run, envelope)
 
-    def _merge(self, envelope: Envelope) -> bool:
-        last = self.frames[-1] if self.frames else None
-        one = merged(last, envelope) if last is not None and self._is_joined(last, envelope) else None
-        if one is not None:
-            self.frames[-1] = one
-        return one is not None
-
-    def _is_joined(self, last: Envelope, new: Envelope) -> bool:
-        """Whether each retraction that covers one of two frames, which follow each other, covers the other too."""
-        return last.parent == new.parent and (self.tree is None or self.tree.boundary < last.seq)
+    def _boundary(self) -> int:
+        return self.tree.boundary if self.tree is not None else -1
 
     def _overfill(self, run: Run, envelope: Envelope) -> None:
         self.frames.append(envelope)
@@ -344,6 +325,12 @@ class Buffer:
         """As `take`, for an asyncio task: the frames, or a future of its loop to await before the next call."""
         if self.born != generation.number and self._is_inherited_end():
             return []
+        if self.armed:
+            self.armed = False
+            future = self.token
+            if self.wake is not None:  # without the lock: if a frame comes meanwhile, it completes the future
+                self.held, self.since = 0, None
+                return future  # type: ignore[no-any-return]
         lock, waker = self.lock, self.waker
         assert waker is not None
         state = threads.state
@@ -352,17 +339,15 @@ class Buffer:
             state.lock = lock
             lock.acquire()
             if self.frames or self.ended or self.closed:
-                if self.since and monotonic() - self.since > _LONG:
-                    return self._take_turns(waker)
-                return self._swap_some()
+                return self._take_some(waker)
             if self.wake is not None and not self.token.done():
                 raise ConsumptionError(SECOND_CONSUMER)
             self.held = 0
             self.since = None
             if self.waiters is not None:
                 self._wake_waiters()
-            future = waker.future()
-            self.token, self.wake = future, waker.wake
+            future = self.token = waker.future()
+            self.wake = waker.wake
             if lock is not self.lock:  # the run started
                 waker.wake(future)
         finally:
@@ -375,7 +360,26 @@ class Buffer:
                 state.make_deferred()
         if self.deadline is not None:
             self._limit(future, waker.loop)
-        return future
+        return future  # type: ignore[no-any-return]
+
+    def _take_some(self, waker: LoopWaker) -> list[Envelope] | asyncio.Future[None]:
+        """The next frames; or let the loop's other tasks run first, if the consumer has kept it for long."""
+        since = self.since
+        if since is None:
+            self.since = 0.0
+        else:
+            now = monotonic()
+            if since and now - since > _LONG:
+                self.since, self.most = None, 1
+                return waker.next_turn()
+            self.since = now
+        if self.most < _MOST_AT_ONCE:
+            self.most = min(2 * self.most, _MOST_AT_ONCE)
+        batch = self._swap(min(self.most, (self.bound + 1) // 2))
+        if not (self.frames or self.ended or self.closed) and self.held < self.bound:
+            # With room left no emitter waits, so the next poll has nothing to do, and needs no lock.
+            self.token, self.wake, self.armed = waker.future(), waker.wake, True
+        return batch
 
     def _limit(self, future: asyncio.Future[None], loop: asyncio.AbstractEventLoop) -> None:
         def expire() -> None:
@@ -387,16 +391,6 @@ class Buffer:
 
         timer = loop.call_later(self._time_left(None), expire)
         future.add_done_callback(lambda _: timer.cancel())
-
-    def _take_turns(self, waker: LoopWaker) -> asyncio.Future[None]:
-        """Let the loop's other tasks run first: the consumer has kept it for long."""
-        self.since, self.most = None, 1
-        return waker.next_turn()
-
-    def _swap_some(self) -> list[Envelope]:
-        self.since = monotonic() if self.since is not None else 0.0
-        self.most = min(2 * self.most, (self.bound + 1) // 2, _MOST_AT_ONCE)
-        return self._swap(self.most)
 
     def _swap(self, most: int) -> list[Envelope]:
         frames = self.frames

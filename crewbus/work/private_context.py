@@ -97,6 +97,10 @@ def kind_of(function: Callable[..., Any]) -> Kind | None:
     return next((kind for kind in KINDS if is_kind(function, kind.is_function)), None)
 
 
-def kind_of_result(result: Any) -> Kind | None:
-    """The kind of function that returns such a result, or None if there is nothing to advance."""
-    return next((kind for kind in KINDS if kind.is_result(result)), None)
+STEPPED: Final = (types.AsyncGeneratorType, types.CoroutineType, types.GeneratorType)
+"""The types of what is advanced step by step."""
+
+
+def kind_of_result(result: Any) -> Kind:
+    """The kind of function that returns such a result, an instance of `STEPPED`."""
+    return next(kind for kind in KINDS if kind.is_result(result))

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from crewbus.exceptions import Cancelled, Suspended, is_cancellation
 from crewbus.scopes import handling
-from crewbus.work.private_context import kind_of, kind_of_result
+from crewbus.work.private_context import STEPPED, kind_of, kind_of_result
 
 __all__ = ["Thread", "bind"]
 
@@ -36,11 +36,18 @@ def bind(function: Callable[P, T]) -> Callable[P, T]:
     'here'
     """
     here = copy_context()
+    handled_here = here.get(handling)
 
-    def begin(*args: P.args, **kwargs: P.kwargs) -> tuple[Context, T]:
+    def new_context() -> Context:
         context = here.copy()
         # Whether a handler calls it depends on the call, not on the binding, and `flush` must know.
-        context.run(handling.set, handling.get())
+        handled = handling.get()
+        if handled is not handled_here:
+            context.run(handling.set, handled)
+        return context
+
+    def begin(*args: P.args, **kwargs: P.kwargs) -> tuple[Context, T]:
+        context = new_context()
         return context, context.run(function, *args, **kwargs)
 
     kind = kind_of(function)
@@ -49,9 +56,11 @@ def bind(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def bound(*args: P.args, **kwargs: P.kwargs) -> T:
-        context, result = begin(*args, **kwargs)
-        kind = kind_of_result(result)
-        return result if kind is None else kind.bind(lambda: (context, result))()
+        context = new_context()
+        result = context.run(function, *args, **kwargs)
+        if isinstance(result, STEPPED):
+            return kind_of_result(result).bind(lambda: (context, result))()  # type: ignore[no-any-return]
+        return result
 
     return bound
 
