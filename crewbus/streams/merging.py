@@ -50,9 +50,7 @@ def drop(frames: list[Envelope], new: Envelope, boundary: int) -> None:
 
 def without_retracted(frames: list[Envelope], event: Retracted) -> list[Envelope]:
     """``frames`` without the chunks that ``event`` retracts."""
-    return [
-        frame for frame in frames if not (isinstance(frame.event, Chunk) and event.covers(frame.seq, frame.parent))
-    ]
+    return [frame for frame in frames if not (isinstance(frame.event, Chunk) and event.covers(frame.seq, frame.parent))]
 
 
 def _is_joined(last: Envelope, new: Envelope, boundary: int) -> bool:
