@@ -121,7 +121,7 @@ class OrderedLane:
                                 escaped = self._missed(function, blame, run, made, error, escaped)
                         if phase == 2:
                             scope.transition(phase, made)
-                        if call is not None and (not call.ended or phase):
+                        if call is not None and call.callbacks and (not call.ended or phase):
                             call.delivering.add(made)
                     except BaseException as error:
                         escaped = self._complete(scope, phase, made, routers, function, [*(escaped or ()), error])
@@ -134,7 +134,7 @@ class OrderedLane:
                 deferred, state.deferred = state.deferred, None
             if envelope is None:
                 return self._without_place(plan, scope, event, source, phase)
-            if call is not None:
+            if call is not None and call.callbacks:
                 self.deliverer.deliver_in_call(plan, run, call, envelope)
             elif plan.has_inline_listeners:
                 self.deliverer.deliver(plan, run, envelope)
@@ -144,7 +144,8 @@ class OrderedLane:
         finally:
             try:
                 if call is not None and envelope is not None:
-                    call.delivering.discard(envelope)  # here, since an interrupt may keep a function from beginning
+                    if call.delivering:
+                        call.delivering.discard(envelope)  # here: an interrupt may keep a function from beginning
                     if call.last is not None:
                         self.deliverer.deliver_last(call)
             finally:
@@ -209,7 +210,7 @@ class OrderedLane:
                 errors = self._missed(function, blame, scope.run, envelope, error, errors) or errors
         if phase == Phase.END:
             scope.transition(phase, envelope)
-        if scope.call is not None and (phase or not scope.call.ended):
+        if scope.call is not None and scope.call.callbacks and (phase or not scope.call.ended):
             scope.call.delivering.add(envelope)
         return errors
 

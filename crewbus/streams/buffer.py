@@ -40,9 +40,9 @@ class Buffer:
     """A bounded queue of frames between a run's emitters and one consumer."""
 
     __slots__ = (
-        "__weakref__", "absorb", "armed", "born", "bound", "closed", "consumer", "deadline", "ended", "failure",
-        "frames", "held", "lock", "looked", "loop_thread", "most", "room", "run", "run_id", "since", "slow", "token",
-        "tree", "waiters", "waiting_emitters", "wake", "waker",
+        "__weakref__", "_at_once", "absorb", "armed", "born", "bound", "closed", "consumer", "deadline", "ended",
+        "failure", "frames", "held", "lock", "looked", "loop_thread", "most", "room", "run", "run_id", "since", "slow",
+        "token", "tree", "waiters", "waiting_emitters", "wake", "waker",
     )  # fmt: skip
 
     def __init__(self, run_id: str, bound: int, slow: Slow, deadline: float | None = None) -> None:
@@ -87,6 +87,7 @@ class Buffer:
         self.absorb: Callable[[list[Envelope]], object] | None = None
         """What gets all frames at once in place of the consumer, who only wants the run's result. It must not hold
         the stream, which holds this buffer."""
+        self._at_once = min((bound + 1) // 2, _MOST_AT_ONCE)
         self.most = 1
         """How many frames the consumer's task gets at once: fewer, the longer it keeps its event loop."""
         self.since: float | None = None
@@ -373,9 +374,9 @@ class Buffer:
                 self.since, self.most = None, 1
                 return waker.next_turn()
             self.since = now
-        if self.most < _MOST_AT_ONCE:
-            self.most = min(2 * self.most, _MOST_AT_ONCE)
-        batch = self._swap(min(self.most, (self.bound + 1) // 2))
+        if self.most < self._at_once:
+            self.most = min(2 * self.most, self._at_once)
+        batch = self._swap(self.most)
         if not (self.frames or self.ended or self.closed) and self.held < self.bound:
             # With room left no emitter waits, so the next poll has nothing to do, and needs no lock.
             self.token, self.wake, self.armed = waker.future(), waker.wake, True

@@ -147,7 +147,7 @@ class Stream:
         if not found:
             self._raise_failure()
             raise StopAsyncIteration
-        self._text_so_far().add(found)
+        (self._transcript or self._text_so_far()).add(found)
         self._taken = found
         if len(found) > 1:
             self._batch = iter(found)

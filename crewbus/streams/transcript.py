@@ -31,9 +31,10 @@ class Transcript:
             event = envelope.event
             if isinstance(event, Chunk):
                 if event.kind == "text":
-                    if self._texts is None:
-                        self._texts = Texts()
-                    self._texts.add(envelope.seq, envelope.parent, event.text)
+                    texts = self._texts
+                    if texts is None:
+                        texts = self._texts = Texts()
+                    texts.add(envelope.seq, envelope.parent, event.text)
             elif isinstance(event, Dropped):
                 self._drops = self._drops or []
                 self._drops.append((envelope.seq, envelope.parent, event.count))
@@ -57,7 +58,7 @@ class Transcript:
 class Texts:
     """Texts, each with its number and its parent. Older ones are joined, and split again for a retraction."""
 
-    __slots__ = ("_is_ordered", "_joined", "_lengths", "_numbers", "_owners", "_parent", "_texts")
+    __slots__ = ("_is_ordered", "_joined", "_last", "_lengths", "_numbers", "_owners", "_parent", "_texts")
 
     def __init__(self) -> None:
         self._numbers: Final = array("q")
@@ -65,6 +66,7 @@ class Texts:
         """The parents, each with the index of its first text: there are few, mostly one."""
         self._is_ordered = True
         self._parent: str | None = ""
+        self._last = -2  # the number of the last text
         self._texts: list[str] = []
         self._joined: Final[list[str]] = []
         self._lengths: Final = array("L")
@@ -75,10 +77,13 @@ class Texts:
         if parent != self._parent:
             self._owners.append((len(self._numbers), parent))
             self._parent = parent
-        self._is_ordered = self._is_ordered and (not self._numbers or self._numbers[-1] < number)
+        if number <= self._last:
+            self._is_ordered = False
+        self._last = number
         self._numbers.append(number)
-        self._texts.append(text)
-        if len(self._texts) >= FOLDED:
+        texts = self._texts
+        texts.append(text)
+        if len(texts) >= FOLDED:
             self._join()
 
     def _join(self) -> None:
