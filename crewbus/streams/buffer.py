@@ -361,7 +361,7 @@ class Buffer:
                 state.make_deferred()
         if self.deadline is not None:
             self._limit(future, waker.loop)
-        return future  # type: ignore[no-any-return]
+        return future
 
     def _take_some(self, waker: LoopWaker) -> list[Envelope] | asyncio.Future[None]:
         """The next frames; or let the loop's other tasks run first, if the consumer has kept it for long."""
