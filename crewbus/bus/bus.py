@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from crewbus.durability import Recorder
     from crewbus.records import Record, Records, RunInfo
-    from crewbus.stores import Store
+    from crewbus.stores import Backlog, Store
     from crewbus.streams import OwnedStream, Slow, Stream, StreamOptions
 
 __all__ = ["Bus"]
@@ -105,8 +105,8 @@ class Bus(Dispatcher):
             report=faults.report_plugin,
             propagates=recursed_too_deep,
             changed=self._plugins_changed,
-            joining=self._plugin_joins,
-            leaving=self._plugin_leaves,
+            joining=lambda name, plugin: self._membership.configure(name, plugin),  # noqa: PLW0108 - made below
+            leaving=lambda plugin: self._membership.leave(plugin),  # noqa: PLW0108 - likewise
         )
         self._hook_table = hooks = HookTable(self, self.plugins, faults)
         handlers = AsyncHandlers(faults.report_culprit)
@@ -122,7 +122,7 @@ class Bus(Dispatcher):
         self._results = results = RunResults(host, gate, live)
         callbacks = CallbackRegistration(self, self.plugins)
         host.prepare, host.start, host.finish = gate.preparation, live.start, live.finish
-        self._draining = Draining(host, subscriptions, handlers)
+        self._draining = Draining(host, subscriptions, handlers, gate.catch_up)
         host.register_callback, host.as_callback = callbacks.register, callbacks.unchanged
         self._work, self._cancellation = OwnedWork(), Cancellation(gate, live)
         self._redelivery = Redelivery(host, subscriptions, deliverer)
@@ -169,12 +169,6 @@ class Bus(Dispatcher):
         self._hook_table.rebuild()
         self._refresh()
 
-    def _plugin_joins(self, name: str, plugin: Any) -> None:
-        self._membership.configure(name, plugin)
-
-    def _plugin_leaves(self, plugin: Any) -> None:
-        self._membership.leave(plugin)
-
     def _abandon(self) -> None:
         """Release what a constructor that fails had taken."""
         self._membership.unregister_unconfigured()
@@ -195,9 +189,9 @@ class Bus(Dispatcher):
         Handlers run inline, in the order of their registration, in the emitter's thread and context. An awaitable that
         a handler returns, as an ``async def`` one does, is awaited as a task: on the emitter's event loop; if it has
         none, on the loop on which the handler was subscribed, if that runs; else on a background loop. A generator that
-        it returns is reported, since none of its code would run. With ``background`` a
-        handler of either kind has a thread of its own, which calls it in a copy of the emitter's context, one event at
-        a time, those of a root run in the order of their numbers; when 1024 events wait for it, emitters wait.
+        it returns is reported, since none of its code would run. With ``background`` a handler of either kind has a
+        thread of its own, which calls it in a copy of the emitter's context, one event at a time, those of a root run
+        in the order of their numbers; when 1024 events wait for it, emitters wait.
         Subscribing the same handler to the same type again changes nothing. A handler that raises is reported by name,
         and changes nothing for the others. ``object`` stands for every event.
         """
@@ -308,8 +302,9 @@ class Bus(Dispatcher):
     def drain(self) -> Coroutine[Any, Any, None]:
         """Let other tasks run, and wait until the streams of the current run, and handlers, have room.
 
-        An event loop's thread never blocks in an emission, so this is where an async producer waits for its consumers.
-        It waits neither for the task that calls it, nor once the run is cancelled or the bus is closing.
+        An event loop's thread never blocks in an emission, so this is where an async producer waits for its consumers,
+        and for a store that is more than a quarter of a second behind: see `backlog`. It waits neither for the task
+        that calls it, nor once the run is cancelled or the bus is closing. Raises what keeps the store from writing.
         """
         return self._draining.drain(execution_id())
 
@@ -326,6 +321,11 @@ class Bus(Dispatcher):
     call, callbacks = calling.call, calling.callbacks
 
     # Recording
+
+    @property
+    def backlog(self) -> Backlog:
+        """What the store has accepted and not written yet: events, bytes, and by how many seconds it is behind."""
+        return self._gate.backlog()
 
     @property
     def store(self) -> Store:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from crewbus import streams
@@ -19,10 +19,18 @@ T = TypeVar("T")
 class Draining:
     """Waits, without blocking the loop, until what gets the events of a run has room."""
 
-    def __init__(self, host: Host, subscriptions: Subscriptions, async_handlers: AsyncHandlers) -> None:
+    def __init__(
+        self,
+        host: Host,
+        subscriptions: Subscriptions,
+        async_handlers: AsyncHandlers,
+        catch_up: Callable[[Run], Awaitable[None]],
+    ) -> None:
         self._host = host
         self._subscriptions = subscriptions
         self._async_handlers = async_handlers
+        self._catch_up = catch_up
+        """Waits for the store of a recorded run, if that has fallen behind."""
         host.drain = self.wait
 
     async def after(self, emit: Callable[[], T], caller: object) -> T:
@@ -50,4 +58,6 @@ class Draining:
         buffers = [sink for around in run.reach() for sink in around.sinks if isinstance(sink, streams.Buffer)]
         for buffer in buffers:
             await await_room(buffer, caller, run, self._host)
+        if not run.tree.stopped:
+            await self._catch_up(run)
         run.check()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from crewbus._util import Wakeup, call_on, in_worker, raise_first, running_loop, settle
 from crewbus.scopes import Run
 from crewbus.stores import Store
+
+BEHIND: Final = 0.25
+"""Seconds: a store with an event that has waited longer writes more slowly than is emitted."""
 
 
 class Disk:
@@ -50,6 +54,11 @@ class Disk:
         self._store().when_written(run.root.id, notify)
         await future
         raise_first(failures)
+
+    async def catch_up(self, run: Run) -> None:
+        """As `wait_async` if the store has fallen behind, else at once."""
+        if run.tree.recorded and self._store().backlog().seconds > BEHIND:
+            await self.wait_async(run)
 
     def confirm(self, run: Run) -> None:
         """Return when this process certainly holds a recorded run, so that a step's function may be called.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from crewbus import stores
 from crewbus._util import reentrant_lock
 from crewbus.scopes import Deferring
 
@@ -81,6 +82,15 @@ class Gate:
     def end_of(self, run_id: str) -> Envelope | None:
         """See `Recorder.end_of`."""
         return self._recording.recorder.end_of(run_id) if self._recording is not None else None
+
+    def backlog(self) -> stores.Backlog:
+        """See `Recorder.backlog`."""
+        return self._recording.recorder.backlog() if self._recording is not None else stores.Backlog()
+
+    async def catch_up(self, run: Run) -> None:
+        """See `Disk.catch_up`."""
+        if self._recording is not None:
+            await self._recording.recorder.disk.catch_up(run)
 
     def close(self) -> None:
         """See `Recorder.close`."""

@@ -27,7 +27,7 @@ from crewbus.events import (
 )
 from crewbus.exceptions import EventTypeError, InputError, OversizedEventError, RecordingError, RunIdInUseError
 from crewbus.scopes import Deferring, Durability, Phase, Preparation, checked_durability
-from crewbus.stores import LANDMARKS, Store, StoredEvent, store_refs
+from crewbus.stores import LANDMARKS, Backlog, Store, StoredEvent, store_refs
 
 if TYPE_CHECKING:
     from crewbus.dispatch import HookTable, OrderedLane, Plan
@@ -206,6 +206,10 @@ class Recorder:
                     store_refs.acquire(opened, self._user)
                     self._store, self._store_url = opened, url
         return self._store
+
+    def backlog(self) -> Backlog:
+        """What the store in use has accepted and not written yet."""
+        return self._store.backlog() if self._store is not None else Backlog()
 
     def use_store(self, store: Store | str) -> None:
         """Record to ``store``, a `Store` or the URL of one, and read from it, without arming anything.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from crewbus.stores.contract import Store
     from crewbus.stores.listing import END_STATES, STATES, LogFilter, LogSummary, name_and_tags
     from crewbus.stores.memory import MemoryStore
-    from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
+    from crewbus.stores.rows import Backlog, LogInfo, LogPart, Posted, StoredEvent
     from crewbus.stores.segments import Segment, fold
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "PROGRESS",
     "STATES",
     "SUSPENDED",
+    "Backlog",
     "Cap",
     "Claim",
     "Claimed",
@@ -49,7 +50,7 @@ __getattr__ = lazy_names(
         "contract": "Store",
         "listing": "END_STATES STATES LogFilter LogSummary name_and_tags",
         "memory": "MemoryStore",
-        "rows": "LogInfo LogPart Posted StoredEvent",
+        "rows": "Backlog LogInfo LogPart Posted StoredEvent",
         "segments": "Segment fold",
     },
 )

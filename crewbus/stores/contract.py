@@ -16,7 +16,7 @@ from crewbus.events import ENDS, LANDMARKS, MARKS
 from crewbus.exceptions import RecordingError, RunHeldError, RunNotFoundError
 from crewbus.stores.claims import Claim, Claimed, Room, check_first_events, may_be_claimed, tags_of
 from crewbus.stores.listing import LogFilter, LogSummary
-from crewbus.stores.rows import LogInfo, LogPart, Posted, StoredEvent
+from crewbus.stores.rows import Backlog, LogInfo, LogPart, Posted, StoredEvent
 from crewbus.stores.watching import watch_by_polling
 
 __all__ = ["Store"]
@@ -321,6 +321,13 @@ class Store(abc.ABC):
             notify(error)
         else:
             notify(None)
+
+    def backlog(self) -> Backlog:
+        """Return what was appended and is not durable yet; nothing, for a store that writes before `append` returns.
+
+        It answers at once: emitters ask it how far the store is behind.
+        """
+        return Backlog()
 
     def _unsupported(self, method: str) -> RecordingError:
         return RecordingError(f"{type(self).__name__} has no {method}(): its runs can't be resumed, forked or followed")

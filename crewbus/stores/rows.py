@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["LogInfo", "LogPart", "Posted", "StoredEvent"]
+import attrs
+
+__all__ = ["Backlog", "LogInfo", "LogPart", "Posted", "StoredEvent"]
 
 
 class StoredEvent(NamedTuple):
@@ -58,6 +60,17 @@ class LogInfo(NamedTuple):
     def queued(self) -> bool:
         """Whether nobody has begun its run, which `Store.create` planted for whoever takes it."""
         return self.epoch == 0 and self.parent is None
+
+
+@attrs.frozen
+class Backlog:
+    """What a store has accepted and not written yet."""
+
+    events: int = 0
+    bytes: int = 0
+    """How much memory they take, estimated."""
+    seconds: float = 0.0
+    """For how long the oldest of them has waited."""
 
 
 class Posted(NamedTuple):

@@ -7,16 +7,18 @@ import math
 import os
 import sys
 import time
+import weakref
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import crewbus
 from crewbus import CallCancelled, CallFailed, CallFinished, CallStarted, PluginError, event_type_of, reentrant_lock
+from crewbus.stores import Backlog
 from crewbus_metrics.snapshot import Events, Snapshot, Timing
 
 if TYPE_CHECKING:
-    from crewbus import Envelope, Run
+    from crewbus import Bus, Envelope, Run
 
 NAMES: Final = 100  # names of runs, and of calls, with their own figures; further names share OTHERS
 OTHERS: Final = "(others)"
@@ -48,6 +50,7 @@ class Metrics:
             raise PluginError(f"CREWBUS_METRICS={setting!r}: choose one of {', '.join(SUMMARIES)}")
         self._summary = summary or SUMMARIES[setting]
         self._configured = False
+        self._bus: Callable[[], Bus | None] = _no_bus
         self._reset()
 
     def _reset(self) -> None:
@@ -63,11 +66,12 @@ class Metrics:
         self._open: dict[Run | None, OrderedDict[str | None, tuple[str, float]]] = {None: OrderedDict()}
 
     @crewbus.hookimpl
-    def crewbus_configure(self) -> None:
+    def crewbus_configure(self, bus: Bus) -> None:
         """Start the clock; reject a second bus."""
         if self._configured:
             raise PluginError("a Metrics instance serves one bus: create another instance for another bus")
         self._configured = True
+        self._bus = weakref.ref(bus)
         self._reset()
 
     @crewbus.hookimpl
@@ -134,7 +138,13 @@ class Metrics:
             runs = {name: durations.timing() for name, durations in self._runs.copy().items()}
             calls = {name: durations.timing() for name, durations in self._calls.copy().items()}
         total = sum((Counter(of.counts) for of in events.values()), start=Counter[str]())
-        return Snapshot(seconds, Events.of(total, seconds), events, runs, calls)
+        bus = self._bus()
+        backlog = Backlog() if bus is None else bus.backlog
+        return Snapshot(seconds, Events.of(total, seconds), events, runs, calls, backlog)
+
+
+def _no_bus() -> None:
+    """Before the plugin is loaded."""
 
 
 class _Durations:

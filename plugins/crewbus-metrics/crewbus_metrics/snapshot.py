@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from crewbus.stores import Backlog
+
 
 @attrs.frozen
 class Events:
@@ -55,6 +57,8 @@ class Snapshot:
     """Ended runs by name."""
     calls: Mapping[str, Timing]
     """Ended calls by name."""
+    backlog: Backlog = attrs.field(factory=Backlog)
+    """What the store of the bus has accepted and not written yet."""
 
     def as_dict(self) -> dict[str, Any]:
         """The snapshot as a dict, ready for JSON."""
@@ -66,4 +70,7 @@ class Snapshot:
         lines += [f"in {name}: {of.count} events, {of.rate:.3f}/s" for name, of in self.events.items()]
         lines += [f"run {name}: {timing}" for name, timing in self.runs.items()]
         lines += [f"call {name}: {timing}" for name, timing in self.calls.items()]
+        if self.backlog.events:
+            waiting = self.backlog
+            lines.append(f"{waiting.events} events wait to be written, {waiting.seconds:.3f} s behind")
         return "\n".join(lines)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import crewbus
 import crewbus_metrics
+from crewbus.stores import Backlog
 from crewbus_metrics import Metrics
 from crewbus_metrics import metrics as metrics_module
 
@@ -633,3 +634,33 @@ def test_a_setting_that_does_not_exist_is_refused_and_the_bus_continues(monkeypa
     with crewbus.Bus([Metrics(given.append)], entry_points=False) as bus:
         bus.emit(Noted())
     assert len(given) == 1, "with a function no setting is needed"
+
+
+# What waits to be written
+
+
+class Slow(crewbus.MemoryStore):
+    """A store that says that it is behind."""
+
+    waiting = Backlog()
+
+    def backlog(self):
+        return self.waiting
+
+
+def test_a_snapshot_says_how_far_the_store_is_behind(bus, metrics):
+    assert metrics.snapshot().backlog == Backlog()
+    store = Slow()
+    bus.enable_recording(store)
+    with bus.run():
+        store.waiting = Backlog(7, 4096, 1.25)
+        found = metrics.snapshot()
+        store.waiting = Backlog()
+    assert found.backlog == bus.backlog.__class__(7, 4096, 1.25)
+    assert json.loads(json.dumps(found.as_dict()))["backlog"] == {"events": 7, "bytes": 4096, "seconds": 1.25}
+    assert str(found).splitlines()[-1] == "7 events wait to be written, 1.250 s behind"
+    assert "wait to be written" not in str(metrics.snapshot())
+
+
+def test_metrics_that_no_bus_loaded_have_no_backlog():
+    assert Metrics(print).snapshot().backlog == Backlog()

@@ -13,7 +13,7 @@ from typing import Final
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunHeldError, RunNotFoundError
-from crewbus.stores import Claim, Claimed, LogFilter, LogInfo, LogPart, LogSummary, Posted, Store, StoredEvent
+from crewbus.stores import Backlog, Claim, Claimed, LogFilter, LogInfo, LogPart, LogSummary, Posted, Store, StoredEvent
 from crewbus.stores.claims import check_due, check_first_events
 from crewbus.stores.liveness import clock
 from crewbus.stores.watching import Watching
@@ -97,6 +97,9 @@ class SQLiteStore(Store):
     def when_written(self, root_id: str, notify: Notify) -> None:
         self._require_open()
         self._writer.when_written(root_id, notify)
+
+    def backlog(self) -> Backlog:
+        return self._writer.backlog
 
     # Reading
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
-from crewbus.stores import StoredEvent
+from crewbus.stores import Backlog, StoredEvent
 from crewbus.stores.liveness import CERTAIN, clock
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
@@ -40,7 +40,11 @@ class Writer:
         self._holders = holders
         self._lease = lease
         self._bound = backlog
-        self._backlog = 0
+        self._backlog = self._backlog_events = 0
+        """The bytes of the events that are not on disk yet, and how many they are."""
+        self._queued_since: float | None = None
+        """Since when the oldest event is queued, by `time.monotonic`; likewise of those that are being written."""
+        self._writing_since: float | None = None
         # Entered directly: its `with` is C code, which a signal can't interrupt, and a Condition's is not.
         self._lock = reentrant_lock()
         self._changed = threading.Condition(self._lock)
@@ -104,6 +108,9 @@ class Writer:
                 log.new_runs.append(event.run_id)
                 self._runs.setdefault(event.run_id, root_id)
             log.size += size
+            self._backlog_events += 1
+            if self._queued_since is None:
+                self._queued_since = time.monotonic()
             log.events.append(event)  # atomic for interrupts
             self._queue(log)
 
@@ -229,6 +236,13 @@ class Writer:
         """Whether the database can't be written to."""
         return self._failure is not None
 
+    @property
+    def backlog(self) -> Backlog:
+        """What waits to be written. Nothing is waited for here, so that what is added meanwhile may be missing."""
+        since = self._writing_since or self._queued_since
+        seconds = 0.0 if since is None else max(0.0, time.monotonic() - since)
+        return Backlog(self._backlog_events, self._backlog, seconds)
+
     def held(self) -> list[Log]:
         """The logs that are written here."""
         with self._lock:
@@ -350,6 +364,7 @@ class Writer:
         tried, ticket = self._tries, self._last_ticket
         batches = [log.take_batch() for log in self._queued]
         self._queued = {}
+        self._writing_since, self._queued_since = self._queued_since, None
         self._lock.release()
         started = time.monotonic()
         try:
@@ -396,20 +411,29 @@ class Writer:
     def _done(self, batches: list[Batch], ticket: int) -> list[Call]:
         self._failure = None
         self._written_ticket = ticket
+        self._writing_since = None
         for batch in batches:
-            self._backlog -= batch.size
+            self._settle(batch.size, len(batch.events))
             if batch.error is not None:
-                self._backlog -= batch.log.size
+                self._settle(batch.log.size, len(batch.log.events))
                 self._queued.pop(batch.log, None)
                 self._losses.append(batch.error)
             batch.report()
             if batch.finishing and self._logs.get(batch.log.root_id) is batch.log:
                 self._forget(batch.log.root_id)
+        if not self._queued:  # also if an interrupt kept an event from being queued that was counted
+            self._backlog = self._backlog_events = 0
+            self._queued_since = None
         return [call for batch in batches for call in _take_due(batch.log, ticket)]
+
+    def _settle(self, size: int, events: int) -> None:
+        self._backlog -= size
+        self._backlog_events -= events
 
     def _failed(self, batches: list[Batch], failure: RecordingError, tried: int) -> list[Call]:
         if batches:  # a failed renewal alone is tried again
             self._failure, self._failed_try = failure, tried
+        self._queued_since, self._writing_since = self._writing_since or self._queued_since, None
         for batch in batches:
             batch.put_back()
         self._queued = dict.fromkeys(batch.log for batch in batches) | self._queued

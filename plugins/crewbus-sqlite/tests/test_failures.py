@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import sqlite3
 import threading
+import time
 
 import pytest
 from sqlite_helpers import PATIENCE, answer, begun, noted, numbers, write
 
+import crewbus
+from crewbus.durability.disk import BEHIND
 from crewbus.exceptions import FlushTimeoutError, RecordingError, RunIdInUseError, StoreFullError
+from crewbus.stores import Backlog
 from crewbus_sqlite import SQLiteStore
 
 
@@ -220,3 +225,118 @@ def test_what_is_not_closed_keeps_no_cursor(store):
     del reader
     gc.collect()
     assert numbers(store) == [0, 1, 2]
+
+
+# Falling behind
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Another connection has the file, so that nothing can be written."""
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    yield
+    lock.close()
+
+
+def behind(store):
+    """Wait until the store has an event that it has not written for longer than a service can bear."""
+    deadline = time.monotonic() + PATIENCE
+    while store.backlog().seconds <= BEHIND:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_backlog_says_what_waits_and_for_how_long(path):
+    store = SQLiteStore(path)
+    assert store.backlog() == Backlog()
+    epoch = begun(store)
+    store.flush()
+    assert store.backlog() == Backlog()
+    with locked(path):
+        write(store, "a", epoch, range(3, 10), b"x" * 1000)
+        behind(store)
+        found = store.backlog()
+        assert (found.events, found.bytes > 7000) == (7, True)
+        write(store, "a", epoch, range(10, 12))
+        later = store.backlog()
+        assert later.events == 9
+        assert later.seconds >= found.seconds
+    store.flush()
+    assert store.backlog() == Backlog()
+    assert numbers(store) == list(range(12))
+    store.close()
+
+
+def test_a_backlog_that_could_not_be_written_goes_on_waiting(path):
+    store = SQLiteStore(path, busy=0.05)
+    epoch = begun(store)
+    store.flush()
+    with locked(path):
+        write(store, "a", epoch, range(3, 5))
+        with pytest.raises(RecordingError):
+            store.flush()
+        assert store.backlog().events == 2
+        behind(store)
+    store.flush()
+    assert store.backlog() == Backlog()
+    store.close()
+
+
+def test_drain_waits_for_a_store_that_is_behind(path):
+    async def main(bus):
+        with bus.run():
+            await bus.aflush()
+            await bus.drain()
+            with locked(path):
+                bus.chunk("x")
+                await asyncio.to_thread(behind, store)
+                assert bus.backlog.events == 1
+                draining = [asyncio.create_task(bus.drain()), asyncio.create_task(bus.achunk("y"))]
+                done, _ = await asyncio.wait(draining, timeout=0.2)
+                assert not done
+            await asyncio.wait_for(asyncio.gather(*draining), PATIENCE)
+            assert bus.backlog == Backlog()
+
+    store = SQLiteStore(path)
+    with crewbus.Bus(entry_points=False) as bus:
+        assert bus.backlog == Backlog()
+        bus.enable_recording(store)
+        assert bus.backlog == Backlog()
+        asyncio.run(main(bus))
+
+
+def test_drain_waits_for_no_store_once_the_run_is_cancelled(path):
+    async def main(bus):
+        with bus.run() as run:
+            await bus.aflush()
+            with locked(path):
+                bus.chunk("x")
+                await asyncio.to_thread(behind, store)
+                run.cancel()
+                with pytest.raises((crewbus.Cancelled, asyncio.CancelledError)):
+                    await bus.drain()
+                assert store.backlog().events >= 1
+
+    store = SQLiteStore(path)
+    with crewbus.Bus(entry_points=False) as bus:
+        bus.enable_recording(store)
+        asyncio.run(main(bus))
+
+
+def test_drain_raises_what_keeps_the_store_from_writing(path):
+    async def main(bus):
+        with bus.run():
+            await bus.aflush()
+            with locked(path):
+                bus.chunk("x")
+                await asyncio.to_thread(behind, store)
+                with pytest.raises(RecordingError, match="another process keeps it locked"):
+                    await bus.drain()
+            await bus.aflush()
+
+    store = SQLiteStore(path, busy=0.5)
+    with crewbus.Bus(entry_points=False) as bus:
+        bus.enable_recording(store)
+        asyncio.run(main(bus))
+    assert bus.backlog == Backlog()
