@@ -203,6 +203,10 @@ def crewbus_flush(bus: Bus, timeout: float | None) -> None:
 
     Called by `Bus.flush`, `Bus.aflush` and `Bus.close`, when the handlers are done. An exception is not contained: it
     reaches the caller after the other implementations have run.
+
+    A plugin with the attribute ``crewbus_best_effort = True`` is called after all others, in a thread of its own, with
+    its share of the time that is left as ``timeout``. If it is not done by then, nobody waits any longer: that is
+    reported, as its exceptions are, and reaches no caller. For exporters, whose receiver may be down.
     """
 
 
@@ -219,5 +223,5 @@ def crewbus_close(bus: Bus) -> None:
     """Release the plugin's resources: called when the bus is closed, after it was flushed, or the plugin unregistered.
 
     A thread of the plugin must be a daemon: at the interpreter's exit an open bus is closed only after all other
-    threads have ended.
+    threads have ended. A best-effort plugin is called last, in a thread of its own, for its share of the time.
     """

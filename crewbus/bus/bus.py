@@ -20,6 +20,7 @@ from crewbus.bus.membership import DEFAULT_PLUGINS, Membership
 from crewbus.bus.owned_work import OwnedWork
 from crewbus.bus.process import live_buses
 from crewbus.bus.redelivery import Redelivery
+from crewbus.bus.release import PluginRelease
 from crewbus.bus.results import RunResults
 from crewbus.bus.streaming import Streaming
 from crewbus.bus.watching import Watching
@@ -131,13 +132,13 @@ class Bus(Dispatcher):
         self.lifecycle = Lifecycle(
             self,
             host,
-            self.plugins,
             subscriptions,
             handlers,
             gate,
             live,
             self._work,
             self._membership,
+            PluginRelease(self, self.plugins, faults),
             closed=lambda: live_buses.discard(self),
         )
 

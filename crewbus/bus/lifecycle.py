@@ -15,7 +15,6 @@ from crewbus._util import (
     deadline,
     external_stacklevel,
     in_thread,
-    raise_first,
     reentrant_lock,
     remaining,
     running_loop,
@@ -23,7 +22,6 @@ from crewbus._util import (
 from crewbus.bus.suspension import Suspension
 from crewbus.dispatch import AsyncHandlers, inside_async_handler
 from crewbus.exceptions import CrewbusError, FlushError, GraceWarning
-from crewbus.plugins import flatten
 from crewbus.scopes import end_waits, execution_id, threads
 
 if TYPE_CHECKING:
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
     from crewbus.bus.live_runs import LiveRuns
     from crewbus.bus.membership import Membership
     from crewbus.bus.owned_work import OwnedWork
+    from crewbus.bus.release import PluginRelease
     from crewbus.dispatch import Dispatcher, Subscriptions
     from crewbus.durability import Gate
-    from crewbus.plugins import PluginManager
     from crewbus.scopes import Host
     from crewbus.streams import Buffer
 
@@ -53,18 +51,17 @@ class Lifecycle:
         self,
         bus: Dispatcher,
         host: Host,
-        plugins: PluginManager,
         subscriptions: Subscriptions,
         async_handlers: AsyncHandlers,
         gate: Gate,
         live: LiveRuns,
         work: OwnedWork,
         membership: Membership,
+        release: PluginRelease,
         closed: Callable[[], object],
     ) -> None:
         self._bus = bus
         self._host = host
-        self._plugins = plugins
         self._subscriptions = subscriptions
         self._async_handlers = async_handlers
         self._gate = gate
@@ -72,6 +69,7 @@ class Lifecycle:
         self._suspension = Suspension(host, live)
         self._work = work
         self._membership = membership
+        self._release = release
         self._on_closed = closed
         self._reset()
 
@@ -92,29 +90,19 @@ class Lifecycle:
         until = deadline(timeout)
         self._subscriptions.serve_here()
         self._async_handlers.wait(remaining(until))
-        self._call_flush_hooks(remaining(until))
+        self._release.flush(remaining(until))
 
     async def aflush(self, timeout: float | None) -> None:
         """See `Bus.aflush`."""
         until = deadline(timeout)
         self._subscriptions.serve_here()
         await self._async_handlers.await_all(remaining(until))
-        await in_thread(partial(self._call_flush_hooks, remaining(until)))
+        await in_thread(partial(self._release.flush, remaining(until)))
 
     def _refuse_to_block(self, action: str) -> None:
         if threads.state.delivering or threads.state.holds_lock() or inside_async_handler():
             raise FlushError(f"{action}() inside a handler would wait for that handler: use 'await bus.a{action}()'")
         self._async_handlers.refuse_to_block(action)
-
-    def _call_flush_hooks(self, timeout: float | None) -> None:
-        """Call each implementation; the first error is raised when all have run."""
-        failures = list[BaseException]()
-        for function in flatten(self._plugins.hook.crewbus_flush, self._plugins.watched):
-            try:
-                function(self._bus, timeout)
-            except BaseException as error:
-                failures.append(error)
-        raise_first(failures)
 
     # Closing
 
@@ -215,6 +203,7 @@ class Lifecycle:
                 partial(self._stop_async_handlers, late, until),
                 self._subscriptions.release,
                 self._membership.close,
+                partial(self._release.close, until),
                 self._on_closed,
                 self._is_closed.open,
                 self._gate.close,
@@ -276,6 +265,7 @@ class Lifecycle:
         self._live.after_fork()
         self._work.after_fork()
         self._gate.after_fork()
+        self._release.after_fork()
         self._membership.after_fork()
 
 

@@ -66,6 +66,7 @@ class Membership:
     def load(self, defaults: Mapping[str, str], selection: PluginSelection, requires: Iterable[str]) -> None:
         """Register and configure the plugins of a new bus. Raises `PluginError`."""
         required = () if requires == () else plugin_package.parse_requirements(requires)
+        self._plugins.required.update(requirement.name for requirement in required)
         loader = plugin_package.Loader(self._plugins, defaults, selection)
         loader.load()
         loader.check(required)  # before a plugin is configured and opens what it needs
@@ -74,7 +75,8 @@ class Membership:
                 try:
                     self._plugins.join(name, member)
                 except PluginError as error:
-                    self._plugins.status.skip(name, text_of(error), selection.strict, error)
+                    strict = selection.strict or plugin_package.declares_required(member)
+                    self._plugins.status.skip(name, text_of(error), strict, error)
         loader.check(required)
 
     def configure(self, name: str, member: Any) -> None:
@@ -138,6 +140,5 @@ class Membership:
                 self._plugins.unregister(name=name)
 
     def close(self) -> None:
-        """Close all plugins: the bus is closed."""
+        """Forget the plugins: the bus is closed, and releases them."""
         self._serving.clear()
-        self._faults.notify("crewbus_close")

@@ -15,7 +15,7 @@ from crewbus.plugins.flattened import (
 )
 from crewbus.plugins.isolation import CONTAINED, guarded_call, raising_deferred
 from crewbus.plugins.manager import PluginManager
-from crewbus.plugins.markers import hookimpl, hookspec
+from crewbus.plugins.markers import declares_best_effort, declares_required, hookimpl, hookspec
 from crewbus.plugins.origin import Origin
 from crewbus.plugins.subset import HookSubset
 
@@ -44,6 +44,8 @@ __all__ = [
     "Requirement",
     "blocked_by_environment",
     "chain",
+    "declares_best_effort",
+    "declares_required",
     "flatten",
     "guarded_call",
     "hookimpl",

@@ -22,6 +22,7 @@ from crewbus.plugins.discovery import (
     why_not_loaded,
 )
 from crewbus.plugins.manager import PluginManager, own_name
+from crewbus.plugins.markers import declares_required
 from crewbus.plugins.origin import Origin
 from crewbus.plugins.status import titled
 
@@ -125,7 +126,8 @@ class Loader:
         try:
             registered = self._manager.add(plugin, name)
         except Exception as error:
-            self._status.skip(name or own_name(plugin), why_not_loaded(error), self._selection.strict, error)
+            strict = self._selection.strict or declares_required(plugin)
+            self._status.skip(name or own_name(plugin), why_not_loaded(error), strict, error)
             return
         for candidate in self._installed.get(registered or "", ())[:1]:
             self._status.set_origin(candidate.name, candidate.origin)
@@ -139,14 +141,15 @@ class Loader:
             self._status.skip_duplicate(name, candidate.origin, self._selection.strict)
             return
         self._status.set_origin(name, candidate.origin)
-        began = time.perf_counter()
+        began, plugin = time.perf_counter(), None
         try:
             plugin = refuse_half_imported(candidate.load())
             seconds = time.perf_counter() - began
             self._manager.add(plugin, name)
         except (Exception, SystemExit) as error:
             by = f"{candidate.named_by} names it: " if candidate.named_by else ""
-            self._status.skip(name, f"{by}{why_not_loaded(error)}", self._selection.strict, error)
+            strict = self._selection.strict or declares_required(plugin)
+            self._status.skip(name, f"{by}{why_not_loaded(error)}", strict, error)
             return
         if candidate.origin.distribution is None and name not in self._defaults:  # crewbus's version takes long to read
             self._status.set_origin(name, Origin(None, version_of(self._manager.get_plugin(name))))

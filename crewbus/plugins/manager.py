@@ -15,7 +15,7 @@ from crewbus._util import reentrant_lock
 from crewbus.events import Envelope
 from crewbus.exceptions import PluginError, PluginWarning, text_of
 from crewbus.plugins.isolation import CONTAINED, DEFERRED, Guard, Report
-from crewbus.plugins.markers import PROJECT
+from crewbus.plugins.markers import PROJECT, declares_required
 from crewbus.plugins.monitoring import Monitor, Monitors
 from crewbus.plugins.status import LoadStatus
 from crewbus.plugins.subset import HookSubset
@@ -293,11 +293,6 @@ class PluginManager(pluggy.PluginManager):
     def after_fork(self) -> None:
         """Take a new lock, in a forked child."""
         self._lock = reentrant_lock()
-
-
-def declares_required(plugin: Any) -> bool:
-    """Whether a plugin says of itself that it is required."""
-    return getattr(plugin, "crewbus_required", False) is True
 
 
 def own_name(plugin: Any) -> str:
