@@ -13,6 +13,7 @@ from benchmarks._harness import Size
 from benchmarks._table import as_markdown, head, measured, summary
 
 SCRIPTS: Final = (
+    "budgets",
     "emit",
     "calls",
     "stream",

@@ -128,7 +128,7 @@ def unsynced(size: Size, folder: Path) -> Iterator[Row]:
         }
         least = interleaved(candidates, repeat)
     what = f"durable record (SQLite, fsync at each commit), {n:,} events"
-    yield _row(f"{what} / a commit each, no fsync, WAL", least["ours"], least["wal"], 1 / 3)
+    yield _row(f"{what} / a commit each, no fsync, WAL", least["ours"], least["wal"], 0.6)
     yield _row("  / a commit each, no fsync, rollback journal", least["ours"], least["rollback"])
     yield _row("  / all in one transaction, fsync", least["ours"], least["one"])
 
@@ -167,7 +167,7 @@ def steps(size: Size, folder: Path) -> Iterator[Row]:
         bus = stack.enter_context(recorded_bus(folder / "steps.db"))
         raw = stack.enter_context(table(folder / "stepped.db", "WAL", "FULL"))
         candidates = {"ours": per_call(stepped(bus), few), COMMITS: per_call(inserting(raw), few)}
-        if _has_dbos():
+        if has_dbos():
             from benchmarks import _peer_dbos
 
             candidates["events"] = emitted(bus, size.n(10_000, 100))
@@ -195,7 +195,7 @@ def turns(size: Size, folder: Path) -> Iterator[Row]:
     yield Row(f"a checkpoint a turn, {n:,} turns, recorded / added", recorded / n, added, 6, "B")
 
 
-def _has_dbos() -> bool:
+def has_dbos() -> bool:
     if not installed("dbos"):
         return False
     from benchmarks import _peer_dbos

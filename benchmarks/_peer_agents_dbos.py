@@ -1,0 +1,68 @@
+"""DBOS with SQLite: a workflow for each agent, which writes each chunk to a durable stream, and a reader of it."""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dbos import DBOS
+
+from benchmarks._agents import Crowd, Meter
+from benchmarks._peer_dbos import launched
+
+KEY = "text"
+POLLED = 0.02
+"""Seconds between two looks of a reader; a reader looks once a second by default."""
+
+_meters: list[Meter] = []
+
+
+async def _agent() -> None:
+    waiting: list[str] = []
+    writing = asyncio.Event()
+
+    async def write() -> None:
+        while True:
+            await writing.wait()
+            writing.clear()
+            while waiting:
+                await DBOS.write_stream_async(KEY, waiting.pop(0))
+
+    def send(text: str) -> None:
+        waiting.append(text)
+        writing.set()
+
+    writer = asyncio.ensure_future(write())
+    try:
+        await _meters[0].agent(send)
+    finally:
+        writer.cancel()
+
+
+_workflow: Any = DBOS.workflow()(_agent)
+
+
+def recorded(crowd: Crowd) -> float:
+    """The nanoseconds of processor time per chunk."""
+
+    async def together() -> float:
+        _meters[:] = [meter] = [Meter(crowd)]
+
+        async def one() -> None:
+            handle = await DBOS.start_workflow_async(_workflow)
+            left = crowd.chunks
+            async for _ in DBOS.read_stream_async(handle.workflow_id, KEY, polling_interval_sec=POLLED):
+                meter.came()
+                left -= 1
+                if not left:
+                    break
+            await handle.get_result()
+
+        await asyncio.gather(*(one() for _ in range(crowd.agents)))
+        return meter.per_chunk
+
+    with tempfile.TemporaryDirectory() as folder, launched(Path(folder, "dbos.db")):
+        return asyncio.run(together())
