@@ -12,14 +12,15 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from benchmarks._harness import now, stamped_chunk
+from benchmarks._harness import interleaved, now, stamped_chunk
 from crewbus import Bus, Chunk, Run, current_run
 from crewbus_sqlite import SQLiteStore
 
@@ -192,6 +193,11 @@ def recorded(crowd: Crowd) -> Found:
 def recorded_cpu(crowd: Crowd) -> float:
     """As `recorded`: the processor time."""
     return recorded(crowd).cpu
+
+
+def least(candidates: Mapping[str, Callable[[Crowd], float]], crowd: Crowd, repeat: int) -> dict[str, float]:
+    """The least of what each returned; they take turns."""
+    return interleaved({name: partial(candidate, crowd) for name, candidate in candidates.items()}, repeat)
 
 
 # From threads

@@ -36,12 +36,10 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def _least(candidates: dict[str, Callable[[Crowd], float]], crowd: Crowd, repeat: int) -> dict[str, float]:
-    """Each measured in a process of its own that measures all of them."""
-    return alone(_interleaved, candidates, crowd, repeat)
+    """The least of each, taking turns in one process, which has nothing else to do."""
+    from benchmarks import _agents
 
-
-def _interleaved(candidates: dict[str, Callable[[Crowd], float]], crowd: Crowd, repeat: int) -> dict[str, float]:
-    return interleaved({name: partial(candidate, crowd) for name, candidate in candidates.items()}, repeat)
+    return alone(_agents.least, candidates, crowd, repeat)
 
 
 def _crowd(size: Size, agents: int = AGENTS, pace: int = PACE) -> Crowd:

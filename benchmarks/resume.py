@@ -30,7 +30,7 @@ TOGETHER: Final = 10
 # What a fork of a store that shares nothing would write: all rows again, in one transaction, under a new run's numbers.
 _COPY: Final = """
 INSERT INTO events SELECT id + ?, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked,
-data, sum FROM events WHERE id >> 32 = (SELECT id FROM logs WHERE root_id = ?)
+data, sum, count FROM events WHERE id >> 32 = (SELECT id FROM logs WHERE root_id = ?)
 """
 
 Opened = Callable[[], Store | Path]
