@@ -27,6 +27,7 @@ SCRIPTS: Final = (
     "scaling_runs",
     "scaling_depth",
     "sustained",
+    "traced",
 )
 
 

@@ -129,6 +129,11 @@ class Run(DurableScope):
         return self.stop.reason if self.stop is not None else None
 
     @property
+    def dropped_frames(self) -> int:
+        """How many frames the streams of its root run, and of the runs in that, have dropped so far."""
+        return self.tree.dropped
+
+    @property
     def recorded(self) -> bool:
         """Whether this run's recording is armed."""
         return self.tree.recorded

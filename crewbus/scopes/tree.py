@@ -47,7 +47,7 @@ class Tree(Gate):
     """
 
     __slots__ = (
-        "announcing", "boundary", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "started",
+        "announcing", "boundary", "dropped", "lane", "live", "lock", "log", "numbers", "recorded", "sinks", "started",
         "stopped", "working",
     )  # fmt: skip
 
@@ -72,6 +72,8 @@ class Tree(Gate):
         """Its stopped runs in which anything is still live. A finaliser may add one without the lock."""
         self.working: dict[WorkingTask, None] | None = None
         """The asyncio tasks that are to be interrupted if a run is stopped; None: no task has entered a run yet."""
+        self.dropped = 0
+        """How many frames its streams have dropped."""
         self.sinks = 0
         """How many streams are attached to its runs."""
         self.live = 0

@@ -174,6 +174,7 @@ class Buffer:
             self._fail(f"{self.bound} frames were waiting, and slow='fail'")
         elif self.slow == "drop" and isinstance(event, Chunk):
             drop(self.frames, envelope, self._boundary())
+            run.tree.dropped += 1
         elif self.slow == "drop" and isinstance(event, Retracted):
             self._retract(run, envelope, event)
         elif not (self.slow == "coalesce" and merge(self.frames, envelope, self._boundary())):

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import crewbus
@@ -18,7 +19,7 @@ from crewbus.stores import Backlog
 from crewbus_metrics.snapshot import Events, Snapshot, Timing
 
 if TYPE_CHECKING:
-    from crewbus import Bus, Envelope, Run
+    from crewbus import Bus, Commands, Envelope, Run
 
 NAMES: Final = 100  # names of runs, and of calls, with their own figures; further names share OTHERS
 OTHERS: Final = "(others)"
@@ -73,6 +74,11 @@ class Metrics:
         self._configured = True
         self._bus = weakref.ref(bus)
         self._reset()
+
+    @crewbus.hookimpl
+    def crewbus_cli_commands(self, commands: Commands) -> None:
+        """Add ``crewbus health``, whose module is loaded now: it needs the command line, and a bus does not."""
+        import_module("crewbus_metrics.commands.health").add_to(commands)
 
     @crewbus.hookimpl
     def crewbus_run_start(self, run: Run) -> None:

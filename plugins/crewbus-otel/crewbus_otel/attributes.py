@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from crewbus import CallCancelled, CallFailed, RunCancelled, RunFailed, RunSuspended, StepFailed
+from crewbus import CallCancelled, CallFailed, CallFinished, RunCancelled, RunFailed, RunSuspended, StepFailed
 from crewbus_otel import conventions as names
 
 Attributes = dict[str, Any]
@@ -36,12 +36,13 @@ def _is_attribute(value: Any) -> bool:
 
 
 def end_attributes(event: Any) -> Attributes:
-    """Why a scope ended as it did."""
+    """What is known of a scope once it has ended: why it ended so, and what a call was given to say meanwhile."""
+    found = described(event.attributes) if isinstance(event, CallFinished | CallFailed | CallCancelled) else {}
     if isinstance(event, RunFailed | CallFailed | StepFailed):
-        return {names.ERROR_TYPE: event.error.removeprefix("builtins.") or "_OTHER"}
+        found[names.ERROR_TYPE] = event.error.removeprefix("builtins.") or "_OTHER"
     if isinstance(event, RunCancelled | CallCancelled | RunSuspended):
-        return {names.REASON: event.reason}
-    return {}
+        found[names.REASON] = event.reason
+    return found
 
 
 def nanoseconds(seconds: float) -> int:

@@ -89,7 +89,7 @@ class Meters:
 
     def root_ended(self, run: Run, error: str | None = None) -> None:
         """A root run ended, with all that its streams dropped; its last events are on their way to the store."""
-        if dropped := getattr(run, "dropped_frames", 0):
+        if dropped := run.dropped_frames:
             self._dropped.add(dropped)
         if error == _FENCED:
             self._lost.add(1)
@@ -119,9 +119,7 @@ def _active_runs(bus: Bus) -> Iterator[Observation]:
 
 
 def _backlog(bus: Bus, what: str) -> Iterator[Observation]:
-    backlog = getattr(bus, "backlog", None)
-    if backlog is not None:
-        yield Observation(getattr(backlog, what))
+    yield Observation(getattr(bus.backlog, what))
 
 
 def _queue_lengths(bus: Bus) -> Iterator[Observation]:

@@ -44,6 +44,7 @@ from crewbus_otel.content import input_attributes, output_attributes
 from crewbus_otel.identity import TRACEPARENT, trace_tags
 from crewbus_otel.spans import Opener, OpenScope, OpenScopes, here
 from crewbus_otel.tracing import Subject, Tracing
+from crewbus_otel.turns import Turns
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -90,6 +91,7 @@ class Observer:
     def _reset(self) -> None:
         self._scopes = OpenScopes()
         self._by_id = self._scopes.by_id
+        self._turns = Turns()
         self._failures: dict[str | None, str] = {}
         """With what a run failed, until it has finished."""
 
@@ -99,13 +101,16 @@ class Observer:
     def crewbus_emit(self, run: Run | None, envelope: Envelope) -> None:
         """Start or end a span, add an event to one, or count a chunk."""
         kind = envelope.event.__class__
-        if kind is Chunk or kind not in self._acts:
-            if not envelope.replayed and (kind is Chunk or isinstance(envelope.event, Chunk)):
-                scope = self._by_id.get(envelope.parent)
-                if scope is not None:
-                    scope.count(envelope.at)
-        else:
-            self._acts[kind](run, envelope)
+        if kind is Chunk:  # first, since it is called for each token
+            scope = self._by_id.get(envelope.parent)
+            if scope is not None and not envelope.replayed:
+                scope.count(envelope.at)
+        elif kind in self._acts:
+            self._turns.take(partial(self._acts[kind], run, envelope))
+        elif isinstance(envelope.event, Chunk) and not envelope.replayed:
+            scope = self._by_id.get(envelope.parent)
+            if scope is not None:
+                scope.count(envelope.at)
 
     @crewbus.hookimpl
     def crewbus_scope(self, scope: Scope) -> AbstractContextManager[object] | None:
@@ -119,6 +124,9 @@ class Observer:
     @crewbus.hookimpl
     def crewbus_run_finish(self, run: Run) -> None:
         """End what is still open of a run that has ended: its record has no end of it."""
+        self._turns.take(partial(self._run_finished, run))
+
+    def _run_finished(self, run: Run) -> None:
         for scope in self._scopes.take_run(run.id):
             self._finish(scope, "unfinished", None)
         error = self._failures.pop(run.id, None)
@@ -166,18 +174,18 @@ class Observer:
 
     def _call_started(self, _: Run | None, envelope: Envelope) -> None:
         event: CallStarted = envelope.event
-        kind = getattr(event, "kind", None)
-        operation = names.OPERATIONS.get(kind or "")
+        kind = event.kind or ""
+        operation = names.OPERATIONS.get(kind)
         attributes: Attributes = {names.CALL_NAME: event.name, names.NUMBER: envelope.seq}
         if operation is not None:
-            attributes |= {names.OPERATION: operation, names.SUBJECTS[kind or ""]: event.name}
-        attributes |= described(getattr(event, "attributes", None))
+            attributes |= {names.OPERATION: operation, names.SUBJECTS[kind]: event.name}
+        attributes |= described(event.attributes)
         if self._captures_content:
-            attributes |= input_attributes(kind, getattr(event, "input", None))
+            attributes |= input_attributes(kind, event.input)
         subject = Subject(operation, event.name, attributes, kind)
-        shown = attributes[names.SUBJECTS[kind or ""]] if operation is not None else event.name
+        name = event.name if operation is None else span_name(operation, str(attributes[names.SUBJECTS[kind]]))
         span_kind = SpanKind.CLIENT if kind in _CLIENTS else SpanKind.INTERNAL
-        opener = partial(self._tracing.open, span_name(operation, shown), span_kind, attributes)
+        opener = partial(self._tracing.open, name, span_kind, attributes)
         self._scopes.add(OpenScope("call", envelope, self._scopes.around(envelope), opener, subject))
 
     def _step_started(self, _: Run | None, envelope: Envelope) -> None:
@@ -214,8 +222,7 @@ class Observer:
         if span is None or not isinstance(subject, Subject):
             return
         event = envelope.event if envelope is not None else None
-        ended = end_attributes(event)
-        ended[names.OUTCOME] = outcome
+        ended = end_attributes(event) | {names.OUTCOME: outcome}
         if scope.first is not None:
             ended |= {names.CHUNKS: scope.chunks, names.TIME_TO_FIRST_CHUNK: scope.first - scope.began}
             if scope.kind == "call":
