@@ -190,7 +190,7 @@ class Subject:
         """Another run that goes on from a checkpoint, or from a step that gets another result; None: there is none."""
         bus = process.fresh(MortalStore(self.store))
         recorded = Recorded(bus.record_of(self.run_id))
-        edits = dict(self.edits)
+        edits: dict[str, Any] = {}
         if edit is None:
             names = sorted(saved.name for saved in bus.records.checkpoints(self.run_id))
             if fork_id is None or fork_id not in names:
@@ -210,8 +210,9 @@ class Subject:
                 return None
             edits[place] = value
             last = end.seq
-        other = Subject(self.program, self.store, made, edits)
+        other = Subject(self.program, self.store, made, {**self.edits, **edits})
         other.world.places = dict(self.world.places)
+        other._forget_edits(recorded, last)
         other.world.begun = Counter(self.world.begun)
         other.world.beside = set(self.world.beside)
         other._had_outage, other._was_refused = self._had_outage, self._was_refused

@@ -173,6 +173,19 @@ def test_the_reference_interpreter() -> None:
     assert shown.result == [[["/0.1#1", "ok", []]], ["r", []], ["/2#0", "ok", []]]
 
 
+def test_a_fork_from_before_an_edit_does_not_have_it() -> None:
+    subject = Subject(Program((Save("c"), Step("s"))), crewbus.MemoryStore(), "p")
+    subject.carry_out(Disturbance())
+    edited = subject.fork(None, 0)
+    assert edited is not None
+    edited.carry_out(Disturbance())
+    assert (edited.compare(), edited.result) == ([], [["/1#0", "ok", "edited"]])
+    before = edited.fork("c")
+    assert before is not None
+    before.carry_out(Disturbance())
+    assert (before.compare(), before.result) == ([], [["/1#0", "ok", []]])
+
+
 def test_a_failing_case_is_shrunk_to_what_matters() -> None:
     def check(case: Case) -> list[str]:
         found = nodes(case.program.body)
