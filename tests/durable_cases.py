@@ -166,6 +166,13 @@ CASES: Final[dict[str, Case]] = {
         ),
         (Disturbance(crash=18, seed=6),),
     ),
+    "equal calls at once, of which one had ended": Case(
+        Program((Parallel(((Call(body=(Say(),)),), (Call(body=(Call(),)),))),)), (Disturbance(crash=4, seed=2),)
+    ),
+    "equal calls at once, of which one begins after a stop": Case(
+        Program((Parallel(((Call(body=(Say(),)),), (Fail(),), (Call(body=(Step(),)),))),)),
+        (Disturbance(stop=5, seed=7),),
+    ),
     "said to an outer run in an attempt that goes on": Case(
         Program((Retry((Run("r", (Say("a", 2),)), Step())),)), (Disturbance(outage=1), Disturbance(crash=5))
     ),

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from durable_ideal import ideal
-from durable_language import Call, Parallel, Program, nodes
+from durable_language import Program, nodes
 from durable_mortal import CrashError, MortalStore
 from durable_player import HANDLED, Disturbance, OutageError, Play, StopError, World, named
 from durable_record import Recorded, same_texts
@@ -73,8 +73,6 @@ class Subject:
         self.wrong: list[str] = []
         self._is_partial = False
         """Whether something was discarded that does not count any more: by a checkpoint that it was resumed from."""
-        self._is_mixed = {Call, Parallel} <= set(map(type, nodes(program.body)))
-        """Whether a call may stand for an equal one at once: one of them is made again, and what is in it."""
         self._had_outage = False
         self._was_refused = False
         """Whether the store refused a write: an attempt that fails with that, in no step, says its text again."""
@@ -288,17 +286,16 @@ class Subject:
                     self.wrong.append(f"law 2: the nested run at {place} says {found}, undisturbed {expected}")
 
     def _agree(self, found: list[str], expected: list[str]) -> bool:
-        """Whether a text is as undisturbed. What one of equal calls at once had said, another may say again.
+        """Whether a text is as undisturbed.
 
         What an outage took back of an attempt comes after what was said meanwhile and does not belong to the attempt.
         """
-        said_again = self._is_mixed and not Counter(expected) - Counter(found)
         moved = self._had_outage and self._speaks_outside and Counter(found) == Counter(expected)
-        return same_texts(found, expected) or said_again or moved
+        return same_texts(found, expected) or moved
 
     def _compare_counts(self, recorded: Recorded) -> None:
         """All that the code emits is recorded once, also what a failed attempt took back."""
-        may_repeat = self._is_partial or self._is_mixed or self._was_refused
+        may_repeat = self._is_partial or self._was_refused
         for kind in ("Say", "Note", "Save"):
             made, once = (Counter(self._said([*counts.elements()])) for counts in recorded.counts(kind))
             expected = Counter(self._said([*self.ideal.counts(kind).elements()]))

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from crewbus._util import is_within
 from crewbus.events import Retracted
-from crewbus.records import Path, Progress, RecordedCall, RecordedHome, Retractions, Span
+from crewbus.records import Path, Progress, RecordedHome, Retractions, Span
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
@@ -86,13 +86,6 @@ class RecordedEmissions:
     def is_exhausted(self) -> bool:
         """Whether all of them were repeated."""
         return self._read >= self._last and not self._count
-
-    def are_waiting(self, call: RecordedCall) -> bool:
-        """Whether anything that is recorded in ``call`` directly was not repeated."""
-        while self._read < (call.end or 0) and self._read_on():
-            pass
-        places = (self._waiting.get(Where(call.home, call.path, in_attempt), {}) for in_attempt in (False, True))
-        return any(one.parent in call.ids for there in places for waiting in there.values() for one in waiting)
 
     def are_waiting_in(self, home: RecordedHome) -> bool:
         """Whether anything that counts and is recorded in ``home`` directly was not repeated."""

@@ -1,7 +1,8 @@
 """Replaying: what a resumed run repeats of its record. docs/durability.md has the laws.
 
 What the code does is matched with the record by place and content. Calls and attempts are matched in order, and what
-was emitted in them by the names of the calls only: those that run in parallel may be recorded in another order.
+was emitted in them by the names of the calls only, whichever recorded calls they stand for: those that run in parallel
+may be recorded in another order.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Replay:
         """Find the number of the recorded emission that one repeats; None: it is new."""
         plan, scope, _, _ = commit
         home, call, attempts = self._home(scope), _call_around(scope), _attempts(scope)
-        if home is None or not self._is_repeated(call):
+        if home is None:
             return None
         where = Where(home.recorded, _path_of(call), is_in_attempt(scope))
         found = self._emissions.match(where, content, rejected=self._attempts.may_be_rejected(attempts))
@@ -95,13 +96,6 @@ class Replay:
                 break
             last, retracted_at = found, found.retracted_at
         return last
-
-    def _is_repeated(self, call: Call | None) -> bool:
-        """Whether what is emitted in ``call`` may be recorded: another call may stand for it where they overlapped."""
-        if call is None or call in self._calls:
-            return True
-        home = self._home(call)
-        return home is not None and _path_of(call) in home.recorded.holds.parallel_calls
 
     def changes(self, scope: Scope, *, repeats: bool) -> tuple[list[Attempt], list[Commit]]:
         """Note that something new happens in ``scope``.
@@ -154,7 +148,7 @@ class Replay:
         attempt = next((one for one in reversed(_attempts(call)) if one.step_parent is call.step_parent), None)
         made_in = self._attempts.recorded(attempt) if attempt is not None else None
         waiting = home.calls.get((_path_of(call), made_in)) if home is not None else None
-        if not waiting or (attempt is not None and made_in is None) or not self._is_repeated(_call_outside(call)):
+        if not waiting or (attempt is not None and made_in is None):
             return None
         self._calls[call] = recorded = waiting.popleft()
         call.start_id = recorded.start_parent
@@ -168,7 +162,7 @@ class Replay:
         key = _path_of(call), nested_in, attempt.attempt_number
         waiting = home.attempts.get(key) if home is not None else None
         is_new = around is not None and nested_in is None
-        if not waiting or home is None or is_new or not self._is_repeated(call):
+        if not waiting or is_new:
             return event, None
         recorded = waiting.popleft()
         self._attempts.claim(attempt, recorded)
@@ -205,8 +199,6 @@ class Replay:
         if scope in self._changed:
             return None
         call, home = self._calls.get(scope), self._homes.get(scope)
-        if call is not None and self._emissions.are_waiting(call):
-            call.home.own.parallel_calls.add(call.path)  # what is recorded in it is an equal call's
         recorded = home.recorded if home is not None else call
         return recorded.end if recorded is not None and recorded.end_type is type(event) else None
 

@@ -169,8 +169,6 @@ class Progress:
             attempt = place.attempt or (place.call.attempt if place.call is not None else None)
             call = RecordedCall(place.home, landmark.seq, landmark.parent, [landmark.id], path, place.call, attempt)
             place.home.own.calls[call] = None
-            if place.home.count_open(path, 1) > 1:
-                place.home.own.parallel_calls.add(path)
             node.value = Place(place.home, call)
             self._note_opened(place.home, landmark.seq)
 
@@ -225,7 +223,6 @@ class Progress:
         if node is not None and node.value is not None and node.value.call is not None:
             call = node.value.call
             call.end, call.end_type = landmark.seq, landmark.kind
-            call.home.count_open(call.path, -1)
 
     # Failures
 
@@ -338,11 +335,8 @@ class Progress:
         if call.start >= since:
             if not keep(call.start, call.start_parent, since):
                 del call.home.holds.calls[call]
-                if call.end is None:
-                    call.home.count_open(call.path, -1)
         elif call.end is not None and call.end >= since and not keep(call.end, call.ids[0], since):
             call.end = call.end_type = None
-            call.home.count_open(call.path, 1)
         self._void_attempts(call.home, since, call.path)
 
     def _void_since(self, home: RecordedHome, since: int) -> None:

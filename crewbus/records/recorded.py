@@ -87,10 +87,6 @@ class Contents:
     calls: dict[RecordedCall, None] = attrs.field(factory=dict)
     children: dict[RecordedHome, None] = attrs.field(factory=dict)
     attempts: list[RecordedAttempt] = attrs.field(factory=list)
-    open_calls: dict[Path, int] = attrs.field(factory=dict)
-    """How many calls are open, by their paths."""
-    parallel_calls: set[Path] = attrs.field(factory=set)
-    """The paths of calls that were open at once: a resumed run may make them in another order."""
     patches: dict[str, int] = attrs.field(factory=dict)
     """By name: the numbers under which it is recorded that a run takes a patch."""
 
@@ -171,12 +167,6 @@ class RecordedHome:
     def key(self) -> str | None:
         """Of a nested run: what the application chose to distinguish it."""
         return None if self.is_step else self.started.event.key
-
-    def count_open(self, path: Path, change: int) -> int:
-        """Count a call that starts or ends; returns how many of this path are open now."""
-        open_calls = self.own.open_calls
-        count = open_calls[path] = open_calls.get(path, 0) + change
-        return count
 
     @property
     def finished(self) -> bool:
