@@ -6,6 +6,7 @@ The READMEs of plugins are tested with the plugins.
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,25 @@ from crewbus.testing import examples
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+NEEDED = {
+    "trace-with-opentelemetry": ("opentelemetry", "google"),
+    "watch-with-prometheus": ("prometheus_client",),
+}
+"""By the page: what the test environments of the core do not have."""
+
 
 def place(example):
     return f"{example.page.relative_to(ROOT)}-{example.number}"
 
 
-@pytest.mark.parametrize("example", examples(*PAGES), ids=place)
+def needs(example):
+    """Examples that need OpenTelemetry's SDK or prometheus_client are run with the tests of their plugins too."""
+    missing = [module for module in NEEDED.get(example.page.stem, ()) if find_spec(module) is None]
+    reason = f"{', '.join(missing)} is not there"
+    return pytest.param(example, id=place(example), marks=[pytest.mark.skipif(bool(missing), reason=reason)])
+
+
+@pytest.mark.parametrize("example", [needs(example) for example in examples(*PAGES)])
 def test_examples_print_what_they_say(example):
     example.check()
 

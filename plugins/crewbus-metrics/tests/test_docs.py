@@ -13,7 +13,8 @@ from crewbus_metrics import Events, Metrics, Snapshot, Timing
 
 PLUGIN = Path(__file__).parents[1]
 README = (PLUGIN / "README.md").read_text("utf-8")
-EXAMPLES = examples(PLUGIN / "README.md")
+HOWTO = PLUGIN.parents[1] / "docs" / "howto" / "watch-with-prometheus.md"
+EXAMPLES = examples(PLUGIN / "README.md", HOWTO)
 
 
 def comparable(text: str) -> str:

@@ -12,7 +12,8 @@ from crewbus_otel import conventions
 
 PLUGIN = Path(__file__).parents[1]
 README = (PLUGIN / "README.md").read_text("utf-8")
-EXAMPLES = examples(PLUGIN / "README.md")
+HOWTO = PLUGIN.parents[1] / "docs" / "howto" / "trace-with-opentelemetry.md"
+EXAMPLES = examples(PLUGIN / "README.md", HOWTO)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
