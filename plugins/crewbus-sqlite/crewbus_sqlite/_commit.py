@@ -9,12 +9,12 @@ from typing import NamedTuple
 import attrs
 
 from crewbus.exceptions import CrewbusError
-from crewbus.stores import Segment, StoredEvent, fold
+from crewbus.stores import LANDMARKS, Segment, StoredEvent, fold
 from crewbus_sqlite import _labels, _logs, _runs
 from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._events import NONE, EventRow, Latest, encoded, insert
 from crewbus_sqlite._labels import Additions
-from crewbus_sqlite._logs import LAST, STATING, LogRow, Stored
+from crewbus_sqlite._logs import LogRow, Stored
 
 Notify = Callable[[BaseException | None], None]
 
@@ -46,6 +46,8 @@ class Log:
     """Its row in the table of logs, as this store last wrote it."""
     segment: Segment | None = None
     """The last one that this store wrote: it is written again with what follows, as far as that goes into it."""
+    row: LogRow | None = None
+    """What `stored` says."""
     runs: set[str] = attrs.field(factory=set)
     finishing: bool = False
     ticket: int = 0
@@ -80,23 +82,30 @@ class Batch:
     size: int
     new_runs: list[str]
     finishing: bool
+    segments: list[Segment] = attrs.field(factory=list)
+    """What its events are in: the first one may be the last that is on disk, which they were added to."""
     held_at: float = 0.0
     id: int | None = None
     before: Latest = NONE
     stored: Stored | None = None
-    segment: Segment | None = None
+    row: LogRow | None = None
     error: CrewbusError | None = None
+
+    def fold(self) -> None:
+        """Put the events into segments. From now on the last segment of the log is ahead of the disk."""
+        self.segments = fold(self.events, self.log.segment)
 
     @property
     def only_adds(self) -> bool:
-        """Whether it only adds events of known runs to a log with events on disk, which stays in its state."""
+        """Whether it only adds events of known runs, none of them a landmark, to a log that has events of its own."""
+        row = self.log.row
         return (
-            self.log.id is not None
-            and self.log.stored is not None
-            and self.log.stored[LAST] >= 0
+            row is not None
+            and row.last > row.parent_at
             and not self.new_runs
             and not self.finishing
-            and not any(event.name in STATING and event.run_id == self.log.root_id for event in self.events)
+            and len(self.events) > 0
+            and not any(segment.first.name in LANDMARKS for segment in self.segments)
         )
 
     def put_back(self) -> None:
@@ -105,6 +114,7 @@ class Batch:
         log.events[:0] = self.events
         log.size += self.size
         log.new_runs[:0] = self.new_runs
+        log.segment = None  # it is on disk as it was
 
     def report(self) -> None:
         """Report the outcome to the log."""
@@ -112,8 +122,10 @@ class Batch:
         log.error = self.error
         if self.error is None:
             log.held_at = self.held_at
-            log.id, log.before, log.stored, log.segment = self.id, self.before, self.stored, self.segment
-            log.written_to = self.events[-1].seq if self.events else log.written_to
+            log.id, log.before, log.stored, log.row = self.id, self.before, self.stored, self.row
+            if self.events:
+                log.written_to = self.events[-1].seq
+                log.segment = self.segments[-1]
         else:
             log.events.clear()
             log.size = 0
@@ -127,14 +139,17 @@ class Batch:
         self.error = None
         connection.execute("SAVEPOINT log")
         try:
-            row = self.row(connection, _stored(connection, [self.log]), token)
+            row = self.row_before(connection, _stored(connection, [self.log]), token)
             rows = self.rows(row)
             insert(connection, rows.replacing, replacing=True)
             insert(connection, rows.new)
             for run_id in self.new_runs:
                 _runs.claim(connection, run_id, row.id)
-            after = self.row_after(row)
+            after = row.after(self.events)
+            if self.finishing:
+                after = after._replace(sealed=1, holder=None, stalls=0)
             (self.stored,) = _logs.save(connection, after)
+            self.row = after
             if row.last >= 0:
                 _labels.update(connection, row, after)
             elif self.events:
@@ -144,13 +159,15 @@ class Batch:
             self.error = error
         connection.execute("RELEASE log")
 
-    def row(self, connection: sqlite3.Connection, stored: dict[int, Stored], token: str) -> LogRow:
+    def row_before(self, connection: sqlite3.Connection, stored: dict[int, Stored], token: str) -> LogRow:
         """The log's current row, from `_stored`; a new log is created. Raises if it can't be written to."""
         log = self.log
         if log.id is None:
             row = _logs.create(connection, LogRow(0, log.root_id, log.epoch, holder=token))
+        elif log.row is not None and stored.get(log.id) is log.stored:
+            row = log.row
         else:
-            row = _logs.written_by(connection, stored.get(log.id), log.stored, log.root_id, log.epoch)
+            row = _logs.written_by(connection, stored.get(log.id), log.root_id, log.epoch)
         if self.events and self.events[0].seq != row.last + 1:
             raise corrupt(
                 f"run {row.root_id} ends with event {row.last}, although event {self.events[0].seq - 1} was written"
@@ -159,23 +176,13 @@ class Batch:
 
     def rows(self, row: LogRow) -> Rows:
         """The rows of its events."""
-        before, self.segment = self.log.segment, self.log.segment
-        if not self.events:
-            return Rows([], [])
-        segments = fold(self.events, before)
-        self.segment = segments[-1]
-        rows = list(encoded(row.id, row.epoch, segments, self.log.before))
-        if before is None:
-            return Rows([], rows)
-        return Rows(rows[:1] if segments[0] is not before else [], rows[1:])
-
-    def row_after(self, row: LogRow) -> LogRow:
-        """The log's row after the events."""
-        self.id, self.before = row.id, self.log.before
-        for event in self.events:
-            self.before = self.before.after(event)
-        row = row.after(self.events)
-        return row._replace(sealed=1, holder=None, stalls=0) if self.finishing else row
+        log, segments = self.log, self.segments
+        self.id, self.before = row.id, log.before
+        rows = encoded(row.id, row.epoch, segments, log.before)
+        for segment in segments:
+            self.before = self.before.after(segment.first)
+        replaces = bool(segments) and segments[0] is log.segment
+        return Rows(rows[:1], rows[1:]) if replaces else Rows([], rows)
 
 
 def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:
@@ -187,6 +194,7 @@ def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> N
     together: list[Batch] = []
     alone: list[Batch] = []
     for batch in batches:
+        batch.fold()
         (together if batch.only_adds else alone).append(batch)
     _write_together(connection, together, token)
     additions = Additions()
@@ -197,23 +205,28 @@ def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> N
 
 def _write_together(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:
     stored = _stored(connection, [batch.log for batch in batches])
-    ready: list[tuple[Batch, LogRow]] = []
+    ready: list[Batch] = []
+    replacing, new, after = list[EventRow](), list[EventRow](), list[LogRow]()
     for batch in batches:
         batch.error = None
         try:
-            ready.append((batch, batch.row(connection, stored, token)))
+            row = batch.row_before(connection, stored, token)
         except CrewbusError as error:
             batch.error = error
-    rows = [batch.rows(row) for batch, row in ready]
-    insert(connection, (row for one in rows for row in one.replacing), replacing=True)
-    insert(connection, (row for one in rows for row in one.new))
-    saved = _logs.save(connection, *(batch.row_after(row) for batch, row in ready))
-    for (batch, _), columns in zip(ready, saved, strict=True):
-        batch.stored = columns
+            continue
+        rows = batch.rows(row)
+        replacing += rows.replacing
+        new += rows.new
+        after.append(row.grown(batch.events[-1]))
+        ready.append(batch)
+    insert(connection, replacing, replacing=True)
+    insert(connection, new)
+    for batch, row, columns in zip(ready, after, _logs.update(connection, after), strict=True):
+        batch.row, batch.stored = row, columns
 
 
 def _stored(connection: sqlite3.Connection, logs: list[Log]) -> dict[int, Stored]:
-    """The rows of logs that are on disk, by id: mostly unchanged since this store wrote them."""
+    """The rows of logs that are on disk, by id: mostly unchanged since this store wrote them, and then the same."""
     known = [log.stored for log in logs if log.stored is not None]
     if len(known) == len(logs) and _logs.are_there(connection, known):
         return {row[0]: row for row in known}

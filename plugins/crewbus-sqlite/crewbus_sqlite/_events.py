@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain, islice, product
 from typing import Any, Final, NamedTuple
@@ -98,17 +98,18 @@ def _integer(number: int) -> int:
     return int(number)
 
 
-def encoded(log: int, epoch: int, segments: Iterable[Segment], before: Latest) -> Iterator[EventRow]:
+def encoded(log: int, epoch: int, segments: Iterable[Segment], before: Latest) -> list[EventRow]:
     """The rows of segments of a log; ``before`` are the numbers before the first event."""
-    base = log << SEQ_BITS
+    base, rows = log << SEQ_BITS, list[EventRow]()
     for segment in segments:
         run_id, seq, parent, at, source, attempt, name, version, _ = first = segment.first
         data, count = segment.data, segment.length
         landmark = 1 if name in LANDMARKS else 0
         row = base | seq, epoch, run_id, parent, at, source, attempt, name, version, landmark, *before, data
-        yield *row, _sum_of(*row, count), count
+        rows.append((*row, _sum_of(*row, count), count))
         if landmark:
             before = before.after(first)
+    return rows
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[EventRow], *, replacing: bool = False) -> None:

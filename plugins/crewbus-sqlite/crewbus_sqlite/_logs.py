@@ -28,13 +28,13 @@ _BASES: Final = (
 )
 
 RESUMED: Final = "crewbus.RunResumed"
-STATING: Final = ENDS | {RESUMED}
-"""The events that change the state of their run."""
 
 Stored = tuple[Any, ...]
 """The columns of a row as they are in the file, its digest the last."""
 LAST: Final = 3
 """The position among them of the number of the last event."""
+AT: Final = 14
+"""The position of the time of that."""
 
 
 class LogRow(NamedTuple):
@@ -78,6 +78,10 @@ class LogRow(NamedTuple):
         begun = time_of(events[0]) if self.last == self.parent_at else self.begun
         last, at = events[-1].seq, time_of(events[-1])
         return self._replace(last=last, begun=begun, at=at, ended=ended, outcome=outcome, stalls=stalls)
+
+    def grown(self, last: StoredEvent) -> LogRow:
+        """The state after more events of which none is a landmark. There are events of its own already."""
+        return LogRow._make((*self[:LAST], last.seq, *self[LAST + 1 : AT], time_of(last), *self[AT + 1 :]))
 
     def taken(self, holder: str) -> LogRow:
         """The state once a holder has taken it over."""
@@ -138,14 +142,12 @@ def are_there(connection: sqlite3.Connection, known: Sequence[Stored]) -> bool:
     return found == len(known)
 
 
-def written_by(
-    connection: sqlite3.Connection, columns: Stored | None, known: Stored | None, root_id: str, epoch: int
-) -> LogRow:
-    """The log to write with an epoch. ``columns`` are its `stored` row; ``known`` is the row as the writer left it.
+def written_by(connection: sqlite3.Connection, columns: Stored | None, root_id: str, epoch: int) -> LogRow:
+    """The log to write with an epoch. ``columns`` are its `stored` row.
 
     Raises `FencedError` if another process took or dropped the log.
     """
-    row = None if columns is None else LogRow(*columns[:-1]) if columns == known else _checked(columns)
+    row = None if columns is None else _checked(columns)
     if row is None:
         raise FencedError(f"run {root_id} was dropped by another process: writes of this one are rejected")
     if row.epoch != epoch:
@@ -274,6 +276,18 @@ def save(connection: sqlite3.Connection, *logs: LogRow) -> list[Stored]:
     rows: list[Stored] = [(*log, sum_of("logs", log)) for log in logs]
     for piece in pieces(rows):
         connection.execute(f"INSERT OR REPLACE INTO logs VALUES {marks(piece, len(piece[0]))}", list(chain(*piece)))
+    return rows
+
+
+def update(connection: sqlite3.Connection, logs: Sequence[LogRow]) -> list[Stored]:
+    """Write rows that have only `grown`, and return them as stored: no index has the columns that differ."""
+    rows: list[Stored] = [(*log, sum_of("logs", log)) for log in logs]
+    for piece in pieces(rows):
+        connection.execute(
+            "UPDATE logs SET last = grown.column2, at = grown.column3, sum = grown.column4 "
+            f"FROM (VALUES {marks(piece, 4)}) AS grown WHERE logs.id = grown.column1",
+            [value for row in piece for value in (row[0], row[LAST], row[AT], row[-1])],
+        )
     return rows
 
 

@@ -424,7 +424,7 @@ class Writer:
         if not self._queued:  # also if an interrupt kept an event from being queued that was counted
             self._backlog = self._backlog_events = 0
             self._queued_since = None
-        return [call for batch in batches for call in _take_due(batch.log, ticket)]
+        return [call for batch in batches if batch.log.waiting for call in _take_due(batch.log, ticket)]
 
     def _settle(self, size: int, events: int) -> None:
         self._backlog -= size
