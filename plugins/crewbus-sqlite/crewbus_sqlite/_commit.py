@@ -14,7 +14,7 @@ from crewbus_sqlite import _labels, _logs, _runs
 from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._events import NONE, EventRow, Latest, encoded, insert
 from crewbus_sqlite._labels import Additions
-from crewbus_sqlite._logs import LogRow, Stored
+from crewbus_sqlite._logs import LogRow, Stored, SumTexts
 
 Notify = Callable[[BaseException | None], None]
 
@@ -48,6 +48,10 @@ class Log:
     """The last one that this store wrote: it is written again with what follows, as far as that goes into it."""
     row: LogRow | None = None
     """What `stored` says."""
+    texts: SumTexts | None = None
+    """Of that row, once it has grown."""
+    like: StoredEvent | None = None
+    """An event that was checked: another that shares its texts and numbers needs no check."""
     runs: set[str] = attrs.field(factory=set)
     finishing: bool = False
     ticket: int = 0
@@ -89,6 +93,7 @@ class Batch:
     before: Latest = NONE
     stored: Stored | None = None
     row: LogRow | None = None
+    texts: SumTexts | None = None
     error: CrewbusError | None = None
 
     def fold(self) -> None:
@@ -122,7 +127,8 @@ class Batch:
         log.error = self.error
         if self.error is None:
             log.held_at = self.held_at
-            log.id, log.before, log.stored, log.row = self.id, self.before, self.stored, self.row
+            log.id, log.before = self.id, self.before
+            log.stored, log.row, log.texts = self.stored, self.row, self.texts
             if self.events:
                 log.written_to = self.events[-1].seq
                 log.segment = self.segments[-1]
@@ -206,7 +212,7 @@ def write(connection: sqlite3.Connection, batches: list[Batch], token: str) -> N
 def _write_together(connection: sqlite3.Connection, batches: list[Batch], token: str) -> None:
     stored = _stored(connection, [batch.log for batch in batches])
     ready: list[Batch] = []
-    replacing, new, after = list[EventRow](), list[EventRow](), list[LogRow]()
+    replacing, new, after = list[EventRow](), list[EventRow](), list[tuple[LogRow, SumTexts]]()
     for batch in batches:
         batch.error = None
         try:
@@ -217,12 +223,15 @@ def _write_together(connection: sqlite3.Connection, batches: list[Batch], token:
         rows = batch.rows(row)
         replacing += rows.replacing
         new += rows.new
-        after.append(row.grown(batch.events[-1]))
+        batch.row = row.grown(batch.events[-1])
+        batch.texts = batch.log.texts if row is batch.log.row else None
+        batch.texts = batch.texts or SumTexts.of(row)
+        after.append((batch.row, batch.texts))
         ready.append(batch)
     insert(connection, replacing, replacing=True)
     insert(connection, new)
-    for batch, row, columns in zip(ready, after, _logs.update(connection, after), strict=True):
-        batch.row, batch.stored = row, columns
+    for batch, columns in zip(ready, _logs.update(connection, after), strict=True):
+        batch.stored = columns
 
 
 def _stored(connection: sqlite3.Connection, logs: list[Log]) -> dict[int, Stored]:

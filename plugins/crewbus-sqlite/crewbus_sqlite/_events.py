@@ -82,6 +82,24 @@ def checked(event: StoredEvent) -> StoredEvent:
     return plain
 
 
+def is_like(event: StoredEvent, known: StoredEvent) -> bool:
+    """Whether an event needs no check, since all that may be wrong with it is the very same in one that was checked."""
+    run_id, seq, parent, at, source, attempt, name, version, data = event
+    return (
+        run_id is known.run_id
+        and parent is known.parent
+        and name is known.name
+        and source is known.source
+        and attempt is known.attempt
+        and version is known.version
+        and type(at) is float
+        and at > 0.0
+        and type(data) is bytes
+        and type(seq) is int
+        and seq <= SEQ_MASK
+    )
+
+
 def _text(text: str) -> str:
     if not text.isascii():
         text.encode()  # raises for a lone surrogate

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
 from crewbus.stores import ENDS, PROGRESS, StoredEvent
 from crewbus_sqlite import _meta, _runs
-from crewbus_sqlite._checksums import corrupt, require, sum_of
+from crewbus_sqlite._checksums import corrupt, require, sum_of, sum_of_text
 from crewbus_sqlite._placeholders import marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
 
@@ -279,9 +279,27 @@ def save(connection: sqlite3.Connection, *logs: LogRow) -> list[Stored]:
     return rows
 
 
-def update(connection: sqlite3.Connection, logs: Sequence[LogRow]) -> list[Stored]:
+class SumTexts(NamedTuple):
+    """What the digests of a row are made of that only grows, apart from its last event: `sum_of` takes that long."""
+
+    head: str
+    middle: str
+    tail: str
+
+    @classmethod
+    def of(cls, log: LogRow) -> SumTexts:
+        """Those of a row."""
+        head, middle, tail = map(repr, (("logs", *log[:LAST]), log[LAST + 1 : AT], log[AT + 1 :]))
+        return cls(head[:-1], middle[1:-1], tail[1:-1])
+
+    def sum(self, log: LogRow) -> bytes:
+        """The digest of the row once it has grown."""
+        return sum_of_text(f"{self.head}, {log.last}, {self.middle}, {log.at!r}, {self.tail})")
+
+
+def update(connection: sqlite3.Connection, logs: Sequence[tuple[LogRow, SumTexts]]) -> list[Stored]:
     """Write rows that have only `grown`, and return them as stored: no index has the columns that differ."""
-    rows: list[Stored] = [(*log, sum_of("logs", log)) for log in logs]
+    rows: list[Stored] = [(*log, texts.sum(log)) for log, texts in logs]
     for piece in pieces(rows):
         connection.execute(
             "UPDATE logs SET last = grown.column2, at = grown.column3, sum = grown.column4 "

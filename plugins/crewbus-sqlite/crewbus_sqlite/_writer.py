@@ -13,7 +13,7 @@ from crewbus.stores import Backlog, StoredEvent
 from crewbus.stores.liveness import CERTAIN, clock
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
-from crewbus_sqlite._events import checked
+from crewbus_sqlite._events import checked, is_like
 from crewbus_sqlite._holders import Holders
 from crewbus_sqlite._logs import in_use
 
@@ -95,12 +95,14 @@ class Writer:
         """Queue an event."""
         with self._lock:
             log = self._writable(root_id, epoch)
-            if event.seq <= log.last:
-                return
-            if event.seq != log.last + 1:
-                raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {log.last}")
+            last = log.last
+            if event.seq != last + 1:
+                if event.seq <= last:
+                    return
+                raise RecordingError(f"run {root_id}: event {event.seq} would leave a gap after {last}")
             self._require_working()
-            event = checked(event)
+            if log.like is None or not is_like(event, log.like):
+                event = log.like = checked(event)
             size = len(event.data) + OVERHEAD
             self._require_room(size)
             if event.run_id not in log.runs:
