@@ -117,7 +117,7 @@ class Database:
         If not ``synced``, all processes see it, but only the next synced one puts it on disk. Creates the file if there
         is none. Raises `RecordingError` if SQLite fails.
         """
-        with self._writer.lock, self._translating_errors():
+        with self._writer.lock, self.translating_errors():
             connection = self._writer.connection or self._open_writer()
             self._require_in_place()
             _end(connection)  # an interrupt may have left it open
@@ -132,7 +132,7 @@ class Database:
         """A snapshot of everything committed by all processes; None if there is no file yet, or an empty one."""
         if self._reader.connection is None:
             self._migrate_older()  # before the lock is taken, since that needs the other connection's
-        with self._reader.lock, self._translating_errors():
+        with self._reader.lock, self.translating_errors():
             connection = self._reader.connection or self._open_reader()
             if connection is None:
                 yield None
@@ -154,7 +154,7 @@ class Database:
 
     def version(self) -> int | None:
         """A number that differs after each commit, by whatever process; None if there is no file."""
-        with self._watcher.lock, self._translating_errors():
+        with self._watcher.lock, self.translating_errors():
             connection = self._watcher.connection or self._open_watcher()
             if connection is None:
                 return None
@@ -165,7 +165,7 @@ class Database:
     def close(self) -> None:
         """Close all connections, for good."""
         self._closed = True
-        with self._translating_errors():
+        with self.translating_errors():
             self._watcher.close()
             self._reader.close()
             self._writer.close()
@@ -189,7 +189,8 @@ class Database:
         return resume
 
     @contextmanager
-    def _translating_errors(self) -> Iterator[None]:
+    def translating_errors(self) -> Iterator[None]:
+        """Raise the errors of SQLite in the block as errors of crewbus."""
         try:
             yield
         except _TRANSLATED as error:
@@ -222,7 +223,7 @@ class Database:
 
     def _migrate_older(self) -> None:
         """Migrate the file, if an earlier release made it."""
-        with self._writer.lock, self._translating_errors():
+        with self._writer.lock, self.translating_errors():
             if self._writer.connection is not None or (self._file is None and not self.path.exists()):
                 return
             with _opened(self._connect("rw")) as connection:

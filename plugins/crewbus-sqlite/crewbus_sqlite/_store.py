@@ -198,10 +198,13 @@ class SQLiteStore(Store):
         due = _due(root_id, until)
         if not self._writer.holds(root_id, epoch):
             return
-        with self._changing(root_id) as (connection, log):
+        def end_lease(connection: sqlite3.Connection) -> None:
+            log = _logs.find(connection, root_id)
             if log.epoch == epoch:
-                due = due if log.messages == log.known else None
-                _change(connection, log, log._replace(holder=None, due=due))
+                _change(connection, log, log._replace(holder=None, due=due if log.messages == log.known else None))
+
+        self._require_file_of(root_id)
+        self._writer.change(end_lease)
         self._writer.forget(root_id, epoch)
 
     def revoke(self, root_id: str) -> None:
@@ -237,13 +240,16 @@ class SQLiteStore(Store):
     def create(self, root_id: str, events: Sequence[StoredEvent], until: float | None = None) -> None:
         root_id, own, due = _name(root_id), [checked(event) for event in events], _due(root_id, until)
         check_first_events(root_id, own)
-        self._write_out()  # logs are listed in the order in which they were begun
-        with self._database.writing() as connection:
+
+        def add(connection: sqlite3.Connection) -> None:
             log = _logs.create(connection, LogRow(0, root_id, due=due).after(own))
             insert_all(connection, log.id, own, NONE)
             for run_id in {event.run_id for event in own}:
                 _runs.claim(connection, run_id, log.id)
             _labels.add_to_all(connection, log)
+
+        self._require_open()
+        self._writer.change(add)
 
     def claim(self, claim: Claim) -> list[Claimed]:
         self._write_out()
@@ -263,13 +269,19 @@ class SQLiteStore(Store):
 
     def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
         _messages.check(root_id, channel, key)
-        with self._changing(root_id) as (connection, log):
+        data = bytes(data)
+
+        def add(connection: sqlite3.Connection) -> int:
+            log = _logs.find(connection, root_id)
             number = None if key is None else _messages.find(connection, log, channel, key)
             if number is not None:
                 return number
-            message = Posted(log.messages, channel, bytes(data), key, time.time())
+            message = Posted(log.messages, channel, data, key, time.time())
             _change(connection, log, _messages.add(connection, log, message))
             return message.number
+
+        self._require_file_of(root_id)
+        return self._writer.change(add)
 
     def posted(self, root_id: str, after: int = -1) -> list[Posted]:
         self._write_out(root_id)
@@ -360,12 +372,18 @@ class SQLiteStore(Store):
     @contextmanager
     def _changing(self, root_id: str, *, synced: bool = True) -> Iterator[tuple[sqlite3.Connection, LogRow]]:
         """A transaction on a log, after all earlier writes to it; raises `RunNotFoundError`."""
+        self._require_file_of(root_id)
         self._write_out(root_id)
-        if not self._database.exists:
-            with self._database.reading() as connection:  # does not create the file
-                _logs.find(connection, root_id)
         with self._database.writing(synced=synced) as connection:
             yield connection, _logs.find(connection, root_id)
+
+    def _require_file_of(self, root_id: str) -> None:
+        """Raise `RunNotFoundError` if there is no file that could hold a log: it is not created for a question."""
+        self._require_open()
+        if not self._database.exists:
+            self._write_out(root_id)
+            with self._database.reading() as connection:
+                _logs.find(connection, root_id)
 
     def _require_open(self) -> None:
         if self._closed:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
 from crewbus.stores import Backlog, StoredEvent
 from crewbus.stores.liveness import CERTAIN, clock
+from crewbus_sqlite._changes import Change
 from crewbus_sqlite._commit import Batch, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._events import checked, is_like
@@ -27,6 +30,7 @@ OVERHEAD: Final = 400
 """Bytes that a queued event takes besides its JSON, estimated."""
 
 Call = tuple[Notify, BaseException | None]
+T = TypeVar("T")
 
 
 class Writer:
@@ -50,6 +54,7 @@ class Writer:
         self._changed = threading.Condition(self._lock)
         self._logs: dict[str, Log] = {}
         self._queued: dict[Log, None] = {}
+        self._changes: list[Change[Any]] = []
         self._runs: dict[str, str] = {}
         self._last_ticket = self._written_ticket = 0
         self._tries = 0
@@ -197,6 +202,27 @@ class Writer:
                 return
             self._wait(ticket, timeout)
 
+    def change(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Perform ``operation`` in a transaction after all that is queued, and return its result once that is on disk.
+
+        Callers at the same time share the transaction; the error of one is raised to that one. If the transaction
+        fails, so does the call, and nothing of it is tried again.
+        """
+
+        def translated(connection: sqlite3.Connection) -> T:
+            with self._database.translating_errors():
+                return operation(connection)
+
+        change = Change(translated)
+        with self._lock:
+            if self._rejecting:
+                raise closed(self._database.path)
+            self._changes.append(change)
+            self._start()
+            while not change.done:
+                self._wait_for_write(None)
+        return change.result()
+
     def flush(self, timeout: float | None) -> None:
         """Like `wait_for` all logs; also raises the errors of logs lost to other processes since the last call."""
         self.wait_for(None, timeout)
@@ -256,17 +282,21 @@ class Writer:
         while self._written_ticket < ticket:
             if self._failure is not None and self._failed_try > tried:
                 raise _copy_of(self._failure)
-            self._wake()
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 raise FlushTimeoutError(
                     f"{sum(len(log.events) for log in self._queued)} events are not written to "
                     f"{self._database.path} yet"
                 )
-            if self._thread is None and not self._writing:
-                self._write_here()
-            else:
-                self._changed.wait(remaining)
+            self._wait_for_write(remaining)
+
+    def _wait_for_write(self, timeout: float | None) -> None:
+        """Have the thread write at once, and wait until it has, or something else has changed."""
+        self._wake()
+        if self._thread is None and not self._writing:
+            self._write_here()
+        else:
+            self._changed.wait(timeout)
 
     # Under the lock
 
@@ -365,29 +395,35 @@ class Writer:
         self._tries += 1
         tried, ticket = self._tries, self._last_ticket
         batches = [log.take_batch() for log in self._queued]
+        changes, self._changes = self._changes, []
         self._queued = {}
         self._writing_since, self._queued_since = self._queued_since, None
+        failure: RecordingError | None = RecordingError(f"the write to {self._database.path} was interrupted")
         self._lock.release()
         started = time.monotonic()
         try:
-            failure = self._commit(batches)
+            failure = self._commit(batches, changes)
         finally:
             self._lock.acquire()
             self._writing = False
+            for change in changes:
+                change.end(None if failure is None else _copy_of(failure))
             self._gathering = _gathering(time.monotonic() - started)
         calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
         self._notify(calls)
 
-    def _commit(self, batches: list[Batch]) -> RecordingError | None:
+    def _commit(self, batches: list[Batch], changes: list[Change[Any]]) -> RecordingError | None:
         renews = time.monotonic() >= self._renew_at or any(batch.log.id is None for batch in batches)
-        if not batches and not (renews and self._logs):
+        if not batches and not changes and not (renews and self._logs):
             return None
         try:
             with self._database.writing() as connection:
                 renewed = self._holders.renew(connection) if renews else None
                 held_at = clock()
                 write(connection, batches, self._holders.own.token)
+                for change in changes:
+                    change.perform(connection)
             for batch in batches:
                 batch.held_at = held_at
             if renewed is not None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from sqlite_helpers import PATIENCE, begun, noted, write
 
-from crewbus.exceptions import CorruptRecordError, RecordingError
+from crewbus.exceptions import CorruptRecordError, RecordingError, RunIdInUseError, RunNotFoundError
 from crewbus.stores import Cap, Claim
 from crewbus_sqlite import SQLiteStore
 from crewbus_sqlite._database import Database
@@ -270,3 +273,122 @@ def test_a_forked_child_has_no_watchers_and_its_parent_keeps_its_own(store):
     store.post("a", "u", b"1")
     assert noticed.wait(PATIENCE)
     stop()
+
+
+# Commits that callers share
+
+
+def commits_in(path):
+    """How many transactions the write-ahead log holds."""
+    log = path.with_name(f"{path.name}-wal").read_bytes()
+    page = int.from_bytes(log[8:12], "big")
+    salts = log[16:24]
+    frames = [log[start : start + 24] for start in range(32, len(log), 24 + page)]
+    return sum(frame[4:8] != bytes(4) for frame in frames if frame[8:16] == salts)
+
+
+@contextmanager
+def locked(path):
+    """Nobody else writes to the file meanwhile."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+def at_once(path, store, calls):
+    """What these calls return or raise, which all wait for the file at the same time."""
+    outcomes = {}
+
+    def call(number):
+        try:
+            outcomes[number] = calls[number]()
+        except Exception as error:
+            outcomes[number] = error
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(calls))]
+    with locked(path):
+        threads[0].start()  # it is taken out of the queue alone, and waits for the file
+        until(lambda: store._writer._writing and not store._writer._changes)
+        for thread in threads[1:]:
+            thread.start()
+        until(lambda: len(store._writer._changes) == len(calls) - 1)
+    for thread in threads:
+        thread.join(PATIENCE)
+    return [outcomes[number] for number in range(len(calls))]
+
+
+def until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_callers_at_the_same_time_share_a_commit(store, path):
+    epochs = [begun(store, f"held {number}") for number in range(3)]
+    store.create("first", [tagged("first")])
+    store.flush()
+    before = commits_in(path)
+    found = at_once(
+        path,
+        store,
+        [
+            lambda: store.create("a", [tagged("a")]),
+            *(partial(store.create, f"b{number}", [tagged(f"b{number}")]) for number in range(4)),
+            *(partial(store.post, "first", "mail", b"x") for _ in range(4)),
+            *(partial(store.release, f"held {number}", epoch) for number, epoch in enumerate(epochs)),
+        ],
+    )
+    assert sorted(map(str, found)) == ["0", "1", "2", "3", *["None"] * 8]
+    assert commits_in(path) - before <= 2
+    assert [store.info(root).last for root in ("a", "b0", "b3")] == [0, 0, 0]
+    assert len(store.posted("first")) == 4
+    assert not any(store.info(f"held {number}").alive for number in range(3))
+
+
+def test_the_error_of_one_caller_is_not_that_of_others_in_the_commit(store, path):
+    store.create("first", [tagged("first")])
+    number, in_use, unknown, _ = at_once(
+        path,
+        store,
+        [
+            lambda: store.post("first", "mail", b"x"),
+            lambda: store.create("first", [tagged("first")]),
+            lambda: store.post("nobody", "mail", b"x"),
+            lambda: store.create("second", [tagged("second")]),
+        ],
+    )
+    assert number == 0
+    assert isinstance(in_use, RunIdInUseError)
+    assert isinstance(unknown, RunNotFoundError)
+    assert store.roots() == ["first", "second"]
+    assert len(store.posted("first")) == 1
+
+
+def test_what_a_damaged_row_keeps_from_one_caller_is_done_for_the_others(store, path):
+    store.create("first", [tagged("first")])
+    store.create("damaged", [tagged("damaged")])
+    tamper(path, "UPDATE logs SET sum = x'00' WHERE root_id = 'damaged'")
+    _, damaged, _ = at_once(
+        path,
+        store,
+        [
+            lambda: store.post("first", "mail", b"x"),
+            lambda: store.post("damaged", "mail", b"x"),
+            lambda: store.create("second", [tagged("second")]),
+        ],
+    )
+    assert isinstance(damaged, CorruptRecordError)
+    assert str(damaged).startswith(f"{path}: ")
+    assert store.info("second").last == 0
+
+
+def test_a_caller_whose_file_is_gone_is_told_and_nothing_is_tried_again(store, path):
+    store.create("first", [tagged("first")])
+    path.unlink()
+    with pytest.raises(RecordingError, match="deleted or replaced"):
+        store.create("second", [tagged("second")])
+    assert store._writer._changes == []
