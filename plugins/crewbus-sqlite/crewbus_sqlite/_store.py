@@ -198,6 +198,7 @@ class SQLiteStore(Store):
         due = _due(root_id, until)
         if not self._writer.holds(root_id, epoch):
             return
+
         def end_lease(connection: sqlite3.Connection) -> None:
             log = _logs.find(connection, root_id)
             if log.epoch == epoch:

@@ -171,7 +171,10 @@ class Chaos:
 
 @pytest.mark.parametrize(
     ("seconds", "runs"),
-    [pytest.param(40, 150, marks=pytest.mark.slow), pytest.param(600, 2_000, marks=pytest.mark.long)],
+    [
+        pytest.param(40, 150, marks=pytest.mark.slow),
+        pytest.param(600, 2_000, marks=[pytest.mark.slow, pytest.mark.minutes]),
+    ],
 )
 def test_no_run_is_lost_done_twice_or_over_a_limit(tmp_path, seconds, runs):
     with processes(tmp_path) as running, crewbus.Bus(entry_points=False) as bus:
