@@ -17,6 +17,8 @@ from crewbus_sqlite._labels import Additions
 from crewbus_sqlite._logs import LogRow, Stored, SumTexts
 
 Notify = Callable[[BaseException | None], None]
+Call = tuple[Notify, BaseException | None]
+"""A callback, and what it receives."""
 
 
 class Rows(NamedTuple):
@@ -75,6 +77,12 @@ class Log:
         batch = Batch(self, self.events, self.size, self.new_runs, self.finishing)
         self.events, self.size, self.new_runs = [], 0, []
         return batch
+
+    def take_due(self, ticket: int) -> list[Call]:
+        """Remove and return the callbacks that are due."""
+        now = [notify for at, notify in self.waiting if at <= ticket or self.error is not None]
+        self.waiting = [(at, notify) for at, notify in self.waiting if at > ticket and self.error is None]
+        return [(notify, self.error) for notify in now]
 
 
 @attrs.define(eq=False)

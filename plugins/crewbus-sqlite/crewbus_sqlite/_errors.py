@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from crewbus.exceptions import CorruptRecordError, RecordingError, StoreVersionError
+from crewbus.exceptions import CorruptRecordError, CrewbusError, RecordingError, StoreVersionError
 
 _REASONS: Final = {
     sqlite3.SQLITE_BUSY: "another process keeps it locked: let that end, or give the store a longer ?busy=SECONDS",
@@ -36,3 +36,8 @@ def translated(error: Exception, path: Path) -> RecordingError:
     if isinstance(error, sqlite3.ProgrammingError | MemoryError):
         return RecordingError(f"{path}: {type(error).__name__}: {error}")
     return CorruptRecordError(f"{path} is damaged: {error}. Restore it from a copy, or choose another path")
+
+
+def copy_of(error: CrewbusError) -> CrewbusError:
+    """A copy to raise, since each raise adds to the traceback."""
+    return type(error)(*error.args)

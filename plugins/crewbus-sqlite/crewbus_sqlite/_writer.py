@@ -14,22 +14,17 @@ from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, Rec
 from crewbus.stores import Backlog, StoredEvent
 from crewbus.stores.liveness import CERTAIN, clock
 from crewbus_sqlite._changes import Change
-from crewbus_sqlite._commit import Batch, Log, Notify, write
+from crewbus_sqlite._commit import Batch, Call, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
+from crewbus_sqlite._errors import copy_of
 from crewbus_sqlite._events import checked, is_like
+from crewbus_sqlite._gathering import gathering
 from crewbus_sqlite._holders import Holders
 from crewbus_sqlite._logs import in_use
 
-GATHERING: Final = 0.02
-"""Seconds to collect events for one transaction, unless a caller waits for them."""
-LONGEST_GATHERING: Final = 0.1
-"""The same under a heavy load: the more logs, the more pages of the file each transaction writes."""
-PATIENCE: Final = 4.0
-"""Events are collected for so many times as long as the last transaction took, between these two."""
 OVERHEAD: Final = 400
 """Bytes that a queued event takes besides its JSON, estimated."""
 
-Call = tuple[Notify, BaseException | None]
 T = TypeVar("T")
 
 
@@ -62,7 +57,7 @@ class Writer:
         self._failed_try = 0
         self._losses: list[CrewbusError] = []
         self._renew_at = 0.0
-        self._gathering = GATHERING
+        self._gathering = gathering(0.0)
         self._idle = False
         self._hurry = False
         self._writing = False
@@ -171,7 +166,7 @@ class Writer:
             self._queue(log)
             self._wait(log.ticket, None)
             if log.error is not None:
-                raise _copy_of(log.error)
+                raise copy_of(log.error)
 
     def root_of(self, run_id: str) -> str | None:
         """The root run whose log, written here, contains a run; or None."""
@@ -229,7 +224,7 @@ class Writer:
         with self._lock:
             losses, self._losses = self._losses, []
         if losses:
-            error = _copy_of(losses[0])
+            error = copy_of(losses[0])
             for other in losses[1:]:
                 error.add_note(f"and: {other}")
             raise error
@@ -281,7 +276,7 @@ class Writer:
         tried = self._tries
         while self._written_ticket < ticket:
             if self._failure is not None and self._failed_try > tried:
-                raise _copy_of(self._failure)
+                raise copy_of(self._failure)
             remaining = None if deadline is None else deadline - time.monotonic()
             if remaining is not None and remaining <= 0:
                 raise FlushTimeoutError(
@@ -311,7 +306,7 @@ class Writer:
         if log is None or log.epoch != epoch or log.finishing:
             raise RecordingError(f"run {root_id} has no open record with epoch {epoch} in this store")
         if log.error is not None:
-            raise _copy_of(log.error)
+            raise copy_of(log.error)
         return log
 
     def _require_working(self) -> None:
@@ -319,7 +314,7 @@ class Writer:
             raise closed(self._database.path)
         if self._failure is not None:
             self._wake()
-            raise _copy_of(self._failure)
+            raise copy_of(self._failure)
 
     def _require_room(self, size: int) -> None:
         if self._backlog + size > self._bound:
@@ -407,8 +402,8 @@ class Writer:
             self._lock.acquire()
             self._writing = False
             for change in changes:
-                change.end(None if failure is None else _copy_of(failure))
-            self._gathering = _gathering(time.monotonic() - started)
+                change.end(None if failure is None else copy_of(failure))
+            self._gathering = gathering(time.monotonic() - started)
         calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
         self._notify(calls)
@@ -462,7 +457,7 @@ class Writer:
         if not self._queued:  # also if an interrupt kept an event from being queued that was counted
             self._backlog = self._backlog_events = 0
             self._queued_since = None
-        return [call for batch in batches if batch.log.waiting for call in _take_due(batch.log, ticket)]
+        return [call for batch in batches if batch.log.waiting for call in batch.log.take_due(ticket)]
 
     def _settle(self, size: int, events: int) -> None:
         self._backlog -= size
@@ -475,21 +470,4 @@ class Writer:
         for batch in batches:
             batch.put_back()
         self._queued = dict.fromkeys(batch.log for batch in batches) | self._queued
-        return [(notify, failure) for batch in batches for notify, _ in _take_due(batch.log, batch.log.ticket)]
-
-
-def _gathering(took: float) -> float:
-    """For how long to collect events after a transaction that took so many seconds."""
-    return min(max(GATHERING, PATIENCE * took), LONGEST_GATHERING)
-
-
-def _take_due(log: Log, ticket: int) -> list[Call]:
-    """Remove and return the callbacks that are due, with what they receive."""
-    now = [notify for at, notify in log.waiting if at <= ticket or log.error is not None]
-    log.waiting = [(at, notify) for at, notify in log.waiting if at > ticket and log.error is None]
-    return [(notify, log.error) for notify in now]
-
-
-def _copy_of(error: CrewbusError) -> CrewbusError:
-    """A copy to raise, since each raise adds to the traceback."""
-    return type(error)(*error.args)
+        return [(notify, failure) for batch in batches for notify, _ in batch.log.take_due(batch.log.ticket)]
