@@ -87,6 +87,29 @@ def test_a_fork_names_its_parent(disk):
         assert bus.store.forks("parent") == [fork]
 
 
+def test_a_fork_executes_a_step_again_that_its_run_failed_with_after_the_checkpoint(disk):
+    def order(run, charge):
+        refused = None
+        try:
+            run.step("charge", charge)
+        except ConnectionError as error:
+            refused = error
+        run.checkpoint("charged")
+        if refused is not None:
+            raise refused
+        return run.step("ship", lambda: "shipped")
+
+    def down():
+        raise ConnectionError("down")
+
+    with disk.bus() as bus:
+        with pytest.raises(ConnectionError), bus.run(id="parent") as run:
+            order(run, down)
+        fork = bus.fork("parent", at="charged")
+        with bus.resume(fork) as run:
+            assert order(run, lambda: "paid") == "shipped"
+
+
 def test_a_fork_can_be_resumed_repeatedly(disk):
     with disk.bus() as bus:
         parent_of(bus)

@@ -28,8 +28,7 @@ def fork_run(recording: Recorder, run_id: str, at: str | None, edits: Mapping[st
         if end > last:
             raise StepError(f"edit {edit!r}: the step finished after checkpoint {at!r}")
     fork_id = new_id()
-    # Only with edits, which are looked for in the whole record anyway: other forks read none of what comes after them.
-    forked = RunForked(run_id, last, tuple(edited), _fatal_after(record, last) if edited else ())
+    forked = RunForked(run_id, last, tuple(edited), _fatal_after(record, last))
     events = [Envelope(forked, fork_id, last + 1, f"{fork_id}:0", time.time())]
     lineage = Lineage.of_fork(store, run_id, last, fork_id) if edited else None
     for edit, (scope, end) in edited.items():
