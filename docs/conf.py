@@ -19,14 +19,21 @@ source_suffix = {".md": "markdown"}
 default_role = "py:obj"
 nitpicky = True
 # Names that others document, also short; type variables and private aliases, which the docstrings explain.
-OTHERS = "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|os|pathlib|pluggy|threading|types|typing"
-SHORT = "Callable|Future|Iterable|Iterator|Mapping|Path|Self|Sequence"
+OTHERS = (
+    "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|opentelemetry|os|pathlib|pluggy|"
+    "prometheus_client|threading|types|typing"
+)
+SHORT = (
+    "AbstractContextManager|Callable|Future|Iterable|Iterator|Mapping|MeterProvider|Path|Self|Sequence|TracerProvider"
+)
 PRIVATE = (
-    "[A-Z]|AnyScope|Contained|Durability|EnteredRun|Functions?|Key|Oversized|Slow|(Uns|S)tructure|Upgrades|Written"
+    "[A-Z]|AnyScope|Contained|Durability|EnteredRun|Frame|Functions?|Key|Oversized|ScopeKind|Slow|(Uns|S)tructure|"
+    "Upgrades|Written"
 )
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\w*\.(\w+\.)*)?({PRIVATE})")]
 
-autodoc_mock_imports = ["crewai", "litellm"]  # the distributions import them; the pages do not need them
+# The distributions import them; the pages do not need them.
+autodoc_mock_imports = ["crewai", "litellm", "opentelemetry", "prometheus_client"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_display_short_literal_types = True

@@ -158,7 +158,7 @@ class CallFinished(CallEnded):
     cost: float | None = None
     """In US dollars."""
     attributes: Mapping[str, Any] = attrs.field(factory=dict, metadata=_TACIT)
-    """What describes the call at its end: `CallStarted.attributes`, and what was added while it ran."""
+    """What describes the call at its end: the attributes of `CallStarted`, and what was added while it ran."""
 
 
 @_event(name="crewbus.CallFailed", landmark=True)

@@ -71,7 +71,7 @@ class Scope:
     """The unsuccessful attempts at it that another one may follow, while it is in progress."""
 
     scope_kind: ClassVar[ScopeKind]
-    """What it is, whether or not it is nested: see `ScopeKind`."""
+    """What it is: "run", "call", "attempt", "step", or "entry" for a run that is entered once more."""
     name: str | None
     """The name of what happens in it; None: it has none."""
 

@@ -46,7 +46,7 @@ class Prometheus:
     """Counts and times the runs and calls of one bus, for Prometheus: give it to `crewbus.Bus` as a plugin.
 
     ``registry``: where the metrics are registered until the bus is closed; by default prometheus_client's own, which
-    its `start_http_server` and `make_asgi_app` show. `PluginError` for a second bus with the same registry.
+    its ``start_http_server`` and ``make_asgi_app`` show. `PluginError` for a second bus with the same registry.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:

@@ -18,8 +18,8 @@ _PROPAGATOR: Final = TraceContextTextMapPropagator()
 def trace_id_of(run_id: str, epoch: int = 1) -> str:
     """The id of the trace of a root run that no span caused, as 32 hex digits; the same on every machine.
 
-    ``epoch``: which start it is, from 1: each resume is a trace of its own, with the `crewbus.RunResumed.epoch` that it
-    was recorded with. It is the beginning of the SHA-256 of ``crewbus trace EPOCH RUN_ID``.
+    ``epoch``: which start it is, from 1: each resume is a trace of its own, with the epoch that its
+    `crewbus.RunResumed` has. It is the beginning of the SHA-256 of ``crewbus trace EPOCH RUN_ID``.
     """
     return _digest("trace", run_id, epoch, 32)
 
