@@ -19,7 +19,7 @@ from crewbus import (
     StreamOptions,
 )
 
-ATTACH = StreamOptions(id="order 7", attach=True)
+ATTACH = StreamOptions(id="order 7", name="order", attach=True)
 
 
 def order(text="paid"):
@@ -136,6 +136,34 @@ def test_promise_15_without_attach_an_id_that_exists_is_refused(bus):
         bus.stream(never, options=StreamOptions(id="order 7")).result(TIMEOUT)
     with pytest.raises(RunIdInUseError), bus.run(id="order 7"):
         pass
+
+
+def test_promise_15_an_id_with_other_arguments_or_of_another_function_is_refused(disk):
+    def paid(text, *, customer="acme", opaque=None):
+        return order(text)
+
+    options = StreamOptions(id="order 7", attach=True)
+    with disk.bus() as bus:
+        assert bus.stream(paid, "a", customer="b", opaque=object(), options=options).result(TIMEOUT) == {"text": "a"}
+    with disk.bus() as bus:
+        assert bus.stream(paid, "a", opaque=object(), customer="b", options=options).result(TIMEOUT) == {"text": "a"}
+        for args, kwargs in [(("b",), {"customer": "b"}), (("a",), {}), (("a", "b"), {}), (("a",), {"customer": 1})]:
+            stream = bus.stream(paid, *args, options=options, **kwargs)
+            for _ in range(2):
+                with pytest.raises(RunIdInUseError, match=r"run order 7 .* other arguments"):
+                    stream.result(TIMEOUT)
+        with pytest.raises(RunIdInUseError, match=r"run order 7 .* is one of '.*paid', not of '.*order'"):
+            list(bus.stream(order, "a", options=options))
+        with pytest.raises(RunIdInUseError, match="other arguments"):
+            asyncio.run(aresult(bus.stream(paid, 1, options=options)))
+
+
+def test_promise_15_an_id_with_other_arguments_is_refused_inside_a_run(bus):
+    with bus.run():
+        assert bus.stream(order, "a", options=ATTACH).result(TIMEOUT) == {"text": "a"}
+        assert bus.stream(order, "a", options=ATTACH).result(TIMEOUT) == {"text": "a"}
+        with pytest.raises(RunIdInUseError, match="other arguments"):
+            bus.stream(order, "b", options=ATTACH).result(TIMEOUT)
 
 
 def test_promise_15_an_id_in_use_inside_the_function_is_its_own_failure(bus):

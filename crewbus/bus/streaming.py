@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from crewbus import durability, streams
 from crewbus._util import name_of
 from crewbus.exceptions import RunHeldError, RunIdInUseError
@@ -54,15 +56,18 @@ class Streaming:
         chosen = streams.StreamOptions() if options is None else streams.checked_options(options)
         name = chosen.name if chosen.name is not None or not callable(function) else name_of(function)
         existing = None
+        if chosen.attach:
+            digest = durability.digest_of(args, kwargs)
+            chosen = attrs.evolve(chosen, tags={**(chosen.tags or {}), durability.ARGUMENTS_TAG: digest})
         if chosen.resume is not None:
             run = self._resumed_run(chosen.resume, chosen.at, durability=chosen.durability, claimed=chosen.claimed)
         else:
             run = self._new_run(name, **streams.run_arguments(chosen))
         if chosen.attach:
-            planted = run if self._gate.records_root(run) and self._is_outside() else None
-            if planted is not None:
+            asked, is_planted = run, self._gate.records_root(run) and self._is_outside()
+            if is_planted:
                 run = self._resumed_run(chosen.id, durability=chosen.durability)
-            existing = _Existing(run, planted, function, self._gate, self._watching, self._results)
+            existing = _Existing(run, asked, is_planted, function, self._gate, self._watching, self._results)
         give_up = functools.partial(self._live.give_up, run)
         return self._work.stream(run, chosen, function, args, kwargs, give_up, existing)
 
@@ -78,15 +83,18 @@ class _Existing:
     def __init__(
         self,
         run: Run,
-        planted: Run | None,
+        asked: Run,
+        is_planted: bool,
         function: Callable[..., Any],
         gate: Gate,
         watching: Watching,
         results: RunResults,
     ) -> None:
         self._run = run
-        self._planted = planted
-        """What the store is given for another process to find, before ``run`` takes it; None: nothing is recorded."""
+        self._asked = asked
+        """The run as it is new."""
+        self._is_planted = is_planted
+        """Whether the store is given that for another process to find, before ``run`` takes it."""
         self._function = function
         self._gate = gate
         self._watching = watching
@@ -94,10 +102,10 @@ class _Existing:
         self._taken: Preparation | None = None
 
     def claim(self) -> bool:
-        if self._planted is None:
+        if not self._is_planted:
             return True
         try:
-            self._gate.opened().recorder.plant(self._planted)
+            self._gate.opened().recorder.plant(self._asked)
             taken = self._run.preparation()
             if taken is not None:
                 taken.take()
@@ -111,7 +119,9 @@ class _Existing:
             self._taken.give_back()
 
     def follow(self) -> FrameSource:
-        return self._watching.follower_once_started(self._run.id, streams.Cursor.parse("start"))
+        found = self._watching.follower_once_started(self._run.id, streams.Cursor.parse("start"))
+        durability.require_same(self._gate.opened().recorder.record_of(self._run.id), self._asked)
+        return found
 
     def result(self, timeout: float | None) -> Any:
         return self._results.wait(self._run.id, timeout, durability.return_annotation(self._function))

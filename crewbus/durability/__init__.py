@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from crewbus.durability.cancelling import end_left_off
     from crewbus.durability.checkpoints import Checkpoints
     from crewbus.durability.fork import fork_run
+    from crewbus.durability.idempotency import ARGUMENTS_TAG, digest_of, require_same
     from crewbus.durability.recorder import Recorder, RecordingOptions
     from crewbus.durability.requests import CHANNEL, act_on, request
     from crewbus.durability.results import Results
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from crewbus.durability.step_scope import Step, step
 
 __all__ = [
+    "ARGUMENTS_TAG",
     "CHANNEL",
     "MAX_EVENT_BYTES",
     "Checkpoints",
@@ -32,9 +34,11 @@ __all__ = [
     "Step",
     "StepRunner",
     "act_on",
+    "digest_of",
     "end_left_off",
     "fork_run",
     "request",
+    "require_same",
     "return_annotation",
     "step",
 ]
@@ -46,6 +50,7 @@ __getattr__ = lazy_names(
         "cancelling": "end_left_off",
         "checkpoints": "Checkpoints",
         "fork": "fork_run",
+        "idempotency": "ARGUMENTS_TAG digest_of require_same",
         "recorder": "Recorder RecordingOptions",
         "requests": "CHANNEL act_on request",
         "results": "Results",

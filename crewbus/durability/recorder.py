@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from crewbus import records, serialization
@@ -12,6 +12,7 @@ from crewbus._util import is_count, reentrant_lock
 from crewbus.dispatch import now
 from crewbus.durability.call_content import WITH_CONTENT, without_content
 from crewbus.durability.disk import Disk
+from crewbus.durability.idempotency import digest_of
 from crewbus.durability.lane import RecordedLane, ReplayLane, SyncedLane
 from crewbus.durability.limits import MAX_EVENT_BYTES, Oversized
 from crewbus.durability.run_log import RunLog
@@ -320,6 +321,13 @@ class Recorder:
         Raises `UnserializableError`, with ``what`` and the place in it, if it would not decode to an equal value.
         """
         return self.codec().write(value, annotation, what)
+
+    def digest(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """A digest of the arguments of a call, the same in every process: whether two calls are the same.
+
+        Of an argument that steps have no fingerprint for, only the place counts.
+        """
+        return digest_of(args, kwargs)
 
     def read(self, written: tuple[Any, str | None, int], annotation: Any = Any) -> Any:
         """Decode what `write` returned. Raises `DecodeError`."""

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from crewbus.serialization.codec import Codec, Written
     from crewbus.serialization.compact_json import json_writer
     from crewbus.serialization.exception_values import read_exception, write_exception
-    from crewbus.serialization.fingerprint import canonical
+    from crewbus.serialization.fingerprint import OpaqueError, canonical
     from crewbus.serialization.round_trip import fields_of, is_declared
 
 __all__ = [
     "Codec",
+    "OpaqueError",
     "Written",
     "apply_change",
     "canonical",
@@ -33,7 +34,7 @@ __getattr__ = lazy_names(
         "codec": "Codec Written",
         "compact_json": "json_writer",
         "exception_values": "read_exception write_exception",
-        "fingerprint": "canonical",
+        "fingerprint": "OpaqueError canonical",
         "round_trip": "fields_of is_declared",
     },
 )

@@ -32,7 +32,10 @@ class Existing(Protocol):
         """Undo `claim`, which returned ``claimed``, as far as that can be undone: the run is there to be resumed."""
 
     def follow(self) -> FrameSource:
-        """Its frames, from its start. Raises `RunNotFoundError` if it is not recorded."""
+        """Its frames, from its start.
+
+        Raises `RunNotFoundError` if it is not recorded, and `RunIdInUseError` if it is not what was asked for.
+        """
 
     def result(self, timeout: float | None) -> Any:
         """Wait for its result; see `Bus.result`."""

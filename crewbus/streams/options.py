@@ -48,7 +48,8 @@ class StreamOptions:
     """The run's id; by default a new one."""
     attach: bool = False
     """Whether the stream follows the recorded run of this ``id`` if there is one already, here or elsewhere, live or
-    ended: an idempotency key. Of several that start it at once one calls the function."""
+    ended: an idempotency key. Of several that start it at once one calls the function. If that run has another name, or
+    was started with other arguments, `RunIdInUseError` says so."""
     key: str | None = None
     """The run's key, if it is nested and others of its name run at the same time: see `Bus.run`."""
     tags: Mapping[str, str] | None = None

@@ -29,3 +29,5 @@ class Enqueued:
 
     args: tuple[Value, ...] = ()
     kwargs: dict[str, Value] = attrs.field(factory=dict)
+    digest: str = ""
+    """That of the arguments, by which `enqueue` sees whether another call is the same."""

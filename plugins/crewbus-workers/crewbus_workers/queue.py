@@ -42,7 +42,8 @@ def enqueue(
     round trip of a step's result; pass one whose name is an option here by position.
 
     Raises `RunIdInUseError` if a run with this ``id`` is recorded; with ``attach`` nothing is queued then, and the id
-    is returned, if that run is of the same workflow: so a request that is sent twice starts one run. Raises
+    is returned, if that run was queued for the same workflow, arguments and key; the error says what differs. So a
+    request that is sent twice starts one run, and another one does not pass for it. Raises
     `InputError` for arguments that the workflow does not take, and `UnserializableError`, with the argument's name,
     for one that would not come back as it is.
     """
@@ -91,15 +92,26 @@ def queue_run(
     try:
         bus.recording.plant(run, [event], until)
     except RunIdInUseError:
-        if options.id is None or not options.attach or not _is_of(bus, options.id, name):
+        if options.id is None or not options.attach:
             raise
+        other = _difference(bus, options.id, name, options.key, event.digest)
+        if other is not None:
+            text = f"run {options.id} is recorded already, and {other}: choose another id"
+            raise RunIdInUseError(text) from None
     return run.id
 
 
-def _is_of(bus: Bus, run_id: str, name: str) -> bool:
-    """Whether a recorded run was queued for the workflow of this name."""
+def _difference(bus: Bus, run_id: str, name: str, key: str | None, digest: str) -> str | None:
+    """How a recorded run differs from one of this workflow, key and arguments; None: it does not."""
     info = bus.records.info(run_id)
-    return info.name == name and WORKFLOW_TAG in info.tags
+    if WORKFLOW_TAG not in info.tags:
+        return "was not queued"
+    if info.name != name:
+        return f"was queued for workflow {info.name!r}, not {name!r}"
+    if info.tags.get(KEY_TAG) != key:
+        return f"was queued with key={info.tags.get(KEY_TAG)!r}, not {key!r}"
+    queued = _queued(bus, run_id)
+    return "was queued with other arguments" if queued.digest not in ("", digest) else None
 
 
 def _resolve(workflow: Workflow[..., Any] | str, version: int | None) -> tuple[str, str, Workflow[..., Any] | None]:
@@ -129,19 +141,25 @@ def _written(
     return Enqueued(
         tuple(write(*pair, str(place)) for place, pair in enumerate(zip(args, positional, strict=True))),
         {name: write(value, named[name], repr(name)) for name, value in kwargs.items()},
+        bus.recording.digest(args, kwargs),
     )
 
 
 def read_arguments(bus: Bus, run_id: str, workflow: Workflow[..., Any]) -> tuple[list[Any], dict[str, Any]]:
     """The arguments that a run was queued with. Raises `CorruptRecordError`, `DecodeError` and `InputError`."""
-    event = bus.recording.decode(bus.store.event(run_id, 1)).event
-    if not isinstance(event, Enqueued):
-        raise CorruptRecordError(f"run {run_id} was not queued: its second event is {type(event).__name__}")
+    event = _queued(bus, run_id)
     positional, named = workflow.annotations(event.args, event.kwargs)
     return (
         [_read(bus, value, annotation) for value, annotation in zip(event.args, positional, strict=True)],
         {name: _read(bus, value, named[name]) for name, value in event.kwargs.items()},
     )
+
+
+def _queued(bus: Bus, run_id: str) -> Enqueued:
+    event = bus.recording.decode(bus.store.event(run_id, 1)).event
+    if not isinstance(event, Enqueued):
+        raise CorruptRecordError(f"run {run_id} was not queued: its second event is {type(event).__name__}")
+    return event
 
 
 def _read(bus: Bus, value: Value, annotation: Any) -> Any:

@@ -99,10 +99,19 @@ def test_promise_16_a_run_with_an_id_is_queued_once(bus):
     first = enqueue(bus, "work", 1, id="order-7")
     with pytest.raises(RunIdInUseError):
         enqueue(bus, "work", 2, id="order-7")
-    assert enqueue(bus, "work", 2, id="order-7", attach=True) == first == "order-7"
-    with pytest.raises(RunIdInUseError):
-        enqueue(bus, "other", id="order-7", attach=True)
+    assert enqueue(bus, "work", 1, id="order-7", attach=True, queue="other") == first == "order-7"
+    with pytest.raises(RunIdInUseError, match=r"run order-7 .* for workflow 'work', not 'other'"):
+        enqueue(bus, "other", 1, id="order-7", attach=True)
+    for args, kwargs in [((2,), {}), ((), {}), ((1,), {"more": 1})]:
+        with pytest.raises(RunIdInUseError, match=r"run order-7 .* with other arguments"):
+            enqueue(bus, "work", *args, id="order-7", attach=True, **kwargs)
+    with pytest.raises(RunIdInUseError, match=r"run order-7 .* with key=None, not 'acme'"):
+        enqueue(bus, "work", 1, id="order-7", attach=True, key="acme")
     assert len(bus.recorded_runs()) == 1
+    with bus.run("work", id="begun"):
+        pass
+    with pytest.raises(RunIdInUseError, match="was not queued"):
+        enqueue(bus, "work", 1, id="begun", attach=True)
 
 
 @pytest.mark.parametrize(
