@@ -32,6 +32,10 @@ OPERATIONS: Final = {
 DURATIONS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKENS: Final = tuple(4**power for power in range(14))
 _TOKEN_TYPES: Final = {"input_tokens": "input", "output_tokens": "output"}
+Opened = tuple[float, str, str, str]
+"""When a call began, its operation, its model, and its provider."""
+MOST_OPEN: Final = 1000
+"""How many open calls are timed in one run, or outside any; the oldest are dropped first."""
 _FENCED: Final = "crewbus.exceptions.FencedError"
 _RUNS: Final = {
     crewbus.RunFinished: "finished",
@@ -52,8 +56,8 @@ class Prometheus:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._registry = registry
         self._collectors: list[Any] = []
-        self._open: dict[str | None, tuple[float, str, str, str]] = {}
-        """By the id of its start, when a call began, its operation, its model, and its provider."""
+        self._open: dict[str | None, dict[str | None, Opened]] = {None: {}}
+        """The open calls by run, and by the id of their start."""
         self._runs: dict[str | None, float] = {}
         self._turns = Turns()
 
@@ -131,7 +135,10 @@ class Prometheus:
             provider = attributes.get("provider", attributes.get("gen_ai.provider.name", ""))
             if event.kind in OPERATIONS:
                 named = str(model) if event.kind in ("model", "embedding") else ""
-                self._open[envelope.id] = envelope.at, OPERATIONS[event.kind], named, str(provider)
+                calls = self._open.setdefault(envelope.run_id, {})
+                calls[envelope.id] = envelope.at, OPERATIONS[event.kind], named, str(provider)
+                if len(calls) > MOST_OPEN:
+                    calls.pop(next(iter(calls)))
         elif isinstance(event, CallFinished | CallFailed | CallCancelled):
             self._call_ended(envelope)
 
@@ -145,7 +152,7 @@ class Prometheus:
             self._durations.labels(*labels).observe(envelope.at - began)
 
     def _call_ended(self, envelope: Envelope) -> None:
-        opened = self._open.pop(envelope.parent, None)
+        opened = self._open.get(envelope.run_id, {}).pop(envelope.parent, None)
         if opened is None:
             return
         event, (began, *about) = envelope.event, opened
@@ -163,6 +170,7 @@ class Prometheus:
 
     def _run_finished(self, bus: Bus, run: Run) -> None:
         self._runs.pop(run.id, None)
+        self._open.pop(run.id, None)
         if run.parent is not None:
             return
         if dropped := run.dropped_frames:

@@ -187,6 +187,8 @@ class Observer:
         span_kind = SpanKind.CLIENT if kind in _CLIENTS else SpanKind.INTERNAL
         opener = partial(self._tracing.open, name, span_kind, attributes)
         self._scopes.add(OpenScope("call", envelope, self._scopes.around(envelope), opener, subject))
+        if (oldest := self._scopes.overflow()) is not None:
+            self._finish(oldest, "unfinished", None)
 
     def _step_started(self, _: Run | None, envelope: Envelope) -> None:
         name = envelope.event.name

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from crewbus import Envelope
 
+MOST_OUTSIDE: Final = 1000
+"""How many calls outside any run may be open."""
 Kind = Literal["run", "call", "step", "attempt"]
 Opener = Callable[["Span | None", float], Span]
 """Starts a span, given the one around it, and when it began."""
@@ -97,7 +99,7 @@ class OpenScopes:
 
     def __init__(self) -> None:
         self.by_id: dict[str | None, OpenScope] = {}
-        self._of_run: dict[str | None, dict[str, None]] = {}
+        self._of_run: dict[str | None, dict[str, None]] = {None: {}}
         self._runs: dict[str | None, OpenScope] = {}
 
     def add(self, scope: OpenScope) -> None:
@@ -109,6 +111,11 @@ class OpenScopes:
         of_run = self._of_run.get(scope.run_id)
         if of_run is not None:
             of_run[scope.id] = None
+
+    def overflow(self) -> OpenScope | None:
+        """Remove and return the oldest call outside any run, if there are too many: nothing would ever end it."""
+        outside = self._of_run[None]
+        return self.remove(next(iter(outside.copy()))) if len(outside) > MOST_OUTSIDE else None
 
     def around(self, envelope: Envelope) -> OpenScope | None:
         """What the event was emitted in.
@@ -150,6 +157,6 @@ class OpenScopes:
     def take_all(self) -> list[OpenScope]:
         """Remove and return all, the innermost first."""
         left = [scope for one in reversed(self.by_id.copy()) if (scope := self.by_id.pop(one, None)) is not None]
-        self._of_run.clear()
+        self._of_run = {None: {}}
         self._runs.clear()
         return left

@@ -380,3 +380,22 @@ def test_kinds_of_spans():
     with traced() as (bus, exported), bus.run("r"), bus.call("m"):
         pass
     assert {span.kind for span in exported.spans} == {SpanKind.INTERNAL}
+
+
+# What is kept
+
+
+def test_calls_that_nothing_ends_are_not_kept_for_ever():
+    with traced() as (bus, exported):
+        observer = bus.plugins.get_plugin("otel_observer")
+        for number in range(1100):
+            bus.call(f"outside {number}").start()
+        assert len(observer._by_id) == 1000
+        assert len(exported.spans) == 100
+        for _ in range(20):
+            with bus.run("r") as run:
+                bus.call("inside").start()
+                with run.attempt():
+                    pass
+        assert len(observer._by_id) == 1000
+    assert len(exported.spans) == 1100 + 40
