@@ -86,8 +86,10 @@ class _Looking:
                 stop()
 
     def _look(self) -> None:
-        for run in self._runs():
-            log: Any = run.tree.log
-            if log is not None and run.parent is None:
-                with suppress(CrewbusError):  # it is not written yet, or is over
-                    durability.act_on(self.store.posted(run.id, log.looked_at), run)
+        logs: dict[Run, Any] = {run: run.tree.log for run in self._runs() if run.parent is None}
+        runs = {run.id: (run, log.looked_at) for run, log in logs.items() if log is not None}
+        if runs:
+            with suppress(CrewbusError):  # the store does not answer, and is asked again
+                found = self.store.mail({run_id: looked_at for run_id, (_, looked_at) in runs.items()})
+                for run_id, messages in found.items():
+                    durability.act_on(messages, runs[run_id][0])

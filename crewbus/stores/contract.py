@@ -8,12 +8,12 @@ from __future__ import annotations
 import abc
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from crewbus.events import ENDS, LANDMARKS, MARKS
-from crewbus.exceptions import RecordingError, RunHeldError, RunNotFoundError
+from crewbus.exceptions import CrewbusError, RecordingError, RunHeldError, RunNotFoundError
 from crewbus.stores.claims import Claim, Claimed, Room, check_first_events, may_be_claimed, tags_of
 from crewbus.stores.listing import LogFilter, LogSummary
 from crewbus.stores.rows import Backlog, LogInfo, LogPart, Posted, StoredEvent
@@ -209,6 +209,21 @@ class Store(abc.ABC):
         if type(self).post is Store.post:  # none can be there
             return []
         raise RecordingError(f"{type(self).__name__} has no posted(): its runs can't receive messages")
+
+    def mail(self, after: Mapping[str, int]) -> dict[str, list[Posted]]:
+        """Return the new messages of many logs: by log, those with numbers above ``after[root_id]``, in order.
+
+        Logs without any are left out, and so are those that are not there or whose messages can't be read: `posted`
+        raises what is wrong with one. A process asks this for all runs that it executes, up to four times a second.
+
+        The default asks `posted` for one after the other.
+        """
+        found = dict[str, list[Posted]]()
+        for root_id, number in after.items():
+            with suppress(CrewbusError):
+                if messages := self.posted(root_id, number):
+                    found[root_id] = messages
+        return found
 
     def watch(self, notify: Callable[[], object]) -> Callable[[], None]:
         """Call ``notify`` soon after anything in this store may have changed, by any process; returns what ends that.

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -176,6 +176,9 @@ class JournalStore(Store):
 
     def posted(self, root_id: str, after: int = -1) -> list[Posted]:
         return self._query(lambda memory: memory.posted(root_id, after))
+
+    def mail(self, after: Mapping[str, int]) -> dict[str, list[Posted]]:
+        return self._query(lambda memory: memory.mail(after))
 
     def changes(self) -> int:
         return self._query(lambda _: self._position)

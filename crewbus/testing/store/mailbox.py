@@ -40,6 +40,22 @@ class MailboxContract(StoreCase):
             assert store.posted("a", after) == found[after + 1 :]
         assert (store.posted("b"), store.post("b", "u", b"")) == ([], 0)
 
+    def test_the_messages_of_many_logs_come_at_once(self) -> None:
+        """`mail` gives what `posted` would for each log that has any above its number, held or not, wherever it is."""
+        store, other = self.pair_sharing_work()
+        for root_id in ("a", "b", "c", "idle"):
+            begin_log(store, root_id)
+        other.create("d", first_events("d", 1))
+        store.begin("unwritten")
+        for root_id in "aabcd":
+            other.post(root_id, "u", root_id.encode())
+        after = {"a": 0, "b": -1, "c": 0, "d": -1, "idle": -1, "unwritten": -1, "nobody": -1}
+        expected = {root_id: store.posted(root_id, after[root_id]) for root_id in "abd"}
+        assert [len(messages) for messages in expected.values()] == [1, 1, 1]
+        assert store.mail(after) == other.mail(after) == expected
+        assert store.mail({}) == {}
+        assert store.mail(dict.fromkeys("abcd", 1)) == {}
+
     def test_messages_are_any_bytes_on_any_channel(self) -> None:
         """Channels and keys are any texts, and data any bytes."""
         store, other = self.pair_sharing_work()

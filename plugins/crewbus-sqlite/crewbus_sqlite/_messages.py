@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from crewbus.exceptions import RecordingError, RunEndedError
@@ -10,6 +12,7 @@ from crewbus.stores import Posted
 from crewbus_sqlite import _logs
 from crewbus_sqlite._checksums import corrupt, require, sum_of
 from crewbus_sqlite._logs import LogRow
+from crewbus_sqlite._placeholders import marks, pieces
 
 _COLUMNS: Final = "log, number, channel, data, key, at"
 
@@ -37,6 +40,18 @@ def add(connection: sqlite3.Connection, log: LogRow, message: Posted) -> LogRow:
     row = (log.id, *message)
     connection.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, sum_of("messages", row)))
     return log._replace(messages=log.messages + 1, due=None)
+
+
+def having(connection: sqlite3.Connection, after: Sequence[tuple[int, int]]) -> list[int]:
+    """Which of these logs, each with a number, say that they have messages above it. Few have: no other row is read."""
+    found = []
+    for piece in pieces(after):
+        query = (
+            f"SELECT id FROM (VALUES {marks(piece, 2)}) AS asked "
+            "CROSS JOIN logs ON logs.id = asked.column1 AND logs.messages > asked.column2 + 1"
+        )
+        found += [log for (log,) in connection.execute(query, list(chain(*piece))).fetchall()]
+    return found
 
 
 def load(connection: sqlite3.Connection, log: LogRow, after: int) -> list[Posted]:

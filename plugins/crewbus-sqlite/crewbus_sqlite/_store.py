@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -290,6 +290,22 @@ class SQLiteStore(Store):
             log = _logs.find(connection, root_id)
             assert connection is not None
             return _messages.load(connection, log, after)
+
+    def mail(self, after: Mapping[str, int]) -> dict[str, list[Posted]]:
+        self._require_open()
+        ids = {log.root_id: log.id for log in self._writer.held() if log.id is not None}
+        found = dict[str, list[Posted]]()
+        with self._database.reading() as connection:
+            if connection is None:
+                return found
+            here = {log: root_id for root_id in after if (log := ids.get(root_id))}
+            others = [root_id for root_id in after if root_id not in ids]
+            some = _messages.having(connection, [(log, after[root_id]) for log, root_id in here.items()])
+            for root_id in [*others, *(here[log] for log in some)]:
+                with suppress(CrewbusError):  # it is not there, or damaged: `posted` says so
+                    if messages := _messages.load(connection, _logs.find(connection, root_id), after[root_id]):
+                        found[root_id] = messages
+        return found
 
     def watch(self, notify: Callable[[], object]) -> Callable[[], None]:
         self._require_open()

@@ -275,6 +275,43 @@ def test_a_forked_child_has_no_watchers_and_its_parent_keeps_its_own(store):
     stop()
 
 
+# Messages
+
+
+def statements(store, question):
+    """How many statements a question takes."""
+    with store._database.reading() as connection:
+        found = []
+        connection.set_trace_callback(found.append)
+    try:
+        question()
+    finally:
+        connection.set_trace_callback(None)
+    return len(found)
+
+
+def test_asking_for_the_messages_of_many_runs_takes_as_long_as_of_one(store):
+    for number in range(100):
+        begun(store, f"held {number}", 1)
+    store.post("held 0", "u", b"seen")
+    store.flush()
+    after = {f"held {number}": -1 for number in range(1, 100)}
+    one = statements(store, lambda: store.mail({"held 0": 0}))
+    assert statements(store, lambda: store.mail({**after, "held 0": 0})) == one
+    store.post("held 7", "u", b"new")
+    assert list(store.mail({**after, "held 0": 0})) == ["held 7"]
+
+
+def test_a_damaged_log_keeps_no_message_to_others_back(store, path):
+    for root in ("a", "b"):
+        begun(store, root)
+        store.post(root, "u", root.encode())
+    tamper(path, "UPDATE messages SET data = x'00' WHERE data = x'61'")
+    with pytest.raises(CorruptRecordError):
+        store.posted("a")
+    assert list(store.mail({"a": -1, "b": -1})) == ["b"]
+
+
 # Commits that callers share
 
 
