@@ -120,6 +120,12 @@ BUDGETS: dict[str, dict[str, float]] = {
     },
 }
 """What DESIGN.md allows, each by its row."""
+if find_spec("opentelemetry"):
+    BUDGETS["benchmarks.traced"] = {
+        "a run of 10 calls of 20 ms with 100 chunks each, traced / untraced": 1.15,
+        "  with the plugin, and no provider / without": 1.02,
+        "    with the plugin, and no provider / without": 1.02,
+    }
 
 MORE = tuple(
     f"benchmarks.{each}" for each in ("scaling", "scaling_length", "scaling_runs", "scaling_depth", "sustained")
