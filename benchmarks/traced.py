@@ -74,7 +74,7 @@ def tracing(size: Size) -> Iterator[Row]:
     os.environ.pop("OTEL_SDK_DISABLED", None)  # other peers are measured without it
     from crewbus_otel import OpenTelemetry
 
-    class Dropping(SpanExporter):
+    class Dropping(SpanExporter):  # type: ignore[misc, unused-ignore]
         def export(self, _: object) -> SpanExportResult:
             return SpanExportResult.SUCCESS
 

@@ -187,7 +187,7 @@ class Prometheus:
         self._runs.clear()
 
 
-class Gauges(Collector):
+class Gauges(Collector):  # type: ignore[misc, unused-ignore]
     """What is read when Prometheus asks: the live runs, the backlog of the store, the queues of crewbus-workers."""
 
     def __init__(self, bus: Bus) -> None:
