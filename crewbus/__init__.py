@@ -17,7 +17,7 @@ _PACKAGES: Final = {
     "records": "Checkpoint Divergence Record Records RunInfo",
     "stores": "LogInfo MemoryStore Store StoredEvent",
     "events": (
-        "AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
+        "AttemptEnded AttemptStarted CallCancelled CallEnded CallFailed CallFinished CallStarted CheckpointSaved Chunk "
         "Dropped EntitySaved Envelope EventType Retracted RunCancelled RunEnded RunFailed RunFinished "
         "RunForked RunInterrupted RunPatched RunResumed RunStarted RunSuspended StepEnded StepFailed StepFinished "
         "StepStarted Truncated UnknownEvent event event_type_of event_types register_entity register_event "

@@ -39,6 +39,9 @@ from crewbus.durability import (
     step as step,
 )
 from crewbus.events import (
+    AttemptEnded as AttemptEnded,
+)
+from crewbus.events import (
     AttemptStarted as AttemptStarted,
 )
 from crewbus.events import (

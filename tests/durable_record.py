@@ -12,6 +12,7 @@ from helpers import Noted
 
 import crewbus
 from crewbus.events import (
+    AttemptEnded,
     AttemptStarted,
     CallEnded,
     CallStarted,
@@ -83,7 +84,7 @@ class Recorded:
         home, identity = self._same_home(start), start.event.identity
         later = list(takewhile(lambda one: not isinstance(one.event, RunResumed), later))
         return any(
-            not isinstance(one.event, (*ENDS, *KINDS, AttemptStarted, StepFailed))
+            not isinstance(one.event, (*ENDS, *KINDS, AttemptStarted, AttemptEnded, StepFailed))
             and self._same_home(one) == home
             and getattr(one.event, "identity", "") not in (home, identity)
             for one in later

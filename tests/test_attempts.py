@@ -322,10 +322,13 @@ def test_attempts_at_a_call(bus):
         ("AttemptStarted", 1),
         ("Chunk", 1),
         ("Retracted", 1),
+        ("AttemptEnded", 1),
         ("AttemptStarted", 2),
         ("Chunk", 2),
+        ("AttemptEnded", 2),
         ("AttemptStarted", 1),
         ("Chunk", 1),
+        ("AttemptEnded", 1),
         ("CallFinished", 1),
     ]
 

@@ -457,7 +457,7 @@ def test_an_export_is_read_back_unchanged(cli: Records) -> None:
 def test_an_export_of_a_nested_run_is_its_part_of_the_record(cli: Records) -> None:
     run_id = cli.record(research)
     inner = next(event.run_id for event in cli.store.read(run_id) if event.run_id != run_id)
-    assert [event.run_id for event in Branch(cli.store, inner).read()] == [inner] * 7
+    assert [event.run_id for event in Branch(cli.store, inner).read()] == [inner] * 9
 
 
 def test_an_unwritable_file_is_an_error(cli: Records) -> None:
@@ -476,8 +476,8 @@ def exported(cli: Records) -> Path:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda lines: lines[:-1], "out.jsonl is truncated: it should have 14 events, and has 13"),
-        (lambda lines: [*lines[:-1], lines[-1][:20]], "out.jsonl:15: not JSON"),
+        (lambda lines: lines[:-1], "out.jsonl is truncated: it should have 16 events, and has 15"),
+        (lambda lines: [*lines[:-1], lines[-1][:20]], "out.jsonl:17: not JSON"),
         (lambda lines: lines[1:], "out.jsonl:1: not an export"),
         (lambda lines: [], "out.jsonl:1: not JSON"),
         (lambda lines: ["[1]"], "out.jsonl:1: expected a JSON object, not list"),
@@ -504,7 +504,7 @@ def test_promise_12_a_mutilated_export_gives_an_error_or_its_events(exported: Pa
     for at in range(0, len(whole), 7):
         exported.write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
         try:
-            assert len(read_export(exported).events) == 14
+            assert len(read_export(exported).events) == 16
         except crewbus.RecordingError:
             continue
 

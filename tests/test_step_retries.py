@@ -79,8 +79,8 @@ def test_a_step_is_tried_until_it_returns(bus, is_async):
     assert TRIES == [1, 2, 3]
     assert names(bus, "run")[1:-1] == [
         "StepStarted",
-        *["AttemptStarted", "Chunk", "Retracted"] * 2,
-        *["AttemptStarted", "Chunk"],
+        *["AttemptStarted", "Chunk", "Retracted", "AttemptEnded"] * 2,
+        *["AttemptStarted", "Chunk", "AttemptEnded"],
         "StepFinished",
     ]
     assert [one.event.number for one in found(bus, "run", AttemptStarted)] == [1, 2, 3]

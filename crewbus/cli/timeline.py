@@ -13,6 +13,7 @@ import attrs
 from crewbus import Bus
 from crewbus.cli.errors import one_line
 from crewbus.events import (
+    AttemptEnded,
     AttemptStarted,
     CallCancelled,
     CallFailed,
@@ -197,7 +198,8 @@ class Timeline:
     def _close(self, entry: Entry, event: Any, stored: StoredEvent, time: float) -> None:
         if entry.node.seq in self._open and (entry.void or stored.seq not in self._discarded):
             entry.end = time
-            entry.state, entry.error = _outcome(event)
+            if entry.state != "retracted":
+                entry.state, entry.error = _outcome(event)
             del self._open[entry.node.seq]
 
     def _retract(self, event: Retracted) -> None:
@@ -263,10 +265,12 @@ def _entry(node: Node[Entry]) -> Entry:
 def _outcome(event: Any) -> tuple[str, str]:
     """The state that a terminal event gives a scope, and its error or reason."""
     match event:
-        case RunFailed() | CallFailed() | StepFailed():
+        case RunFailed() | CallFailed() | StepFailed() | AttemptEnded(outcome="failed"):
             return "failed", one_line(": ".join(part for part in (event.error, event.message) if part))
         case RunCancelled() | CallCancelled():
             return "cancelled", one_line(event.reason)
+        case AttemptEnded(outcome="cancelled"):
+            return "cancelled", ""
         case RunSuspended():
             return "suspended", one_line(event.reason)
     return "finished", ""

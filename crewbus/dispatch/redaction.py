@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from crewbus.events import (
+    AttemptEnded,
     AttemptStarted,
     CallCancelled,
     CallEnded,
@@ -35,6 +36,7 @@ REQUIRED_FIELDS: Final = {
     CallStarted: (),
     CallEnded: (),
     AttemptStarted: (),
+    AttemptEnded: ("number", "outcome"),
     Retracted: ("since", "parents"),
     StepStarted: ("ordinal", "inline", "identity"),
     StepEnded: (),
@@ -94,6 +96,8 @@ def withheld(event: Any) -> Any:
         return StepFailed(event.name, event.error, _WITHHELD)
     if isinstance(event, Retracted):
         return Retracted(event.since, _WITHHELD, event.parents)
+    if isinstance(event, AttemptEnded):
+        return AttemptEnded(event.number, event.outcome, event.error, _WITHHELD if event.message else "")
     if isinstance(event, RunSuspended):
         return RunSuspended(until=event.until)
     return type(event)() if isinstance(event, RunCancelled | CallCancelled | CallFinished) else event

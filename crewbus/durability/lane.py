@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
 from crewbus.durability.step_scope import Step
-from crewbus.events import AttemptStarted, Retracted, StepFinished
+from crewbus.events import AttemptEnded, AttemptStarted, Retracted, StepFinished
 from crewbus.exceptions import CrewbusError
 from crewbus.scopes import Attempt, Call, Deferring, Lane, Numbers, Phase, Run, threads
 from crewbus.stores import Store
@@ -139,6 +139,8 @@ class ReplayLane:
         if isinstance(scope, Attempt):
             if isinstance(event, Retracted):
                 return replay.retraction(scope, event)
+            if isinstance(event, AttemptEnded):
+                return event, replay.claim_attempt_end(scope, event)
             return replay.claim_attempt(scope, event)
         if phase == Phase.START:
             return event, replay.claim_call(scope) if isinstance(scope, Call) else None

@@ -22,7 +22,7 @@ from crewbus.scopes import Attempt, Call, Run, Scope, nearest
 
 if TYPE_CHECKING:
     from crewbus.durability.step_scope import Step
-    from crewbus.events import AttemptStarted, StepStarted
+    from crewbus.events import AttemptEnded, AttemptStarted, StepStarted
 
 
 class Replay:
@@ -172,6 +172,13 @@ class Replay:
     def begins_anew(self, attempt: Attempt) -> int | None:
         """The number of the recorded start that stands for that of ``attempt``: something new needs one of its own."""
         return self._attempts.begins_anew(attempt)
+
+    def claim_attempt_end(self, attempt: Attempt, event: AttemptEnded) -> int | None:
+        """The number of the recorded end that this one repeats; None: it is new."""
+        recorded = self._attempts.recorded(attempt)
+        if recorded is None or attempt.start_id != recorded.ids[0]:  # something new happened in it
+            return None
+        return recorded.end if recorded.outcome == event.outcome else None
 
     def retraction(self, attempt: Attempt, event: Retracted) -> tuple[Retracted, int | None]:
         """The retraction of an attempt that fails, and the number under which it is recorded; None: it is new."""

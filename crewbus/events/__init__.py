@@ -16,6 +16,7 @@ from crewbus.events.registration import (
 from crewbus.events.registry import EventType, Registry, qualified
 from crewbus.events.types import (
     FRAMES,
+    AttemptEnded,
     AttemptStarted,
     CallCancelled,
     CallEnded,
@@ -51,6 +52,7 @@ __all__ = [
     "LANDMARKS",
     "MARKS",
     "SUSPENDED",
+    "AttemptEnded",
     "AttemptStarted",
     "CallCancelled",
     "CallEnded",

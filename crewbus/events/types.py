@@ -195,6 +195,21 @@ class AttemptStarted(_Event):
     """Whether an earlier release recorded it: then the ids of what is in it do not begin with its own."""
 
 
+@_event(name="crewbus.AttemptEnded", landmark=True)
+class AttemptEnded(_Event):
+    """An attempt ended: its ``outcome`` is "succeeded", "failed" or "cancelled".
+
+    What a failed one streamed is retracted before this. What a cancelled one streamed stays, unless another follows.
+    """
+
+    number: int
+    outcome: str
+    error: str = attrs.field(default="", metadata=_TACIT)
+    """The qualified name of the exception's type with which it failed, if that is known."""
+    message: str = attrs.field(default="", metadata=_TACIT)
+    """The text of that exception."""
+
+
 def _check_chunk(text: Any, kind: Any) -> None:
     for name, value in (("text", text), ("kind", kind)):
         if not isinstance(value, str):

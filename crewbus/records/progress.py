@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from crewbus.events import (
+    AttemptEnded,
     AttemptStarted,
     CallCancelled,
     CallFailed,
@@ -85,6 +86,7 @@ class Progress:
             CallFailed: self._call_ended,
             CallCancelled: self._call_ended,
             AttemptStarted: self._attempt_started,
+            AttemptEnded: self._attempt_ended,
             CheckpointSaved: self._checkpoint_saved,
             RunPatched: self._patched,
             Retracted: self._retracted,
@@ -223,6 +225,11 @@ class Progress:
         if node is not None and node.value is not None and node.value.call is not None:
             call = node.value.call
             call.end, call.end_type = landmark.seq, landmark.kind
+
+    def _attempt_ended(self, landmark: Landmark, node: Node[Place] | None) -> None:
+        attempt = node.value.attempt if node is not None and node.value is not None else None
+        if attempt is not None:
+            attempt.end, attempt.outcome = landmark.seq, landmark.event.outcome
 
     # Failures
 

@@ -31,6 +31,10 @@ class RecordedAttempt:
     """The attempt that it is nested in directly."""
     retracted_at: int | None = None
     """The number of its retraction, if it failed."""
+    end: int | None = None
+    """The number of its `AttemptEnded`; None: it was cut off, or an earlier release recorded it."""
+    outcome: str = ""
+    """How it ended."""
     went_on_after: set[int] = attrs.field(factory=set)
     """The numbers of the retractions after which a resume went on in it: what they took back was streamed again."""
 

@@ -12,6 +12,7 @@ import attrs
 
 from crewbus._util import number_in
 from crewbus.events import (
+    AttemptEnded,
     AttemptStarted,
     CallCancelled,
     CallFailed,
@@ -50,6 +51,7 @@ CLOSERS: Final[dict[type, Kind]] = {
     CallFinished: "call",
     CallFailed: "call",
     CallCancelled: "call",
+    AttemptEnded: "attempt",
 }
 """By the event type that ends a scope, or suspends it: the scope's kind."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from crewbus._util import generation, is_within, levels
-from crewbus.events import AttemptStarted, Envelope, Retracted
+from crewbus._util import generation, is_within, levels, name_of
+from crewbus.events import AttemptEnded, AttemptStarted, Envelope, Retracted
 from crewbus.exceptions import RunError, text_of
 from crewbus.scopes.current import enclosing
 from crewbus.scopes.ports import Phase
@@ -25,7 +25,19 @@ class Attempt(Scope):
     attempt follows, as with a timeout inside a retry.
     """
 
-    __slots__ = ("_born", "_number", "_reason", "_started", "_tries", "failed", "of", "opened", "since", "starts")
+    __slots__ = (
+        "_born",
+        "_end",
+        "_number",
+        "_reason",
+        "_started",
+        "_tries",
+        "failed",
+        "of",
+        "opened",
+        "since",
+        "starts",
+    )
 
     scope_kind: ClassVar[ScopeKind] = "attempt"
 
@@ -36,6 +48,8 @@ class Attempt(Scope):
         self._number = checked_attempt_number(number)
         self._tries: Tries | None = None
         self._started = False
+        self._end: AttemptEnded | None = None
+        """The event that ends it, until it is emitted."""
         self._reason: str | None = None
         """Why it failed, until what was streamed in it is retracted."""
         self._born = generation.number
@@ -100,6 +114,8 @@ class Attempt(Scope):
         super().transition(phase, envelope)
         if phase == Phase.END:
             self._reason = None
+            if isinstance(envelope.event, AttemptEnded):
+                self._end = None
         elif not self.since:  # a resumed run may begin it anew
             self.since = envelope.seq + 1
 
@@ -120,11 +136,12 @@ class Attempt(Scope):
 
     def finish(self) -> None:
         """End the attempt: it succeeded. Ending it again does nothing."""
-        if self.claim_end():
+        if self.claim_end(end=AttemptEnded(self.attempt_number, "succeeded")):
             self.opened = []
             if self._tries is not None:
                 self._tries.succeeded(self.of)
             self.tree.lane.kept(self)
+        self._emit_end()
 
     def fail(self, error: BaseException | str) -> None:
         """End the attempt with ``error``: an Exception, or a text that describes one, retracts what was streamed.
@@ -135,23 +152,39 @@ class Attempt(Scope):
         # Nothing is known to be wrong with what a cancelled or aborted attempt did: a resume continues with it.
         is_stopped = not isinstance(error, Exception | str) or self.is_suspending()
         reason = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
-        if self.claim_end(None if is_stopped else reason) and self._tries is not None:
+        if self.claim_end(None if is_stopped else reason, self._ended_by(error)) and self._tries is not None:
             self._tries.failed(self.of, self if is_stopped else None)
         if self._reason is not None:  # also if an interrupt came before, once it had ended
             self.retract(self._reason)
+        self._emit_end()
+
+    def _ended_by(self, error: BaseException | str) -> AttemptEnded | None:
+        """The event that ends it with ``error``; None: it stays open, to be resumed."""
+        if self.is_suspending():
+            return None
+        if isinstance(error, str):
+            return AttemptEnded(self.attempt_number, "failed", message=error)
+        if not isinstance(error, Exception):
+            return AttemptEnded(self.attempt_number, "cancelled")
+        return AttemptEnded(self.attempt_number, "failed", name_of(type(error)), text_of(error))
+
+    def _emit_end(self) -> None:
+        if self._end is not None and not (self.run is not None and self.run.ended):
+            self.host.transition(self, self._end, Phase.END)
 
     def is_suspending(self) -> bool:
         """Whether its run is being suspended, so that it stays open in the record if anything goes wrong."""
         return self.run is not None and self.run.is_suspending()
 
-    def claim_end(self, reason: str | None = None) -> bool:
+    def claim_end(self, reason: str | None = None, end: AttemptEnded | None = None) -> bool:
         """Whether it was in progress until now; ``reason``: why it failed, for what is streamed in it to be retracted.
 
-        In a forked child it was not: it continues in the parent.
+        ``end``: the event that is then to end it. In a forked child it was not: it continues in the parent.
         """
         with Deferring(self.tree.lock), self.tree.lock:
             claimed = not self.ended and self._born == generation.number
             self.ended, self.tries, self._reason = True, (), reason if claimed else self._reason
+            self._end = end if claimed else self._end
         return claimed
 
     def retract(self, reason: str) -> None:
