@@ -6,6 +6,8 @@ import asyncio
 import gc
 import re
 import signal
+import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +16,7 @@ from recorded_helpers import needs_sqlite, spawn, text_of
 
 import crewbus
 from crewbus import Chunk, Retracted, RunFailed, RunFinished, RunInterrupted
+from crewbus.streams import pauses
 
 
 def events_of(frames):
@@ -52,6 +55,79 @@ def test_a_run_that_nobody_has_begun_is_no_interrupted_one(disk, place):
             if place == "within":
                 reader = in_thread(list, stream)
         assert events_of(reader.result(TIMEOUT)) == [*WORDS, RunFinished()]
+
+
+# Waiting for the store
+
+
+class WatchedStore(crewbus.MemoryStore):
+    """Says when somebody has begun to watch it, and how many do."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = threading.Semaphore(0)
+        self.watching = 0
+
+    def watch(self, notify):
+        stop = super().watch(notify)
+        self.watching += 1
+        self.begun.release()
+
+        def stop_counting():
+            self.watching -= 1
+            stop()
+
+        return stop_counting
+
+
+async def read_async(stream):
+    return [frame async for frame in stream]
+
+
+READERS = {"for": list, "async for": lambda stream: asyncio.run(read_async(stream))}
+
+
+@pytest.mark.parametrize("form", READERS)
+def test_a_follower_that_has_waited_for_a_while_is_woken_by_the_store(monkeypatch, form):
+    monkeypatch.setattr(pauses, "SOONEST", 100 * TIMEOUT)
+    monkeypatch.setattr(pauses, "LATEST", 100 * TIMEOUT)
+    with quiet_bus() as bus:
+        bus.enable_recording(store := WatchedStore())
+        with bus.run(id="run") as run:
+            reader = in_thread(READERS[form], bus.subscribe("run", after="start"))
+            assert store.begun.acquire(timeout=TIMEOUT)
+            say(run, "a b c d")
+        assert events_of(reader.result(TIMEOUT)) == [*WORDS, RunFinished()]
+        assert store.watching == 0
+
+
+@pytest.mark.parametrize("form", READERS)
+def test_a_follower_that_waits_for_the_store_ends_with_its_bus(monkeypatch, form):
+    monkeypatch.setattr(pauses, "SOONEST", 100 * TIMEOUT)
+    monkeypatch.setattr(pauses, "LATEST", 100 * TIMEOUT)
+    store = WatchedStore()
+    with quiet_bus() as bus, quiet_bus() as other:
+        bus.enable_recording(store)
+        other.recording.use_store(store)
+        with bus.run(id="run"):
+            reader = in_thread(READERS[form], other.subscribe("run", after="start"))
+            assert store.begun.acquire(timeout=TIMEOUT)
+            other.close()
+            assert [type(event) for event in events_of(reader.result(TIMEOUT))] == [RunInterrupted]
+
+
+def test_a_follower_that_is_dropped_is_not_woken_any_more(monkeypatch):
+    monkeypatch.setattr(pauses, "FIRST", pauses.SETTLED)
+    with quiet_bus() as bus:
+        bus.enable_recording(store := WatchedStore())
+        with bus.run(id="run"):
+            for turn in range(3):
+                stream = bus.subscribe("run", after="start")
+                while not store.begun.acquire(blocking=False):  # the one before is given up then
+                    assert stream.source.take(time.monotonic() + 0.01) == []
+                assert store.watching == 1, turn
+                del stream
+                gc.collect()
 
 
 # Leaving and coming back

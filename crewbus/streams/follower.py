@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from crewbus import records
-from crewbus._util import reentrant_lock
+from crewbus._util import reentrant_lock, remaining
 from crewbus.dispatch import now
 from crewbus.events import (
     FRAMES,
@@ -28,6 +28,7 @@ from crewbus.events import (
 from crewbus.exceptions import ConsumptionError, CrewbusError, InputError, RunNotFoundError
 from crewbus.stores import LANDMARKS, Store, StoredEvent
 from crewbus.streams.cursor import START, Cursor, record_name
+from crewbus.streams.pauses import Pauses
 from crewbus.streams.stream import CLOSED_BUS
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from crewbus.records import Landmark, Record
 
 _BATCH: Final = 256  # frames read from the store at once
-_FIRST_PAUSE: Final = 0.001  # seconds between two reads, doubled each time there is nothing new
-_LONGEST_PAUSE: Final = 0.05
 
 
 def _is_read(name: str) -> bool:
@@ -71,6 +70,7 @@ class Follower:
         self._suspended = False
         """Whether the run is suspended, as far as the record was read: it pauses."""
         self._left = threading.Event()
+        self._pauses = Pauses(store)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
         """Whether the bus is closed."""
@@ -229,6 +229,8 @@ class Follower:
         with self._reading:
             if not (self._ready or self._ended or self.closed):
                 self._ready = self._read_or_end()
+            if self._ended or self.closed:
+                self._pauses.end()
             return bool(self._ready) or self._ended or self.closed
 
     def _read_or_end(self) -> list[Envelope]:
@@ -246,12 +248,12 @@ class Follower:
 
     def take(self, deadline: float | None = None) -> list[Envelope]:
         """Wait for at least one frame; empty at the end, or once ``deadline`` (monotonic) has passed."""
-        pause = _FIRST_PAUSE
+        self._pauses.begin()
         while not self._fill():
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            self._left.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._left.wait(self._pauses.short())
+            self._pauses.wait(remaining(deadline))
         return self._take_ready()
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -277,22 +279,25 @@ class Follower:
     async def _fetch(self) -> None:
         import asyncio
 
-        pause = _FIRST_PAUSE
+        self._pauses.begin()
         while not await asyncio.to_thread(self._fill):
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(self._pauses.short())
+            await self._pauses.wait_async()
 
     def interrupt(self) -> None:
         """End with `RunInterrupted`: the bus is closed. What was not read is read from the consumer's cursor."""
         self._interrupted = True
         self._left.set()
+        self._pauses.wake()
 
     def close(self) -> None:
         """Take no more frames."""
         self.abandon()
         self._left.set()
+        self._pauses.end()
 
     def abandon(self) -> None:
         """As `close`, for a finaliser, which takes no lock."""
         self.closed = True
         self._ready = []
+        self._pauses.wake()
