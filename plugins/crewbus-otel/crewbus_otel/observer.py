@@ -20,6 +20,7 @@ from opentelemetry.trace import (
 
 import crewbus
 from crewbus import (
+    AttemptEnded,
     AttemptStarted,
     CallCancelled,
     CallFailed,
@@ -83,6 +84,7 @@ class Observer:
             CallStarted: self._call_started,
             StepStarted: self._step_started,
             AttemptStarted: self._attempt_started,
+            AttemptEnded: self._attempt_ended,
             Retracted: self._retracted,
             CheckpointSaved: self._checkpoint_saved,
             **dict.fromkeys(_ENDS, self._ended),
@@ -247,6 +249,16 @@ class Observer:
             self._meters.ended(subject.operation, seconds, {**subject.attributes, **ended}, usage)
 
     # Events
+
+    def _attempt_ended(self, _: Run | None, envelope: Envelope) -> None:
+        scope = self._scopes.end("attempt", envelope)
+        if scope is None or envelope.replayed:
+            return
+        event: AttemptEnded = envelope.event
+        about = {"crewbus.attempt.number": event.number, names.OUTCOME: event.outcome}
+        if event.error:
+            about[names.ERROR_TYPE] = event.error.removeprefix("builtins.")
+        _add_event(scope, "crewbus.attempt.ended", envelope, about)
 
     def _retracted(self, _: Run | None, envelope: Envelope) -> None:
         if envelope.replayed:

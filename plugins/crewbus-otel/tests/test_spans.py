@@ -68,7 +68,7 @@ def test_attempts_retractions_and_checkpoints_are_events():
         run.checkpoint("here")
     told = [event.name for event in exported.span("invoke_agent r").events]
     assert told[0] == "crewbus.attempt"
-    assert {"crewbus.retracted", "crewbus.checkpoint"} <= {*told}
+    assert {"crewbus.retracted", "crewbus.attempt.ended", "crewbus.checkpoint"} == {*told[1:]}
 
 
 def test_failures_and_cancellations():
@@ -399,3 +399,12 @@ def test_calls_that_nothing_ends_are_not_kept_for_ever():
                     pass
         assert len(observer._by_id) == 1000
     assert len(exported.spans) == 1100 + 40
+
+
+def test_an_attempt_that_has_ended_is_not_kept():
+    with traced() as (bus, _), bus.run("r") as run:
+        observer = bus.plugins.get_plugin("otel_observer")
+        for _ in range(50):
+            with run.attempt():
+                bus.chunk("x")
+        assert len(observer._by_id) == 1
