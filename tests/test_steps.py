@@ -411,7 +411,7 @@ def test_what_would_not_come_back_is_refused_by_its_place(bus, what):
         with pytest.raises(crewbus.UnserializableError, match=wrong) as refused:
             run.step("give", lambda: value)
         assert "step 'give'" in str(refused.value)
-    assert names(bus, "run") == ["RunStarted", "StepStarted", "Retracted", "StepFailed", "RunFinished"]
+    assert names(bus, "run") == ["RunStarted", "StepStarted", "StepFailed", "RunFinished"]
 
 
 def test_an_annotation_that_does_not_fit_is_named(bus):
@@ -553,3 +553,22 @@ def test_promise_03_the_identity_of_a_step_does_not_grow_with_the_runs_around_it
         with bus.run("other") as other:
             other.step("leaf", int)
         assert path_of(other, other.tree.log.nested_runs) != path_of(run, run.tree.log.nested_runs)
+
+
+@pytest.mark.parametrize("streams", ["nothing", "in it", "in a nested run", "in a step that finished"])
+def test_a_step_that_fails_retracts_only_if_it_has_streamed(bus, streams):
+    def fails():
+        with bus.call("gpt"):
+            if streams == "in it":
+                bus.chunk("x")
+        with bus.run():
+            if streams == "in a nested run":
+                bus.chunk("x")
+        if streams == "in a step that finished":
+            crewbus.current_run().step("inner", lambda: bus.chunk("x") and None)
+        raise ValueError("no")
+
+    bus.enable_recording()
+    with bus.run(id="run") as run, pytest.raises(ValueError, match="no"):
+        run.step("fails", fails)
+    assert ("Retracted" in names(bus, "run")) == (streams != "nothing")

@@ -159,7 +159,11 @@ class OrderedLane:
     def _accepted(plan: Plan, scope: Scope, phase: Phase) -> bool:
         if phase:
             return scope.accepts(phase)
-        return not plan.frame or not any(attempt.failed for attempt in scope.attempts)
+        for attempt in scope.attempts if plan.frame else ():
+            if attempt.failed:
+                return False
+            attempt.streamed = True
+        return True
 
     # An interrupt, which is what a signal handler raises, may come anywhere
 

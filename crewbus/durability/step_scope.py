@@ -203,9 +203,11 @@ class Step(Attempt):
         return failures.describe(self.event.name, error, self._raises)
 
     def retract(self, reason: str) -> None:
-        """Retract what it streamed, except what finished steps in it streamed."""
+        """Retract what it streamed, if anything, except what finished steps in it streamed."""
         with Deferring(self.tree.lock), self.tree.lock:
             self.failed = True
+            if not self.streamed and self.recorded is None:
+                return
             since = max(self.since, self.finished_at + 1)
             parents = self.covering()
         self.host.transition(self, Retracted(since, reason, parents), Phase.END)

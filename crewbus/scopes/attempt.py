@@ -26,18 +26,9 @@ class Attempt(Scope):
     """
 
     __slots__ = (
-        "_born",
-        "_end",
-        "_number",
-        "_reason",
-        "_started",
-        "_tries",
-        "failed",
-        "of",
-        "opened",
-        "since",
-        "starts",
-    )
+        "_born", "_end", "_number", "_reason", "_started", "_tries", "failed", "of", "opened", "since", "starts",
+        "streamed",
+    )  # fmt: skip
 
     scope_kind: ClassVar[ScopeKind] = "attempt"
 
@@ -54,6 +45,8 @@ class Attempt(Scope):
         """Why it failed, until what was streamed in it is retracted."""
         self._born = generation.number
         self.failed = False
+        self.streamed = False
+        """Whether anything was streamed in it."""
         self.since = 0
         """The number of the first event that can have been emitted in it."""
         self.starts: tuple[str, ...] = ()
