@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextvars import Context, copy_context
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
 from otel_helpers import TIMEOUT, Exported, traced
 
@@ -408,3 +410,43 @@ def test_an_attempt_that_has_ended_is_not_kept():
             with run.attempt():
                 bus.chunk("x")
         assert len(observer._by_id) == 1
+
+
+def test_a_finaliser_that_ends_a_call_while_another_span_ends():
+    """The locks of OpenTelemetry's SDK are not re-entrant."""
+
+    def agent(bus):
+        with bus.call("left"):
+            yield
+
+    class Collecting(SpanProcessor):
+        def __init__(self):
+            self.held, self.busy, self.names = [], False, []
+
+        def on_end(self, span):
+            assert not self.busy
+            self.busy = True
+            self.held.clear()
+            gc.collect()
+            self.names.append(span.name)
+            self.busy = False
+
+    with traced() as (bus, exported):
+        processor = Collecting()
+        exported.tracers.add_span_processor(processor)
+        processor.held.append(agent(bus))
+        next(processor.held[0])
+        with bus.call("m"):
+            pass
+    assert processor.names == ["m", "left"]
+
+
+def test_interrupts_end_the_spans():
+    with traced() as (bus, exported):
+        with pytest.raises(KeyboardInterrupt), bus.run("r"), bus.call("m"):
+            raise KeyboardInterrupt
+        assert current() == 0
+    assert {span.name: span.attributes["crewbus.outcome"] for span in exported.spans} == {
+        "m": "cancelled",
+        "invoke_agent r": "cancelled",
+    }
