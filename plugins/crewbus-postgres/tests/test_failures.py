@@ -35,11 +35,9 @@ def store(server, schema):
     made.close()
 
 
-def end_sessions(admin):
-    admin.execute(
-        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
-        "AND backend_type = 'client backend'"
-    )
+def end(session, admin):
+    """End a session on the server."""
+    admin.execute("SELECT pg_terminate_backend(%s, 10000)", [session.connection.info.backend_pid])
 
 
 def test_a_write_whose_answer_is_lost_is_not_written_twice(store, admin, monkeypatch):
@@ -50,10 +48,10 @@ def test_a_write_whose_answer_is_lost_is_not_written_twice(store, admin, monkeyp
     def cut(session, batches, token):
         when = left.pop() if batches and left else None
         if when == "before":
-            end_sessions(admin)
+            end(session, admin)
         write(session, batches, token)
         if when == "after":
-            end_sessions(admin)
+            end(session, admin)
             session.rows("SELECT 1")
 
     monkeypatch.setattr(commit_module, "write", cut)
