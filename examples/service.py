@@ -63,7 +63,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.exception_handler(crewbus.RunNotFoundError)
+@app.exception_handler(crewbus.RunError)
 @app.exception_handler(crewbus.InputError)
 @app.exception_handler(crewbus.RunEndedError)
 async def refuse(_: Request, error: Exception) -> Response:

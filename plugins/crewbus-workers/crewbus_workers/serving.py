@@ -46,10 +46,11 @@ def worker(
     """A worker for the registered workflows: ``with worker(bus): ...``, or ``async with``, or ``await worker.serve()``.
 
     It executes the runs of these ``queues`` that are queued, suspended and due, or whose process died, the oldest
-    first; at most ``concurrency`` at once, each held by one worker of one process. Async workflows run on the loop of
-    the worker, which with ``with`` is one in a thread of its own; sync ones run each in a thread of its own. Leaving
-    suspends what still runs, so that another worker continues it, and waits ``grace`` seconds for it. Raises
-    `InputError`.
+    first; at most ``concurrency`` at once, each held by one worker of one process. Each begins in an empty context,
+    whichever worker executes it: ContextVars that the program around the worker has set are not seen. Async
+    workflows run on the loop of the worker, which with ``with`` is one in a thread of its own; sync ones run each
+    in a thread of its own. Leaving suspends what still runs, so that another worker continues it, and waits
+    ``grace`` seconds for it. Raises `InputError`.
     """
     if not is_count(concurrency):
         raise InputError(f"concurrency= is a number of runs, at least 1; got {concurrency!r}")
@@ -133,7 +134,8 @@ class Worker:
         execution = self.active[claimed.root_id] = Execution(self.bus, claimed, self.grace)
         if self._stopping.is_set():
             execution.suspend()
-        # An empty context: if the worker itself serves inside a run, the run that it executes is not nested in that.
+        # An empty context, as in any other process: what a run sees does not depend on which worker continues it. And
+        # if the worker itself serves inside a run, the run that it executes is not nested in that.
         task = asyncio.get_running_loop().create_task(self._execute(execution), context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import threading
 
@@ -93,6 +94,28 @@ def test_promise_16_a_run_that_is_queued_by_name_alone_is_executed_by_the_newest
         workflow(name="work", version=version)(lambda number, version=version: [number, version])
     with worker(bus):
         assert bus.result(run_id, timeout=PATIENCE) == [7, 2]
+
+
+around = contextvars.ContextVar("around", default="nothing")
+
+
+@pytest.mark.parametrize("form", ["sync", "async"])
+def test_promise_16_a_run_begins_in_an_empty_context(bus, form):
+    """As in another process: what the program around has set is not there, nor what another run sets."""
+
+    def look():
+        seen = around.get(), crewbus.current_run().parent
+        around.set("another run")
+        return [seen[0], seen[1] is None]
+
+    async def alook():
+        return look()
+
+    workflow(name="look")({"sync": look, "async": alook}[form])
+    around.set("the program")
+    with bus.run("around"), worker(bus, concurrency=1):
+        found = [bus.result(enqueue(bus, "look"), timeout=PATIENCE) for _ in range(3)]
+    assert found == [["nothing", True]] * 3
 
 
 def test_promise_16_a_run_with_an_id_is_queued_once(bus):

@@ -359,6 +359,10 @@ def test_wrong_uses_say_what_is_wrong(service):
     service.cancel(other.run)
     # What has ended takes no answer, stays as it is, and is told to whoever comes late.
     assert service.answer(run, "late").status_code == 409
+    service.start("tides", key="order-8")
+    url = f"{service.urls[1]}/runs"
+    answer = httpx.post(url, json={"text": "moons"}, headers={"Idempotency-Key": "order-8"}, timeout=PATIENCE)
+    assert (answer.status_code, "other arguments" in answer.json()["detail"]) == (409, True)
     assert service.cancel(run).json() == {"was": "finished"}
     assert service.look(run)["result"] == RESULT
     assert service.follow(run, after=reader.events[-1].id).text == ""
