@@ -200,3 +200,17 @@ def test_promise_17_outside_a_recorded_run_a_timer_just_waits(bus):
     sleep(0)
     with bus.run(record=False):
         sleep(0)
+
+
+def test_promise_17_a_message_that_a_failed_attempt_consumed_is_not_consumed_again(bus):
+    """Although the attempt is retracted: what it did with the message may have been seen."""
+    with bus.run("reader", id="reader") as run:
+        bus.flush()
+        for text in ("first", "second"):
+            send(bus, "reader", "mail", text)
+        with pytest.raises(ConnectionError), run.attempt():
+            assert receive("mail", timeout=PATIENCE) == "first"
+            raise ConnectionError
+        assert receive("mail", timeout=PATIENCE) == "second"
+        with pytest.raises(MessageTimeoutError):
+            receive("mail", timeout=0)
