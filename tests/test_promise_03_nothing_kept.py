@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 import pytest
@@ -614,17 +615,24 @@ def test_promise_03_a_chain_of_async_handlers_keeps_no_history(bus: crewbus.Bus)
 
 
 def growth(work: Callable[[int], object], warm_up: int, events: int) -> int:
-    """By how many bytes ``work(events)`` grows what is allocated after ``work(warm_up)``, which fills the caches."""
+    """By how many bytes ``work(events)`` grows what is allocated after ``work(warm_up)``, which fills the caches.
+
+    It is the less of two measurements: a leak shows in both, and what a thread of an earlier test allocates in one.
+    """
     tracemalloc.start()
     try:
         work(warm_up)
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        work(events)
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0] - before
+        return min(_grown_by(partial(work, events)) for _ in range(2))
     finally:
         tracemalloc.stop()
+
+
+def _grown_by(work: Callable[[], object]) -> int:
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    work()
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] - before
 
 
 def test_promise_03_memory_over_100_000_events_in_one_run(bus: crewbus.Bus) -> None:
