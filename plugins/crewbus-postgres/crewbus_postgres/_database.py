@@ -19,6 +19,8 @@ CONNECT: Final = 10
 """Seconds to wait for a connection to be established."""
 IDLE: Final = 1.0
 """Seconds after which a connection is tried out before it is used: the server may have closed it."""
+REPEATED: Final = 2
+"""How often a connection executes a statement until it is prepared on the server."""
 KEEPALIVES: Final[dict[str, Any]] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -34,7 +36,8 @@ class Unavailable(RecordingError):
 class Database:
     """The schema ``schema`` of the database at ``url``, by at most ``connections`` at a time.
 
-    Nothing is prepared on the server, and no setting outlives a transaction, so that PgBouncer may stand between.
+    No setting outlives a transaction, and behind a pooler nothing is prepared on the server: PgBouncer may stand
+    between.
     """
 
     def __init__(self, url: str, schema: str, connections: int, name: str) -> None:
@@ -98,15 +101,23 @@ class Database:
             with self._lock:
                 since, connection = self._idle.pop() if self._idle else (0.0, None)
             if connection is None:
-                return psycopg.connect(
-                    self._url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT, **KEEPALIVES
-                )
+                return self._connect()
             if time.monotonic() - since < IDLE:
                 return connection
             with suppress(psycopg.Error):
                 connection.execute("SELECT 1")
                 return connection
             connection.close()
+
+    def _connect(self) -> psycopg.Connection[Row]:
+        connection = psycopg.connect(
+            self._url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT, **KEEPALIVES
+        )
+        with connection.cursor() as cursor:
+            (pid,) = cursor.execute("SELECT pg_backend_pid()").fetchone() or (None,)
+        if pid == connection.info.backend_pid:  # a pooler gives another one
+            connection.prepare_threshold = REPEATED
+        return connection
 
     def _put(self, connection: psycopg.Connection[Row]) -> None:
         reusable = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
