@@ -79,3 +79,17 @@ def test_a_crewai_that_cannot_be_patched_warns_and_stays_as_it_is(tmp_path):
                 raise AssertionError
         """
     )
+
+
+def test_the_provider_is_the_first_import_of_crewai():
+    run(
+        """
+        import crewbus, crewbus_crewai, warnings
+        from crewbus_crewai.integration import integration
+        with crewbus.Bus(entry_points=False) as bus:
+            crewbus_crewai.install(bus)
+            warnings.filterwarnings("error", category=crewbus.PluginWarning)
+            from crewbus_crewai import CrewbusProvider
+            assert integration._undo is not None
+        """
+    )
