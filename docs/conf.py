@@ -33,7 +33,7 @@ PRIVATE = (
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\w*\.(\w+\.)*)?({PRIVATE})")]
 
 # The distributions import them; the pages do not need them.
-autodoc_mock_imports = ["crewai", "litellm", "opentelemetry", "prometheus_client"]
+autodoc_mock_imports = ["crewai", "litellm", "opentelemetry", "prometheus_client", "psycopg"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_display_short_literal_types = True

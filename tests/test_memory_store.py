@@ -273,6 +273,24 @@ def test_a_bus_opens_the_store_that_a_url_names() -> None:
         assert bus.store.max_bytes == 5000
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:secret@db.example/records", "postgresql://***@db.example/records"),
+        ("postgresql://ann:sec@ret@db.example", "postgresql://***@db.example"),
+        (
+            "postgresql://db.example/records?user=ann&password=secret",
+            "postgresql://db.example/records?user=ann&password=***",
+        ),
+        ("gopher://db.example/a@b", "gopher://db.example/a@b"),
+    ],
+)
+def test_no_error_shows_the_password_of_a_store(url: str, shown: str) -> None:
+    with crewbus.Bus(entry_points=False) as bus, pytest.raises(crewbus.RecordingError) as failed:
+        bus.enable_recording(url)
+    assert f"no plugin opens the store '{shown}'" in str(failed.value)
+
+
 def test_without_its_plugin_nothing_opens_a_memory_url() -> None:
     with crewbus.Bus(entry_points=False, blocked=["memory_store"]) as bus:
         with pytest.raises(crewbus.RecordingError, match="no plugin opens the store 'memory:'"):

@@ -22,6 +22,7 @@ from crewbus._util.loops import awaitable, call_on, in_thread, in_worker, runnin
 from crewbus._util.process import generation
 from crewbus._util.scope_ids import is_within, levels, number_in, outermost, scope_id
 from crewbus._util.suggest import did_you_mean
+from crewbus._util.urls import without_secrets
 from crewbus._util.wakeup import Latch, Wakeup
 from crewbus._util.warn import external_stacklevel
 
@@ -63,4 +64,5 @@ __all__ = [
     "scope_id",
     "settle",
     "start_daemon",
+    "without_secrets",
 ]

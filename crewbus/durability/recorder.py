@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from crewbus import records, serialization
-from crewbus._util import is_count, reentrant_lock
+from crewbus._util import is_count, reentrant_lock, without_secrets
 from crewbus.dispatch import now
 from crewbus.durability.call_content import WITH_CONTENT, without_content
 from crewbus.durability.disk import Disk
@@ -235,7 +235,8 @@ class Recorder:
     def _open_store(self, url: str) -> Store:
         store = self._plugins.hook.crewbus_open_store(bus=self._bus, url=url)
         if not isinstance(store, Store):
-            raise RecordingError(f"no plugin opens the store {url!r}: install or unblock the one for its scheme")
+            shown = without_secrets(url)
+            raise RecordingError(f"no plugin opens the store {shown!r}: install or unblock the one for its scheme")
         return store
 
     def close(self) -> None:
