@@ -11,7 +11,7 @@ import pytest
 
 from crewbus.exceptions import RunEndedError, RunNotFoundError
 from crewbus.stores import Claim, Posted
-from crewbus.testing.store.case import StoreCase, begin_log, call_concurrently, write_and_flush
+from crewbus.testing.store.case import PATIENCE, StoreCase, begin_log, call_concurrently, write_and_flush
 from crewbus.testing.store.model import all_logs, first_events
 
 SENDERS: Final = 8
@@ -45,6 +45,7 @@ class MailboxContract(StoreCase):
         store, other = self.pair_sharing_work()
         for root_id in ("a", "b", "c", "idle"):
             begin_log(store, root_id)
+        store.flush(PATIENCE)
         other.create("d", first_events("d", 1))
         store.begin("unwritten")
         for root_id in "aabcd":

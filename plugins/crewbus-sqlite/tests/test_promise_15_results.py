@@ -113,7 +113,7 @@ def test_promise_15_a_run_that_was_killed_before_it_began_is_followed(path):
     """
     killed(path, source)
     with reader(path) as bus:
-        options = crewbus.StreamOptions(id="order 7", attach=True)
+        options = crewbus.StreamOptions(name="order", id="order 7", attach=True)
         with bus.stream(pytest.fail, options=options) as stream, pytest.raises(crewbus.ResultTimeoutError):
             stream.result(0)
         assert stream.attached

@@ -89,9 +89,10 @@ def command(tmp_path, capsys):
 
 
 def test_enqueue_send_queues_and_requeue(command):
-    code, out, _ = command("enqueue", "echo", "--arg", "text=hi", "--id", "a", "--key", "k", "--tag", "tenant=7")
-    assert (code, out) == (0, "a\n")
-    assert command("enqueue", "echo", "--id", "a", "--attach", "--json")[1] == '{"run": "a"}\n'
+    queueing = ("enqueue", "echo", "--arg", "text=hi", "--id", "a", "--key", "k", "--tag", "tenant=7")
+    assert command(*queueing)[:2] == (0, "a\n")
+    assert command(*queueing, "--attach", "--json")[1] == '{"run": "a"}\n'
+    assert "with other arguments" in command("enqueue", "echo", "--id", "a", "--key", "k", "--attach")[2]
     command("enqueue", "echo", "--id", "later", "--delay", "3600", "--queue", "slow")
     assert command("send", "a", "answer", '{"x": 1}')[2] == "sent message 0 to run a\n"
     assert command("send", "a", "answer", "text", "--json")[1] == '{"run": "a", "message": 1}\n'
