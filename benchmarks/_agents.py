@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from inspect import isawaitable
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +62,7 @@ class Found:
 
 
 Send = Callable[[str], object]
+"""Emits a chunk; what it returns is awaited, if it can be."""
 Start = Callable[[Callable[[Send], Awaitable[None]]], Awaitable[None]]
 """Carries one agent from its beginning to its end; it gives the agent what it emits with."""
 
@@ -92,7 +94,9 @@ class Meter:
         due = loop.time() + number / crowd.agents / crowd.pace
         for _ in range(crowd.chunks):
             await asyncio.sleep(due - loop.time())
-            send("Hello")
+            sent = send("Hello")
+            if isawaitable(sent):
+                await sent
             due += 1 / crowd.pace
         await self._done.wait()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +22,7 @@ _meters: list[Meter] = []
 
 
 async def _agent() -> None:
-    waiting: list[str] = []
-    writing = asyncio.Event()
-
-    async def write() -> None:
-        while True:
-            await writing.wait()
-            writing.clear()
-            while waiting:
-                await DBOS.write_stream_async(KEY, waiting.pop(0))
-
-    def send(text: str) -> None:
-        waiting.append(text)
-        writing.set()
-
-    writer = asyncio.ensure_future(write())
-    try:
-        await _meters[0].agent(send)
-    finally:
-        writer.cancel()
+    await _meters[0].agent(partial(DBOS.write_stream_async, KEY))
 
 
 _workflow: Any = DBOS.workflow()(_agent)
