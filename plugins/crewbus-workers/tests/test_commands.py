@@ -96,7 +96,7 @@ def test_enqueue_send_queues_and_requeue(command):
     command("enqueue", "echo", "--id", "later", "--delay", "3600", "--queue", "slow")
     assert command("send", "a", "answer", '{"x": 1}')[2] == "sent message 0 to run a\n"
     assert command("send", "a", "answer", "text", "--json")[1] == '{"run": "a", "message": 1}\n'
-    code, out, _ = command("queues")
+    out = command("queues")[1]
     assert [line.split()[:5] for line in out.splitlines()] == [
         ["queue", "waiting", "later", "running", "stuck"],
         ["default", "1", "0", "0", "0"],
