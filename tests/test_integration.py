@@ -421,13 +421,16 @@ def test_a_library_that_cannot_be_patched_is_rejected_and_restored(parrot, faili
     assert (failing.buses, is_patched(parrot())) == ([], False)
 
 
-def test_importing_a_library_that_cannot_be_patched_warns_and_succeeds(parrot, failing):
+def test_importing_a_library_that_cannot_be_patched_is_an_error(parrot, failing):
     with quiet() as bus:
         failing.install(bus)
-        with pytest.warns(crewbus.PluginWarning) as warned:
-            import parrot as found
-        assert (str(warned[0].message), warned[0].filename) == (CANNOT_PATCH, __file__)
-        assert found.ask("hello") == "HELLO"
+        for _ in range(2):  # the second import must not succeed without the patch
+            with pytest.raises(crewbus.PluginError) as refused:
+                parrot()
+            assert str(refused.value) == CANNOT_PATCH
+        assert "parrot" not in sys.modules
+        failing.uninstall(bus)
+        assert parrot().ask("hello") == "HELLO"
         with pytest.raises(crewbus.PluginError, match="cannot patch this version"):
             failing.install(bus)
 

@@ -12,6 +12,7 @@ import wrapt
 class ImportHook:
     """Calls ``call()`` after the next import of ``module``, in the thread that imports it.
 
+    If ``call`` raises, the import fails with its error, and the next import calls it again.
     wrapt cannot unregister a hook, so ``call`` must do nothing once it is no longer wanted.
     """
 
@@ -37,7 +38,17 @@ class ImportHook:
             # False if a thread began the import meanwhile; a second registration then does no harm.
             self._registered = sys.modules.get(self._module) is None
 
-    def _imported(self, module: object) -> None:  # noqa: ARG002 - wrapt passes it
+    def _imported(self, module: object) -> None:
         self._registered = False
         self.module_imported()  # wrapt also calls for a module that another thread is still importing
-        self._call()
+        try:
+            self._call()
+        except BaseException:
+            if getattr(getattr(module, "__spec__", None), "_initializing", False):
+                self._register_again()
+            raise
+
+    def _register_again(self) -> None:
+        """Ask for the call after the next import, because this one fails."""
+        sys.modules.pop(self._module, None)  # as importlib does next; wrapt calls at once for a module that is there
+        self.register()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib import metadata
 from typing import TYPE_CHECKING, ClassVar
 
-from crewbus._util import external_stacklevel, reentrant_lock
+from crewbus._util import reentrant_lock
 from crewbus.bus import default_bus
-from crewbus.exceptions import PluginError, PluginWarning, text_of
+from crewbus.exceptions import PluginError, text_of
 from crewbus.integration.buses import ServedBuses
 from crewbus.integration.contained import Contained
 from crewbus.integration.import_hook import ImportHook
@@ -73,7 +72,8 @@ class Integration:
     def install(self, bus: Bus | None = None) -> None:
         """Serve ``bus``, by default the process's default bus. Installing it again has no effect.
 
-        Raises `PluginError` if the installed version of the library is not supported, or if patching fails.
+        Raises `PluginError` if the installed version of the library is not supported, or if patching fails; if the
+        library is imported later and patching fails, the import raises it.
         """
         self._serve(bus if bus is not None else default_bus(), installed=True)
 
@@ -106,7 +106,11 @@ class Integration:
                 self._apply()
             self._served.add(bus, installed=installed)
         if not imported:
-            self._import_hook.register()
+            try:
+                self._import_hook.register()
+            except PluginError:  # another thread imported it meanwhile
+                self.uninstall(bus)
+                raise
 
     def _check_version(self) -> None:
         name = self._requirement.name
@@ -125,12 +129,8 @@ class Integration:
 
     def _library_imported(self) -> None:
         with self._lock:
-            if not self._served.open():
-                return
-            try:
+            if self._served.open():
                 self._apply()
-            except PluginError as error:  # the code that imports the library is not at fault
-                warnings.warn(str(error), PluginWarning, stacklevel=external_stacklevel("wrapt"))
 
     def _apply(self) -> None:
         if self._undo is not None:

@@ -13,9 +13,6 @@ __all__ = ["CrewaiPlugin", "CrewbusProvider", "EntitiesSaved", "install", "unins
 def __getattr__(name: str) -> Any:
     # Their module imports crewAI, so it is loaded at first use.
     if name in {"CrewbusProvider", "EntitiesSaved"}:
-        # crewAI first: once it is imported it is patched, and the patches need the whole module.
-        import crewai  # noqa: F401
-
         from crewbus_crewai import checkpoints
 
         return getattr(checkpoints, name)

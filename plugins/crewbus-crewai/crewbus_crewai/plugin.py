@@ -11,7 +11,7 @@ from crewbus_crewai.integration import integration
 
 @integration.when_imported
 def _patch(undo: ExitStack) -> None:
-    from crewbus_crewai.patches import apply_patches  # imports crewAI
+    from crewbus_crewai.patched.patches import apply_patches  # imports crewAI
 
     apply_patches(undo)
 

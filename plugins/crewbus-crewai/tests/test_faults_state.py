@@ -23,8 +23,8 @@ from pydantic import field_serializer
 
 import crewbus
 from crewbus_crewai import CrewbusProvider, EntitiesSaved
-from crewbus_crewai.checkpoints import kept_in_record
-from crewbus_crewai.runtime_state import dump_again
+from crewbus_crewai.patched.checkpoints import kept_in_record
+from crewbus_crewai.patched.runtime_state import dump_again
 
 STEPS = 40
 SIZES = []

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scripted import Scripted
 
 import crewbus
-from crewbus_crewai.results import CALLS, LOST, MARK, PARTS, Result
+from crewbus_crewai.patched.results import CALLS, LOST, MARK, PARTS, Result
 
 
 class Verdict(BaseModel):

@@ -20,7 +20,7 @@ from scripted import Scripted
 
 import crewbus
 from crewbus import Chunk, RunCancelled, RunFinished, RunStarted, StreamOptions
-from crewbus_crewai.events import OF_THE_PROCESS
+from crewbus_crewai.patched.events import OF_THE_PROCESS
 
 
 def test_a_kickoff_is_a_run(bus, crew):

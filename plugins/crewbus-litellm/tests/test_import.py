@@ -55,22 +55,25 @@ def test_installed_before_litellm_is_imported():
     )
 
 
-def test_a_litellm_that_cannot_be_patched_warns_and_stays_as_it_is(tmp_path):
+def test_importing_a_litellm_that_cannot_be_patched_is_an_error(tmp_path):
     package = tmp_path / "litellm"
     package.mkdir()
     (package / "__init__.py").write_text("from litellm.main import completion\ndef acompletion(): pass\n")
     (package / "main.py").write_text("def completion(): return 1\n")
     run(
         f"""
-        import warnings, crewbus, crewbus_litellm
+        import crewbus, crewbus_litellm
         sys.path.insert(0, {str(tmp_path)!r})
         with crewbus.Bus(entry_points=False) as bus:
             crewbus_litellm.install(bus)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            try:
                 import litellm
-            assert [w.category for w in caught] == [crewbus.PluginWarning], caught
-            assert "cannot patch this version of litellm" in str(caught[0].message)
+            except crewbus.PluginError as error:
+                assert "cannot patch this version of litellm" in str(error)
+            else:
+                raise AssertionError
+            crewbus_litellm.uninstall(bus)
+            import litellm
             assert litellm.completion() == 1
             try:
                 crewbus_litellm.install(bus)

@@ -12,7 +12,7 @@ from crewai.tools.structured_tool import CrewStructuredTool
 import crewbus
 from crewbus_crewai.integration import contained, integration
 from crewbus_crewai.patch_set import bound_to
-from crewbus_crewai.steps import as_step, as_step_async, digest
+from crewbus_crewai.patched.steps import as_step, as_step_async, digest
 
 
 def run(wrapped: Any, tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from crewbus import Bus, Run
 from crewbus_crewai.context import live_run
-from crewbus_crewai.results import LOST, Result
+from crewbus_crewai.patched.results import LOST, Result
 
 OnReplay = Callable[[], None] | None
 

@@ -14,11 +14,11 @@ from crewai.events.types.llm_events import LLMCallCompletedEvent, LLMStreamChunk
 
 import crewbus
 from crewbus import Bus, Chunk
-from crewbus_crewai.checkpoints import checkpoint_after
 from crewbus_crewai.context import live_run
 from crewbus_crewai.integration import contained, integration
-from crewbus_crewai.kickoffs import awaits_kickoff
-from crewbus_crewai.model_calls import ModelCall
+from crewbus_crewai.patched.checkpoints import checkpoint_after
+from crewbus_crewai.patched.kickoffs import awaits_kickoff
+from crewbus_crewai.patched.model_calls import ModelCall
 
 LIVE: Final = frozenset({"agent", "agents", "callbacks", "crew", "flow", "from_agent", "from_task", "task", "tools"})
 """Fields with live objects; other fields of the event have their ids and names."""

@@ -14,11 +14,11 @@ from crewai.state.checkpoint_config import CheckpointConfig
 
 import crewbus
 from crewbus import Bus, Run
-from crewbus_crewai.checkpoints import forget, kept_in_record
 from crewbus_crewai.context import held
 from crewbus_crewai.integration import contained, integration
-from crewbus_crewai.runtime_state import runtime_scope
-from crewbus_crewai.steps import digest
+from crewbus_crewai.patched.checkpoints import forget, kept_in_record
+from crewbus_crewai.patched.runtime_state import runtime_scope
+from crewbus_crewai.patched.steps import digest
 
 KIND: Final = "crewai"
 """The tag of a kickoff's run: "crew", "flow" or "agent"."""

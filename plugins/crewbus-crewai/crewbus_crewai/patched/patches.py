@@ -25,7 +25,8 @@ from crewai.state.runtime import RuntimeState
 from crewai.tools.base_tool import BaseTool, Tool
 from crewai.tools.structured_tool import CrewStructuredTool
 
-from crewbus_crewai import (
+from crewbus_crewai.patch_set import PatchSet, Wrapper
+from crewbus_crewai.patched import (
     callbacks,
     checkpoints,
     events,
@@ -36,7 +37,6 @@ from crewbus_crewai import (
     tasks,
     tools,
 )
-from crewbus_crewai.patch_set import PatchSet, Wrapper
 
 SQLITE_WITH_JSONB = (3, 45)
 

@@ -14,8 +14,8 @@ from crewai.state import checkpoint_listener
 from crewai.state.event_record import EventNode, EventRecord
 from crewai.state.runtime import RuntimeState
 
-from crewbus_crewai.checkpoints import kept_in_record
 from crewbus_crewai.patch_set import bound_to
+from crewbus_crewai.patched.checkpoints import kept_in_record
 
 _implicit_state: Final[ContextVar[RuntimeState | None]] = ContextVar("crewbus_crewai_state", default=None)
 """The state that crewAI created outside any kickoff, because an entity was created or emitted an event."""

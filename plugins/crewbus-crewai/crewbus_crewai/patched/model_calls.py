@@ -12,13 +12,13 @@ from crewai.llms.base_llm import BaseLLM
 
 import crewbus
 from crewbus import Bus, Call, Chunk, Envelope
-from crewbus_crewai.callbacks import calling_back
 from crewbus_crewai.context import held
 from crewbus_crewai.integration import contained, integration
 from crewbus_crewai.patch_set import Wrapper
-from crewbus_crewai.request import asked, model_of
-from crewbus_crewai.results import Result
-from crewbus_crewai.steps import as_step, as_step_async, digest
+from crewbus_crewai.patched.callbacks import calling_back
+from crewbus_crewai.patched.request import asked, model_of
+from crewbus_crewai.patched.results import Result
+from crewbus_crewai.patched.steps import as_step, as_step_async, digest
 
 _current: Final[ContextVar[ModelCall | None]] = ContextVar("crewbus_crewai_call", default=None)
 
