@@ -19,6 +19,7 @@ from crewbus_crewai.integration import contained, integration
 from crewbus_crewai.patched.checkpoints import checkpoint_after
 from crewbus_crewai.patched.kickoffs import awaits_kickoff
 from crewbus_crewai.patched.model_calls import ModelCall
+from crewbus_crewai.plain import as_plain, is_plain
 
 LIVE: Final = frozenset({"agent", "agents", "callbacks", "crew", "flow", "from_agent", "from_task", "task", "tools"})
 """Fields with live objects; other fields of the event have their ids and names."""
@@ -87,8 +88,32 @@ def chunk_of(event: BaseEvent) -> Chunk | None:
 
 
 def unstructure(event: BaseEvent) -> Any:
-    """``event`` as JSON, without live objects; what JSON cannot represent becomes its ``repr``."""
-    return event.model_dump(mode="json", exclude=set(LIVE), exclude_none=True, fallback=repr, serialize_as_any=True)
+    """``event`` as JSON, without live objects; what JSON cannot represent becomes its ``repr``.
+
+    Of floats, pydantic writes those that are not finite as null.
+    """
+    dumped = _dumped(event)
+    if is_plain(dumped):
+        return dumped
+    names = [name for name in (*type(event).model_fields, *(event.model_extra or ())) if name not in LIVE]
+    return {name: field for name in names if (field := _field(event, name)) is not None}
+
+
+def _dumped(event: BaseEvent, only: set[str] | None = None) -> Any:
+    """``event``, or one field of it, as pydantic writes it; not plain, if pydantic cannot."""
+    try:
+        return event.model_dump(
+            mode="json", include=only, exclude=set(LIVE), exclude_none=True, fallback=repr, serialize_as_any=True
+        )
+    except Exception:  # bytes that are no text, a cycle, a repr or serializer that fails
+        return event
+
+
+def _field(event: BaseEvent, name: str) -> Any:
+    dumped = _dumped(event, {name})
+    if is_plain(dumped):
+        return dumped.get(name)
+    return as_plain(dumped[name] if isinstance(dumped, dict) else getattr(event, name))
 
 
 def structure(data: Any, cls: type[BaseEvent]) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import math
 import sys
 from typing import Any, Final, NamedTuple
 
 from crewai.utilities.agent_utils import extract_tool_call_info, is_tool_call_list
 from pydantic import BaseModel
+
+from crewbus_crewai.plain import described, is_plain
 
 MARK: Final = "crewbus_crewai"
 PLAIN: Final = "plain"
@@ -21,10 +22,6 @@ LOST: Final = "lost"
 
 OF_PARTS: Final = "google.genai.types"
 """The module of Gemini's tool calls, which contain signatures that Gemini requires in the next request."""
-DEEPEST: Final = 100
-"""How deep a recorded value may nest: half of what crewbus accepts."""
-LONGEST_INT: Final = 14_000
-"""How many bits a recorded integer may have."""
 
 
 class Result(NamedTuple):
@@ -37,13 +34,13 @@ class Result(NamedTuple):
     @classmethod
     def of(cls, value: Any, model: Any = None) -> Result:
         """``value`` in JSON; "lost", with its ``repr``, if JSON would not preserve it."""
-        if _is_plain(value):
+        if is_plain(value):
             return cls(PLAIN, value)
         with contextlib.suppress(Exception):  # an object that cannot be converted must not fail the call
             kind, shown = _shown(value, model)
-            if _is_plain(shown):
+            if is_plain(shown):
                 return cls(kind, shown)
-        return cls(LOST, _described(value))
+        return cls(LOST, described(value))
 
     @classmethod
     def kept(cls, recorded: Any) -> Result:
@@ -81,44 +78,11 @@ def _shown(value: Any, model: Any) -> tuple[str, Any]:
         shown = json.loads(value.model_dump_json(by_alias=True, round_trip=True))
         if _read(model, shown) == value:
             return MODEL, shown
-    return LOST, _described(value)
+    return LOST, described(value)
 
 
 def _read(model: type[BaseModel], shown: Any) -> BaseModel:
     return model.model_validate_json(json.dumps(shown))  # unlike `model_validate`, it also reads strict models
-
-
-def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether JSON preserves ``value``."""
-    if type(value) is dict or type(value) is list:
-        inner = value.values() if type(value) is dict else value
-        keys = value if type(value) is dict else ()
-        return (
-            depth < DEEPEST
-            and all(type(key) is str and _is_text(key) for key in keys)
-            and all(_is_plain(one, depth + 1) for one in inner)
-        )
-    if type(value) is str:
-        return _is_text(value)
-    if type(value) is int:
-        return value.bit_length() <= LONGEST_INT
-    return value is None or type(value) is bool or (type(value) is float and math.isfinite(value))
-
-
-def _is_text(value: str) -> bool:
-    """Whether it has no lone surrogates, as in file names and truncated answers."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _described(value: Any) -> str:
-    try:
-        return repr(value).encode(errors="backslashreplace").decode()
-    except Exception:
-        return f"<{type(value).__qualname__}>"
 
 
 def _are_parts(calls: list[Any]) -> bool:
