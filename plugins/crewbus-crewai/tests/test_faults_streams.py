@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import weakref
 
@@ -9,9 +10,12 @@ import pytest
 from crewai.events import event_bus
 from crewai.events.event_bus import crewai_event_bus
 from crewai.events.types.llm_events import LLMStreamChunkEvent
-from crews import CHUNKS, answer
+from crewai.utilities import streaming
+from crewai.utilities.streaming import _current_stream_ids
+from crews import CHUNKS, answer, installed
 
 PIECES = CHUNKS + 1
+NOBODY = {"index": 0, "name": "", "id": "", "agent_role": "", "agent_id": ""}
 
 
 def known():
@@ -96,3 +100,27 @@ def test_chunks_on_a_loop_have_their_task(active, crew):
         chunks = asyncio.run(consume(kickoff))
         assert [text for text, _ in chunks] == answer("async")
         assert {task for _, task in chunks} == {str(made.tasks[0].id) if active else ""}
+
+
+def test_chunks_of_a_stream_that_nobody_iterates_are_in_its_queue(active):
+    states = [streaming.create_streaming_state(dict(NOBODY), []) for _ in range(2)]
+
+    def emit(state, text):
+        _current_stream_ids.set((state.stream_id,))
+        crewai_event_bus.emit(None, LLMStreamChunkEvent(type="llm_stream_chunk", chunk=text, call_id="c"))
+
+    for state, text in zip(states, "ab", strict=True):
+        contextvars.copy_context().run(emit, state, text)
+    assert [[state.sync_queue.get_nowait().content for _ in range(state.sync_queue.qsize())] for state in states] == [
+        ["a"],
+        ["b"],
+    ]
+    for state in states:
+        crewai_event_bus.off(LLMStreamChunkEvent, state.handler)
+
+
+def test_the_handlers_of_abandoned_streams_are_released():
+    with installed():
+        gone = [weakref.ref(streaming.create_streaming_state(dict(NOBODY), []).handler) for _ in range(3)]
+        gc.collect()
+        assert [ref() for ref in gone] == [None] * 3

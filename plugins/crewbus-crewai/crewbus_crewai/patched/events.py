@@ -19,6 +19,7 @@ from crewbus_crewai.integration import contained, integration
 from crewbus_crewai.patched.checkpoints import checkpoint_after
 from crewbus_crewai.patched.kickoffs import awaits_kickoff
 from crewbus_crewai.patched.model_calls import ModelCall
+from crewbus_crewai.patched.streams import deliver
 from crewbus_crewai.plain import as_plain, is_plain
 
 LIVE: Final = frozenset({"agent", "agents", "callbacks", "crew", "flow", "from_agent", "from_task", "task", "tools"})
@@ -41,6 +42,7 @@ def register() -> None:
 def prepare(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Emit an event after crewAI has stamped it and before crewAI's handlers receive it."""
     wrapped(*args, **kwargs)
+    deliver(*args, **kwargs)
     _emit_stamped(*args, **kwargs)
 
 
