@@ -102,6 +102,7 @@ def _state_wrappers() -> Iterator[tuple[Any, str, Wrapper]]:
     yield CrewAIEventsBus, "_enter_runtime_scope", runtime_state.enter_scope
     # crewAI keeps all events of all kickoffs, even if no checkpoint is configured.
     yield CrewAIEventsBus, "_record_event", runtime_state.record_event
+    yield CrewAIEventsBus, "_register_source", runtime_state.register_source
     yield CrewAIEventsBus, "_register_handler", runtime_state.change_handlers
     yield CrewAIEventsBus, "off", runtime_state.change_handlers
     # crewAI dumps checkpoints in a pool while the entities change, and pydantic panics.

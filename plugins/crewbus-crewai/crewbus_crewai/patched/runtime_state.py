@@ -1,16 +1,26 @@
-"""crewAI's runtime state: one for each kickoff, which records events only if something reads the record."""
+"""crewAI's runtime state: one for each kickoff, which records all events only if something reads the record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
 from crewai.events import event_bus
 from crewai.events.event_bus import CrewAIEventsBus, crewai_event_bus
+from crewai.events.types.crew_events import CrewKickoffCompletedEvent, CrewKickoffStartedEvent
+from crewai.events.types.flow_events import (
+    FlowFinishedEvent,
+    FlowStartedEvent,
+    MethodExecutionFailedEvent,
+    MethodExecutionFinishedEvent,
+    MethodExecutionStartedEvent,
+)
+from crewai.events.types.task_events import TaskCompletedEvent, TaskStartedEvent
 from crewai.events.utils.handlers import _get_param_count
 from crewai.state import checkpoint_listener
+from crewai.state.checkpoint_config import CheckpointConfig
 from crewai.state.event_record import EventNode, EventRecord
 from crewai.state.runtime import RuntimeState
 
@@ -22,6 +32,9 @@ _implicit_state: Final[ContextVar[RuntimeState | None]] = ContextVar("crewbus_cr
 
 CHANGED: Final = "during iteration"
 """Part of the message of the error that Python raises when a container changes while it is iterated."""
+
+_CHECKPOINTS: Final = "_crewbus_crewai_checkpoints"
+"""Where a state has its `_Checkpoints`."""
 
 TRIES: Final = 100
 """How often a dump is repeated because of concurrent changes, before the error is raised."""
@@ -114,26 +127,74 @@ def change_handlers(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...]
         state_handlers.invalidate()
 
 
+LIFECYCLE: Final = (
+    CrewKickoffStartedEvent,
+    CrewKickoffCompletedEvent,
+    FlowStartedEvent,
+    FlowFinishedEvent,
+    MethodExecutionStartedEvent,
+    MethodExecutionFinishedEvent,
+    MethodExecutionFailedEvent,
+    TaskStartedEvent,
+    TaskCompletedEvent,
+)
+"""The few events that crewAI reads when it continues from a checkpoint, which may be written at any time by hand."""
+
+
 def record_event(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Add an event to the state's record, if something reads the record."""
+    """Add an event to the state's record, if something reads the record, or may."""
+    event = args[0] if args else kwargs["event"]
     state = event_bus._runtime_state_var.get()
-    if state is not None and (state_handlers or _is_checkpointed(state.root)):
+    if state is None:
+        return
+    checkpoints = _checkpoints_of(state)
+    if state_handlers or checkpoints.need_all or (isinstance(event, LIFECYCLE) and not checkpoints.in_record):
         wrapped(*args, **kwargs)
 
 
-def _is_checkpointed(entities: Iterable[Any]) -> bool:
-    if not checkpoint_listener._handlers_registered:  # the first CheckpointConfig registers them
-        return False
-    return any(
-        _needs_record(one) for entity in list(entities) for one in (entity, *(getattr(entity, "agents", None) or ()))
-    )
+def register_source(wrapped: Any, events: CrewAIEventsBus, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Register the source of an event, whose checkpoints may have been configured since it was registered."""
+    wrapped(*args, **kwargs)
+    state = event_bus._runtime_state_var.get()
+    if state is not None:
+        _checkpoints_of(state).look_at(args[0] if args else kwargs["source"])
 
 
-def _needs_record(entity: Any) -> bool:
-    """Whether crewAI writes checkpoints of ``entity`` that need its record of events."""
-    crew = getattr(entity, "crew", None)
-    configured = getattr(entity, "checkpoint", None) or getattr(crew, "checkpoint", None)
-    return bool(configured) and not kept_in_record(configured)
+class _Checkpoints:
+    """Which checkpoints the entities of a state are configured to have.
+
+    Each entity is looked at when it is registered and when it emits an event, so that the cost of an event does not
+    grow with their number.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self.need_all = False
+        """Whether crewAI writes checkpoints that need its record of all events."""
+        self.in_record = False
+        """Whether checkpoints are kept in the record of a run, which has the events."""
+
+    def look_at_new(self, entities: list[Any]) -> None:
+        """Look at the entities that were registered since the last time."""
+        while self._seen < len(entities):
+            entity = entities[self._seen]
+            self._seen += 1
+            for one in (entity, *(getattr(entity, "agents", None) or ())):
+                self.look_at(one)
+
+    def look_at(self, entity: Any) -> None:
+        """Look at one entity: a flow, a crew, an agent; anything else has no checkpoints."""
+        configured = getattr(entity, "checkpoint", None) or getattr(getattr(entity, "crew", None), "checkpoint", None)
+        if configured is True or isinstance(configured, CheckpointConfig):
+            kept = kept_in_record(configured)
+            self.in_record = self.in_record or kept
+            self.need_all = self.need_all or not kept
+
+
+def _checkpoints_of(state: RuntimeState) -> _Checkpoints:
+    found: _Checkpoints = vars(state).setdefault(_CHECKPOINTS, _Checkpoints())
+    found.look_at_new(state.root)
+    return found
 
 
 # Dumps during a kickoff
