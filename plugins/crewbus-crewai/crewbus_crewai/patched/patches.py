@@ -16,8 +16,10 @@ from typing import Any
 from crewai import LLM, Agent, Crew, Task
 from crewai.events.event_bus import CrewAIEventsBus
 from crewai.flow.runtime import Flow
+from crewai.knowledge.knowledge import Knowledge
 from crewai.lite_agent import LiteAgent
 from crewai.llms.base_llm import BaseLLM
+from crewai.memory.unified_memory import Memory
 from crewai.state import checkpoint_listener, runtime
 from crewai.state.event_record import EventRecord
 from crewai.state.provider import sqlite_provider
@@ -32,6 +34,7 @@ from crewbus_crewai.patched import (
     events,
     kickoffs,
     model_calls,
+    recall,
     runtime_state,
     streams,
     tasks,
@@ -78,6 +81,11 @@ def _wrappers() -> Iterator[tuple[Any, str, Wrapper]]:
         yield cls, "arun", tools.run_async
     yield CrewStructuredTool, "invoke", tools.invoke
     yield CrewStructuredTool, "ainvoke", tools.invoke_async
+
+    # What is recalled is part of the prompts, and changes while the kickoff adds to it.
+    yield Memory, "recall", recall.recall
+    yield Knowledge, "query", recall.query
+    yield Knowledge, "aquery", recall.query_async
 
     yield from _stream_wrappers()
     yield from _state_wrappers()

@@ -18,6 +18,7 @@ PLAIN: Final = "plain"
 CALLS: Final = "calls"
 PARTS: Final = "parts"
 MODEL: Final = "model"
+MODELS: Final = "models"
 LOST: Final = "lost"
 
 OF_PARTS: Final = "google.genai.types"
@@ -28,7 +29,7 @@ class Result(NamedTuple):
     """A result in JSON, with its kind."""
 
     kind: str
-    """"plain" JSON, tool "calls", "parts" (Gemini's tool calls), the "model" that was requested, or "lost"."""
+    """"plain" JSON, tool "calls", "parts" (Gemini's tool calls), the requested "model", "models", or "lost"."""
     shown: Any
 
     @classmethod
@@ -58,6 +59,8 @@ class Result(NamedTuple):
         """The original value; tool calls as dictionaries, which crewAI accepts as well, except Gemini's."""
         if self.kind == MODEL:
             return _read(model, self.shown)
+        if self.kind == MODELS:
+            return [_read(model, one) for one in self.shown]
         if self.kind == PARTS:
             part = importlib.import_module(OF_PARTS).Part
             return [_read(part, one) for one in self.shown]
@@ -74,6 +77,8 @@ def _shown(value: Any, model: Any) -> tuple[str, Any]:
         return PARTS, [one.model_dump(mode="json", exclude_none=True) for one in value]
     if isinstance(value, list) and is_tool_call_list(value):
         return CALLS, [_tool_call(one) for one in value]
+    if isinstance(value, list) and model is not None and all(type(one) is model for one in value):
+        return MODELS, [json.loads(one.model_dump_json(by_alias=True, round_trip=True)) for one in value]
     if isinstance(value, BaseModel) and type(value) is model:
         shown = json.loads(value.model_dump_json(by_alias=True, round_trip=True))
         if _read(model, shown) == value:

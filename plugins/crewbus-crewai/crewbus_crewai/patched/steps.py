@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from crewbus import Bus, Run
 from crewbus_crewai.context import live_run
 from crewbus_crewai.patched.results import LOST, Result
+
+_AROUND: Final = 1024
+"""The bytes that an event has around the result of its step."""
 
 OnReplay = Callable[[], None] | None
 
@@ -29,7 +32,7 @@ def as_step(
 
     def work() -> Any:
         live.append(call())
-        return Result.of(live[0], model).recorded
+        return _recordable(bus, name, Result.of(live[0], model))
 
     kept = Result.kept(run.step(name, work, key=key()))
     if live:
@@ -53,12 +56,21 @@ async def as_step_async(
 
     async def work() -> Any:
         live.append(await call())
-        return Result.of(live[0], model).recorded
+        return _recordable(bus, name, Result.of(live[0], model))
 
     kept = Result.kept(await run.step(name, work, key=key()))
     if live:
         return live[0]
     return await call() if kept.kind == LOST else _replayed(kept, model, on_replay)
+
+
+def _recordable(bus: Bus, name: str, result: Result) -> Any:
+    """The result as its step records it: a lost one, if it is larger than an event may be."""
+    recorded = result.recorded
+    size = len(json.dumps(recorded, ensure_ascii=False).encode()) + len(name.encode()) + _AROUND
+    if size <= bus.recording.options.max_event_bytes:
+        return recorded
+    return Result(LOST, f"{size} bytes of JSON, more than one event may have").recorded
 
 
 def _replayed(kept: Result, model: Any, on_replay: OnReplay) -> Any:

@@ -16,6 +16,7 @@ from crewai.types.streaming import StreamChunk
 from crewai.utilities.streaming import StreamingState, _current_stream_ids
 
 from crewbus_crewai.integration import contained
+from crewbus_crewai.patched.tasks import current_task
 
 _handlers: Final[WeakValueDictionary[str, Callable[[Any, BaseEvent], None]]] = WeakValueDictionary()
 """The handlers of the streams that are still there, by the ids of the streams."""
@@ -96,7 +97,9 @@ def create_chunk(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dic
 
 
 def _set_task(chunk: StreamChunk, event: LLMStreamChunkEvent, current_task_info: Any) -> None:
-    if event.task_id is not None:
-        chunk.task_id = event.task_id
-        chunk.task_name = event.task_name or ""
-        chunk.task_index = current_task_info.get(TASK_INDEXES, {}).get(event.task_id, 0)
+    task = current_task.get()  # a model need not say for which task it answers
+    task_id = event.task_id or (str(task.id) if task is not None else None)
+    if task_id is not None:
+        chunk.task_id = task_id
+        chunk.task_name = event.task_name or (task.name if task is not None else None) or ""
+        chunk.task_index = current_task_info.get(TASK_INDEXES, {}).get(task_id, 0)

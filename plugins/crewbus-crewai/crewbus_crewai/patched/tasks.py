@@ -12,19 +12,22 @@ from crewbus import Attempt
 from crewbus_crewai.context import held, live_run
 from crewbus_crewai.integration import contained, integration
 
+current_task: Final[ContextVar[Any]] = ContextVar("crewbus_crewai_task", default=None)
+"""The task that an agent executes in this context."""
+
 _attempt: Final[ContextVar[Attempt | None]] = ContextVar("crewbus_crewai_attempt", default=None)
 """The attempt in this context."""
 
 
 def execute(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute a task as an attempt."""
-    with _an_attempt():
+    with held(current_task, args[0] if args else kwargs["task"]), _an_attempt():
         return wrapped(*args, **kwargs)
 
 
 async def execute_async(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `execute`."""
-    with _an_attempt():
+    with held(current_task, args[0] if args else kwargs["task"]), _an_attempt():
         return await wrapped(*args, **kwargs)
 
 
