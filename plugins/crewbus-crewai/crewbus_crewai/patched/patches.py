@@ -32,6 +32,7 @@ from crewbus_crewai.patched import (
     callbacks,
     checkpoints,
     events,
+    flushing,
     kickoffs,
     model_calls,
     recall,
@@ -51,6 +52,8 @@ def apply_patches(undo: ExitStack) -> None:
     events.register()
     for owner, name, wrapper in _wrappers():
         patches.wrap(owner, name, wrapper)
+    # A flush would not wait for sync handlers of an event that has async ones too.
+    patches.wrap(CrewAIEventsBus, "_ensure_executor_initialized", flushing.tracking(patches))
     _wrap_models(patches)
     _support_old_sqlite(patches)
 
