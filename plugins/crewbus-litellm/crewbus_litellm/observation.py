@@ -48,6 +48,7 @@ class Observation:
     """
 
     def __init__(self, bus: Bus, name: str, internal_calls: int = 0) -> None:
+        self._bus = bus
         self._call: Call | None = bus.call(name, kind="model", inherit=True, source=SOURCE)
         self._call.start()
         self._attempt: Attempt | None = None
@@ -65,6 +66,12 @@ class Observation:
             self._internal_calls -= 1
             return True
         return is_internal(kwargs)
+
+    async def drain(self) -> None:
+        """Wait for slow consumers of the chunks: a loop's thread cannot wait while it emits them."""
+        if self._call is not None:
+            with contained("waiting for consumers"):
+                await self._bus.drain()
 
     # Tries
 

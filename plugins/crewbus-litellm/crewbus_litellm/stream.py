@@ -58,7 +58,7 @@ class StreamWatcher:
         return part
 
     async def step_async(self, stream: Any, advance: Callable[[Any], Awaitable[Any]]) -> Any:
-        """As `step`, for ``async for``."""
+        """As `step`, for ``async for``, which waits for slow consumers."""
         self._advancing = True
         try:
             with working_on(self._observation):
@@ -72,6 +72,11 @@ class StreamWatcher:
         finally:
             self._advancing = False
         self._report(part)
+        try:
+            await self._observation.drain()
+        except BaseException as error:  # the run or the task was cancelled
+            self._fail(error)
+            raise
         return part
 
     def close(self, stream: Any) -> None:
