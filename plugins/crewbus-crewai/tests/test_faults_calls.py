@@ -19,7 +19,7 @@ from lifecycle_helpers import until
 from litellm.integrations.custom_logger import CustomLogger
 
 import crewbus
-from crewbus_crewai import runtime_state
+from crewbus_crewai.patched import runtime_state
 
 
 class Heard(CustomLogger):
