@@ -113,6 +113,16 @@ def refused_case(seed: int) -> Case:
     return attrs.evolve(case, program=attrs.evolve(case.program, handles=""), disturbances=tuple(refused), then=None)
 
 
+def suspended_case(seed: int) -> Case:
+    """The case of a seed, where the run is suspended in place of each other crash."""
+    case = random_case(seed)
+    made = (
+        attrs.evolve(one, crash=None, lost=0, suspend=one.crash) if one.crash and (n + seed) % 2 == 0 else one
+        for n, one in enumerate(case.disturbances)
+    )
+    return attrs.evolve(case, disturbances=tuple(made))
+
+
 # Shrinking
 
 

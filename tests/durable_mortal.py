@@ -23,12 +23,21 @@ class CrashError(BaseException):
 class MortalStore(Store):
     """What one process has of a store: after ``fuse`` writes it dies, and what it had not flushed may be lost.
 
-    If ``refused`` is given, it lives, and the store refuses so many writes.
+    If ``refused`` is given, it lives, and the store refuses so many writes. ``then``: is called after the write
+    ``after``, before anything else is written.
     """
 
-    def __init__(self, inner: Store, fuse: int | None = None, refused: int = 0) -> None:
+    def __init__(
+        self,
+        inner: Store,
+        fuse: int | None = None,
+        refused: int = 0,
+        after: int | None = None,
+        then: Callable[[], object] = lambda: None,
+    ) -> None:
         self.inner = inner
         self.fuse = None if refused else fuse
+        self._after, self._then = after, then
         self._refusals = range(fuse or 0, (fuse or 0) + refused)
         self._asked = 0
         self.dead = False
@@ -76,6 +85,9 @@ class MortalStore(Store):
         with self._lock:
             self._count()
             self._pending.append((root_id, epoch, event))
+            is_due = self.writes == self._after
+        if is_due:
+            self._then()
 
     def flush(self, timeout: float | None = None) -> None:
         if not self.dead:
@@ -90,10 +102,10 @@ class MortalStore(Store):
     def acquire(self, root_id: str) -> int:
         return self.inner.acquire(root_id)
 
-    def release(self, root_id: str, epoch: int) -> None:
+    def release(self, root_id: str, epoch: int, until: float | None = None) -> None:
         if not self.dead:
             self._deliver()
-            self.inner.release(root_id, epoch)
+            self.inner.release(root_id, epoch, until)
 
     def revoke(self, root_id: str) -> None:
         self.inner.revoke(root_id)
@@ -233,14 +245,16 @@ class TaskStrand:
 
     async def turn(self) -> None:
         """Let it go on to its next pause, or its end."""
+        if self.done:  # it was interrupted where it waited for its turn
+            return
         self._stopped.clear()
         self._go.set()
         await self._stopped.wait()
 
     async def kill(self) -> None:
         """Have it end."""
-        if not self.done:
-            self._killed = True
+        self._killed = True
+        while not self.done:  # twice, if the caller was interrupted in its turn
             await self.turn()
         await self._task
 

@@ -114,7 +114,7 @@ class Disturbance:
     It may die at its write ``crash``, losing up to ``lost`` events that were not flushed, or have as many writes as
     ``refused`` says refused from there on; be stopped, or have its run
     cancelled, at a pause (tasks are stopped, since a cancelled one would not hand on its turn); or have its step number
-    ``outage`` fail.
+    ``outage`` fail; or its bus be closed, after its write ``suspend``, so that the run is suspended.
     """
 
     crash: int | None = None
@@ -123,6 +123,7 @@ class Disturbance:
     cancel: int | None = None
     outage: int | None = None
     refused: int = 0
+    suspend: int | None = None
     seed: int = 0
     """How its strands take turns."""
 
@@ -268,6 +269,9 @@ class Play:
 
     def _check(self, envelope: crewbus.Envelope | None, event: Any, name: str = "") -> None:
         """An emission has the number of an event like it."""
+        assert self._root is not None
+        if self._root.is_suspending() and (envelope is None or envelope.seq < 0):
+            return  # it is discarded, and emitted again when the run is resumed
         what = event or f"checkpoint {name}"
         if envelope is None:
             self.world.faults.append(f"law 1: {what} was not emitted")
@@ -275,7 +279,6 @@ class Play:
         if envelope.seq < 0:
             self.world.faults.append(f"law 1: {what} is numbered {envelope.seq}")
             return
-        assert self._root is not None
         stored = self.bus.store.event(self._root.id, envelope.seq)
         found = self.bus.recording.decode(stored).event
         if (found.name != name) if event is None else (found != event):

@@ -54,6 +54,12 @@ class Recorded:
             if isinstance(one.event, StepStarted):
                 self.starts.setdefault(one.event.identity, []).append(one.seq)
 
+    def chunks_after(self, frames: list[crewbus.Envelope]) -> int:
+        """How many chunks that are not retracted come after these."""
+        last = frames[-1].seq if frames else -1
+        later = (one for one in self.valid if isinstance(one.event, crewbus.Chunk) and one.seq > last)
+        return sum(not any(it.event.covers(one.seq, one.parent) for it in self.retractions) for one in later)
+
     def around(self, one: crewbus.Envelope) -> Iterator[crewbus.Envelope]:
         """What an event belongs to, innermost first: the starts of scopes."""
         seen = self.by_id.get(one.parent or "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from durable_ideal import ideal
@@ -13,6 +15,8 @@ from durable_language import Program, nodes
 from durable_mortal import CrashError, MortalStore
 from durable_player import HANDLED, Disturbance, OutageError, Play, StopError, World, named
 from durable_record import Recorded, same_texts
+from helpers import TIMEOUT
+from lifecycle_helpers import until
 from recorded_helpers import Follower
 
 import crewbus
@@ -26,7 +30,7 @@ class Process:
 
     def fresh(self, store: crewbus.Store) -> crewbus.Bus:
         """A bus that records to ``store``, and on which nothing is live."""
-        if self.bus is None or self.bus.runs:
+        if self.bus is None or self.bus.closed or self.bus.runs:
             self.close()
             self.bus = crewbus.Bus(entry_points=False)
         self.bus.enable_recording(store)
@@ -41,6 +45,15 @@ class Process:
 
 
 process: Final = Process()
+
+
+def closing_from_elsewhere(bus: crewbus.Bus, run_id: str) -> threading.Thread:
+    """A thread that closes the bus and suspends what is live on it; returned once the run knows."""
+    run = next((one for one in bus.runs if one.id == run_id), None)
+    thread = threading.Thread(target=partial(bus.close, suspend=True), daemon=True)
+    thread.start()
+    until(lambda: run is None or run.stop is not None or run.ended)
+    return thread
 
 
 class Subject:
@@ -71,6 +84,8 @@ class Subject:
         self.outcome = ""
         self.sessions = 0
         self.wrong: list[str] = []
+        self._closing: list[threading.Thread] = []
+        """What closes the bus, suspending the run."""
         self._is_partial = False
         """Whether something was discarded that does not count any more: by a checkpoint that it was resumed from."""
         self._had_outage = False
@@ -95,7 +110,12 @@ class Subject:
 
     def carry_out(self, disturbance: Disturbance, at: str | None = None) -> None:
         """Begin it, or go on with it, from a checkpoint if there is one of that name."""
-        mortal = MortalStore(self.store, disturbance.crash, disturbance.refused)
+        closing = self._closing = []
+
+        def deploy() -> None:
+            closing.append(closing_from_elsewhere(bus, self.run_id))
+
+        mortal = MortalStore(self.store, disturbance.crash, disturbance.refused, disturbance.suspend, deploy)
         bus = process.fresh(mortal)
         if self.is_recorded:
             self._look(bus)
@@ -107,18 +127,39 @@ class Subject:
         try:
             self.outcome = self._play(bus, play, at)
         finally:
-            bus.off(object, self._watch)
+            for thread in closing:
+                thread.join(TIMEOUT)
+            if not closing:
+                bus.off(object, self._watch)
+        if closing:
+            bus = process.fresh(MortalStore(self.store))
+            self._look_what_is_released()
         self.wrong += [told for told in self.world.faults if self.then is None or told.startswith("law 1")]
         with suppress(crewbus.RunNotFoundError):
-            self.live.follow(bus, self.run_id)
+            self._follow(bus, self.live)
             if self.outcome == "crashed":
                 mortal.survive(disturbance.lost)
             if not self.sessions:
-                self.late.follow(bus, self.run_id, 3)
+                self._follow(bus, self.late, 3)
         self.sessions += 1
 
+    def _follow(self, bus: crewbus.Bus, follower: Follower, frames: int | None = None) -> None:
+        """Let somebody read on, or so many frames; of a suspended run what is there, since they would wait for more."""
+        if self.outcome == "suspended":
+            there = Recorded(bus.record_of(self.run_id)).chunks_after(follower.frames)
+            frames = there if frames is None else min(frames, there)
+        follower.follow(bus, self.run_id, frames)
+
+    def _look_what_is_released(self) -> None:
+        """Once the bus is closed, the run has ended or is suspended, also where nothing was left but to end."""
+        state = self.store.summary(self.run_id).state
+        if state == "suspended":
+            self.outcome = state
+        elif state not in ("finished", "failed"):
+            self.wrong.append(f"law 2: the bus is closed, and the run is {state}")
+
     def _watch(self, envelope: crewbus.Envelope) -> None:
-        if envelope.seq < 0:
+        if envelope.seq < 0 and not self._closing:  # what is emitted on the way out is discarded
             self.world.faults.append(f"law 1: {envelope.event} is numbered {envelope.seq}")
         if isinstance(envelope.event, StepStarted):
             self.world.started = envelope.event.identity
@@ -128,6 +169,8 @@ class Subject:
             self.result = play.go(self._run(bus, at))
         except CrashError:
             return "crashed"
+        except (crewbus.Suspended, crewbus.RunSuspendedError):
+            return "suspended"
         except (StopError, crewbus.Cancelled, crewbus.RunCancelledError):
             return "stopped"
         except (OutageError, crewbus.RecordingError) as error:

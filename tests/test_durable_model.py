@@ -36,7 +36,7 @@ from durable_language import (
     nodes,
     programs,
 )
-from durable_laws import Case, brief, random_case, refused_case, shrunk
+from durable_laws import Case, brief, random_case, refused_case, shrunk, suspended_case
 from durable_mortal import MortalStore
 from durable_player import Disturbance
 from durable_record import Recorded
@@ -84,6 +84,12 @@ def test_a_store_that_refuses_writes_for_a_while_changes_nothing(first: int) -> 
         holds(refused_case(seed))
 
 
+@pytest.mark.parametrize("first", range(0, 100, 50))
+def test_law_02_suspensions_at_any_write_change_nothing(first: int) -> None:
+    for seed in range(first, first + 50):
+        holds(suspended_case(seed))
+
+
 MANY = 20_000
 
 
@@ -101,6 +107,7 @@ def test_the_laws_hold_for_many_programs() -> None:
 disturbances = st.lists(
     st.builds(Disturbance, crash=st.integers(1, 30), lost=st.integers(0, 3), seed=st.integers(0, 7))
     | st.builds(Disturbance, stop=st.integers(1, 10), seed=st.integers(0, 7))
+    | st.builds(Disturbance, suspend=st.integers(1, 30), seed=st.integers(0, 7))
     | st.builds(Disturbance, outage=st.integers(1, 5), seed=st.integers(0, 7)),
     max_size=3,
 ).map(tuple)
@@ -133,6 +140,13 @@ def test_a_crash_before_any_write_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_these_disturbances_change_nothing(name: str) -> None:
     holds(CASES[name])
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_law_02_a_suspension_after_any_write_changes_nothing(name: str) -> None:
+    for write in range(1, writes_of(PROGRAMS[name])):
+        holds(Case(PROGRAMS[name], (Disturbance(suspend=write, seed=write),)))
 
 
 @pytest.mark.heavy

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
 import pytest
 from helpers import TIMEOUT, in_thread, quiet_bus
+from lifecycle_helpers import until
 
 import crewbus
 from crewbus import (
@@ -618,3 +620,23 @@ def test_promise_13_a_suspension_at_any_event_changes_neither_text_nor_steps(at,
 def test_promise_13_is_a_sibling_of_cancelled():
     assert not issubclass(Suspended, Cancelled | Exception)
     assert issubclass(RunSuspendedError, Suspended | RunError)
+
+
+def test_promise_13_a_run_that_starts_while_the_bus_is_closed_is_suspended():
+    """The bus is closed when the start of the run is being written: the run is live, and not running yet."""
+    store = crewbus.MemoryStore()
+    bus = crewbus.Bus(entry_points=False)
+    closing = threading.Thread(target=partial(bus.close, suspend=True))
+
+    class Starting:
+        @crewbus.hookimpl
+        def crewbus_run_start(self, run):
+            closing.start()
+            until(lambda: run.stop is not None or bus.closed)
+
+    bus.enable_recording(store)
+    bus.plugins.register(Starting())
+    with pytest.raises(crewbus.RunSuspendedError), bus.run("agent", id="r") as run:
+        run.step("first", lambda: pytest.fail("it is suspended"))
+    closing.join(TIMEOUT)
+    assert store.summary("r").state == "suspended"

@@ -57,4 +57,4 @@ class Suspension:
     def _unfinished(self) -> set[Run]:
         """The recorded root runs that have not ended, or that are suspended while something in them is still live."""
         roots = {run.root for run in self._live.all() if run.recorded}
-        return {root for root in roots if not root.ended or root.state == "suspended"}
+        return {root for root in roots if not root.ended or root.state in ("new", "suspended")}
