@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -715,6 +716,26 @@ def test_all_warns_of_runs_that_cannot_be_resumed(cli: Records) -> None:
     assert cli("resume", "--all") == 0
     assert cli.err.startswith(f"crewbus: warning: run {run_id} was not started by 'crewbus run'")
     assert cli.err.endswith("there is nothing to resume\n")
+
+
+def test_all_leaves_a_run_alone_that_is_stuck(cli: Records) -> None:
+    run_id = cli.interrupted()
+    while not cli.store.info(run_id).is_stuck:
+        cli.store.release(run_id, cli.store.acquire(run_id))
+    assert cli("resume", "--all") == 0
+    assert f"run {run_id} was taken over again and again without getting on: resume it by its id" in cli.err
+    assert cli.err.endswith("there is nothing to resume\n")
+
+
+def test_all_leaves_a_run_alone_that_is_not_due_until_a_message_arrives(cli: Records) -> None:
+    with cli.new_bus() as bus, pytest.raises(crewbus.RunSuspendedError), bus.run("news", id="r") as run:
+        run.suspend("asks", until=math.inf)
+        run.check()
+    assert cli("resume", "--all") == 0
+    assert cli.err == "1 run suspended until later: left as they are\nthere is nothing to resume\n"
+    cli.store.post("r", "approval", b"1")
+    assert cli("resume", "--all") == 0
+    assert "run r was not started by 'crewbus run'" in cli.err
 
 
 def test_a_run_is_resumed_from_a_checkpoint(cli: Records) -> None:

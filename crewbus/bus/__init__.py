@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from crewbus._util import lazy_names
 from crewbus.bus.bus import Bus
 from crewbus.bus.process import live_buses
-from crewbus.bus.recovery import Recovery
+from crewbus.bus.recovery import RESUMABLE, Recovery, left_behind
 
 if TYPE_CHECKING:
     from crewbus.bus.default import (
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "RESUMABLE",
     "Bus",
     "Recovery",
     "achunk",
@@ -35,6 +36,7 @@ __all__ = [
     "drain",
     "emit",
     "existing_default_bus",
+    "left_behind",
     "live_buses",
     "made_with",
     "run",

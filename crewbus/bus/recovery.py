@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import attrs
 
@@ -54,6 +54,30 @@ class Recoverable(Protocol):
 Resumed = Callable[[str, int, Callable[..., Any]], "OwnedStream[Any]"]
 """Gives the stream of a recorded run, by its id, the epoch with which it was found, and the function."""
 RESUMABLE: Final = ("interrupted", "suspended")
+
+
+class LeftBehind(NamedTuple):
+    """Runs that were left off: which of them are to go on now. Those that never started are in neither list."""
+
+    ready: list[LogSummary]
+    later: list[LogSummary]
+    """Those that are not due yet."""
+    stuck: list[LogSummary]
+    """Those that were taken again and again without getting on."""
+
+
+def left_behind(store: Store, states: Iterable[str] = RESUMABLE) -> LeftBehind:
+    """The runs in these states that a recovery, and ``crewbus resume --all``, find: the oldest first."""
+    return _sorted_out([*store.find(stores.LogFilter(frozenset(states)))][::-1])
+
+
+def _sorted_out(found: Iterable[LogSummary]) -> LeftBehind:
+    left, now = LeftBehind([], [], []), time.time()
+    for one in found:
+        if one.info.epoch:
+            kind = left.stuck if one.info.is_stuck else left.ready if one.info.is_due(now) else left.later
+            kind.append(one)
+    return left
 
 
 @attrs.frozen
@@ -160,12 +184,11 @@ class Recovering:
         """The streams to begin, and in between the seconds to wait until a lease ends."""
         store = self._bus.store
         leases = self._foreign_leases() if self._wait else {}
-        found = list(store.find(stores.LogFilter(self._states)))
-        yield from self._streams(found[::-1])
+        yield from self._streams(left_behind(store, self._states))
         while leases and self._has_room():
             yield max(0.0, min(leases.values()) - time.time())
             ended = [root_id for root_id, until in leases.items() if until <= time.time()]
-            yield from self._streams([summary for root_id in ended for summary in self._look(root_id)])
+            yield from self._streams(_sorted_out(one for root_id in ended for one in self._look(root_id)))
             for root_id in ended:  # one that was renewed meanwhile is that of a live process
                 del leases[root_id]
 
@@ -199,14 +222,11 @@ class Recovering:
         if summary.state in self._states:
             yield summary
 
-    def _streams(self, found: list[LogSummary]) -> Iterator[OwnedStream[Any]]:
-        for summary in found:
+    def _streams(self, found: LeftBehind) -> Iterator[OwnedStream[Any]]:
+        for summary in found.ready:
             if not self._has_room():
                 return
             log = summary.info
-            is_due = log.due is None or log.due <= time.time()
-            if not (log.epoch and is_due and log.stalls < stores.MOST_STALLS):
-                continue
             info = self._bus.records.info(log.root_id)
             function = self._function_of(info)
             if function is None:

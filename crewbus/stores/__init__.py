@@ -7,11 +7,11 @@ from crewbus.events import ENDS, LANDMARKS, MARKS, SUSPENDED
 from crewbus.stores.users import StoreRefs, store_refs
 
 if TYPE_CHECKING:
-    from crewbus.stores.claims import MOST_STALLS, PROGRESS, Cap, Claim, Claimed
+    from crewbus.stores.claims import PROGRESS, Cap, Claim, Claimed
     from crewbus.stores.contract import Store
     from crewbus.stores.listing import END_STATES, STATES, LogFilter, LogSummary, name_and_tags
     from crewbus.stores.memory import MemoryStore
-    from crewbus.stores.rows import Backlog, LogInfo, LogPart, Posted, StoredEvent
+    from crewbus.stores.rows import MOST_STALLS, Backlog, LogInfo, LogPart, Posted, StoredEvent
     from crewbus.stores.segments import Segment, fold
 
 __all__ = [
@@ -46,11 +46,11 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "claims": "MOST_STALLS PROGRESS Cap Claim Claimed",
+        "claims": "PROGRESS Cap Claim Claimed",
         "contract": "Store",
         "listing": "END_STATES STATES LogFilter LogSummary name_and_tags",
         "memory": "MemoryStore",
-        "rows": "Backlog LogInfo LogPart Posted StoredEvent",
+        "rows": "MOST_STALLS Backlog LogInfo LogPart Posted StoredEvent",
         "segments": "Segment fold",
     },
 )

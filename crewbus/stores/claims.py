@@ -13,7 +13,6 @@ from crewbus.stores.listing import LogSummary, name_and_tags
 from crewbus.stores.rows import StoredEvent
 
 __all__ = [
-    "MOST_STALLS",
     "PROGRESS",
     "Cap",
     "Claim",
@@ -25,8 +24,6 @@ __all__ = [
     "tags_of",
 ]
 
-MOST_STALLS: Final = 5
-"""How often a log is taken over without progress until no claim takes it any more: `LogInfo.stalls`."""
 PROGRESS: Final = frozenset({"crewbus.StepFinished", "crewbus.StepFailed", "crewbus.RunSuspended"})
 """The names of the event types that show that a run got on: `LogInfo.stalls` is 0 after one."""
 
@@ -101,8 +98,7 @@ def may_be_claimed(summary: LogSummary, now: float) -> bool:
     info = summary.info
     is_open = not (info.sealed or info.alive) and not summary.has_ended
     was_forked_only = info.parent is not None and not info.epoch
-    is_due = info.due is None or info.due <= now
-    return is_open and is_due and not was_forked_only and info.stalls < MOST_STALLS
+    return is_open and info.is_due(now) and not (was_forked_only or info.is_stuck)
 
 
 def tags_of(summary: LogSummary) -> dict[str, str]:

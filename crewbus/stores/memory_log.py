@@ -8,9 +8,8 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from crewbus.stores.claims import MOST_STALLS
 from crewbus.stores.listing import LogSummary, has_ended, name_and_tags
-from crewbus.stores.rows import LogInfo, Posted, StoredEvent
+from crewbus.stores.rows import MOST_STALLS, LogInfo, Posted, StoredEvent
 from crewbus.stores.shelves import ALL, Shelf, labels
 
 __all__ = ["HOLDER", "NOWHERE", "MemoryLog", "Place"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 
-__all__ = ["Backlog", "LogInfo", "LogPart", "Posted", "StoredEvent"]
+__all__ = ["MOST_STALLS", "Backlog", "LogInfo", "LogPart", "Posted", "StoredEvent"]
+
+MOST_STALLS: Final = 5
+"""How often a log is taken over without progress until no claim takes it any more: `LogInfo.stalls`."""
 
 
 class StoredEvent(NamedTuple):
@@ -60,6 +63,15 @@ class LogInfo(NamedTuple):
     def queued(self) -> bool:
         """Whether nobody has begun its run, which `Store.create` planted for whoever takes it."""
         return self.epoch == 0 and self.parent is None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it was taken over so often without progress that it is left to an operator."""
+        return self.stalls >= MOST_STALLS
+
+    def is_due(self, now: float) -> bool:
+        """Whether it may be taken at this time, in seconds since the epoch, as far as `due` says."""
+        return self.due is None or self.due <= now
 
 
 @attrs.frozen

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus, RunInfo, Store
+from crewbus.bus import RESUMABLE, left_behind
 from crewbus.cli.commands.run import (
     ARGUMENTS_TAG,
     DIRECTORY_TAG,
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
 
-LEFT_OFF: Final = ("suspended", "interrupted")
-"""The states of the runs that ``--all`` resumes by default."""
-RESUMABLE: Final = (*LEFT_OFF, "failed", "cancelled")
+STATES: Final = ("suspended", "interrupted", "failed", "cancelled")
+"""The states of the runs that can be resumed."""
 
 
 def add_to(commands: Commands) -> None:
@@ -84,9 +83,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _states(text: str) -> tuple[str, ...]:
     states = tuple(text.split(","))
-    unknown = [state for state in states if state not in RESUMABLE]
+    unknown = [state for state in states if state not in STATES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(RESUMABLE)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(STATES)}")
     return states
 
 
@@ -102,7 +101,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     with printing_to_stderr(args.json), warnings_as_notes(terminal) as overdue:
         store = open_store(args, bus)
         planned = (
-            _plan_all(bus, args.state or LEFT_OFF, terminal) if args.all else [_plan_one(args, bus, store, terminal)]
+            _plan_all(bus, args.state or RESUMABLE, terminal) if args.all else [_plan_one(args, bus, store, terminal)]
         )
         if not planned and not args.json:
             terminal.note("there is nothing to resume" if store.roots() else no_runs_message(store))
@@ -149,20 +148,21 @@ def _enter_directory(info: RunInfo) -> None:
 
 def _plan_all(bus: Bus, states: tuple[str, ...], terminal: Terminal) -> list[PlannedRun]:
     """Plan the runs in these states, oldest first. Warn about those that cannot be resumed here."""
-    planned, waiting = [], 0
-    for info in reversed(bus.records.list(state=states)):
+    planned, left = [], left_behind(bus.store, states)
+    for summary in left.ready:
         try:
-            if info.until is not None and info.until > time.time():
-                waiting += 1
-                continue
+            info = bus.records.info(summary.info.root_id)
             directory = _tag(info, DIRECTORY_TAG)
             if Path(directory) != Path.cwd():
                 raise InputError(f"run {info.id} was started in {directory}: resume it by its id")
             planned.append(_plan(info))
         except CrewbusError as error:
             terminal.warn(one_line(str(error)))
-    if waiting:
-        terminal.note(f"{format_count(waiting, 'run')} suspended until later: left as they are")
+    for summary in left.stuck:
+        run_id = summary.info.root_id
+        terminal.warn(f"run {run_id} was taken over again and again without getting on: resume it by its id")
+    if left.later:
+        terminal.note(f"{format_count(len(left.later), 'run')} suspended until later: left as they are")
     return planned
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
-from crewbus.stores import MOST_STALLS, STATES, LogFilter, name_and_tags
+from crewbus.stores import STATES, LogFilter, name_and_tags
 from crewbus_workers.events import QUEUE_TAG
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _count(queue: QueueInfo, summary: LogSummary, now: float) -> None:
         queue.running += 1
     elif _is_stuck(summary):
         queue.stuck += 1
-    elif info.due is not None and info.due > now:
+    elif not info.is_due(now):
         queue.later += 1
     else:
         queue.waiting += 1
@@ -75,4 +75,4 @@ def _count(queue: QueueInfo, summary: LogSummary, now: float) -> None:
 
 
 def _is_stuck(summary: LogSummary) -> bool:
-    return summary.info.stalls >= MOST_STALLS and summary.state != "running"
+    return summary.info.is_stuck and summary.state != "running"
