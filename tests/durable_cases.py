@@ -126,6 +126,14 @@ CASES: Final[dict[str, Case]] = {
         ),
         (Disturbance(crash=20, seed=4),),
     ),
+    "an outage in a step that fails afterwards, and is called again": Case(
+        Program((Retry((Loop((Step("s", (Step("s", (Step(), Say())),), ("UnknownError", "ok")),)),)),)),
+        (Disturbance(outage=3),),
+    ),
+    "an outage in a step of a step that fails afterwards": Case(
+        Program((Retry((Loop((Step("s", (Step("s", (Step("s", (Step(), Say())),)),), ("UnknownError", "ok")),)),)),)),
+        (Disturbance(outage=3),),
+    ),
     "an outage in one of two strands": Case(
         Program((Parallel(((Step("s", (), ("bad", "ok")),), (Step(), Say()))),)), (Disturbance(outage=1),)
     ),

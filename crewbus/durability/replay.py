@@ -128,6 +128,8 @@ class Replay:
         for one in borrowed:
             inside = next(attempt for attempt in reversed(one.attempts) if not attempt.run.ended)
             if one.step is not None:
+                open_ones = (scope for scope in reversed(one.around) if not scope.ended and not scope.run.ended)
+                inside = next(open_ones, inside)
                 texts = (rejected.event for rejected in self._emissions.rejected_in(one.step))
                 commits += [(self._plan_of(text), inside, text, None) for text in texts]
             elif one.commit is not None:
@@ -187,6 +189,7 @@ class Replay:
     def retract(self, event: Retracted) -> None:
         """Note that something recorded is taken back now."""
         self._emissions.retract(event)
+        self._attempts.retract(event)
 
     def claim_run(self, run: Run) -> RecordedHome | None:
         """The recorded run that a nested one repeats; None: it is new."""
@@ -256,7 +259,8 @@ class Replay:
         elif self._attempts.have_gone_on(attempts):
             self._recall_rejected(attempts, recorded)
         else:  # what it streamed is only read if it is needed
-            self._attempts.borrow(attempts, Borrowed(tuple(attempts), step=recorded))
+            around = tuple(step.of.attempts)
+            self._attempts.borrow(attempts, Borrowed(tuple(attempts), step=recorded, around=around))
 
     def _recall_rejected(self, attempts: list[Attempt], step: RecordedHome) -> None:
         for rejected in self._emissions.rejected_in(step):

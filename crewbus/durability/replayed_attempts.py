@@ -28,6 +28,8 @@ class Borrowed(NamedTuple):
     commit: Commit | None = None
     """What commits the emission anew."""
     step: RecordedHome | None = None
+    around: tuple[Attempt, ...] = ()
+    """The attempts and steps around the step, outermost first."""
 
 
 @attrs.define(eq=False)
@@ -126,6 +128,13 @@ class ReplayedAttempts:
         for attempt in attempts:
             self._state(attempt).goes_on = True
         return rejected, self._borrowed.pop(attempts[0], [])
+
+    def retract(self, event: Retracted) -> None:
+        """Do not commit again what a step streamed that is taken back now, with the step around it."""
+        for borrowed in self._borrowed.values():
+            borrowed[:] = [
+                one for one in borrowed if one.step is None or not event.covers(one.step.start, one.step.start_parent)
+            ]
 
     def succeeded(self, attempt: Attempt, around: Sequence[Attempt]) -> list[Borrowed]:
         """An attempt succeeded inside those ``around`` it. Returns what to commit again."""

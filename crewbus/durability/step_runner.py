@@ -152,11 +152,17 @@ class StepRunner:
         tried = call.tried
         if tried is None:
             return
+        event, tree = Retracted(tried.since, "tried again", tried.parents), call.step.of.tree
         try:
-            self._recording.append(call.step.of, Retracted(tried.since, "tried again", tried.parents))
+            self._recording.append(call.step.of, event)
         except BaseException:
             call.step.give_back(tried)
             raise
+        with Deferring(tree.lock), tree.lock:
+            log: RunLog | None = tree.log
+            replay: Replay | None = log.replay if log is not None else None
+            if replay is not None:
+                replay.retract(event)
 
     # Asking the record
 
