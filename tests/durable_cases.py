@@ -189,4 +189,37 @@ CASES: Final[dict[str, Case]] = {
         (Disturbance(outage=3, seed=3),),
         fork=3,
     ),
+    "an attempt that failed anew beside an equal one": Case(
+        Program((Parallel(((Retry((Retry(), Fail())),), (Retry((Say(),)), Fail()))),)), (Disturbance(seed=4),)
+    ),
+    "an attempt that failed anew beside two equal ones": Case(
+        Program((Parallel(((Retry((Retry(), Fail())),), (Retry((Say(),)),), (Fail(),))),)), (Disturbance(seed=3),)
+    ),
+    "equal calls in equal attempts, of which one fails": Case(
+        Program(
+            (
+                Parallel(
+                    (
+                        (Retry((Call("m", (Say(), Say(), Say())), Step(), Say(), Fail())),),
+                        (Retry((Step(), Say(), Call("m", (Say(),)))),),
+                        (Step("s", (Step(), Step())),),
+                    )
+                ),
+            )
+        ),
+        (Disturbance(crash=23, lost=1, seed=4),),
+    ),
+    "a step in one of two equal calls in equal attempts": Case(
+        Program(
+            (
+                Parallel(
+                    (
+                        (Step(), Step(), Retry((Call("m", (Step(),)), Fail()))),
+                        (Step(), Step(), Retry((Call("m", (Say(),)),))),
+                    )
+                ),
+            )
+        ),
+        (Disturbance(outage=5, seed=5),),
+    ),
 }

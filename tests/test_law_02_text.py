@@ -182,3 +182,85 @@ def test_law_02_parallel_attempts_retract_only_their_own_text(disk: Disk, turns:
     with disk.bus() as bus:
         texts = text_of(bus, "run").split()
         assert sorted(texts) == [f"{kept}{text}" for kept in "ab" if kept != failing for text in ("", "0", "1")]
+
+
+# Attempts of one number at once, which the record has one of: what they repeat tells whose it is
+
+
+class Other(Exception):
+    """What the code outside attempts fails with."""
+
+
+def say(bus: crewbus.Bus, text: str, *, called: bool) -> None:
+    with bus.call("gpt") if called else suppress():
+        bus.chunk(text)
+
+
+def trying(bus: crewbus.Bus, run: crewbus.Run, text: str, *, called: bool, fails: bool) -> Iterator[None]:
+    """An attempt that yields once it has begun, and before it ends."""
+    with suppress(InvalidError), run.attempt():
+        yield
+        say(bus, text, called=called)
+        yield
+        if fails:
+            raise InvalidError
+
+
+def in_turn(*attempts: Iterator[None]) -> None:
+    contexts = [copy_context() for _ in attempts]
+    for _ in range(3):
+        for context, attempt in zip(contexts, attempts, strict=True):
+            context.run(next, attempt, None)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_law_02_an_attempt_that_begins_first_does_not_retract_what_another_repeats(disk: Disk, called: bool) -> None:
+    with disk.bus() as bus:
+        with pytest.raises(Other), bus.run("p", id="r") as run:
+            in_turn(trying(bus, run, "kept ", called=called, fails=False))
+            raise Other
+        with bus.resume("r") as run:
+            in_turn(
+                trying(bus, run, "new ", called=called, fails=True),
+                trying(bus, run, "kept ", called=called, fails=False),
+            )
+        assert text_of(bus, "r") == "kept "
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_law_02_an_attempt_that_goes_on_says_its_own_text_again(disk: Disk, called: bool) -> None:
+    """Also if an equal one began before it: what the run failed with was not that one."""
+    with disk.bus() as bus:
+        with pytest.raises(Other), bus.run("p", id="r") as run, run.attempt():
+            say(bus, "first ", called=called)
+            raise Other
+        assert text_of(bus, "r") == ""
+        for _ in range(2):
+            with pytest.raises(Other), bus.resume("r") as run:
+                contexts = copy_context(), copy_context()
+                beside = trying(bus, run, "beside ", called=called, fails=False)
+                contexts[0].run(next, beside)
+                with run.attempt():
+                    say(bus, "first ", called=called)
+                    bus.chunk("second ")
+                    raise Other
+        with bus.resume("r") as run:
+            in_turn(trying(bus, run, "beside ", called=called, fails=True))
+            with run.attempt():
+                say(bus, "first ", called=called)
+                bus.chunk("second ")
+        assert text_of(bus, "r").split() == ["first", "second"]
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_law_02_an_attempt_that_begins_anew_leaves_nothing_ahead(disk: Disk, called: bool) -> None:
+    with disk.bus() as bus:
+        with pytest.raises(Crash), bus.run("p", id="r") as run, run.attempt():
+            with bus.call("gpt") if called else suppress():
+                disk.crash()
+                raise Crash
+    with disk.bus() as bus:
+        with bus.resume("r") as run:
+            in_turn(trying(bus, run, "new ", called=called, fails=False))
+            assert run.patched("later")
+        assert text_of(bus, "r") == "new "

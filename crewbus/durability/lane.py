@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
+from crewbus.durability.replay import around_home, call_parent, inside_home
 from crewbus.durability.step_scope import Step
 from crewbus.events import AttemptEnded, AttemptStarted, Retracted, StepFinished
 from crewbus.exceptions import CrewbusError
@@ -143,7 +144,7 @@ class ReplayLane:
                 return event, replay.claim_attempt_end(scope, event)
             return replay.claim_attempt(scope, event)
         if phase == Phase.START:
-            return event, replay.claim_call(scope) if isinstance(scope, Call) else None
+            return event, replay.claim_call(scope, commit) if isinstance(scope, Call) else None
         return event, replay.claim_end(scope, event) if isinstance(scope, Call | Run) else None
 
     def _prepare(self, replay: Replay, plan: Plan, scope: Scope, event: Any, phase: Phase) -> None:
@@ -152,18 +153,41 @@ class ReplayLane:
         if is_result and isinstance(scope, Step):
             scope = scope.of  # what precedes a result stays if the step around it fails
         elif phase == Phase.END or isinstance(event, AttemptStarted):
+            self._settle(replay, scope)
             return
         with Deferring(scope.tree.lock), scope.tree.lock:
             going_on, before = replay.changes(scope, repeats=plan.frame or is_result)
         for attempt in going_on:  # so that the record shows what follows its retraction
             self._begin_anew(replay, attempt, attempt)
         self._commit_anew(replay, before)
+        self._settle(replay, scope)
         for attempt in scope.attempts:
             self._begin_anew(replay, attempt, scope)
         if plan.frame and scope.start_id is not None:
             with Deferring(scope.tree.lock), scope.tree.lock:
                 for attempt in scope.attempts:
                     attempt.note(scope.start_id)
+
+    def _settle(self, replay: Replay, scope: Scope) -> None:
+        """Begin anew, for something new, the attempts and calls around it of which nothing was repeated yet."""
+        for around in reversed([*inside_home(around_home(scope))]):
+            before = around.start_id
+            if isinstance(around, Attempt):
+                if replay.is_open(around):
+                    self._begin_anew(replay, around, around)
+            elif isinstance(around, Call):
+                self._begin_call_anew(replay, around)
+            if scope.start_id == before:
+                scope.start_id = around.start_id
+
+    def _begin_call_anew(self, replay: Replay, call: Call) -> None:
+        with Deferring(call.tree.lock), call.tree.lock:
+            again = replay.call_begins_anew(call)
+            if again is None:
+                return
+            call.start_id = call.parent_id = call_parent(call).start_id
+        plan, event, source = again
+        self._new.commit(plan, call, event, source, Phase.START)
 
     def _own_retraction(self, replay: Replay, attempt: Attempt, event: Retracted) -> Retracted:
         """The retraction of an attempt or step, which names its own start: that tells it from others' retractions."""
@@ -178,11 +202,10 @@ class ReplayLane:
         if scope.start_id != recorded_start:
             return
         with Deferring(scope.tree.lock), scope.tree.lock:
-            again = replay.begins_anew(attempt)
-            if again is None:
+            started = replay.begins_anew(attempt)
+            if started is None:
                 return
             attempt.start_id = attempt.of.start_id
-        started = AttemptStarted(attempt.attempt_number, again)
         self._new.commit(self._plan_of(started), attempt, started, None, Phase.START)
         scope.start_id = attempt.start_id
 

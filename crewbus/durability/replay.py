@@ -2,19 +2,20 @@
 
 What the code does is matched with the record by place and content. Calls and attempts are matched in order, and what
 was emitted in them by the names of the calls only, whichever recorded calls they stand for: those that run in parallel
-may be recorded in another order.
+may be recorded in another order. So the first thing that an attempt repeats says which recorded attempt it is; if it
+does something new before that, it begins anew, and so do the calls in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 from crewbus.durability.nested_runs import key_of
 from crewbus.durability.recorded_emissions import Content, Emission, Inside, RecordedEmissions, Where
 from crewbus.durability.replayed_attempts import Borrowed, Commit, ReplayedAttempts
-from crewbus.durability.replayed_home import ReplayedHome
+from crewbus.durability.replayed_home import CallKey, ReplayedHome
 from crewbus.events import Retracted
 from crewbus.exceptions import ReplayMismatch
 from crewbus.records import Path, Progress, RecordedCall, RecordedHome
@@ -37,8 +38,8 @@ class Replay:
         self._plan_of = plan_of
         self._diverged: ReplayMismatch | None = None
         self._homes: Final[WeakKeyDictionary[Scope, ReplayedHome]] = WeakKeyDictionary()
-        self._calls: Final[WeakKeyDictionary[Scope, RecordedCall]] = WeakKeyDictionary()
-        self._attempts: Final = ReplayedAttempts()
+        self._calls: Final[WeakKeyDictionary[Scope, ReplayedCall]] = WeakKeyDictionary()
+        self._attempts: Final = ReplayedAttempts(progress.attempts_around)
         self._changed: Final[WeakSet[Scope]] = WeakSet()
         """The runs and calls in which something new happened."""
         self._homes[run] = ReplayedHome.of(progress.root)
@@ -144,15 +145,19 @@ class Replay:
 
     # Starts and ends
 
-    def claim_call(self, call: Call) -> int | None:
+    def claim_call(self, call: Call, commit: Commit) -> int | None:
         """The number of the recorded call that one which starts repeats; None: it is new."""
         home = self._home(call)
-        attempt = next((one for one in reversed(_attempts(call)) if one.step_parent is call.step_parent), None)
+        attempt = _attempt_in_home(call)
         made_in = self._attempts.recorded(attempt) if attempt is not None else None
-        waiting = home.calls.get((_path_of(call), made_in)) if home is not None else None
-        if not waiting or (attempt is not None and made_in is None):
+        if home is None or (attempt is not None and made_in is None):
             return None
-        self._calls[call] = recorded = waiting.popleft()
+        key = _path_of(call), made_in
+        recorded = home.calls.claim(key)
+        if recorded is None:
+            return None
+        plan, _, event, source = commit
+        self._calls[call] = ReplayedCall(recorded, key, (plan, event, source))
         call.start_id = recorded.start_parent
         return recorded.start
 
@@ -161,19 +166,33 @@ class Replay:
         home, call = self._home(attempt), _call_around(attempt)
         around = attempt.of if is_in_attempt(attempt.of) else None
         nested_in = self._attempts.recorded(around) if around is not None else None
-        key = _path_of(call), nested_in, attempt.attempt_number
-        waiting = home.attempts.get(key) if home is not None else None
-        is_new = around is not None and nested_in is None
-        if not waiting or is_new:
+        if home is None or (around is not None and nested_in is None):
             return event, None
-        recorded = waiting.popleft()
-        self._attempts.claim(attempt, recorded)
-        attempt.start_id = recorded.start_parent
-        return recorded.event, recorded.start
+        key = _path_of(call), nested_in, attempt.attempt_number
+        recorded = self._attempts.claim(attempt, key, home.attempts)
+        return (recorded.event, recorded.start) if recorded is not None else (event, None)
 
-    def begins_anew(self, attempt: Attempt) -> int | None:
-        """The number of the recorded start that stands for that of ``attempt``: something new needs one of its own."""
+    def begins_anew(self, attempt: Attempt) -> AttemptStarted | None:
+        """The start that something new in ``attempt`` needs, if a recorded one stands for its own."""
         return self._attempts.begins_anew(attempt)
+
+    def call_begins_anew(self, call: Call) -> Start | None:
+        """What starts a call again: the recorded one that stands for it is in an attempt that is another's."""
+        known, attempt, home = self._calls.get(call), _attempt_in_home(call), self._home(call)
+        if (
+            known is None
+            or home is None
+            or attempt is None
+            or self._attempts.recorded(attempt) is known.recorded.attempt
+        ):
+            return None
+        del self._calls[call]
+        home.calls.give_back(known.key, known.recorded)
+        return known.start
+
+    def is_open(self, attempt: Attempt) -> bool:
+        """Whether the recorded attempt that stands for ``attempt`` may still be another's."""
+        return self._attempts.is_open(attempt)
 
     def claim_attempt_end(self, attempt: Attempt, event: AttemptEnded) -> int | None:
         """The number of the recorded end that this one repeats; None: it is new."""
@@ -196,10 +215,10 @@ class Replay:
         around = run.around
         home = self._homes.get(around) if around is not None else None
         key = key_of(run)._replace(name=run.name or None)
-        waiting = home.runs.get(key) if home is not None else None
-        if not waiting:
+        recorded = home.runs.claim(key) if home is not None else None
+        if recorded is None:
             return None
-        recorded = waiting.popleft()
+        self._attempts.locate(_attempts(run), recorded.start_parent)
         run.start_id = recorded.start_parent
         self._homes[run] = ReplayedHome.of(recorded)
         return recorded
@@ -209,7 +228,7 @@ class Replay:
         if scope in self._changed:
             return None
         call, home = self._calls.get(scope), self._homes.get(scope)
-        recorded = home.recorded if home is not None else call
+        recorded = home.recorded if home is not None else call.recorded if call is not None else None
         return recorded.end if recorded is not None and recorded.end_type is type(event) else None
 
     # Patches
@@ -278,6 +297,7 @@ class Replay:
         """Repeat in a step that is executed again what is recorded in it; returns that."""
         recorded = self.progress.steps.find(step.event.identity)
         if recorded is not None:
+            self._attempts.locate(_attempts(step.of), recorded.start_parent)
             if (home := self._home(step.of)) is not None:
                 home.open.pop(recorded, None)
             # The tries that have failed are not made again, so what happened in them is not repeated.
@@ -296,6 +316,24 @@ class Replay:
         missing = [one for one in home.expected if one.finished] if home is not None else []
         if home is not None and missing:
             raise mismatch(missing[0], "its end", home.recorded)
+
+
+Start = tuple[Any, Any, Any]
+"""What a lane commits of a call as it starts: the plan, the event and its source."""
+
+
+class ReplayedCall(NamedTuple):
+    """What stands for a call."""
+
+    recorded: RecordedCall
+    key: CallKey
+    start: Start
+    """What commits its start anew."""
+
+
+def _attempt_in_home(call: Call) -> Attempt | None:
+    """The innermost attempt in its home that a call is made in."""
+    return next((one for one in reversed(_attempts(call)) if one.step_parent is call.step_parent), None)
 
 
 def _attempts(scope: Scope) -> list[Attempt]:
@@ -324,13 +362,28 @@ def _path_of(call: Call | None) -> Path:
 
 def _call_outside(call: Call) -> Call | None:
     """The call that another was made in, within the same home."""
-    parent = call.step_parent
-    around = nearest(call.bus, call.outer)
+    return next((around for around in inside_home(call) if isinstance(around, Call) and around is not call), None)
+
+
+def inside_home(scope: Scope) -> Iterator[Scope]:
+    """Yield ``scope`` and those around it, outward, within its home."""
+    parent = scope.step_parent
+    around: Scope | None = scope
     while around is not None and around is not parent and around.step_parent is parent:
-        if isinstance(around, Call):
-            return around
-        around = around.of if isinstance(around, Attempt) else nearest(call.bus, around.outer)
-    return None
+        yield around
+        around = around.of if isinstance(around, Attempt) else nearest(around.bus, around.outer)
+
+
+def around_home(scope: Scope) -> Scope:
+    """What a run or step that starts is in; any other scope itself."""
+    if scope.step_parent is not scope:
+        return scope
+    return scope.of if isinstance(scope, Attempt) else nearest(scope.bus, scope.outer) or scope
+
+
+def call_parent(call: Call) -> Scope:
+    """What a call is in directly."""
+    return next((around for around in inside_home(call) if around is not call), None) or call.step_parent or call
 
 
 def mismatch(expected: RecordedHome, found: str, home: RecordedHome) -> ReplayMismatch:

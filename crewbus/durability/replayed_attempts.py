@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
 
 from crewbus._util import is_within
-from crewbus.events import Retracted
+from crewbus.durability.replayed_home import AttemptKey, Waiting
+from crewbus.events import AttemptStarted, Retracted
 from crewbus.records import RecordedAttempt, RecordedHome
 from crewbus.scopes import Attempt, Scope
 
@@ -32,11 +33,22 @@ class Borrowed(NamedTuple):
     """The attempts and steps around the step, outermost first."""
 
 
+class OpenClaim(NamedTuple):
+    """What may stand for an attempt."""
+
+    key: AttemptKey
+    waiting: Waiting[AttemptKey, RecordedAttempt]
+
+
 @attrs.define(eq=False)
 class ReplayedAttempt:
     """What an attempt repeated."""
 
     recorded: RecordedAttempt | None = None
+    start_id: str | None = None
+    """The id of the recorded start that was told as its own."""
+    open: OpenClaim | None = None
+    """As long as it is open which recorded attempt stands for it: what there is to choose from."""
     first: int | None = None
     """The lowest number of what was matched in it."""
     retracted_at: int | None = None
@@ -50,31 +62,98 @@ class ReplayedAttempt:
 class ReplayedAttempts:
     """What the attempts of one resumed run repeated. Used under the lock of the run's tree."""
 
-    def __init__(self) -> None:
+    def __init__(self, around: Callable[[str | None], list[RecordedAttempt]]) -> None:
+        self._around = around
+        """Returns the recorded attempts around what belongs to a parent."""
         self._states: Final[WeakKeyDictionary[Scope, ReplayedAttempt]] = WeakKeyDictionary()
+        self._holders: Final[WeakValueDictionary[RecordedAttempt, Attempt]] = WeakValueDictionary()
         self._borrowed: Final[WeakKeyDictionary[Scope, list[Borrowed]]] = WeakKeyDictionary()
         """By the outermost attempt."""
 
     def _state(self, attempt: Attempt) -> ReplayedAttempt:
         return self._states.setdefault(attempt, ReplayedAttempt())
 
-    def claim(self, attempt: Attempt, recorded: RecordedAttempt) -> None:
-        """Let a recorded attempt stand for one that starts."""
+    def claim(
+        self, attempt: Attempt, key: AttemptKey, waiting: Waiting[AttemptKey, RecordedAttempt]
+    ) -> RecordedAttempt | None:
+        """Let the first recorded attempt of this key stand for one that starts, until something tells them apart."""
+        state, recorded = self._state(attempt), waiting.claim(key)
+        state.open = OpenClaim(key, waiting)
+        if recorded is not None:
+            self._stand(recorded, attempt)
+            attempt.start_id = recorded.start_parent
+        return recorded
+
+    def _stand(self, recorded: RecordedAttempt | None, attempt: Attempt) -> None:
         state = self._state(attempt)
-        state.recorded, state.retracted_at = recorded, recorded.retracted_at
-        attempt.starts = tuple(recorded.ids)
+        state.recorded = recorded
+        state.retracted_at = recorded.retracted_at if recorded is not None else None
+        if recorded is not None:
+            state.start_id = attempt.start_id = recorded.ids[0]
+            self._holders[recorded] = attempt
+
+    def is_open(self, attempt: Scope) -> bool:
+        """Whether the recorded attempt that stands for ``attempt`` may still be another's."""
+        state = self._states.get(attempt)
+        return state is not None and state.open is not None
+
+    def locate(self, attempts: Iterable[Attempt], parent: str | None) -> None:
+        """Settle which recorded attempts stand for these, which repeat what belongs to ``parent``."""
+        for attempt in attempts:
+            state = self._state(attempt)
+            if state.open is None or not (self._is_right(state, parent) or self._exchange(attempt, state, parent)):
+                continue
+            state.open = None
+            if state.recorded is not None:
+                attempt.starts = (*state.recorded.ids, *attempt.starts)
+
+    @staticmethod
+    def _is_right(state: ReplayedAttempt, parent: str | None) -> bool:
+        return state.recorded is not None and is_within(parent, state.recorded.ids)
+
+    def _exchange(self, attempt: Attempt, state: ReplayedAttempt, parent: str | None) -> bool:
+        """Let the recorded attempt that ``parent`` is in stand for this one, unless it is known to be another's."""
+        assert state.open is not None
+        (path, _, number), waiting = state.open
+        around = (one for one in self._around(parent) if one.path == path and one.event.number == number)
+        found, old = next(around, None), state.recorded
+        if found is None:
+            return False
+        if waiting.take(_key(found), found):
+            if old is not None:
+                waiting.give_back(_key(old), old)
+        else:
+            holder = self._holders.get(found)
+            if holder is None or not self.is_open(holder) or holder.start_id != found.ids[0]:
+                return False
+            self._stand(old, holder)
+        self._stand(found, attempt)
+        return True
 
     def recorded(self, attempt: Scope) -> RecordedAttempt | None:
         """The recorded attempt that stands for ``attempt``, if there is one."""
         state = self._states.get(attempt)
         return state.recorded if state is not None else None
 
-    def begins_anew(self, attempt: Attempt) -> int | None:
-        """The number of the recorded start that stands for that of ``attempt``: something new needs one of its own."""
+    def begins_anew(self, attempt: Attempt) -> AttemptStarted | None:
+        """The start that something new in ``attempt`` needs, if a recorded one stands for its own.
+
+        What repeats nothing of the recorded attempt yet is not that attempt, but another.
+        """
         state = self._states.get(attempt)
-        if state is None or state.recorded is None or attempt.start_id != state.recorded.ids[0]:
+        if state is None:
             return None
-        return state.recorded.start
+        recorded, claim = state.recorded, state.open
+        state.open = None
+        if state.start_id is None or attempt.start_id != state.start_id:
+            return None
+        if claim is None:
+            return AttemptStarted(attempt.attempt_number, recorded.start if recorded is not None else None)
+        if recorded is not None:
+            claim.waiting.give_back(_key(recorded), recorded)
+        state.recorded = state.retracted_at = None
+        attempt.since = 0
+        return AttemptStarted(attempt.attempt_number)
 
     def may_be_rejected(self, attempts: Sequence[Attempt]) -> bool:
         """Whether what is emitted in these attempts may be recorded as rejected."""
@@ -83,6 +162,7 @@ class ReplayedAttempts:
     def matched(self, attempts: Iterable[Attempt], emission: Emission) -> None:
         """Note that an emission in these attempts was matched."""
         for attempt in attempts:
+            self.locate((attempt,), emission.parent)
             state = self._state(attempt)
             state.first = emission.seq if state.first is None else min(emission.seq, state.first)
             if state.recorded is not None and not is_within(emission.parent, state.recorded.ids):
@@ -97,6 +177,7 @@ class ReplayedAttempts:
     def recalled(self, attempts: Iterable[Attempt], step: RecordedHome) -> None:
         """Note that a step in these attempts was recalled, which no failed attempt took back."""
         for attempt in attempts:
+            self.locate((attempt,), step.start_parent)
             state = self._state(attempt)
             state.is_valid = True
             state.first = step.start if state.first is None else min(step.start, state.first)
@@ -112,6 +193,8 @@ class ReplayedAttempts:
 
     def borrow(self, attempts: Sequence[Attempt], borrowed: Borrowed) -> None:
         """Keep what was matched with something rejected, in case the attempt does not fail this time."""
+        if borrowed.step is not None:
+            self.locate(attempts, borrowed.step.start_parent)
         if attempts:
             self._borrowed.setdefault(attempts[0], []).append(borrowed)
 
@@ -122,7 +205,10 @@ class ReplayedAttempts:
         """
         for attempt in attempts:
             self._state(attempt).is_valid = True
-        rejected = [one for one in attempts if (known := self._state(one).recorded) is not None and known.retracted_at]
+        states = [(one, self._state(one)) for one in attempts]
+        rejected = [
+            one for one, state in states if state.recorded and state.recorded.retracted_at and state.open is None
+        ]
         if not rejected or not self.may_be_rejected(attempts):
             return [], []
         for attempt in attempts:
@@ -152,3 +238,7 @@ class ReplayedAttempts:
             return event, state.retracted_at
         since = event.since if state.first is None else min(event.since, state.first)
         return Retracted(since, event.reason, tuple(attempt.opened)), None
+
+
+def _key(recorded: RecordedAttempt) -> AttemptKey:
+    return recorded.path, recorded.around, recorded.event.number

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from crewbus._util import levels
 from crewbus.events import (
     AttemptEnded,
     AttemptStarted,
@@ -102,6 +103,11 @@ class Progress:
         """Where events with this parent belong; None: not in this record, or it was taken back."""
         node = self._tree.find(envelope_id)
         return node.value if node is not None else None
+
+    def attempts_around(self, parent: str | None) -> list[RecordedAttempt]:
+        """The attempts around what belongs to this parent, innermost first."""
+        places = map(self.place, levels(parent or ""))
+        return [place.attempt for place in places if place is not None and place.attempt is not None]
 
     def _place_of(self, node: Node[Place] | None) -> Place | None:
         """The place that a node stands for; the root where the record does not have it."""
