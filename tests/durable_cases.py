@@ -222,4 +222,19 @@ CASES: Final[dict[str, Case]] = {
         ),
         (Disturbance(outage=5, seed=5),),
     ),
+    "an attempt in which nothing had happened, and an outage later": Case(
+        Program((Try((Retry((Retry((Say(), Step(), Fail())),)), Fail()), (Save("d"),)),)),
+        (Disturbance(crash=2), Disturbance(outage=2)),
+        fork="d",
+    ),
+    "a call in an attempt in which nothing had happened, and an outage later": Case(
+        Program((Try((Retry((Call("m", (Say(), Step(), Fail())),)), Fail()), (Save("d"),)),)),
+        (Disturbance(crash=2), Disturbance(outage=2)),
+        fork="d",
+    ),
+    "a step of an attempt that is recalled where a resume went on": Case(
+        Program((Retry((Retry((Step("s", (Say(),)),)), Step())), Save("d"))),
+        (Disturbance(outage=1), Disturbance(outage=2)),
+        fork="d",
+    ),
 }

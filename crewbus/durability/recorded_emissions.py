@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from crewbus._util import is_within
 from crewbus.events import Retracted
-from crewbus.records import Path, Progress, RecordedHome, Retractions, Span
+from crewbus.records import Path, Progress, RecordedAttempt, RecordedHome, Retractions, Span
 from crewbus.stores import StoredEvent
 
 Content = tuple[str, bytes]
@@ -167,6 +167,20 @@ class RecordedEmissions:
             there = self._waiting.setdefault(where, {})
             there.setdefault(content, deque()).append(emission)
             self._count += 1
+
+    def are_in(self, attempt: RecordedAttempt) -> bool:
+        """Whether anything that counts, or that a failed attempt took back, is recorded in an attempt."""
+        for stored in self._read_after(attempt.start):
+            if stored.seq > self._last:
+                return False
+            if is_within(stored.parent, attempt.ids) and not self._is_void(stored) and self._content_of(stored):
+                return True
+        return False
+
+    def _is_void(self, stored: StoredEvent) -> bool:
+        retractions = self._progress.retractions
+        is_retracted = retractions.first(stored.seq, stored.parent) is not None
+        return is_retracted and retractions.void(stored.seq, stored.parent)
 
     def rejected_in(self, step: RecordedHome) -> list[Rejected]:
         """What was emitted in a step that has ended and a failed attempt around it took back."""

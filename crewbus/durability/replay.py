@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
+from crewbus._util import is_within
 from crewbus.durability.nested_runs import key_of
 from crewbus.durability.recorded_emissions import Content, Emission, Inside, RecordedEmissions, Where
 from crewbus.durability.replayed_attempts import Borrowed, Commit, ReplayedAttempts
 from crewbus.durability.replayed_home import CallKey, ReplayedHome
 from crewbus.events import Retracted
 from crewbus.exceptions import ReplayMismatch
-from crewbus.records import Path, Progress, RecordedCall, RecordedHome
+from crewbus.records import Path, Progress, RecordedAttempt, RecordedCall, RecordedHome
 from crewbus.scopes import Attempt, Call, Run, Scope, nearest
 
 if TYPE_CHECKING:
@@ -174,7 +175,15 @@ class Replay:
 
     def begins_anew(self, attempt: Attempt) -> AttemptStarted | None:
         """The start that something new in ``attempt`` needs, if a recorded one stands for its own."""
-        return self._attempts.begins_anew(attempt)
+        return self._attempts.begins_anew(attempt, self._is_empty)
+
+    def _is_empty(self, recorded: RecordedAttempt) -> bool:
+        """Whether a recorded attempt holds nothing that can be repeated: whoever it is, nothing of another is in it."""
+        place = self.progress.place(recorded.ids[0])
+        children = place.home.holds.children if place is not None else ()
+        return not (
+            any(is_within(child.start_parent, recorded.ids) for child in children) or self._emissions.are_in(recorded)
+        )
 
     def call_begins_anew(self, call: Call) -> Start | None:
         """What starts a call again: the recorded one that stands for it is in an attempt that is another's."""
@@ -273,6 +282,7 @@ class Replay:
     def recalled(self, step: Step, recorded: RecordedHome) -> None:
         """Note that a step is not executed."""
         attempts = _attempts(step.of)
+        self._attempts.locate(attempts, recorded.start_parent)
         if not recorded.rejected:
             self._attempts.recalled(attempts, recorded)
         elif self._attempts.have_gone_on(attempts):

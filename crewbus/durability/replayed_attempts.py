@@ -135,10 +135,11 @@ class ReplayedAttempts:
         state = self._states.get(attempt)
         return state.recorded if state is not None else None
 
-    def begins_anew(self, attempt: Attempt) -> AttemptStarted | None:
+    def begins_anew(self, attempt: Attempt, is_empty: Callable[[RecordedAttempt], bool]) -> AttemptStarted | None:
         """The start that something new in ``attempt`` needs, if a recorded one stands for its own.
 
-        What repeats nothing of the recorded attempt yet is not that attempt, but another.
+        What repeats nothing of the recorded attempt yet is not that attempt, but another. One that is empty it keeps:
+        else that would stay in the record, and stand for the next resume's.
         """
         state = self._states.get(attempt)
         if state is None:
@@ -149,6 +150,9 @@ class ReplayedAttempts:
             return None
         if claim is None:
             return AttemptStarted(attempt.attempt_number, recorded.start if recorded is not None else None)
+        if recorded is not None and is_empty(recorded):
+            attempt.starts = (*recorded.ids, *attempt.starts)
+            return AttemptStarted(attempt.attempt_number, recorded.start)
         if recorded is not None:
             claim.waiting.give_back(_key(recorded), recorded)
         state.recorded = state.retracted_at = None
@@ -177,7 +181,6 @@ class ReplayedAttempts:
     def recalled(self, attempts: Iterable[Attempt], step: RecordedHome) -> None:
         """Note that a step in these attempts was recalled, which no failed attempt took back."""
         for attempt in attempts:
-            self.locate((attempt,), step.start_parent)
             state = self._state(attempt)
             state.is_valid = True
             state.first = step.start if state.first is None else min(step.start, state.first)
@@ -193,8 +196,6 @@ class ReplayedAttempts:
 
     def borrow(self, attempts: Sequence[Attempt], borrowed: Borrowed) -> None:
         """Keep what was matched with something rejected, in case the attempt does not fail this time."""
-        if borrowed.step is not None:
-            self.locate(attempts, borrowed.step.start_parent)
         if attempts:
             self._borrowed.setdefault(attempts[0], []).append(borrowed)
 
