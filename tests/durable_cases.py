@@ -237,4 +237,8 @@ CASES: Final[dict[str, Case]] = {
         (Disturbance(outage=1), Disturbance(outage=2)),
         fork="d",
     ),
+    "attempts in equal attempts at once, and an outage after a crash": Case(
+        Program((Parallel(((Retry((Retry((Step("s", (Say(),)), Step())),)),), (Retry((Retry((Step(),)),)),))),)),
+        (Disturbance(crash=11, seed=1), Disturbance(outage=2, seed=5)),
+    ),
 }

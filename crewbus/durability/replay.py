@@ -170,7 +170,7 @@ class Replay:
         if home is None or (around is not None and nested_in is None):
             return event, None
         key = _path_of(call), nested_in, attempt.attempt_number
-        recorded = self._attempts.claim(attempt, key, home.attempts)
+        recorded = self._attempts.claim(attempt, key, home.attempts, around)
         return (recorded.event, recorded.start) if recorded is not None else (event, None)
 
     def begins_anew(self, attempt: Attempt) -> AttemptStarted | None:

@@ -38,6 +38,8 @@ class OpenClaim(NamedTuple):
 
     key: AttemptKey
     waiting: Waiting[AttemptKey, RecordedAttempt]
+    around: Scope | None
+    """The attempt that it is in directly."""
 
 
 @attrs.define(eq=False)
@@ -74,11 +76,15 @@ class ReplayedAttempts:
         return self._states.setdefault(attempt, ReplayedAttempt())
 
     def claim(
-        self, attempt: Attempt, key: AttemptKey, waiting: Waiting[AttemptKey, RecordedAttempt]
+        self,
+        attempt: Attempt,
+        key: AttemptKey,
+        waiting: Waiting[AttemptKey, RecordedAttempt],
+        around: Scope | None,
     ) -> RecordedAttempt | None:
         """Let the first recorded attempt of this key stand for one that starts, until something tells them apart."""
         state, recorded = self._state(attempt), waiting.claim(key)
-        state.open = OpenClaim(key, waiting)
+        state.open = OpenClaim(key, waiting, around)
         if recorded is not None:
             self._stand(recorded, attempt)
             attempt.start_id = recorded.start_parent
@@ -114,9 +120,9 @@ class ReplayedAttempts:
     def _exchange(self, attempt: Attempt, state: ReplayedAttempt, parent: str | None) -> bool:
         """Let the recorded attempt that ``parent`` is in stand for this one, unless it is known to be another's."""
         assert state.open is not None
-        (path, _, number), waiting = state.open
-        around = (one for one in self._around(parent) if one.path == path and one.event.number == number)
-        found, old = next(around, None), state.recorded
+        (path, _, number), waiting, _ = state.open
+        key = path, self._nested_in(state.open), number
+        found, old = next((one for one in self._around(parent) if _key(one) == key), None), state.recorded
         if found is None:
             return False
         if waiting.take(_key(found), found):
@@ -129,6 +135,9 @@ class ReplayedAttempts:
             self._stand(old, holder)
         self._stand(found, attempt)
         return True
+
+    def _nested_in(self, claim: OpenClaim) -> RecordedAttempt | None:
+        return self.recorded(claim.around) if claim.around is not None else None
 
     def recorded(self, attempt: Scope) -> RecordedAttempt | None:
         """The recorded attempt that stands for ``attempt``, if there is one."""
@@ -150,7 +159,7 @@ class ReplayedAttempts:
             return None
         if claim is None:
             return AttemptStarted(attempt.attempt_number, recorded.start if recorded is not None else None)
-        if recorded is not None and is_empty(recorded):
+        if recorded is not None and recorded.around is self._nested_in(claim) and is_empty(recorded):
             attempt.starts = (*recorded.ids, *attempt.starts)
             return AttemptStarted(attempt.attempt_number, recorded.start)
         if recorded is not None:
