@@ -349,10 +349,13 @@ def test_suspending_the_run_ends_the_wait_and_the_tries_count(disk):
     tried = threading.Event()
     runs = []
 
-    @step(name="ask", retries=1, backoff=3600)
+    def hour(number):  # asked once the try has ended
+        tried.set()
+        return 3600
+
+    @step(name="ask", retries=1, backoff=hour)
     def ask():
         TRIES.append(1)
-        tried.set()
         raise ValueError(f"call {len(TRIES)}")
 
     def work(bus):
