@@ -256,8 +256,8 @@ class StepRunner:
         with Deferring(run.tree.lock), run.tree.lock:
             replay: Replay | None = run.tree.log.replay if run.tree.log is not None else None
             if replay is not None:
+                replay.recalled(step, recorded)  # first: it says which recorded attempts those around it are
                 step.recall(recorded)
-                replay.recalled(step, recorded)
 
     def _leave(self, run: Run, call: StepCall) -> None:
         log: RunLog | None = run.tree.log
