@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from wheels import CORE, Environment, build_wheel, can_build, pip, run
+from wheels import CORE, Environment, build_wheel, can_build, run
 
 ROOT = Path(__file__).parents[1]
 EXTRA = ("hypothesis", "sortedcontainers", "objgraph", "sybil")
@@ -28,8 +28,7 @@ def python(tmp_path_factory):
     """The Python of an environment with the wheel, pytest and pytest-xdist."""
     folder = tmp_path_factory.mktemp("wheel")
     environment = Environment(folder / "environment", *NEEDED)
-    pip("install", "--no-index", build_wheel(ROOT, folder), python=environment.python)
-    return environment.python
+    return environment.install(build_wheel(ROOT, folder)).python
 
 
 PLUGIN = '''

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,14 @@ def build_wheel(source: Path, folder: Path) -> Path:
     return wheel
 
 
+def wheels_of(plugin: Path, folder: Path) -> list[Path]:
+    """Build crewbus and the plugin distribution in the folder ``plugin``."""
+    core = plugin.parents[1]
+    (folder / "core").mkdir()
+    (folder / "plugin").mkdir()
+    return [build_wheel(core, folder / "core"), build_wheel(plugin, folder / "plugin")]
+
+
 def install_alone(wheel: Path, folder: Path) -> Path:
     """Install a wheel, and nothing that it needs, in a folder of its own; returns the folder."""
     pip("install", "--no-index", "--no-deps", "--no-compile", "--target", folder, wheel)
@@ -113,3 +122,30 @@ class Environment:
         """What is installed of a distribution."""
         (distribution,) = metadata.Distribution.discover(name=name, path=[str(self.packages)])
         return {str(file) for file in distribution.files or ()}
+
+    def install(self, *wheels: Path) -> Environment:
+        """Install wheels with what they need, which is there."""
+        pip("install", "--no-index", *wheels, python=self.python)
+        return self
+
+    def loaded(self, name: str, plugin: Path) -> dict[str, object]:
+        """What ``crewbus plugins`` says of a plugin, which is loaded from the distribution in the folder ``plugin``."""
+        info = self.plugins()[name]
+        assert (info["status"], info["distribution"]) == ("loaded", plugin.name)
+        version = re.search(r"^version = (.*)$", (plugin / "setup.cfg").read_text(), re.MULTILINE)
+        assert version is not None
+        assert info["version"] == version.group(1)
+        return info
+
+    def assert_gone_when_uninstalled(self, name: str, distribution: str) -> None:
+        """Uninstall a distribution: nothing of it, nor its plugin ``name``, remains."""
+        pip("uninstall", "--yes", distribution, python=self.python)
+        assert name not in self.plugins()
+        assert not (self.packages / distribution.replace("-", "_")).exists()
+
+    def assert_has_types_and_licence_and_no_tests(self, distribution: str) -> None:
+        """Look at what the wheel of a distribution has installed."""
+        files = self.files(distribution)
+        assert f"{distribution.replace('-', '_')}/py.typed" in files
+        assert any(name.endswith("LICENSE") for name in files)
+        assert not any("test" in name or "benchmark" in name for name in files)

@@ -6,30 +6,25 @@ import re
 from pathlib import Path
 
 import pytest
-from wheels import CORE, Environment, build_wheel, can_build, pip
+from wheels import CORE, Environment, can_build, wheels_of
 
 PLUGIN = Path(__file__).parents[1]
-ROOT = PLUGIN.parents[1]
 
 pytestmark = pytest.mark.skipif(not can_build(), reason="building a wheel needs pip and setuptools 77 or later")
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
-    return [build_wheel(source, tmp_path_factory.mktemp(source.name)) for source in (ROOT, PLUGIN)]
+    return wheels_of(PLUGIN, tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture
 def installed(wheels, tmp_path):
-    environment = Environment(tmp_path / "environment", *CORE)
-    pip("install", "--no-index", *wheels, python=environment.python)  # with what they need, which is there
-    return environment
+    return Environment(tmp_path / "environment", *CORE).install(*wheels)
 
 
 def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
-    info = installed.plugins()["metrics"]
-    assert (info["status"], info["distribution"]) == ("loaded", "crewbus-metrics")
-    assert info["version"] == re.search(r"^version = (.*)$", (PLUGIN / "setup.cfg").read_text(), re.MULTILINE).group(1)
+    info = installed.loaded("metrics", PLUGIN)
     assert "crewbus_emit" in info["hooks"]
 
     counted = """
@@ -59,13 +54,8 @@ def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
     """
     assert installed(blocked) == "None False\nblocked by name\n"
 
-    pip("uninstall", "--yes", "crewbus-metrics", python=installed.python)
-    assert "metrics" not in installed.plugins()
-    assert not (installed.packages / "crewbus_metrics").exists()
+    installed.assert_gone_when_uninstalled("metrics", "crewbus-metrics")
 
 
 def test_the_wheel_has_types_and_the_licence_and_no_tests(installed):
-    files = installed.files("crewbus-metrics")
-    assert "crewbus_metrics/py.typed" in files
-    assert any(name.endswith("LICENSE") for name in files)
-    assert not any("test" in name or "benchmark" in name for name in files)
+    installed.assert_has_types_and_licence_and_no_tests("crewbus-metrics")

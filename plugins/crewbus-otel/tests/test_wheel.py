@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from wheels import CORE, Environment, build_wheel, can_build, pip
+from wheels import CORE, Environment, can_build, wheels_of
 
 PLUGIN = Path(__file__).parents[1]
-ROOT = PLUGIN.parents[1]
 
 pytestmark = [
     pytest.mark.skipif(not can_build(), reason="building a wheel needs pip and setuptools 77 or later"),
@@ -20,20 +18,16 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
-    return [build_wheel(source, tmp_path_factory.mktemp(source.name)) for source in (ROOT, PLUGIN)]
+    return wheels_of(PLUGIN, tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture
 def installed(wheels, tmp_path):
-    environment = Environment(tmp_path / "environment", *CORE, "opentelemetry-api")
-    pip("install", "--no-index", *wheels, python=environment.python)  # with what they need, which is there
-    return environment
+    return Environment(tmp_path / "environment", *CORE, "opentelemetry-api").install(*wheels)
 
 
 def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
-    info = installed.plugins()["otel"]
-    assert (info["status"], info["distribution"]) == ("loaded", "crewbus-otel")
-    assert info["version"] == re.search(r"^version = (.*)$", (PLUGIN / "setup.cfg").read_text(), re.MULTILINE).group(1)
+    info = installed.loaded("otel", PLUGIN)
     assert sorted(info["hooks"]) == ["crewbus_close", "crewbus_configure", "crewbus_run_start"]
 
     without_sdk = """
@@ -50,13 +44,8 @@ def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
     """
     assert installed(blocked) == "None False\n"
 
-    pip("uninstall", "--yes", "crewbus-otel", python=installed.python)
-    assert "otel" not in installed.plugins()
-    assert not (installed.packages / "crewbus_otel").exists()
+    installed.assert_gone_when_uninstalled("otel", "crewbus-otel")
 
 
 def test_the_wheel_has_types_and_the_licence_and_no_tests(installed):
-    files = installed.files("crewbus-otel")
-    assert "crewbus_otel/py.typed" in files
-    assert any(name.endswith("LICENSE") for name in files)
-    assert not any("test" in name or "benchmark" in name for name in files)
+    installed.assert_has_types_and_licence_and_no_tests("crewbus-otel")

@@ -1,4 +1,4 @@
-"""The distribution: built as a wheel, installed in a fresh environment, found and listed."""
+"""The distribution: it can be built as a wheel, and its README names the options of the store."""
 
 from __future__ import annotations
 
