@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from crewbus._util import Latch, deadline, raise_first, remaining, start_daemon
 from crewbus.plugins import HookOwner, declares_best_effort, flatten, raising_deferred
@@ -45,8 +45,7 @@ class PluginRelease:
         until, failures = deadline(timeout), list[BaseException]()
         hook = self._plugins.hook.crewbus_flush
         best_effort = self._best_effort(hook)
-        functions = [self._flush_others(hook, best_effort)] if best_effort else flatten(hook, self._plugins.watched)
-        for function in functions:
+        for function in flatten(self._others(hook, best_effort), self._plugins.watched):
             try:
                 function(self._bus, timeout)
             except BaseException as error:
@@ -58,7 +57,7 @@ class PluginRelease:
         """Have the plugins release what they hold: the bus is closed."""
         hook = self._plugins.hook.crewbus_close
         best_effort = self._best_effort(hook)
-        self._faults.notify_through(self._others(hook, best_effort) if best_effort else hook)
+        self._faults.notify_through(self._others(hook, best_effort))
         self._call_in_time(hook.name, best_effort, until)
 
     def _best_effort(self, hook: HookCaller) -> list[Named]:
@@ -73,15 +72,6 @@ class PluginRelease:
     def _others(self, hook: HookCaller, best_effort: Sequence[Named]) -> HookSubset:
         names = {name for name, _ in best_effort}
         return self._plugins.subset(hook.name, [impl for impl in hook.get_hookimpls() if impl.plugin_name not in names])
-
-    def _flush_others(self, hook: HookCaller, best_effort: Sequence[Named]) -> Any:
-        others = self._others(hook, best_effort)
-
-        def flush(bus: Dispatcher, timeout: float | None) -> None:
-            with raising_deferred():
-                others(bus=bus, timeout=timeout)
-
-        return flush
 
     def _call_in_time(self, hook: str, calls: Sequence[Named], until: float | None) -> None:
         until = deadline(LIMIT) if until is None else until

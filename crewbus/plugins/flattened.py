@@ -49,7 +49,7 @@ def project(impl: HookImpl, arguments: tuple[str, ...]) -> Function:
     return cast(Function, eval(f"lambda {', '.join(arguments)}: function({call})", {"function": function}))
 
 
-def flatten(hook: HookCaller, through_pluggy: bool) -> tuple[Function, ...]:
+def flatten(hook: HookCaller | HookSubset, through_pluggy: bool) -> tuple[Function, ...]:
     """The functions that replace a call of ``hook``, in call order; they take the hookspec's arguments by position.
 
     If the hook has a wrapper, or ``through_pluggy`` says that calls are monitored, there is one function: a call

@@ -217,7 +217,7 @@ class PluginManager(pluggy.PluginManager):
 
     def subset(self, hook: str, impls: Iterable[HookImpl]) -> HookSubset:
         """A call of these implementations of ``hook`` and of no others."""
-        return HookSubset(hook, tuple(impls), self._hookexec)
+        return HookSubset(hook, getattr(self.hook, hook).spec, tuple(impls), self._hookexec)
 
     def calls_of(self, plugin: Any, hook: str) -> HookSubset:
         """A call of the implementations of ``hook`` that ``plugin`` has now, even after it is unregistered."""

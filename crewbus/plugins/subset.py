@@ -18,10 +18,12 @@ class HookSubset:
     unregistered meanwhile.
     """
 
-    __slots__ = ("_execute", "_impls", "name")
+    __slots__ = ("_execute", "_impls", "name", "spec")
 
-    def __init__(self, name: str, impls: tuple[HookImpl, ...], execute: Execute) -> None:
+    def __init__(self, name: str, spec: Any, impls: tuple[HookImpl, ...], execute: Execute) -> None:
         self.name = name
+        self.spec = spec
+        """The hook's specification, as pluggy has it."""
         self._impls = impls
         self._execute = execute
 
