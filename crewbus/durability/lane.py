@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crewbus.dispatch import OrderedLane
 from crewbus.durability.disk import Disk
 from crewbus.durability.replay import around_home, call_parent, inside_home
+from crewbus.durability.run_log import replay_of
 from crewbus.durability.step_scope import Step
 from crewbus.events import AttemptEnded, AttemptStarted, Retracted, StepFinished
 from crewbus.exceptions import CrewbusError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from crewbus.durability.recorded_emissions import Content
     from crewbus.durability.replay import Replay
     from crewbus.durability.replayed_attempts import Commit
-    from crewbus.durability.run_log import RunLog
     from crewbus.events import Envelope
     from crewbus.scopes import Scope
 
@@ -113,8 +113,7 @@ class ReplayLane:
             return None
         content = self._content_of(event) if not phase and _may_repeat(run) else None
         with Deferring(run.tree.lock), run.tree.lock:
-            log = run.tree.log
-            replay: Replay | None = log.replay if log is not None else None
+            replay = replay_of(run.tree)
             if replay is not None:
                 event, replayed_seq = self._claim(replay, (plan, scope, event, source), phase, content)
                 if replayed_seq is not None and source is not None:
@@ -211,8 +210,7 @@ class ReplayLane:
 
     def kept(self, attempt: Attempt) -> None:
         """An attempt succeeded: commit anew what it matched with text that is recorded as rejected."""
-        log = attempt.tree.log
-        replay: Replay | None = log.replay if log is not None else None
+        replay = replay_of(attempt.tree)
         if replay is None:
             return
         with Deferring(attempt.tree.lock), attempt.tree.lock:
@@ -227,6 +225,5 @@ class ReplayLane:
 
 def _may_repeat(run: Run) -> bool:
     """Whether an emission in ``run`` may be recorded: only then its content is needed."""
-    log: RunLog | None = run.tree.log  # without the lock: what has been repeated stays so
-    replay = log.replay if log is not None else None
+    replay = replay_of(run.tree)  # without the lock: what has been repeated stays so
     return replay is not None and replay.may_repeat()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from crewbus.dispatch import OrderedLane
     from crewbus.durability.replay import Replay
     from crewbus.durability.tracked import Tracked
-    from crewbus.scopes import Scope
+    from crewbus.scopes import Scope, Tree
 
 
 class RunLog:
@@ -67,3 +67,9 @@ class RunLog:
         """A name for another entity of the type of that name: with a number if it is taken."""
         number = len(self.sources) + 1
         return name if name not in self.entities else f"{name}#{number}"
+
+
+def replay_of(tree: Tree) -> Replay | None:
+    """What a resumed tree still repeats; None: it is not resumed, or not recorded, or over."""
+    log: RunLog | None = tree.log
+    return log.replay if log is not None else None

@@ -14,7 +14,7 @@ from crewbus.durability.home import Home, StepKey, Tried
 from crewbus.durability.patches import Patches
 from crewbus.durability.recorder import Recorder
 from crewbus.durability.results import Results
-from crewbus.durability.run_log import RunLog
+from crewbus.durability.run_log import RunLog, replay_of
 from crewbus.durability.step_function import Key, StepFunction
 from crewbus.durability.step_scope import Step, identity_of, path_of, refuse_outer
 from crewbus.events import Envelope, Retracted, StepFailed, StepFinished, StepStarted
@@ -22,7 +22,6 @@ from crewbus.exceptions import DecodeError, StepError, note_failed_step
 from crewbus.scopes import Deferring, execution_id
 
 if TYPE_CHECKING:
-    from crewbus.durability.replay import Replay
     from crewbus.records import RecordedHome
     from crewbus.scopes import Run, Scope
 
@@ -159,8 +158,7 @@ class StepRunner:
             call.step.give_back(tried)
             raise
         with Deferring(tree.lock), tree.lock:
-            log: RunLog | None = tree.log
-            replay: Replay | None = log.replay if log is not None else None
+            replay = replay_of(tree)
             if replay is not None:
                 replay.retract(event)
 
@@ -254,7 +252,7 @@ class StepRunner:
     @staticmethod
     def _repeat(run: Run, step: Step, recorded: RecordedHome) -> None:
         with Deferring(run.tree.lock), run.tree.lock:
-            replay: Replay | None = run.tree.log.replay if run.tree.log is not None else None
+            replay = replay_of(run.tree)
             if replay is not None:
                 replay.recalled(step, recorded)  # first: it says which recorded attempts those around it are
                 step.recall(recorded)
