@@ -84,7 +84,7 @@ class Meter:
             self._done.set()
 
     async def agent(self, send: Send) -> None:
-        """Emit at the pace, at absolute times; whoever is late catches up."""
+        """Emit at the pace, at absolute times: an agent that is late catches up."""
         crowd, loop = self._crowd, asyncio.get_running_loop()
         number, self._ready = self._ready, self._ready + 1
         if self._ready == crowd.agents:

@@ -204,9 +204,9 @@ def crewbus_flush(bus: Bus, timeout: float | None) -> None:
     Called by `Bus.flush`, `Bus.aflush` and `Bus.close`, when the handlers are done. An exception is not contained: it
     reaches the caller after the other implementations have run.
 
-    A plugin with the attribute ``crewbus_best_effort = True`` is called after all others, in a thread of its own, with
-    its share of the time that is left as ``timeout``. If it is not done by then, nobody waits any longer: that is
-    reported, as its exceptions are, and reaches no caller. For exporters, whose receiver may be down.
+    A plugin with the attribute ``crewbus_best_effort = True`` is called after all others, in a thread of its own. Its
+    ``timeout`` is its share of the time that is left; after that the bus goes on without it. The bus reports that, and
+    any exception of the plugin, and raises neither. This is for exporters, whose receiver may be down.
     """
 
 

@@ -13,5 +13,5 @@ WITH_CONTENT: Final = frozenset({CallStarted, CallFinished})
 
 
 def without_content(event: Any) -> Any:
-    """``event``, of one of those types, as a record has it if nobody asked for the content."""
+    """Return ``event``, of one of those types, without its content, as it is recorded by default."""
     return attrs.evolve(event, **({"input": None} if isinstance(event, CallStarted) else {"output": None}))

@@ -178,7 +178,7 @@ class Replay:
         return self._attempts.begins_anew(attempt, self._is_empty)
 
     def _is_empty(self, recorded: RecordedAttempt) -> bool:
-        """Whether a recorded attempt holds nothing that can be repeated: whoever it is, nothing of another is in it."""
+        """Whether a recorded attempt holds nothing that can be repeated: any attempt may then continue it."""
         place = self.progress.place(recorded.ids[0])
         children = place.home.holds.children if place is not None else ()
         return not (

@@ -48,7 +48,7 @@ class ReplayedAttempt:
 
     recorded: RecordedAttempt | None = None
     start_id: str | None = None
-    """The id of the recorded start that was told as its own."""
+    """The id of the recorded start that its consumers were given as its start."""
     open: OpenClaim | None = None
     """As long as it is open which recorded attempt stands for it: what there is to choose from."""
     first: int | None = None

@@ -45,7 +45,7 @@ class Waiting(Generic[K, T]):
         return True
 
     def give_back(self, key: K, one: T) -> None:
-        """Let one that was claimed wait again, first of all: it may be another's, or nobody's."""
+        """Return one that was claimed, to the front: another scope may claim it, or none."""
         self._by_key.setdefault(key, deque()).appendleft(one)
         self._given_back.add(one)
 

@@ -33,7 +33,7 @@ class Store(abc.ABC):
     while its process lives. A write with an older epoch raises `crewbus.FencedError`. Reads observe every write made
     earlier through this store.
 
-    A store may keep events that follow each other and are alike as one `crewbus.stores.Segment`. Nobody sees that:
+    A store may keep events that follow each other and are alike as one `crewbus.stores.Segment`. No caller sees that:
     reads begin at any number, forks share up to any, and each event comes back as it was appended.
     """
 

@@ -13,7 +13,7 @@ from crewbus.stores.rows import StoredEvent
 __all__ = ["Segment", "fold"]
 
 MOST: Final = 64
-"""The most events of a segment: whoever reads one of them decodes them all."""
+"""The most events of a segment: a reader of one event decodes the whole segment."""
 LONGEST: Final = 2048
 """The most bytes of the data of a segment: the last one is written again with each commit that adds to it."""
 TICKS: Final = 2.0**22
