@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import Context
 from pathlib import Path
 from typing import Any, Final
+
+import pytest
 
 import crewbus
 
@@ -19,6 +22,11 @@ Without the metadata that a build leaves beside them, at whatever moment: with t
 """
 TIMEOUT = 20.0
 """Seconds after which a wait in a test has failed; nothing should ever come near it."""
+
+
+def needs_fork(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a test that forks. Coverage does not measure it: a child may inherit a lock of coverage's own, held."""
+    return pytest.mark.forks_process(pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")(test))
 
 
 @crewbus.event(name="tests.Noted")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import random
 import threading
 import warnings
 
 import openai
 import pytest
-from helpers import TIMEOUT, in_thread, in_threads, quiet_bus
+from helpers import TIMEOUT, in_thread, in_threads, needs_fork, quiet_bus
 from hypothesis import given
 from hypothesis import strategies as st
 from lifecycle_helpers import script
@@ -545,7 +544,7 @@ def test_a_nested_run_that_streams_while_the_attempt_fails(bus):
         assert watching.text() == ""
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@needs_fork
 def test_a_forked_child_takes_nothing_back():
     done = script(
         """

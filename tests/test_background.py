@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import os
 import threading
 import weakref
 from concurrent import futures
 from contextlib import nullcontext
 
 import pytest
-from helpers import TIMEOUT, Done, Noted, crewbus_threads, in_thread, in_threads, quiet_bus
+from helpers import TIMEOUT, Done, Noted, crewbus_threads, in_thread, in_threads, needs_fork, quiet_bus
 from lifecycle_helpers import script
 from lifecycle_helpers import until as wait_until
 from plugin_helpers import Watcher, logged
@@ -381,7 +380,7 @@ def test_the_interpreters_exit_loses_nothing_of_it(kind):
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@needs_fork
 def test_after_a_fork_the_child_has_an_empty_queue_and_a_thread_of_its_own():
     done = script(
         """
@@ -419,7 +418,7 @@ def test_after_a_fork_the_child_has_an_empty_queue_and_a_thread_of_its_own():
     assert done.stdout == "0 ['parent', 'parent']\n", done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@needs_fork
 def test_after_a_fork_plugins_are_reset_in_the_child():
     """In the child only, with the bus at work again; one that fails is reported by name and affects no other."""
     done = script(

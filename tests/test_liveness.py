@@ -13,6 +13,7 @@ import time
 import weakref
 
 import pytest
+from helpers import needs_fork
 from lifecycle_helpers import PATIENCE, until
 
 from crewbus.stores import liveness
@@ -189,7 +190,7 @@ def test_a_pod_that_restarts_with_the_same_process_id_is_another_holder(files, h
     assert files.sign(alive) is Sign.ALIVE
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+@needs_fork
 def test_a_forked_child_neither_keeps_nor_drops_its_parents_lock(files):
     token = new_token()
     held = files.hold(token, LONG)

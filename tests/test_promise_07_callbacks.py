@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import os
 import threading
 import weakref
 from collections import Counter
@@ -13,7 +12,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 
 import pytest
-from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
+from helpers import TIMEOUT, Noted, in_thread, in_threads, needs_fork, quiet_bus
 from lifecycle_helpers import script
 from plugin_helpers import Watcher, logged, plugin
 
@@ -858,7 +857,7 @@ def test_promise_07_nothing_is_kept_of_a_call_that_ended(bus):
         gc.enable()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@needs_fork
 @pytest.mark.parametrize("inside", ["bus.run()", "contextlib.nullcontext()"])
 def test_promise_07_a_call_continues_in_the_parent_only(inside):
     """The child inherits it ended, with a lock of its own, even where a thread was inside the parent's."""

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import needs_fork
 from lifecycle_helpers import PATIENCE, Caller, in_time, script, until
 
 import crewbus
 
 PACKAGE = str(Path(crewbus.__file__).parent)
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
 
 @crewbus.event

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any
 
 import pytest
-from helpers import crewbus_threads
+from helpers import crewbus_threads, needs_fork
 from lifecycle_helpers import PATIENCE, Caller, in_time, script, until
 
 import crewbus
@@ -1027,8 +1026,6 @@ bus.plugins.register(Plugin())
 
 
 # Forking
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 
 
 def fork(body: str) -> str:

@@ -9,7 +9,7 @@ import time
 from importlib.util import find_spec
 
 import pytest
-from helpers import TIMEOUT, Noted, in_thread, in_threads, quiet_bus
+from helpers import TIMEOUT, Noted, in_thread, in_threads, needs_fork, quiet_bus
 from recorded_helpers import found, memory, names, needs_sqlite, sqlite, text_of
 
 import crewbus
@@ -470,7 +470,7 @@ def test_a_fenced_holder_gets_an_error_and_writes_nothing_more(tmp_path):
             one.flush()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@needs_fork
 def test_a_forked_child_leaves_the_run_to_its_parent(disk):
     with disk.bus() as bus:
         with bus.run(id="run") as run:

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from helpers import TIMEOUT, Noted, crewbus_threads, in_thread
+from helpers import TIMEOUT, Noted, crewbus_threads, in_thread, needs_fork
 
 import crewbus
 from crewbus import CallFinished, CallStarted, Chunk, Dropped, Retracted, StreamOptions, hookimpl
@@ -279,7 +279,7 @@ def fork_and_emit(bus):
     os._exit(status)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork in a process with threads
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # alarms inside finalisers
