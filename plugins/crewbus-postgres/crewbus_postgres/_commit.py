@@ -11,33 +11,41 @@ import attrs
 from crewbus.exceptions import CrewbusError, FencedError
 from crewbus.stores import StoredEvent, name_and_tags
 from crewbus_postgres import _events, _logs
+from crewbus_postgres._columns import Columns
 from crewbus_postgres._events import digest
 from crewbus_postgres._logs import LogRow
 from crewbus_postgres._session import Row, Session
 
 Notify = Callable[[BaseException | None], None]
 
-_BATCH: Final = (
-    "bigint bigint bigint bigint float8 float8 bigint bytea bool bool bytea".split()  # noqa: SIM905
+_BATCH: Final = Columns(
+    id="bigint",
+    epoch="bigint",
+    before="bigint",
+    last="bigint",
+    begun="float8",
+    at="float8",
+    ended="bigint",
+    outcome="bytea",
+    got_on="bool",
+    seal="bool",
+    tags="bytea",
 )
-_APPEND: Final = (
-    "WITH b AS MATERIALIZED (SELECT * FROM "
-    f"unnest({', '.join(f'%b::{kind}[]' for kind in _BATCH)}) "
-    "AS b(id, epoch, before, last, begun, at, ended, outcome, got_on, seal, tags)), "
-    "mine AS (UPDATE $s.logs l SET last = b.last, begun = b.begun, at = b.at, ended = b.ended, "
+_RUN: Final = Columns(key="bytea", log="bigint")
+_LABEL: Final = Columns(label="bytea", log="bigint")
+_MINE: Final = (
+    "UPDATE $s.logs l SET last = b.last, begun = b.begun, at = b.at, ended = b.ended, "
     "outcome = convert_from(b.outcome, 'UTF8'), stalls = CASE WHEN b.got_on OR b.seal THEN 0 ELSE l.stalls END, "
     "tags = coalesce(b.tags, l.tags), "
     "sealed = b.seal, holder = CASE WHEN b.seal THEN NULL ELSE l.holder END "
-    "FROM b WHERE l.id = b.id AND l.epoch = b.epoch AND l.last = b.before AND NOT l.sealed RETURNING l.id), "
-    f"ev AS (INSERT INTO $s.events ({_events.COLUMNS}) SELECT e.* FROM {_events.UNNEST} "
-    "WHERE e.log IN (SELECT id FROM mine)), "
-    "nested AS (INSERT INTO $s.runs SELECT r.key, r.log FROM unnest(%b::bytea[], %b::bigint[]) AS r(key, log) "
-    "WHERE r.log IN (SELECT id FROM mine) ON CONFLICT DO NOTHING), "
-    "labelled AS (INSERT INTO $s.labels SELECT n.label, n.log FROM unnest(%b::bytea[], %b::bigint[]) AS n(label, log) "
-    "WHERE n.log IN (SELECT id FROM mine)) "
-    "SELECT id FROM mine"
+    "FROM b WHERE l.id = b.id AND l.epoch = b.epoch AND l.last = b.before AND NOT l.sealed RETURNING l.id"
 )
-"""A log that is missing in the answer was not changed: it was taken, dropped or already written. See `_outcome`."""
+_PARTS: Final = (
+    (_events.COLUMNS, f"INSERT INTO $s.events ({_events.NAMES}) SELECT * FROM {{}} WHERE log IN (SELECT id FROM mine)"),
+    (_RUN, "INSERT INTO $s.runs SELECT * FROM {} WHERE log IN (SELECT id FROM mine) ON CONFLICT DO NOTHING"),
+    (_LABEL, "INSERT INTO $s.labels SELECT * FROM {} WHERE log IN (SELECT id FROM mine)"),
+)
+"""What one statement inserts for the logs that it finds as they should be: events, run ids, labels."""
 _BEGIN: Final = (
     "WITH n AS MATERIALIZED (SELECT key, root_id, nextval(pg_get_serial_sequence(%s, 'id')) AS id "
     "FROM (SELECT * FROM unnest(%b::bytea[], %b::bytea[]) WITH ORDINALITY AS u(key, root_id, at) ORDER BY at) u), "
@@ -61,6 +69,9 @@ class Log:
     size: int = 0
     """The bytes that the queued events take, estimated."""
     runs: set[str] = attrs.field(factory=set)
+    """The runs in it of which an event was queued here."""
+    new_runs: list[tuple[int, str]] = attrs.field(factory=list)
+    """Those whose first event is queued, with its number."""
     finishing: bool = False
     ticket: int = 0
     """The ticket of its last queued write."""
@@ -80,6 +91,8 @@ class Batch:
 
     log: Log
     events: list[StoredEvent]
+    runs: list[tuple[int, str]]
+    """The runs whose first event here is among them, with its number."""
     size: int
     seals: bool
     row: LogRow
@@ -113,24 +126,30 @@ def write(session: Session, batches: list[Batch], token: str) -> None:
     ready = [batch for batch in batches if batch.error is None]
     if not ready:
         return
-    rows = [row for batch in ready for row in _events.encoded(batch.row.id, batch.log.epoch, batch.events)]
-    runs = {(digest(event.run_id), batch.row.id) for batch in ready for event in batch.events}
-    labels = [label for batch in ready for label in batch.labels()]
-    written = session.rows(
-        _APPEND,
-        *map(list, zip(*(batch.values() for batch in ready), strict=True)),
-        *_events.columns(rows),
-        [key for key, _ in runs],
-        [log for _, log in runs],
-        [label for label, _ in labels],
-        [log for _, log in labels],
-    )
-    found = {log for (log,) in written}
+    found = {log for (log,) in session.rows(*_statement(ready))}
     missing = [batch for batch in ready if batch.row.id not in found]
     _explain(session, missing)
     for batch in ready:
         if batch.error is None:
             batch.row = batch.row.after(batch.events)
+
+
+def _statement(batches: list[Batch]) -> tuple[str, *tuple[object, ...]]:
+    """The statement that writes batches, with its values.
+
+    A log that is missing in the answer was not changed: it was taken, dropped or already written. See `_explain`.
+    """
+    events = [row for batch in batches for row in _events.encoded(batch.row.id, batch.log.epoch, batch.events)]
+    runs = [(digest(run), batch.row.id) for batch in batches for _, run in batch.runs]
+    labels = [label for batch in batches for label in batch.labels()]
+    source, values = _BATCH.source([batch.values() for batch in batches], "b")
+    query = f"WITH b AS MATERIALIZED (SELECT * FROM {source}), mine AS ({_MINE})"
+    for number, ((columns, insert), rows) in enumerate(zip(_PARTS, (events, runs, labels), strict=True)):
+        if rows:
+            source, more = columns.source(rows, "e")
+            query += f", part{number} AS ({insert.format(source)})"
+            values += more
+    return (f"{query} SELECT id FROM mine", *values)
 
 
 def _begin(batches: list[Batch], session: Session, token: str) -> None:

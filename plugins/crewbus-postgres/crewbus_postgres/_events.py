@@ -8,13 +8,26 @@ from typing import Final
 
 from crewbus.exceptions import CorruptRecordError, RecordingError
 from crewbus.stores import LANDMARKS, MARKS, Segment, StoredEvent, fold
+from crewbus_postgres._columns import Columns
 from crewbus_postgres._session import Row, Session
 
-COLUMNS: Final = "log, seq, epoch, run_id, parent, at, source, attempt, name, version, kind, data, count, sum"
-_TYPES: Final = (
-    "bigint bigint bigint bytea bytea float8 bytea bigint bytea bigint smallint bytea bigint bytea".split()  # noqa: SIM905
+COLUMNS: Final = Columns(
+    log="bigint",
+    seq="bigint",
+    epoch="bigint",
+    run_id="bytea",
+    parent="bytea",
+    at="float8",
+    source="bytea",
+    attempt="bigint",
+    name="bytea",
+    version="bigint",
+    kind="smallint",
+    data="bytea",
+    count="bigint",
+    sum="bytea",
 )
-UNNEST: Final = f"unnest({', '.join(f'%b::{kind}[]' for kind in _TYPES)}) AS e({COLUMNS})"
+NAMES: Final = COLUMNS.names
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
 
 
@@ -52,14 +65,11 @@ def _row(log: int, epoch: int, segment: Segment) -> Row:
     return (*head, segment.data, segment.length, _sum(head, segment.data, segment.length))
 
 
-def columns(rows: Sequence[Row]) -> list[list[object]]:
-    """The values of rows by column, as `UNNEST` takes them."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in _TYPES]
-
-
 def insert(session: Session, rows: Sequence[Row]) -> None:
     """Write rows."""
-    session.rows(f"INSERT INTO $s.events ({COLUMNS}) SELECT * FROM {UNNEST}", *columns(rows))
+    if rows:
+        source, values = COLUMNS.source(rows, "e")
+        session.rows(f"INSERT INTO $s.events ({NAMES}) SELECT * FROM {source}", *values)
 
 
 def decoded(row: Row) -> list[StoredEvent]:
@@ -88,7 +98,7 @@ def _sum(head: Row, data: bytes, count: int) -> bytes:
 
 def load_firsts(session: Session, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StoredEvent]:
     """Events by log and number, each the first of its row; raises `CorruptRecordError` if one is missing."""
-    query = f"SELECT {COLUMNS} FROM $s.events JOIN unnest(%b::bigint[], %b::bigint[]) AS k(log, seq) USING (log, seq)"
+    query = f"SELECT {NAMES} FROM $s.events JOIN unnest(%b::bigint[], %b::bigint[]) AS k(log, seq) USING (log, seq)"
     rows = session.rows(query, [log for log, _ in keys], [seq for _, seq in keys])
     found = {(row[0], row[1]): decoded(row)[0] for row in rows}
     for log, seq in keys:

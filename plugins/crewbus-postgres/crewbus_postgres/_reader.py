@@ -11,22 +11,21 @@ from crewbus.exceptions import CorruptRecordError, RunNotFoundError
 from crewbus.stores import LogFilter, LogInfo, LogSummary, StoredEvent
 from crewbus_postgres import _logs
 from crewbus_postgres._database import Database
-from crewbus_postgres._events import COLUMNS, decoded, load_firsts
+from crewbus_postgres._events import NAMES, decoded, load_firsts
 from crewbus_postgres._logs import LogRow, Part
 from crewbus_postgres._session import Row, Session
 
 PIECE: Final = 256
 """The most rows that are read at once."""
 _EVENTS: Final = (
-    f"SELECT {COLUMNS} FROM $s.events WHERE log = %s AND seq <= %s AND seq >= coalesce("
+    f"SELECT {NAMES} FROM $s.events WHERE log = %s AND seq <= %s AND seq >= coalesce("
     "(SELECT max(seq) FROM $s.events WHERE log = %s AND seq <= %s), %s) ORDER BY seq LIMIT %s"
 )
 _LANDMARKS: Final = (
-    f"SELECT {COLUMNS} FROM $s.events WHERE log = %s AND kind > 0 AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
+    f"SELECT {NAMES} FROM $s.events WHERE log = %s AND kind > 0 AND seq >= %s AND seq <= %s ORDER BY seq LIMIT %s"
 )
 _MARKS: Final = (
-    f"SELECT {COLUMNS} FROM $s.events WHERE log = %s AND kind = 2 AND seq >= %s AND seq <= %s "
-    "ORDER BY seq DESC LIMIT %s"
+    f"SELECT {NAMES} FROM $s.events WHERE log = %s AND kind = 2 AND seq >= %s AND seq <= %s ORDER BY seq DESC LIMIT %s"
 )
 _INFO: Final = (
     f"{_logs.SELECT.removesuffix(' FROM $s.logs l')}, h.name, extract(epoch FROM h.until)::float8, "

@@ -98,6 +98,7 @@ class Writer:
             self._require_room(size)
             if event.run_id not in log.runs:
                 log.runs.add(event.run_id)
+                log.new_runs.append((event.seq, event.run_id))
                 self._runs.setdefault(event.run_id, root_id)
             log.size += size
             self._backlog += size
@@ -362,7 +363,9 @@ class Writer:
             log.size -= bytes_
             if taken:
                 log.taken_to = taken[-1].seq
-            batches.append(Batch(log, taken, bytes_, log.finishing and not log.events, log.row))
+            runs = [(seq, run) for seq, run in log.new_runs if seq <= log.taken_to]
+            log.new_runs = log.new_runs[len(runs) :]
+            batches.append(Batch(log, taken, runs, bytes_, log.finishing and not log.events, log.row))
             events, size = events + count, size + bytes_
             if not log.events:
                 del self._queued[log]
@@ -420,6 +423,7 @@ class Writer:
     def _failed(self, batches: list[Batch], failure: RecordingError, since: float | None) -> list[Call]:
         for batch in batches:
             batch.log.events[:0] = batch.events
+            batch.log.new_runs[:0] = batch.runs
             batch.log.size += batch.size
         self._queued = dict.fromkeys(batch.log for batch in batches) | self._queued
         self._queued_since = since or self._queued_since

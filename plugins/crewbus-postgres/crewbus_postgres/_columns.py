@@ -1,0 +1,26 @@
+"""Columns: rows of values as a table in a statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from crewbus_postgres._session import Row
+
+
+class Columns:
+    """The names and types of columns."""
+
+    def __init__(self, **types: str) -> None:
+        self.names: Final = ", ".join(types)
+        self._one = f"(VALUES ({', '.join(f'%s::{kind}' for kind in types.values())}))"
+        self._many = f"unnest({', '.join(f'%b::{kind}[]' for kind in types.values())})"
+
+    def source(self, rows: Sequence[Row], alias: str) -> tuple[str, list[object]]:
+        """``rows``, of which there is one at least, as a table with that alias, and its values.
+
+        One row is a row of values, for which the server needs half the time of arrays.
+        """
+        if len(rows) == 1:
+            return f"{self._one} AS {alias}({self.names})", list(rows[0])
+        return f"{self._many} AS {alias}({self.names})", [list(column) for column in zip(*rows, strict=True)]
