@@ -21,7 +21,7 @@ nitpicky = True
 # Names that others document, also short; type variables and private aliases, which the docstrings explain.
 OTHERS = (
     "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|opentelemetry|os|pathlib|pluggy|"
-    "prometheus_client|threading|types|typing"
+    "prometheus_client|starlette|threading|types|typing"
 )
 SHORT = (
     "AbstractContextManager|Callable|Future|Iterable|Iterator|Mapping|MeterProvider|Path|Self|Sequence|TracerProvider"
@@ -33,7 +33,16 @@ PRIVATE = (
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\w*\.(\w+\.)*)?({PRIVATE})")]
 
 # The distributions import them; the pages do not need them.
-autodoc_mock_imports = ["crewai", "litellm", "opentelemetry", "prometheus_client", "psycopg"]
+autodoc_mock_imports = [
+    "crewai",
+    "jinja2",
+    "litellm",
+    "opentelemetry",
+    "prometheus_client",
+    "psycopg",
+    "starlette",
+    "uvicorn",
+]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_display_short_literal_types = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from crewbus.cli.app import main
 from crewbus.cli.command_line import CommandLine
 from crewbus.cli.commands import add_built_in_commands
+from crewbus.cli.commands.show import tree_as_json
 from crewbus.cli.formatting import format_duration, paragraph, parse_tag
 from crewbus.cli.input import parse_arguments
 from crewbus.cli.record_arguments import (
@@ -18,6 +19,7 @@ from crewbus.cli.record_arguments import (
     find_run,
     open_store,
 )
+from crewbus.cli.run_table import run_as_json
 from crewbus.cli.target import load_object
 from crewbus.cli.terminal import Terminal, format_table
 
@@ -37,4 +39,6 @@ __all__ = [
     "paragraph",
     "parse_arguments",
     "parse_tag",
+    "run_as_json",
+    "tree_as_json",
 ]

@@ -49,21 +49,24 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """Show the run."""
-    store = open_store(args, bus)
-    run_id = find_run(args.run, store)
-    root = bus.records.info(store.root_of(run_id) or run_id)
-    top = Timeline.of(bus, root.id).run(run_id)
-    info = root
-    if top is not None and run_id != root.id:
-        info = _nested_info(top, root, sum(1 for _ in Branch(store, run_id).read()))
-    rows = list(top.walk()) if top is not None else []
+    run_id = find_run(args.run, open_store(args, bus))
     out = Terminal().out
     if args.json:
-        tree = [_entry_as_json(depth, entry, info) for depth, entry in rows]
-        out.write(json.dumps({**run_as_json(info), "tree": tree}, indent=2) + "\n")
+        out.write(json.dumps(tree_as_json(bus, run_id), indent=2) + "\n")
     else:
+        info, top = _read(bus, run_id)
+        rows = list(top.walk()) if top is not None else []
         out.write(_header(info, top, out) + ("\n" + _tree(rows, info, out) if rows else ""))
     return 0
+
+
+def _read(bus: Bus, run_id: str) -> tuple[RunInfo, Entry | None]:
+    """What is known of a run, and its entry in the timeline of its root run; None: it has no event yet."""
+    root = bus.records.info(bus.store.root_of(run_id) or run_id)
+    top = Timeline.of(bus, root.id).run(run_id)
+    if top is None or run_id == root.id:
+        return root, top
+    return _nested_info(top, root, sum(1 for _ in Branch(bus.store, run_id).read())), top
 
 
 def _nested_info(entry: Entry, root: RunInfo, events: int) -> RunInfo:
@@ -158,6 +161,13 @@ def _details(entry: Entry) -> str:
 
 
 # As JSON
+
+
+def tree_as_json(bus: Bus, run_id: str) -> dict[str, Any]:
+    """What ``crewbus show RUN --json`` prints: the run, nested or not, and what it did. Raises `RunNotFoundError`."""
+    info, top = _read(bus, run_id)
+    rows = top.walk() if top is not None else ()
+    return {**run_as_json(info), "tree": [_entry_as_json(depth, entry, info) for depth, entry in rows]}
 
 
 def _entry_as_json(depth: int, entry: Entry, info: RunInfo) -> dict[str, Any]:

@@ -8,23 +8,27 @@ if TYPE_CHECKING:
     from crewbus_workers.limits import Limits
     from crewbus_workers.messages import send
     from crewbus_workers.overview import QueueInfo, queues
-    from crewbus_workers.queue import enqueue
+    from crewbus_workers.queue import QueueOptions, enqueue, queue_run
     from crewbus_workers.requeueing import requeue
     from crewbus_workers.serving import Worker, worker
     from crewbus_workers.waiting import areceive, asleep, receive, sleep
-    from crewbus_workers.workflows import Workflow, workflow
+    from crewbus_workers.workflows import Workflow, find_workflow, registered, workflow
 
 __all__ = [
     "Limits",
     "MessageTimeoutError",
     "QueueInfo",
+    "QueueOptions",
     "Worker",
     "Workflow",
     "areceive",
     "asleep",
     "enqueue",
+    "find_workflow",
+    "queue_run",
     "queues",
     "receive",
+    "registered",
     "requeue",
     "send",
     "sleep",
@@ -38,11 +42,11 @@ _MODULES: Final = {
     "limits": "Limits",
     "messages": "send",
     "overview": "QueueInfo queues",
-    "queue": "enqueue",
+    "queue": "QueueOptions enqueue queue_run",
     "requeueing": "requeue",
     "serving": "Worker worker",
     "waiting": "areceive asleep receive sleep",
-    "workflows": "Workflow workflow",
+    "workflows": "Workflow find_workflow registered workflow",
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -15,7 +15,7 @@ from crewbus_workers.workflows import Workflow, find_workflow, label_of, newest_
 if TYPE_CHECKING:
     from crewbus import Bus
 
-__all__ = ["enqueue", "read_arguments"]
+__all__ = ["QueueOptions", "enqueue", "queue_run", "read_arguments"]
 
 DEFAULT_QUEUE: Final = "default"
 
@@ -83,7 +83,7 @@ def queue_run(
     kwargs: Mapping[str, Any],
     options: QueueOptions,
 ) -> str:
-    """As `enqueue`, with arguments of any names."""
+    """As `enqueue`, with arguments of any names, also those that its options have."""
     name, label, known = _resolve(workflow, options.version)
     options.check(label)
     event = _written(bus, label, known, args, kwargs)

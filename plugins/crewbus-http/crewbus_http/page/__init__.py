@@ -1,0 +1,17 @@
+"""The page at ``/ui``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from crewbus_http.service import RunService
+
+__all__ = ["routes"]
+
+
+def routes(service: RunService) -> list[BaseRoute]:  # noqa: ARG001 - there are none yet
+    """The routes of the page."""
+    return []
