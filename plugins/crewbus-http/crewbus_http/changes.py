@@ -27,25 +27,31 @@ class Changes:
         self._unwatch: Callable[[], None] | None = None
         self._starting: asyncio.Task[None] | None = None
 
-    async def wait(self) -> None:
-        """Return once the store may have changed."""
+    def mark(self) -> asyncio.Event:
+        """Take this before a look, and wait for it after: what changes in between is not missed."""
+        return self._event
+
+    async def wait(self, since: asyncio.Event | None = None) -> None:
+        """Return once the store may have changed since then; None: since now."""
+        event = self._event if since is None else since
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._watch())
         await asyncio.shield(self._starting)
         await asyncio.sleep(SOONEST)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), LATEST)
+            await asyncio.wait_for(event.wait(), LATEST)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
 
         def notify() -> None:
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._tell)
+                loop.call_soon_threadsafe(self.tell)
 
         self._unwatch = await asyncio.to_thread(self._bus.store.watch, notify)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Have everyone who waits look."""
         event, self._event = self._event, asyncio.Event()
         event.set()
 

@@ -153,13 +153,14 @@ class RunService:
     # Following
 
     @cached_property
-    def _changes(self) -> Changes:
+    def changes(self) -> Changes:
+        """Tells when the store has changed."""
         return Changes(self.bus)
 
     @cached_property
     def feeds(self) -> Feeds:
         """What followers of the same run share."""
-        return Feeds(lambda run_id, after: self.bus.asubscribe(run_id, after=after), self.encoder, self._changes.wait)
+        return Feeds(lambda run_id, after: self.bus.asubscribe(run_id, after=after), self.encoder, self.changes.wait)
 
     async def follow(self, run_id: str, after: str = "start") -> Place:
         """A place in the events of a run, after this cursor: close it. Raises `InputError` and `RunNotFoundError`.
@@ -189,11 +190,12 @@ class RunService:
     def drain(self) -> None:
         """Let all followers go, before the server stops: they come back with their cursors."""
         self.feeds.close()
+        self.changes.tell()
 
     async def close(self) -> None:
         """Release what it holds. The bus stays open."""
         self.drain()
-        await self._changes.close()
+        await self.changes.close()
 
     # Acting
 

@@ -1,17 +1,12 @@
-"""The page at ``/ui``."""
+"""The page at ``/ui``: runs, the fleet and the store, for a person in a browser. Each page is also JSON."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
+from crewbus_http.page.routing import routes
 
-    from crewbus_http.service import RunService
+if TYPE_CHECKING:
+    from crewbus_http.service import RunService as RunService
 
 __all__ = ["routes"]
-
-
-def routes(service: RunService) -> list[BaseRoute]:  # noqa: ARG001 - there are none yet
-    """The routes of the page."""
-    return []
