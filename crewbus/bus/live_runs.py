@@ -167,7 +167,8 @@ class LiveRuns:
         finally:
             if not run.ended and failures:
                 lost = next((one for one in failures if isinstance(one, FencedError | RunIdInUseError)), None)
-                self._end_unrecorded(run, event if error or lost is None else ending(lost), failures)
+                event = event if error or lost is None else ending(lost)
+                self._end_unrecorded(run, event, failures, observed=not self._closed)
             if run.ended:
                 self._dismiss(run)
         raise_first(failures)
@@ -199,10 +200,11 @@ class LiveRuns:
             failures.append(error)
             return withheld(event)
 
-    def _end_unrecorded(self, run: Run, event: Any, failures: list[BaseException]) -> None:
+    def _end_unrecorded(self, run: Run, event: Any, failures: list[BaseException], *, observed: bool = False) -> None:
         """End a run whose terminal event can't be recorded: its streams get it, and its number goes to the next."""
+        plan = self._subscriptions.closing_plan(observed=observed)
         try:
-            self._host.outside.lane.commit(self._subscriptions.closing_plan(), run, event, None, Phase.END, UNRECORDED)
+            self._host.outside.lane.commit(plan, run, event, None, Phase.END, UNRECORDED)
         except BaseException as failure:
             failures.append(failure)
             with Deferring(run.tree.lock), run.tree.lock:

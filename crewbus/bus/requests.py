@@ -1,8 +1,12 @@
-"""Requests of other processes to cancel runs of this bus, which come through the mailboxes of its store."""
+"""What other processes do to the live runs of this bus: they ask to cancel them, or take them.
+
+Requests come through the mailboxes of the store; the store itself tells of runs that were taken.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crewbus import durability
 from crewbus._util import Wakeup, reentrant_lock, start_daemon
 from crewbus.exceptions import CrewbusError
-from crewbus.scopes import Deferring
+from crewbus.scopes import Deferring, Stop
 
 if TYPE_CHECKING:
     from crewbus.scopes import Run
@@ -60,12 +64,14 @@ class Requests:
 
 
 class _Looking:
-    """Looks into the mailboxes of live runs when their store has changed."""
+    """Looks into the mailboxes of live runs when their store has changed, and stops the runs that it has lost."""
 
     def __init__(self, store: Store, runs: Callable[[], Iterable[Run]]) -> None:
         self.store = store
         self._runs = runs
         self._changed = Wakeup()
+        self._lost = deque[tuple[str, int, CrewbusError]]()
+        """The runs that were lost, with the epochs in which they were held, and the errors."""
         self._ended = threading.Event()
 
     def end(self) -> None:
@@ -76,14 +82,27 @@ class _Looking:
     def work(self) -> None:
         """Look until the end."""
         with suppress(CrewbusError):  # the store is closed
-            stop = self.store.watch(self._changed.set)
+            stops = self.store.on_lost(self._lose), self.store.watch_work(self._changed.set)
             try:
                 while not self._ended.is_set():
+                    self._stop_lost()
                     self._look()
                     self._changed.wait()
                     self._ended.wait(_PAUSE)
             finally:
-                stop()
+                for stop in stops:
+                    stop()
+
+    def _lose(self, root_id: str, epoch: int, error: CrewbusError) -> None:
+        self._lost.append((root_id, epoch, error))
+        self._changed.set()
+
+    def _stop_lost(self) -> None:
+        while self._lost:
+            root_id, epoch, error = self._lost.popleft()
+            for run in self._runs():
+                if run.id == root_id and (run.epoch or 1) == epoch:
+                    run.mark_stopped(Stop.losing(error))
 
     def _look(self) -> None:
         logs: dict[Run, Any] = {run: run.tree.log for run in self._runs() if run.parent is None}

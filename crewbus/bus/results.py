@@ -49,7 +49,7 @@ class RunResults:
         with waiting:
             while (end := await in_worker(partial(self._end_of, run_id))) is None:
                 waiting.require()
-                await waiting.wait.apause(waiting.pause())
+                await waiting.wait.apause(await in_worker(waiting.pause))
         return await in_worker(partial(self._outcome, run_id, end, returns))
 
     def _end_of(self, run_id: str) -> Envelope | None:
@@ -133,6 +133,7 @@ class _Waiting:
         The store wakes it for what other processes do.
         """
         if self._unwatch is None and self._live.find(self._run_id) is None:
-            self._unwatch = self._store().watch(self.wait.wake)
+            store = self._store()
+            self._unwatch = store.watch_log(store.root_of(self._run_id) or self._run_id, self.wait.wake)
             self.wait.wake()  # something may have happened before that
         return remaining(self._until)

@@ -216,9 +216,13 @@ class Subscriptions:
             redacted=bool(hooks.redaction.chain),
         )
 
-    def closing_plan(self) -> Plan:
-        """The plan for the terminal event of a run on a closed bus: its streams get it, and nothing else does."""
-        return Plan((), (), frame=True, observers=(), routers=self._hooks.routers, transported=False, redacted=False)
+    def closing_plan(self, *, observed: bool = False) -> Plan:
+        """The plan for a terminal event that can't be recorded, or that comes when the bus is closed.
+
+        The streams of its run get it, and the observers if it is ``observed``; nothing else does.
+        """
+        observers, routers = self._hooks.observers if observed else (), self._hooks.routers
+        return Plan((), (), frame=True, observers=observers, routers=routers, transported=False, redacted=False)
 
 
 def _check_event_type(event_type: Any) -> None:

@@ -9,9 +9,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from crewbus._util import call_on, is_text
-from crewbus.events import RunCancelled, RunEnded, RunSuspended
-from crewbus.exceptions import Cancelled, RunCancelledError, RunError, RunSuspendedError, Suspended, is_cancellation
+from crewbus._util import call_on, is_text, name_of
+from crewbus.events import RunCancelled, RunEnded, RunFailed, RunSuspended
+from crewbus.exceptions import (
+    Cancelled,
+    CrewbusError,
+    RunCancelledError,
+    RunError,
+    RunSuspendedError,
+    Suspended,
+    is_cancellation,
+)
 from crewbus.scopes.current import current_task, handling, innermost, scope_var
 from crewbus.scopes.thread_state import ThreadState, threads
 from crewbus.scopes.waiting import end_waits
@@ -23,10 +31,12 @@ if TYPE_CHECKING:
 class Stop:
     """Why the work of a run is to stop, and how the run then ends."""
 
-    __slots__ = ("reason", "suspends", "until")
+    __slots__ = ("loss", "reason", "suspends", "until")
 
     def __init__(self, reason: str, suspends: bool = False, until: float | None = None) -> None:
         self.reason = reason
+        self.loss: CrewbusError | None = None
+        """What says that another process has taken the run, if one has."""
         self.suspends = suspends
         """Whether it is suspended, to be resumed, and not cancelled."""
         self.until = until
@@ -44,13 +54,24 @@ class Stop:
             raise RunError(f"a run is suspended until a time in seconds since the epoch; got {until!r}")
         return cls(_checked_reason("suspended", reason), recorded, until if recorded else None)
 
+    @classmethod
+    def losing(cls, loss: CrewbusError) -> Self:
+        """What ends a run, as failed with ``loss``, that another process has taken."""
+        made = cls(str(loss))
+        made.loss = loss
+        return made
+
     @property
     def state(self) -> str:
         """The state of a run that ended so."""
+        if self.loss is not None:
+            return "failed"
         return "suspended" if self.suspends else "cancelled"
 
     def ending(self) -> RunEnded:
         """The terminal event of a run that ends so."""
+        if self.loss is not None:
+            return RunFailed(name_of(type(self.loss)), str(self.loss))
         return RunSuspended(self.reason, self.until) if self.suspends else RunCancelled(self.reason)
 
     def error(self, run_id: str) -> BaseException:
@@ -61,11 +82,13 @@ class Stop:
 
     def left_error(self, run_id: str, when: str = "") -> Exception:
         """What is raised where the run's work is left."""
+        if self.loss is not None:
+            return type(self.loss)(*self.loss.args)
         kind = RunSuspendedError if self.suspends else RunCancelledError
         return kind(self._describe(run_id, when))
 
     def _describe(self, run_id: str, when: str = "") -> str:
-        return f"run {run_id} was {self.state}{when}: {self.reason}"
+        return self.reason if self.loss is not None else f"run {run_id} was {self.state}{when}: {self.reason}"
 
 
 def _checked_reason(state: str, reason: str) -> str:

@@ -39,6 +39,9 @@ class Store(abc.ABC):
 
     is_shared = True
     """Whether other processes may use the store too, and so hold and ask for runs in it."""
+    watches_logs = False
+    """Whether `watch_log` notifies soon and of that log alone, also when its holder has died: then followers read only
+    when they are notified."""
 
     @abc.abstractmethod
     def begin(self, root_id: str) -> int:
@@ -118,6 +121,17 @@ class Store(abc.ABC):
         first.
         """
         self.flush()
+
+    def on_lost(self, notify: Callable[[str, int, CrewbusError], object]) -> Callable[[], None]:
+        """Call ``notify`` with the root run, the epoch and an error for each log that this store has lost.
+
+        Returns what ends that. A log is lost when another process took or dropped it. The store learns of that when it
+        writes to the log, and when it renews its lease. ``notify`` is called in any thread, perhaps while the store
+        holds a lock: it must neither block nor use the store.
+
+        The default never calls it: then a run learns with its next write.
+        """
+        return lambda: None
 
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         """Create the log ``fork_id``, without a holder, which shares the events of ``root_id`` up to number ``at``.
@@ -235,6 +249,20 @@ class Store(abc.ABC):
         The default asks for `changes` four times a second, in one thread for each store that is watched.
         """
         return watch_by_polling(self, notify)
+
+    def watch_log(self, root_id: str, notify: Callable[[], object]) -> Callable[[], None]:
+        """As `watch`, for one log: it got events or messages, or was taken, released, sealed or dropped.
+
+        The default watches the whole store. See `watches_logs`.
+        """
+        return self.watch(notify)
+
+    def watch_work(self, notify: Callable[[], object]) -> Callable[[], None]:
+        """As `watch`, for whoever executes runs: logs were created, released or sealed, or got messages.
+
+        The default watches the whole store.
+        """
+        return self.watch(notify)
 
     def changes(self) -> object:
         """Return something that is no longer equal once anything has changed, as far as that can be told cheaply.

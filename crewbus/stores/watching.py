@@ -12,7 +12,7 @@ from crewbus._util import reentrant_lock, start_daemon
 
 __all__ = ["PERIOD", "Watchers", "Watching", "watch_by_polling"]
 
-Notify = Callable[[], object]
+Notify = Callable[..., object]
 PERIOD: Final = 0.25
 """Seconds between two looks at a store that does not say when it changes."""
 
@@ -25,7 +25,7 @@ class Changing(Protocol):
 
 
 class Watchers:
-    """The functions to call when a store may have changed."""
+    """The functions to call when a store may have changed, or something else has happened."""
 
     def __init__(self) -> None:
         self._notifies: tuple[tuple[object, Notify], ...] = ()
@@ -46,11 +46,11 @@ class Watchers:
 
         return stop
 
-    def notify(self) -> None:
+    def notify(self, *arguments: object) -> None:
         """Call them all. What one raises does not keep the others from being called."""
         for _, notify in self._notifies:
             with suppress(Exception):
-                notify()
+                notify(*arguments)
 
 
 class Watching:

@@ -70,7 +70,7 @@ class Follower:
         self._suspended = False
         """Whether the run is suspended, as far as the record was read: it pauses."""
         self._left = threading.Event()
-        self._pauses = Pauses(store)
+        self._pauses = Pauses(store, record.root_id)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
         """Whether the bus is closed."""

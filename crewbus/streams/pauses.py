@@ -29,10 +29,14 @@ _gone: Final[deque[Callable[[], None]]] = deque()
 
 
 class Pauses:
-    """The pauses of one follower. They are short at first; then its store ends them."""
+    """The pauses of one follower. They are short at first; then its store ends them.
 
-    def __init__(self, store: Store) -> None:
+    A store that watches single logs ends all of them (`crewbus.Store.watches_logs`).
+    """
+
+    def __init__(self, store: Store, root_id: str) -> None:
         self._store = store
+        self._root_id = root_id
         self._changed = Wakeup()
         self._event: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -46,21 +50,29 @@ class Pauses:
 
     def short(self) -> float:
         """The seconds to wait in any case."""
+        if self._is_told():
+            return 0.0
         now, self._short = self._short, min(2 * self._short, SETTLED)
         return now
 
     def _is_settled(self) -> bool:
-        return self._short >= SETTLED
+        return self._store.watches_logs or self._short >= SETTLED
 
-    def _latest(self) -> float:
+    def _is_told(self) -> bool:
+        """Whether the store says all there is to say, so that nothing is looked for."""
+        return self._store.watches_logs and self._stop is not None
+
+    def _latest(self) -> float | None:
+        if self._is_told():
+            return None
         now, self._long = self._long, min(2 * self._long, LATEST)
         return now
 
     def wait(self, seconds: float | None) -> None:
         """Then wait until the store has changed, if it is time for that; at most ``seconds``."""
         if self._is_settled() and not self._watch():
-            latest = self._latest()
-            self._changed.wait(latest if seconds is None else min(latest, seconds))
+            limits = [limit for limit in (self._latest(), seconds) if limit is not None]
+            self._changed.wait(min(limits, default=None))
 
     async def wait_async(self) -> None:
         """As `wait`, for a task of an event loop."""
@@ -104,5 +116,5 @@ class Pauses:
                 pauses.wake()
 
         with suppress(CrewbusError):  # the store is closed: the next read says so
-            stop = self._stop = self._store.watch(notify)
+            stop = self._stop = self._store.watch_log(self._root_id, notify)
         return True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 from functools import partial
 
 import pytest
 
-from crewbus.exceptions import FencedError, RecordingError, RunHeldError, RunIdInUseError
+from crewbus.exceptions import CrewbusError, FencedError, RecordingError, RunHeldError, RunIdInUseError
 from crewbus.stores import Store
 from crewbus.testing.store.case import (
     PATIENCE,
@@ -150,6 +151,24 @@ class LeaseContract(StoreCase):
         write_and_flush(first, "b", other, 3, 10)
         write_and_wait(first, "b", other, 13)
         assert second.info("b").last == 13
+
+    def test_a_holder_is_told_that_it_lost_a_log(self) -> None:
+        """Without writing to it, if the store overrides `on_lost`; with the run, the epoch and what `append` raises."""
+        first, second = self.pair()
+        if type(first).on_lost is Store.on_lost:
+            pytest.skip("this store does not tell of lost logs")
+        told = queue.SimpleQueue[tuple[str, int, CrewbusError]]()
+        stop = first.on_lost(lambda *loss: told.put(loss))
+        old, other = begin_log(first), begin_log(first, "b")
+        first.flush(PATIENCE)
+        second.revoke("a")
+        second.acquire("a")
+        root, epoch, error = told.get(timeout=PATIENCE)
+        assert (root, epoch, type(error)) == ("a", old, FencedError)
+        assert not first.has_lease("a", old)
+        assert first.has_lease("b", other)
+        stop()
+        first.flush(PATIENCE)
 
     def test_a_released_log_takes_nothing(self) -> None:
         """`release` gives up a log without sealing it; later appends are refused."""

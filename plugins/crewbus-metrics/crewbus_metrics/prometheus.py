@@ -119,7 +119,7 @@ class Prometheus:
     @crewbus.hookimpl
     def crewbus_emit(self, envelope: Envelope) -> None:
         """Time a run or call that ends."""
-        if envelope.event.__class__ is not crewbus.Chunk and not envelope.replayed:
+        if envelope.event.__class__ is not crewbus.Chunk and (not envelope.replayed or _is_loss(envelope.event)):
             self._turns.take(partial(self._update, envelope))
 
     def _update(self, envelope: Envelope) -> None:
@@ -217,3 +217,8 @@ def _gauges(bus: Bus) -> Iterator[GaugeMetricFamily]:
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=value)
+
+
+def _is_loss(event: object) -> bool:
+    """Whether it ends a run that another process has taken: that end is in no record, and so is marked as replayed."""
+    return isinstance(event, RunFailed) and event.error == _FENCED

@@ -139,3 +139,12 @@ def test_a_finaliser_that_ends_a_call_while_another_is_counted(bus, registry, mo
         ("chat", "gpt-5"): 1,
         ("chat", "left"): 1,
     }
+
+
+def test_a_lost_lease(bus, registry):
+    """A run that another holder has taken."""
+    with pytest.raises(crewbus.FencedError), bus.run(id="a") as run:
+        bus.store.revoke("a")
+        bus.store.acquire("a")
+        run.chunk("refused")
+    assert values(registry, "crewbus_store_lost_leases_total") == {(): 1}

@@ -158,6 +158,15 @@ def test_metrics_of_the_store():
         assert sum(point.count for point in exported.metrics()["crewbus.store.commit.duration"]) == 1
 
 
+def test_a_lost_lease():
+    with traced(crewbus.MemoryStore()) as (bus, exported):
+        with pytest.raises(crewbus.FencedError), bus.run(id="a") as run:
+            bus.store.revoke("a")
+            bus.store.acquire("a")
+            run.chunk("refused")
+        assert [point.value for point in exported.metrics()["crewbus.store.lost_leases"]] == [1]
+
+
 def call_with_content(bus):
     with bus.call("gpt-5", kind="model", input=[{"role": "system", "content": "Be brief."}, "Hi"]) as call:
         call.finish("Hello")

@@ -174,6 +174,21 @@ def _begin(batches: list[Batch], session: Session, token: str) -> None:
             batch.row = batch.row._replace(id=log, origin=log)
 
 
+def lost(session: Session, idle: list[Batch]) -> list[Batch]:
+    """Those of which the log was taken or dropped, with the error; nothing is to be written of any."""
+    if not idle:
+        return []
+    held = session.rows(
+        "SELECT l.id FROM unnest(%b::bigint[], %b::bigint[]) AS h(id, epoch) JOIN $s.logs l USING (id, epoch)",
+        [batch.row.id for batch in idle],
+        [batch.log.epoch for batch in idle],
+    )
+    kept = {log for (log,) in held}
+    missing = [batch for batch in idle if batch.row.id not in kept]
+    _explain(session, missing)
+    return [batch for batch in missing if batch.error is not None]
+
+
 def _explain(session: Session, batches: list[Batch]) -> None:
     """Find out why batches were not written."""
     if not batches:

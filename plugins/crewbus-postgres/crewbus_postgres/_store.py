@@ -233,6 +233,10 @@ class PostgresStore(Store):
             self._writer.lose(root_id, error)
             raise error
 
+    def on_lost(self, notify: Callable[[str, int, CrewbusError], object]) -> Callable[[], None]:
+        self._require_open()
+        return self._writer.lost.add(notify)
+
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         fork_id, own = _logs.named(fork_id), [checked(event) for event in events]
         if [event.seq for event in own] != list(range(at + 1, at + 1 + len(own))):

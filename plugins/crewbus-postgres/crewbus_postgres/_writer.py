@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
 from crewbus.stores import Backlog, StoredEvent
+from crewbus.stores.watching import Watchers
 from crewbus_postgres import _commit, _logs
 from crewbus_postgres._commit import Batch, Log, Notify
 from crewbus_postgres._database import Database, Unavailable
@@ -55,6 +57,8 @@ class Writer:
         self._failing_since: float | None = None
         self._pause = FIRST_PAUSE
         self._losses: list[CrewbusError] = []
+        self.lost: Final = Watchers()
+        """Who is told of each log that another process took or dropped."""
         self._renew_at = 0.0
         self._hurry = self._writing = self._rejecting = self._closed = False
         self._thread: threading.Thread | None = None
@@ -134,6 +138,7 @@ class Writer:
             log = self._logs.get(root_id)
             if log is not None:
                 self._drop_queued(log, error)
+                self._notify([self._told_of(log, error)])
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
         """Whether no other process can have taken a log, as far as this store knows by itself."""
@@ -336,10 +341,11 @@ class Writer:
         self._tries += 1
         tried = self._tries
         batches, ticket, since = self._take()
+        idle = self._idle()
         self._lock.release()
         failure: RecordingError | None = None
         try:
-            failure = self._commit(batches)
+            failure = self._commit(batches, idle)
         finally:
             self._lock.acquire()
             self._writing = False
@@ -376,7 +382,14 @@ class Writer:
             return batches, self._written_ticket, since
         return batches, self._last_ticket, since
 
-    def _commit(self, batches: list[Batch]) -> RecordingError | None:
+    def _idle(self) -> list[Batch]:
+        """The logs of which nothing is written, if they are to be looked at: they may have been lost."""
+        if time.monotonic() < self._renew_at:
+            return []
+        logs = (log for log in self._logs.values() if log.row.id and log.error is None and not log.finishing)
+        return [Batch(log, [], [], 0, False, log.row) for log in logs if not log.events and log.last == log.row.last]
+
+    def _commit(self, batches: list[Batch], idle: list[Batch]) -> RecordingError | None:
         renews = time.monotonic() >= self._renew_at or any(not batch.row.id for batch in batches)
         if not batches and not (renews and self._logs):
             return None
@@ -388,6 +401,7 @@ class Writer:
                     self._renew_at = time.monotonic() + self._holder.lease / 3
                 if batches:
                     _commit.write(session, batches, self._holder.token)
+                batches += _commit.lost(session, idle)
         except RecordingError as error:
             return error
         except Exception as error:
@@ -407,18 +421,24 @@ class Writer:
         self._failure = self._failing_since = None
         self._pause = FIRST_PAUSE
         self._written_ticket = max(self._written_ticket, ticket)
+        calls = list[Call]()
         for batch in batches:
             log = batch.log
             self._backlog -= batch.size
             self._backlog_events -= len(batch.events)
             if batch.error is not None:
                 self._drop_queued(log, batch.error)
-                self._losses.append(batch.error)
+                if batch.events or batch.seals:
+                    self._losses.append(batch.error)
+                calls.append(self._told_of(log, batch.error))
                 continue
             log.row = batch.row
             if batch.seals and self._logs.get(log.row.root_id) is log:
                 self._forget(log.row.root_id)
-        return [call for batch in batches for call in _take_due(batch.log, self._written_ticket)]
+        return calls + [call for batch in batches for call in _take_due(batch.log, self._written_ticket)]
+
+    def _told_of(self, log: Log, error: CrewbusError) -> Call:
+        return partial(self.lost.notify, log.row.root_id, log.epoch), error
 
     def _failed(self, batches: list[Batch], failure: RecordingError, since: float | None) -> list[Call]:
         for batch in batches:

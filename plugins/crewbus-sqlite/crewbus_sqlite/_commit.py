@@ -121,6 +121,11 @@ class Batch:
             and not any(segment.first.name in LANDMARKS for segment in self.segments)
         )
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is something to write; if not, the log is only looked at."""
+        return bool(self.events or self.new_runs or self.finishing)
+
     def put_back(self) -> None:
         """Queue it again after a failure."""
         log = self.log
@@ -153,7 +158,8 @@ class Batch:
         self.error = None
         connection.execute("SAVEPOINT log")
         try:
-            row = self.row_before(connection, _stored(connection, [self.log]), token)
+            stored = _stored(connection, [self.log])
+            row = self.row_before(connection, stored, token)
             rows = self.rows(row)
             insert(connection, rows.replacing, replacing=True)
             insert(connection, rows.new)
@@ -162,7 +168,10 @@ class Batch:
             after = row.after(self.events)
             if self.finishing:
                 after = after._replace(sealed=1, holder=None, stalls=0)
-            (self.stored,) = _logs.save(connection, after)
+            if self.writes or row.id not in stored:
+                (self.stored,) = _logs.save(connection, after)
+            else:
+                self.stored = stored[row.id]
             self.row = after
             if row.last >= 0:
                 _labels.update(connection, row, after)

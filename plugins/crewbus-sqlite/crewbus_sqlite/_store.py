@@ -219,6 +219,9 @@ class SQLiteStore(Store):
         self._require_open()
         self._writer.confirm(root_id, epoch)
 
+    def on_lost(self, notify: Callable[[str, int, CrewbusError], object]) -> Callable[[], None]:
+        return self._writer.lost.add(notify)
+
     def fork(self, root_id: str, at: int, fork_id: str, events: Sequence[StoredEvent] = ()) -> None:
         fork_id, own = _name(fork_id), [checked(event) for event in events]
         if [event.seq for event in own] != list(range(at + 1, at + 1 + len(own))):

@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from crewbus import reentrant_lock
 from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, RecordingError, StoreFullError
 from crewbus.stores import Backlog, StoredEvent
 from crewbus.stores.liveness import CERTAIN, clock
+from crewbus.stores.watching import Watchers
 from crewbus_sqlite._changes import Change
 from crewbus_sqlite._commit import Batch, Call, Log, Notify, write
 from crewbus_sqlite._database import Database, closed
@@ -56,6 +58,8 @@ class Writer:
         self._failure: RecordingError | None = None
         self._failed_try = 0
         self._losses: list[CrewbusError] = []
+        self.lost: Final = Watchers()
+        """Who is told of each log that another process took or dropped."""
         self._renew_at = 0.0
         self._gathering = gathering(0.0)
         self._idle = False
@@ -388,6 +392,8 @@ class Writer:
         """Write what is queued. The caller holds the lock, which is released meanwhile."""
         self._hurry, self._writing = False, True
         self._tries += 1
+        if time.monotonic() >= self._renew_at:
+            self._queue_held()
         tried, ticket = self._tries, self._last_ticket
         batches = [log.take_batch() for log in self._queued]
         changes, self._changes = self._changes, []
@@ -407,6 +413,12 @@ class Writer:
         calls = self._failed(batches, failure, tried) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
         self._notify(calls)
+
+    def _queue_held(self) -> None:
+        """Have each log looked at of which nothing is queued: it may have been lost."""
+        for log in self._logs.values():
+            if log.id is not None and log.error is None:
+                self._queue(log)
 
     def _commit(self, batches: list[Batch], changes: list[Change[Any]]) -> RecordingError | None:
         renews = time.monotonic() >= self._renew_at or any(batch.log.id is None for batch in batches)
@@ -445,19 +457,22 @@ class Writer:
         self._failure = None
         self._written_ticket = ticket
         self._writing_since = None
+        calls = list[Call]()
         for batch in batches:
             self._settle(batch.size, len(batch.events))
             if batch.error is not None:
                 self._settle(batch.log.size, len(batch.log.events))
                 self._queued.pop(batch.log, None)
-                self._losses.append(batch.error)
+                if batch.writes:
+                    self._losses.append(batch.error)
+                calls.append((partial(self.lost.notify, batch.log.root_id, batch.log.epoch), batch.error))
             batch.report()
             if batch.finishing and self._logs.get(batch.log.root_id) is batch.log:
                 self._forget(batch.log.root_id)
         if not self._queued:  # also if an interrupt kept an event from being queued that was counted
             self._backlog = self._backlog_events = 0
             self._queued_since = None
-        return [call for batch in batches if batch.log.waiting for call in batch.log.take_due(ticket)]
+        return calls + [call for batch in batches if batch.log.waiting for call in batch.log.take_due(ticket)]
 
     def _settle(self, size: int, events: int) -> None:
         self._backlog -= size

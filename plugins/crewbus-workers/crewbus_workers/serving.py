@@ -83,7 +83,7 @@ class Worker:
     async def serve(self) -> None:
         """Execute runs until `stop` is called; then suspend what still runs."""
         look = self._look = Wakeup()
-        unwatch = await asyncio.to_thread(self.bus.store.watch, look.set)
+        unwatch = await asyncio.to_thread(self.bus.store.watch_work, look.set)
         try:
             await self._claim_until_stopped(look)
         finally:

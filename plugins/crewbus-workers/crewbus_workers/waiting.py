@@ -122,7 +122,7 @@ def _payload(run: Run, channel: str, timeout: float | None, found: list[Any] | N
 
 def _wait_for_message(run: Run, channel: str, deadline: float) -> list[Any] | None:
     changed = threading.Event()
-    unwatch = run.bus.store.watch(changed.set)
+    unwatch = run.bus.store.watch_log(run.root.id, changed.set)
     begun = time.monotonic()
     try:
         while (found := _look(run, channel)) is None and (rest := _rest(run, channel, deadline, begun)) > 0:
@@ -136,7 +136,7 @@ def _wait_for_message(run: Run, channel: str, deadline: float) -> list[Any] | No
 
 async def _await_message(run: Run, channel: str, deadline: float) -> list[Any] | None:
     changed = Wakeup()
-    unwatch = await asyncio.to_thread(run.bus.store.watch, changed.set)
+    unwatch = await asyncio.to_thread(run.bus.store.watch_log, run.root.id, changed.set)
     begun = time.monotonic()
     try:
         while (found := await asyncio.to_thread(_look, run, channel)) is None and (
