@@ -2,7 +2,7 @@
 
 pytest finds the fixtures `bus`, `captured_events`, `recorded_run` and `no_leaks` by itself where crewbus is installed.
 The extra ``crewbus[testing]`` installs what the rest needs: Sybil for `examples`, objgraph for `no_leaks`, Hypothesis
-for `StoreContract`.
+for `StoreContract` and `NetworkContract`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 __all__ = [
     "CapturedEvents",
+    "Cut",
     "Example",
     "LeakCheck",
+    "NetworkContract",
     "RecordedRun",
     "RunRecorder",
     "StoreContract",
+    "TcpProxy",
     "examples",
     "replayed",
 ]
@@ -24,6 +27,8 @@ __all__ = [
 if TYPE_CHECKING:
     from crewbus.testing.captured_events import CapturedEvents
     from crewbus.testing.leaks.check import LeakCheck
+    from crewbus.testing.network.network_contract import NetworkContract
+    from crewbus.testing.network.proxy import Cut, TcpProxy
     from crewbus.testing.page_examples import Example, examples
     from crewbus.testing.recorded_run import RecordedRun, RunRecorder
     from crewbus.testing.replay import replayed
@@ -33,11 +38,14 @@ if TYPE_CHECKING:
 # record can be replayed without pytest.
 _HOME: Final = {
     "CapturedEvents": "captured_events",
+    "Cut": "network.proxy",
     "Example": "page_examples",
     "LeakCheck": "leaks.check",
+    "NetworkContract": "network.network_contract",
     "RecordedRun": "recorded_run",
     "RunRecorder": "recorded_run",
     "StoreContract": "store.contract",
+    "TcpProxy": "network.proxy",
     "examples": "page_examples",
     "replayed": "replay",
 }
