@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 Message = dict[str, Any]
 
 _COMMON: Final = {
-    "input_tokens": "prompt_tokens",
-    "output_tokens": "completion_tokens",
-    "cached_input_tokens": "prompt_tokens_details.cached_tokens",
-    "reasoning_tokens": "completion_tokens_details.reasoning_tokens",
+    "prompt_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "prompt_tokens_details.cached_tokens": "cached_input_tokens",
+    "input_tokens_details.cached_tokens": "cached_input_tokens",
+    "cache_read_input_tokens": "cached_input_tokens",
+    "completion_tokens_details.reasoning_tokens": "reasoning_tokens",
+    "output_tokens_details.reasoning_tokens": "reasoning_tokens",
 }
-"""crewbus's names of counts, and litellm's."""
+"""litellm's names of counts, in its APIs, and crewbus's."""
 
 
 class Answer(NamedTuple):
@@ -31,10 +35,15 @@ class Answer(NamedTuple):
 
 
 def answer_of(response: Any) -> Answer:
-    """The answer in a litellm response; empty for an unknown kind of response."""
-    hidden = getattr(response, "_hidden_params", None)
+    """The answer in a litellm response; empty for an unknown kind. It leaves out the vectors of embeddings."""
+    hidden = _field(response, "_hidden_params")
     cost = hidden.get("response_cost") if isinstance(hidden, Mapping) else None
-    return Answer(_output(response), _usage(getattr(response, "usage", None)), cost)
+    return Answer(_output(response), _usage(_field(response, "usage")), cost)
+
+
+def _field(thing: Any, name: str) -> Any:
+    """A field of a response or a part of it, which is an object or a dictionary; None if it has none."""
+    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
 
 
 def answer_streamed(parts: Sequence[Any], whole: Any = None, cost_of: Callable[..., Any] | None = None) -> Answer:
@@ -49,16 +58,11 @@ def answer_streamed(parts: Sequence[Any], whole: Any = None, cost_of: Callable[.
     return Answer(output, usage, cost_of(result=response) if cost_of is not None and usage is not None else None)
 
 
-def is_last(part: Any) -> bool:
-    """Whether a part has the finish reason; at most the usage follows it."""
-    return any(getattr(choice, "finish_reason", None) for choice in getattr(part, "choices", None) or ())
-
-
 def pieces_of(part: Any) -> Iterator[tuple[str, str]]:
     """The chunks in a stream part, as pairs of kind ("text", "reasoning", "tool_call") and text."""
     for delta in _deltas(part):
         yield from _piece("reasoning", getattr(delta, "reasoning_content", None))
-        yield from _piece("text", getattr(delta, "content", None))
+        yield from _piece("text", getattr(delta, "content", None) or getattr(delta, "text", None))
         for call in getattr(delta, "tool_calls", None) or ():
             yield from _piece("tool_call", call.function.arguments)
         yield from _piece("tool_call", getattr(getattr(delta, "function_call", None), "arguments", None))
@@ -70,9 +74,12 @@ def _piece(kind: str, text: Any) -> Iterator[tuple[str, str]]:
 
 
 def _deltas(part: Any) -> Iterator[Any]:
-    """The deltas of the first choice; with ``n=``, the texts of several choices would run together."""
+    """The deltas of the first choice; with ``n=``, the texts of several choices would run together.
+
+    A choice of ``text_completion`` has its text itself.
+    """
     for choice in getattr(part, "choices", None) or ():
-        delta = getattr(choice, "delta", None)
+        delta = getattr(choice, "delta", None if getattr(choice, "text", None) is None else choice)
         if delta is not None and not getattr(choice, "index", 0):
             yield delta
 
@@ -81,9 +88,32 @@ def _deltas(part: Any) -> Iterator[Any]:
 
 
 def _output(response: Any) -> str | Message | list[str | Message | None] | None:
-    choices = getattr(response, "choices", None) or ()
-    outputs = [_message(choice.message) for choice in choices if getattr(choice, "message", None) is not None]
+    """What a response says: in its choices, the items of ``responses``, or the blocks of ``anthropic.messages``."""
+    said = _field(response, "output") or _field(response, "content")
+    if isinstance(said, list):
+        return _said(said)
+    outputs = [_chosen(choice) for choice in getattr(response, "choices", None) or ()]
     return outputs[0] if len(outputs) == 1 else outputs or None
+
+
+def _chosen(choice: Any) -> str | Message | None:
+    message = getattr(choice, "message", None)
+    return _message(message) if message is not None else getattr(choice, "text", None)
+
+
+def _said(items: Sequence[Any]) -> str | Message:
+    """The text and the tool calls in items: messages with parts, parts, or calls."""
+    parts = [part for item in items for part in (_field(item, "content") or [item])]
+    text = "".join(_field(part, "text") or "" for part in parts if _field(part, "type") in {"text", "output_text"})
+    calls = [_called(part) for part in parts if _field(part, "type") in {"tool_use", "function_call"}]
+    return {"content": text or None, "tool_calls": calls} if calls else text
+
+
+def _called(item: Any) -> Message:
+    arguments = _field(item, "arguments") if _field(item, "type") == "function_call" else _field(item, "input")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    function = {"name": _field(item, "name"), "arguments": text}
+    return {"id": _field(item, "call_id") or _field(item, "id"), "type": "function", "function": function}
 
 
 def _message(message: Any) -> str | Message | None:
@@ -93,8 +123,8 @@ def _message(message: Any) -> str | Message | None:
 
 
 def _usage(usage: Any) -> dict[str, int] | None:
-    counts = dict(_counts(usage.model_dump())) if hasattr(usage, "model_dump") else {}
-    counts |= {ours: counts[theirs] for ours, theirs in _COMMON.items() if theirs in counts}
+    counts = dict(_counts(usage.model_dump() if hasattr(usage, "model_dump") else usage or {}))
+    counts |= {ours: counts[theirs] for theirs, ours in _COMMON.items() if theirs in counts}
     return counts if any(counts.values()) else None  # litellm writes zeros if the provider reported none
 
 

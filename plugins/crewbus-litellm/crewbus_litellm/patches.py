@@ -1,6 +1,6 @@
 """Patches: which functions of litellm are wrapped.
 
-The layers of a call in litellm 1.106 to 1.109, from the outside in:
+The layers of a call in litellm 1.106 to 1.110, from the outside in:
 
 - ``litellm.completion`` and ``acompletion`` are dispatchers. They pass a call to native code, or to
   ``litellm.main.completion`` and ``acompletion``, of which they keep references.
@@ -17,14 +17,26 @@ So the outer layers report a call, unless litellm makes it as part of another, a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
+from importlib.util import find_spec
 from types import FunctionType
-from typing import Any
+from typing import Any, Final
 
 from crewbus_litellm import calls
 from crewbus_litellm.code_swap import CodeSwap, Wrapper
+
+_APIS: Final = {
+    "completion": calls.COMPLETION,
+    "text_completion": calls.TEXT_COMPLETION,
+    "embedding": calls.EMBEDDING,
+    "responses": calls.RESPONSES,
+}
+"""The functions that ask a model; each has an async form, whose name begins with an "a"."""
+_RETRIED: Final = {"completion_with_retries": calls.COMPLETION}
+_ROUTED: Final = {name: _APIS[name] for name in ("completion", "text_completion", "embedding")}
+_BATCHES: Final = ("batch_completion", "batch_completion_models", "batch_completion_models_all_responses")
 
 
 def apply_patches(undo: ExitStack) -> None:
@@ -40,35 +52,53 @@ def _code_swaps() -> tuple[CodeSwap, ...]:
 
 
 def _wrapped_functions() -> Iterator[tuple[FunctionType, Wrapper]]:
-    litellm = importlib.import_module("litellm")
-    main = importlib.import_module("litellm.main")
-    router = router_class()
-    dispatcher, decorated, inner = _layers(litellm.completion)
-    yield dispatcher, calls.reporting(calls.dispatched_call)
-    yield decorated, calls.reporting(calls.direct_call)
-    yield inner, calls.trying
-    dispatcher, decorated, inner = _layers(litellm.acompletion)
-    yield dispatcher, calls.reporting_async(calls.dispatched_call)
-    yield decorated, calls.reporting_async(calls.direct_call)
-    yield inner, calls.trying_async
-    yield main.completion_with_retries, calls.reporting(calls.retried_call)
-    yield main.acompletion_with_retries, calls.reporting_async(calls.retried_call)
-    yield vars(router)["completion"], calls.reporting(calls.router_call)
-    yield vars(router)["acompletion"], calls.reporting_async(calls.router_call)
+    litellm, main = importlib.import_module("litellm"), importlib.import_module("litellm.main")
+    for name, api in _APIS.items():
+        yield from _layers_wrapped(getattr(litellm, name), api, calls.reporting, calls.trying)
+        yield from _layers_wrapped(getattr(litellm, f"a{name}"), api, calls.reporting_async, calls.trying_async)
+    yield from _messages_wrapped(importlib.import_module("litellm.messages"))
+    for name, api in _RETRIED.items():
+        yield getattr(main, name), calls.reporting(calls.retried_call, api)
+        yield getattr(main, f"a{name}"), calls.reporting_async(calls.retried_call, api)
+    for name, api in _ROUTED.items():
+        yield vars(router_class())[name], calls.reporting(calls.router_call, api)
+        yield vars(router_class())[f"a{name}"], calls.reporting_async(calls.router_call, api)
+    for name in _BATCHES:
+        yield getattr(litellm, name), calls.batching
     yield importlib.import_module("litellm.litellm_core_utils.asyncify").run_async_function, calls.carrying
 
 
-def _layers(function: Any) -> tuple[FunctionType, FunctionType, FunctionType]:
-    """The dispatcher, what ``client`` returned, and the function it decorates; skips the wrappers of tracers."""
+def _layers_wrapped(
+    function: Any, api: calls.Api, reporting: Callable[[calls.Begin, calls.Api], Wrapper], trying: Wrapper
+) -> Iterator[tuple[FunctionType, Wrapper]]:
+    *dispatcher, decorated, inner = _layers(function)
+    for outermost in dispatcher[:1]:
+        yield outermost, reporting(calls.dispatched_call, api)
+    yield decorated, reporting(calls.direct_call, api)
+    yield inner, trying
+
+
+def _messages_wrapped(module: Any) -> Iterator[tuple[FunctionType, Wrapper]]:
+    """``anthropic.messages``: the sync form is not decorated, and is what the async one runs in a thread."""
+    yield from _layers_wrapped(module.anthropic_messages, calls.MESSAGES, calls.reporting_async, calls.trying_async)
+    for layer in _layers(module.anthropic_messages_handler):
+        yield layer, calls.reporting(calls.retried_call, calls.MESSAGES)
+
+
+def _layers(function: Any) -> list[FunctionType]:
+    """The dispatcher, if any, what ``client`` returned, and what it decorates; skips the wrappers of tracers."""
     layers = [function]
     while hasattr(layers[-1], "__wrapped__"):
         layers.append(layers[-1].__wrapped__)
-    dispatcher, *_, decorated, inner = (layer for layer in layers if isinstance(layer, FunctionType))
-    return dispatcher, decorated, inner
+    return [layer for layer in layers if isinstance(layer, FunctionType)]
 
 
 def router_class() -> type:
-    """The class whose methods a ``litellm.Router`` runs: the Router itself, or its core since 1.109."""
-    module = importlib.import_module("litellm.router")
-    found: type = getattr(module, "PythonCore", module.Router)
+    """The class whose methods a ``litellm.Router`` runs: the Router itself, its core in 1.109, its Rust core since."""
+    router = importlib.import_module("litellm.router")
+    found: type
+    if find_spec("litellm.router_rust") is not None:
+        found = importlib.import_module("litellm.router_rust.core").RustCore
+    else:
+        found = getattr(router, "PythonCore", router.Router)
     return found

@@ -34,6 +34,7 @@ LITELLMS_OWN = [
     "ignore:unclosed event loop:ResourceWarning",
     # it keeps the connections of a loop that is closed
     "ignore:unclosed transport:ResourceWarning",
+    "ignore:Unclosed (client session|connector):ResourceWarning",
     "ignore:unclosed <socket:ResourceWarning",
     # it leaves what it would log to a loop that is gone
     r"ignore:coroutine '(Logging|LoggingWorker)\..*' was never awaited:RuntimeWarning",

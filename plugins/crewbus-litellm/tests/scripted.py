@@ -44,6 +44,17 @@ def streams(*deltas: dict[str, Any], cut: bool = False, usage: bool = False) -> 
     return 200, "text/event-stream", "".join(f"data: {line}\n\n" for line in lines).encode(), cut
 
 
+def body(value: Any) -> Answer:
+    """A whole answer of another API than that of chat completions."""
+    return 200, "application/json", json.dumps(value).encode(), False
+
+
+def sent_events(*events: dict[str, Any]) -> Answer:
+    """A streamed answer of another API: server-sent events, named after their types."""
+    lines = (f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
+    return 200, "text/event-stream", "".join(lines).encode(), False
+
+
 class Script:
     """The answers of the server, in order; the last one is repeated."""
 

@@ -12,6 +12,7 @@ import litellm
 import pytest
 from helpers import TIMEOUT, in_threads
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils import litellm_logging
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from styles import STYLES, Listener, asked, call_async, call_async_stream, run_async
 
@@ -108,8 +109,13 @@ class Counter(CustomLogger):
 
 
 @pytest.fixture
-def counting(own_lists):
-    """A logger and a plain function of the user's, as litellm wants them."""
+def counting(own_lists, monkeypatch):
+    """A logger and a plain function of the user's, as litellm wants them.
+
+    litellm calls plain functions by a logger that it makes for the first callback of a process if that is one, and
+    otherwise at some later call: it has one here, whatever came before.
+    """
+    monkeypatch.setattr(litellm_logging, "customLogger", CustomLogger())
     counter = Counter()
     litellm.callbacks = [counter]
     litellm.success_callback = [lambda kwargs, response, start, end: counter.count("function")]

@@ -22,6 +22,7 @@ import crewbus
 import crewbus_litellm
 from crewbus_litellm.answer import answer_streamed
 from crewbus_litellm.stream import watch
+from crewbus_litellm.transcript import Completion
 
 CHATS = [answer for answer in recorded() if answer["api"] == "chat.completions"]
 SOME = [chat for chat in CHATS if chat["tool_call_chunks"]] + [chat for chat in CHATS if chat["text_chunks"]][:6]
@@ -343,7 +344,7 @@ class Outcome:
 
 def test_a_stream_that_closes_itself_before_it_fails_has_failed():
     stream, received = ClosesFirst(), Outcome()
-    watch(stream, received)
+    watch(stream, received, Completion())
     with pytest.raises(OSError, match="torn") as raised:
         asyncio.run(stream.__anext__())
     assert received.ends == [raised.value]
@@ -379,7 +380,7 @@ def test_a_class_defined_for_one_stream_is_not_kept_alive(bus):
         pass
 
     stream, gone = OneStream(), weakref.ref(OneStream)
-    watch(stream, Outcome())
+    watch(stream, Outcome(), Completion())
     assert isinstance(stream, OneStream)
     del stream, OneStream
     collect_until(lambda: gone() is None)  # the reaper has to release it

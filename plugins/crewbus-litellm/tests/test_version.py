@@ -29,12 +29,12 @@ def install(monkeypatch):
     crewbus_litellm.uninstall()
 
 
-@pytest.mark.parametrize("version", ["1.106.0", "1.108.9", "1.109.1", "1.109.99", "1.108.0rc1"])
+@pytest.mark.parametrize("version", ["1.106.0", "1.108.9", "1.109.1", "1.110.99", "1.108.0rc1"])
 def test_supported_versions_are_accepted(install, version):
     install(version)
 
 
-@pytest.mark.parametrize("version", ["1.105.7", "1.110.0", "1.110.0rc1", "2.0", "0.200.0", "unknown"])
+@pytest.mark.parametrize("version", ["1.105.7", "1.111.0", "1.111.0rc1", "2.0", "0.200.0", "unknown"])
 def test_unsupported_versions_are_rejected_with_the_version_found(install, version):
     with pytest.raises(crewbus.PluginError) as refused:
         install(version)
