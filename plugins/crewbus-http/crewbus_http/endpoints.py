@@ -14,7 +14,7 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from crewbus_http.service import RunService
 
-__all__ = ["Endpoint", "described", "parameter"]
+__all__ = ["TEXT", "Endpoint", "described", "parameter"]
 
 Handler: TypeAlias = Callable[["RunService", Request], Awaitable[Response]]
 
@@ -36,6 +36,8 @@ class Endpoint:
         return Route(path, partial(self.handler, service), methods=[self.method], name=self.operation["operationId"])
 
 
+TEXT: Final[dict[str, Any]] = {"type": "string", "minLength": 1, "maxLength": 4096, "pattern": "^[^\\u0000]*$"}
+"""The schema of a text that every store can hold."""
 PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 

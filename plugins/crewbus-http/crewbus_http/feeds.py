@@ -75,6 +75,11 @@ class Feeds:
             if not feeds:
                 del self._by_run[feed.run_id]
 
+    @property
+    def size(self) -> int:
+        """How many bytes of frames they keep."""
+        return sum(feed.size for feeds in self._by_run.values() for feed in feeds)
+
     def close(self) -> None:
         """Let every follower go: each can come back with its cursor, to this server or another."""
         self.closed = True
@@ -98,7 +103,8 @@ class Feed:
         self.failure: Exception | None = None
         self._feeds: Final = feeds
         self._window: list[Frame] = []
-        self._size = 0
+        self.size = 0
+        """How many bytes of frames it keeps."""
         self._oldest = self._cursor = after
         self._places: set[Place] = set()
         self._ahead = 0
@@ -200,9 +206,9 @@ class Feed:
         self._cursor = frame.cursor
         self.end += 1
         self.indexes[frame.cursor] = self.end
-        self._size += len(frame.data)
+        self.size += len(frame.data)
         self._ahead += len(frame.data)
-        while self._size > WINDOW and len(self._window) > 1:
+        while self.size > WINDOW and len(self._window) > 1:
             self._drop_oldest()
         if not self._is_telling:  # once for all that is read at once
             self._is_telling = True
@@ -213,7 +219,7 @@ class Feed:
         self.indexes.pop(self._oldest, None)
         self._oldest = frame.cursor
         self.first += 1
-        self._size -= len(frame.data)
+        self.size -= len(frame.data)
 
     def _has_met_another(self) -> bool:
         return self._feeds.find(self.run_id, self._cursor) is not self

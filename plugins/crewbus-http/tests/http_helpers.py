@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 from contextlib import contextmanager
 
@@ -95,9 +98,57 @@ def followed(client, run_id, after=None):
         return [data for _, _, data in messages(response.iter_lines())]
 
 
-def closing(*things):
-    """Close them all."""
-    stack = contextlib.ExitStack()
-    for thing in things:
-        stack.callback(thing.close)
-    return stack
+class Processes:
+    """Other Python processes on the database of a folder, all of which have ended when the test has."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.url = f"sqlite:///{folder / 'runs.db'}?lease=2"
+        self.all = []
+
+    def module(self, name, source):
+        """Write a module that workers import."""
+        (self.folder / f"{name}.py").write_text(textwrap.dedent(source))
+
+    def start(self, *command, plugins=("crewbus_workers.plugin",), **options):
+        """Start ``crewbus COMMAND``."""
+        given = [part for name in ("crewbus_sqlite._plugin", *plugins) for part in ("-p", name)]
+        here = [str(path) for path in sys.path if path]
+        env = {**os.environ, "CREWBUS_STORE": self.url, "PYTHONPATH": os.pathsep.join(here), "CREWBUS_RECORD": "off"}
+        started = subprocess.Popen(
+            [sys.executable, "-m", "crewbus", *given, *command], env=env, cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+        self.all.append(started)
+        return started
+
+    def begun(self, started, words):
+        """Wait for the line that begins so, and return it."""
+        line = "crewbus: warning: "
+        while line.startswith("crewbus: warning: "):  # a plugin that is installed is loaded once
+            line = started.stderr.readline()
+        assert line.startswith(words), line
+        return line
+
+    def worker(self, module="agents"):
+        """Start a worker, and wait until it serves."""
+        started = self.start("worker", module)
+        self.begun(started, "worker of")
+        return started
+
+    def close(self):
+        """Kill what still runs."""
+        for process in self.all:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@contextmanager
+def processes(folder):
+    """Processes that are gone when the block ends."""
+    made = Processes(folder)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus_http.endpoints import Endpoint, described, parameter
+from crewbus_http.endpoints import TEXT, Endpoint, described, parameter
 from crewbus_http.fields import is_text, read_body
 from crewbus_http.json_response import json_response
 from crewbus_http.problems import Problem
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDPOINTS"]
 
-TEXT: Final = {"type": "string", "minLength": 1, "maxLength": 4096}
 CANCEL: Final[dict[str, Any]] = {"reason": {**TEXT, "description": "Why, for the record."}}
 MESSAGE: Final[dict[str, Any]] = {
     "channel": {**TEXT, "description": "As in receive(CHANNEL)."},
@@ -96,7 +95,7 @@ ENDPOINTS: Final = (
         {202: ("It is on disk", _answer(run="string", message="integer"))},
         parameters=[
             RUN,
-            parameter("Idempotency-Key", "header", {"type": "string"}, "The message's key, if the body has none"),
+            parameter("Idempotency-Key", "header", TEXT, "The message's key, if the body has none"),
         ],
         body=_object(MESSAGE, "channel"),
         problems=(409, 413, 415, 422),

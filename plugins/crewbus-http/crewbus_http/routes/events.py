@@ -36,7 +36,7 @@ async def follow(service: RunService, request: Request) -> Response:
     try:
         place = await service.follow(found.id, cursor_of(request))
     except InputError:
-        raise Problem("invalid", "this is no cursor of this run: follow it from 'start'", parameter="after") from None
+        raise Problem("conflict", "this is no cursor of this run: follow it from 'start'", parameter="after") from None
     if media_type == JSON:
         return await polled(place, seconds)
     return EventStream(place, media_type, service.heartbeat)
@@ -59,6 +59,6 @@ ENDPOINTS: Final = (
                 "wait", "query", {"type": "number", "minimum": 0, "maximum": 60}, "Seconds that a poll waits at most"
             ),
         ],
-        problems=(406, 422),
+        problems=(406, 409, 422),
     )),
 )  # fmt: skip

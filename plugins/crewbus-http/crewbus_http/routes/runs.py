@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus.stores import STATES
-from crewbus_http.endpoints import Endpoint, described, parameter
+from crewbus_http.endpoints import TEXT, Endpoint, described, parameter
 from crewbus_http.fields import Query
 from crewbus_http.json_response import json_response
 from crewbus_http.problems import Problem
@@ -24,6 +24,8 @@ MOST: Final = 1000
 SCANNED: Final = 16_000
 """Among how many runs those are looked for that a client may read."""
 RUN: Final = parameter("run", "path", {"type": "string"}, "The id of a run")
+TAG: Final = "^[^=\\u0000]+=[^\\u0000]*$"
+SECONDS: Final = {"type": "number", "minimum": 0, "maximum": 1e12}
 STATE_NAMES: Final = sorted(STATES)
 
 
@@ -100,9 +102,9 @@ ENDPOINTS: Final = (
         parameters=[
             parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": MOST}, "How many"),
             parameter("state", "query", {"type": "array", "items": {"enum": STATE_NAMES}}, "In one of these states"),
-            parameter("name", "query", {"type": "string"}, "Of this name"),
-            parameter("tag", "query", {"type": "array", "items": {"type": "string"}}, "With these tags, as NAME=VALUE"),
-            parameter("since", "query", {"type": "number", "minimum": 0}, "Started since then, in seconds since 1970"),
+            parameter("name", "query", TEXT, "Of this name"),
+            parameter("tag", "query", {"type": "array", "items": {**TEXT, "pattern": TAG}}, "With tags, as NAME=VALUE"),
+            parameter("since", "query", SECONDS, "Started since then, in seconds since 1970"),
         ],
         problems=(422,),
     )),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from crewbus_http.endpoints import Endpoint, described, parameter
+from crewbus_http.endpoints import TEXT, Endpoint, described, parameter
 from crewbus_http.fields import is_text, read_body
 from crewbus_http.json_response import json_response
 from crewbus_http.problems import Problem
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDPOINTS"]
 
-TEXT: Final = {"type": "string", "minLength": 1, "maxLength": 4096}
 START: Final[dict[str, Any]] = {
     "type": "object",
     "additionalProperties": False,
@@ -97,7 +96,7 @@ ENDPOINTS: Final = (
             {202: ("It is queued", {"application/json": {"schema": {"$ref": "#/components/schemas/RunId"}}})},
             parameters=[
                 parameter("workflow", "path", {"type": "string"}, "Its name; or name@version"),
-                parameter("Idempotency-Key", "header", {"type": "string"}, "The id of the run, if the body has none"),
+                parameter("Idempotency-Key", "header", TEXT, "The id of the run, if the body has none"),
             ],
             body=START,
             problems=(409, 413, 415, 422),
