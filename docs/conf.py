@@ -36,6 +36,8 @@ nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\w*\.(\w+\.)
 autodoc_mock_imports = [
     "crewai",
     "jinja2",
+    "langchain_core",
+    "langgraph",
     "litellm",
     "opentelemetry",
     "prometheus_client",

@@ -15,7 +15,9 @@ from crewbus.exceptions import InputError
 
 KINDS: Final = tuple(name.removeprefix("crewbus_") for name in vars(hookspecs) if name.startswith("crewbus_"))
 """The hooks that ``--hooks`` may name, without ``crewbus_``."""
-PUBLISHED: Final = frozenset({"crewai", "http", "litellm", "metrics", "otel", "postgres", "sqlite", "workers"})
+PUBLISHED: Final = frozenset(
+    {"crewai", "http", "langchain", "litellm", "metrics", "otel", "postgres", "sqlite", "workers"}
+)
 """The plugins whose distributions are published together with crewbus."""
 BUILT_IN: Final = frozenset(module.name for module in pkgutil.iter_modules(builtin.__path__))
 MAX_NAME_LENGTH: Final = 28

@@ -1,0 +1,37 @@
+"""Wrapping: functions of the libraries are wrapped, and restored; and the wrapper that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import wrapt
+
+from crewbus_langchain.integration import contained
+from crewbus_langchain.open_scopes import open_scopes
+
+
+def wrap(undo: ExitStack, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    """Wrap a function of ``owner`` until ``undo`` is unwound; others may have wrapped it since."""
+    active = [True]
+    original = vars(owner)[name]
+    wrapt.wrap_object(owner, name, wrapt.FunctionWrapper, (wrapper,), {"enabled": lambda: active[0]})
+    placed = vars(owner)[name]
+
+    def restore() -> None:
+        active[0] = False
+        if vars(owner)[name] is placed:
+            setattr(owner, name, original)
+
+    undo.callback(restore)
+
+
+def entering(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Make the scope of a run current in the context in which langchain calls its code."""
+    with contained("entering the scope of a run"):
+        config = args[0] if args else kwargs["config"]
+        around = open_scopes.get(getattr(config.get("callbacks"), "parent_run_id", None))
+        if around is not None:
+            around.enter_forever()
+    return wrapped(*args, **kwargs)
