@@ -31,3 +31,5 @@ class Enqueued:
     kwargs: dict[str, Value] = attrs.field(factory=dict)
     digest: str = ""
     """That of the arguments, by which `enqueue` sees whether another call is the same."""
+    carried: dict[str, Any] = attrs.field(factory=dict)
+    """The values of the ContextVars that travel with it, by their names."""

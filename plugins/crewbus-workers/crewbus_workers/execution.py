@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crewbus import CrewbusError, InputError, StreamOptions
 from crewbus_workers.events import WORKFLOW_TAG
-from crewbus_workers.queue import read_arguments
+from crewbus_workers.queue import QueuedCall, read_call
 from crewbus_workers.workflows import Workflow, find_workflow
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Execution:
     async def perform(self) -> str:
         """Execute the run, and return the state that it is in afterwards; "lost" if another process has it now."""
         try:
-            function, args, kwargs = await asyncio.to_thread(self._call)
+            function, (args, kwargs, carried) = await asyncio.to_thread(self._call)
+            for variable, value in carried:  # in the context of this task, which the run's work inherits
+                variable.set(value)
             options = StreamOptions(resume=self.run_id, claimed=self._epoch, slow="drop", grace=self._grace)
             stream = self._stream = self._bus.stream(function, *args, options=options, **kwargs)
             async with stream:
@@ -71,17 +73,17 @@ class Execution:
         if self._stream is not None:
             self._stream.run.suspend("its worker stops")
 
-    def _call(self) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-        """The function that is streamed, with its arguments. What can't be read fails the run, by name."""
+    def _call(self) -> tuple[Callable[..., Any], QueuedCall]:
+        """The function that is streamed, and what it is called with. What can't be read fails the run, by name."""
         try:
             workflow = self._workflow()
             self.name = workflow.label
-            args, kwargs = read_arguments(self._bus, self.run_id, workflow)
+            call = read_call(self._bus, self.run_id, workflow)
         except CrewbusError as error:
-            return _raising(error), [], {}
-        if "options" in kwargs:  # `Bus.stream` has an option of this name
-            return partial(workflow.function, **kwargs), args, {}
-        return workflow.function, args, kwargs
+            return _raising(error), QueuedCall([], {}, [])
+        if "options" in call.kwargs:  # `Bus.stream` has an option of this name
+            return partial(workflow.function, **call.kwargs), call._replace(kwargs={})
+        return workflow.function, call
 
     def _workflow(self) -> Workflow[..., Any]:
         label = self._bus.records.info(self.run_id).tags.get(WORKFLOW_TAG, "")

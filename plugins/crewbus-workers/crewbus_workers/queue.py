@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crewbus import CorruptRecordError, InputError, RunIdInUseError
+from crewbus_workers.carrying import pack, unpack
 from crewbus_workers.checks import is_seconds, is_text
 from crewbus_workers.events import KEY_TAG, QUEUE_TAG, WORKFLOW_TAG, Enqueued, Value
 from crewbus_workers.workflows import Workflow, find_workflow, label_of, newest_version
@@ -15,7 +17,7 @@ from crewbus_workers.workflows import Workflow, find_workflow, label_of, newest_
 if TYPE_CHECKING:
     from crewbus import Bus
 
-__all__ = ["QueueOptions", "enqueue", "queue_run", "read_arguments"]
+__all__ = ["QueueOptions", "enqueue", "queue_run", "read_call"]
 
 DEFAULT_QUEUE: Final = "default"
 
@@ -142,16 +144,27 @@ def _written(
         tuple(write(*pair, str(place)) for place, pair in enumerate(zip(args, positional, strict=True))),
         {name: write(value, named[name], repr(name)) for name, value in kwargs.items()},
         bus.recording.digest(args, kwargs),
+        pack(bus, label, known),
     )
 
 
-def read_arguments(bus: Bus, run_id: str, workflow: Workflow[..., Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments that a run was queued with. Raises `CorruptRecordError`, `DecodeError` and `InputError`."""
+class QueuedCall(NamedTuple):
+    """What a run was queued with."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    carried: list[tuple[ContextVar[Any], Any]]
+    """The ContextVars to set before, and their values."""
+
+
+def read_call(bus: Bus, run_id: str, workflow: Workflow[..., Any]) -> QueuedCall:
+    """What a run was queued with. Raises `CorruptRecordError`, `DecodeError` and `InputError`."""
     event = _queued(bus, run_id)
     positional, named = workflow.annotations(event.args, event.kwargs)
-    return (
+    return QueuedCall(
         [_read(bus, value, annotation) for value, annotation in zip(event.args, positional, strict=True)],
         {name: _read(bus, value, named[name]) for name, value in event.kwargs.items()},
+        unpack(bus, workflow, run_id, event.carried),
     )
 
 

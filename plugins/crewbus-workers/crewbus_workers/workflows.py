@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from functools import cached_property, update_wrapper
 from typing import Any, Final, Generic, ParamSpec, TypeVar, get_type_hints
 
 from crewbus import InputError, TargetError
+from crewbus_workers.carrying import Variables, checked_variables
 from crewbus_workers.checks import is_count, is_text
 
 __all__ = ["Workflow", "find_workflow", "newest_version", "registered", "workflow"]
@@ -21,10 +23,12 @@ _SEPARATOR: Final = "@"
 class Workflow(Generic[P, T]):
     """A function registered under a name and a version. Calling it calls the function, in the current run."""
 
-    def __init__(self, name: str, version: int, function: Callable[P, T]) -> None:
+    def __init__(self, name: str, version: int, function: Callable[P, T], carry: Variables = ()) -> None:
         self.name: Final = name
         self.version: Final = version
         self.function: Final = function
+        self.carry: Final = carry
+        """The ContextVars whose values travel with its runs."""
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,25 +91,33 @@ def label_of(name: str, version: int) -> str:
     return f"{name}{_SEPARATOR}{version}"
 
 
-def workflow(name: str, version: int = 1) -> Callable[[Callable[P, T]], Workflow[P, T]]:
+def workflow(
+    name: str, version: int = 1, *, carry: Iterable[ContextVar[Any]] = ()
+) -> Callable[[Callable[P, T]], Workflow[P, T]]:
     """Register a function as the workflow ``name``, in this version: queued runs of it can be executed here.
 
     A run keeps the version that it was queued with. So keep the old version registered, under its number, until its
-    runs have ended; or keep the number, and ask `crewbus.Run.patched` where the code has changed. Raises `InputError`
-    for a name or version that can't be one, or is taken by another function, and `TargetError` for what can't be
-    called or is a generator function.
+    runs have ended; or keep the number, and ask `crewbus.Run.patched` where the code has changed.
+
+    ``carry``: ContextVars, such as the tenant's. `enqueue` records the values that they have then, and each worker that
+    executes the run sets them before it calls the function, also when it continues the run. The values are plain JSON,
+    8 kB of it at most; a variable that is not set is not carried.
+
+    Raises `InputError` for a name, a version or variables that can't be one, or a name that is taken by another
+    function, and `TargetError` for what can't be called or is a generator function.
     """
     if not is_text(name) or _SEPARATOR in name:
         raise InputError(f"a workflow's name is a text without {_SEPARATOR!r}; got {name!r}")
     if not is_count(version):
         raise InputError(f"workflow {name!r}: a version is a whole number from 1; got {version!r}")
+    variables = checked_variables(carry, f"workflow {name!r}")
 
     def register(function: Callable[P, T]) -> Workflow[P, T]:
         if not callable(function):
             raise TargetError(f"workflow {name!r} takes a function; {function!r} can't be called")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TargetError(f"workflow {name!r} is a generator function: call crewbus.chunk(text) where it yields")
-        made = Workflow(name, version, function)
+        made = Workflow(name, version, function, variables)
         before = _workflows.get(made.label)
         if before is not None and not _is_same_function(before.function, function):
             raise InputError(
