@@ -312,6 +312,18 @@ class FailsWithOne(MemoryStore):
             raise
 
 
+@noticed_by("a_holder_is_told_that_it_lost_a_log")
+class TellsOfTheTaker(MemoryStore):
+    def on_lost(self, notify):
+        self.notify = notify
+        return lambda: None
+
+    def acquire(self, root_id):
+        epoch = super().acquire(root_id)
+        self.notify(root_id, epoch, FencedError(root_id))
+        return epoch
+
+
 @noticed_by("a_released_log_takes_nothing")
 class WritesOn(MemoryStore):
     def release(self, root_id, epoch):

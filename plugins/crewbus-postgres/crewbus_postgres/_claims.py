@@ -8,6 +8,7 @@ from typing import Final
 
 from crewbus.stores import Claim
 from crewbus.stores.claims import Room
+from crewbus_postgres._holders import ALIVE
 from crewbus_postgres._logs import NOW, is_text, tag_label
 from crewbus_postgres._reader import PIECE, tags_of
 from crewbus_postgres._schema import MAY_BE_CLAIMED
@@ -16,7 +17,7 @@ from crewbus_postgres._session import Session
 _FREE: Final = (
     "FROM $s.logs l LEFT JOIN $s.holders h ON h.token = l.holder "
     f"WHERE {MAY_BE_CLAIMED} AND (l.due IS NULL OR l.due <= {NOW}) AND (l.holder IS NULL OR "
-    "(l.holder <> %s AND coalesce(h.until, '-infinity') <= clock_timestamp()))"
+    f"(l.holder <> %s AND NOT coalesce({ALIVE}, false)))"
 )
 """A log without an ``until`` names a holder whose row is gone: it is dead."""
 
@@ -54,10 +55,7 @@ def choose(session: Session, claim: Claim, own: str) -> list[int]:
 
 def _room(session: Session, claim: Claim) -> Room:
     counted, alive = {cap.tag for cap in claim.caps}, Counter[tuple[str, str]]()
-    query = (
-        "SELECT l.tags FROM $s.holders h JOIN $s.logs l ON l.holder = h.token "
-        "WHERE h.until > clock_timestamp() AND NOT l.sealed"
-    )
+    query = f"SELECT l.tags FROM $s.holders h JOIN $s.logs l ON l.holder = h.token WHERE {ALIVE} AND NOT l.sealed"
     for (data,) in session.rows(query) if counted else []:
         alive.update(item for item in tags_of(data).items() if item[0] in counted)
     return Room(claim.caps, lambda tag, value: alive[tag, value])

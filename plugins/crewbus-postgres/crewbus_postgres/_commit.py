@@ -38,7 +38,8 @@ _MINE: Final = (
     "outcome = convert_from(b.outcome, 'UTF8'), stalls = CASE WHEN b.got_on OR b.seal THEN 0 ELSE l.stalls END, "
     "tags = coalesce(b.tags, l.tags), "
     "sealed = b.seal, holder = CASE WHEN b.seal THEN NULL ELSE l.holder END "
-    "FROM b WHERE l.id = b.id AND l.epoch = b.epoch AND l.last = b.before AND NOT l.sealed RETURNING l.id"
+    "FROM b WHERE l.id = b.id AND l.epoch = b.epoch AND l.last = b.before AND NOT l.sealed "
+    "RETURNING l.id, l.watched > clock_timestamp() AS watched"
 )
 _PARTS: Final = (
     (_events.COLUMNS, f"INSERT INTO $s.events ({_events.NAMES}) SELECT * FROM {{}} WHERE log IN (SELECT id FROM mine)"),
@@ -98,6 +99,8 @@ class Batch:
     row: LogRow
     """The log's row before them, or after them once they are written."""
     error: CrewbusError | None = None
+    is_watched: bool = False
+    """Whether somebody is to be told of it."""
 
     def values(self) -> Row:
         """The values of its log in the statement."""
@@ -126,12 +129,13 @@ def write(session: Session, batches: list[Batch], token: str) -> None:
     ready = [batch for batch in batches if batch.error is None]
     if not ready:
         return
-    found = {log for (log,) in session.rows(*_statement(ready))}
+    found: dict[int, bool | None] = dict(session.rows(*_statement(ready)))
     missing = [batch for batch in ready if batch.row.id not in found]
     _explain(session, missing)
     for batch in ready:
         if batch.error is None:
             batch.row = batch.row.after(batch.events)
+            batch.is_watched = bool(found.get(batch.row.id, True))
 
 
 def _statement(batches: list[Batch]) -> tuple[str, *tuple[object, ...]]:
@@ -149,7 +153,7 @@ def _statement(batches: list[Batch]) -> tuple[str, *tuple[object, ...]]:
             source, more = columns.source(rows, "e")
             query += f", part{number} AS ({insert.format(source)})"
             values += more
-    return (f"{query} SELECT id FROM mine", *values)
+    return (f"{query} SELECT id, watched FROM mine", *values)
 
 
 def _begin(batches: list[Batch], session: Session, token: str) -> None:

@@ -13,7 +13,7 @@ import psycopg
 from crewbus import reentrant_lock
 from crewbus.exceptions import RecordingError
 from crewbus_postgres import _schema
-from crewbus_postgres._session import Row, Session
+from crewbus_postgres._session import Connection, Session
 
 CONNECT: Final = 10
 """Seconds to wait for a connection to be established."""
@@ -36,27 +36,28 @@ class Unavailable(RecordingError):
 class Database:
     """The schema ``schema`` of the database at ``url``, by at most ``connections`` at a time.
 
-    No setting outlives a transaction, and behind a pooler nothing is prepared on the server: PgBouncer may stand
+    Behind a pooler no setting outlives a transaction, and nothing is prepared on the server: PgBouncer may stand
     between.
     """
 
-    def __init__(self, url: str, schema: str, connections: int, name: str) -> None:
+    def __init__(self, url: str, schema: str, connections: int, timeout: float, name: str) -> None:
         self.name: Final = name
         """What messages call it: without the password."""
         self.schema: Final = schema
         self._url = url
+        self._timeout = timeout
         self._room = threading.BoundedSemaphore(connections)
         self._lock = reentrant_lock()
-        self._idle: list[tuple[float, psycopg.Connection[Row]]] = []
+        self._idle: list[tuple[float, Connection]] = []
         self._is_there = False
         self._closed = False
 
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A session in which each statement is a transaction. Raises `RecordingError` for all errors of the server."""
-        if not self._room.acquire(timeout=CONNECT * 3):
+        if not self._room.acquire(timeout=self._timeout):
             raise Unavailable(f"{self.name}: all connections of this process are in use")
-        connection: psycopg.Connection[Row] | None = None
+        connection: Connection | None = None
         try:
             connection = self._take()
             yield Session(connection, self.schema)
@@ -71,7 +72,8 @@ class Database:
     def reading(self) -> Iterator[Session | None]:
         """A session; None if the schema has no tables yet."""
         with self.session() as session:
-            self._is_there = self._is_there or _schema.exists(session, self.schema)
+            if not self._is_there and _schema.version(session, self.schema):
+                self.prepare(session)
             yield session if self._is_there else None
 
     @contextmanager
@@ -83,10 +85,10 @@ class Database:
                 yield session
 
     def prepare(self, session: Session) -> None:
-        """Create the tables unless they are there."""
-        if not self._is_there and not _schema.exists(session, self.schema):
+        """Create the tables, or bring them up to date."""
+        if not self._is_there and _schema.version(session, self.schema) < _schema.VERSION:
             with session.connection.transaction():
-                _schema.create(session, self.schema)
+                _schema.migrate(session, self.schema)
         self._is_there = True
 
     def close(self) -> None:
@@ -96,12 +98,17 @@ class Database:
         for _, connection in idle:
             connection.close()
 
-    def _take(self) -> psycopg.Connection[Row]:
+    @staticmethod
+    def is_pooled(connection: Connection) -> bool:
+        """Whether a pooler stands between: then a session lasts as long as a transaction."""
+        return connection.prepare_threshold is None
+
+    def _take(self) -> Connection:
         while True:
             with self._lock:
                 since, connection = self._idle.pop() if self._idle else (0.0, None)
             if connection is None:
-                return self._connect()
+                return self.connect()
             if time.monotonic() - since < IDLE:
                 return connection
             with suppress(psycopg.Error):
@@ -109,17 +116,21 @@ class Database:
                 return connection
             connection.close()
 
-    def _connect(self) -> psycopg.Connection[Row]:
-        connection = psycopg.connect(
-            self._url, autocommit=True, prepare_threshold=None, connect_timeout=CONNECT, **KEEPALIVES
+    def connect(self) -> Connection:
+        """Open a connection."""
+        seconds = max(1, min(CONNECT, int(self._timeout)))
+        connection = Connection.connect(
+            self._url, autocommit=True, prepare_threshold=None, connect_timeout=seconds, **KEEPALIVES
         )
+        connection.limit = self._timeout
         with connection.cursor() as cursor:
             (pid,) = cursor.execute("SELECT pg_backend_pid()").fetchone() or (None,)
         if pid == connection.info.backend_pid:  # a pooler gives another one
             connection.prepare_threshold = REPEATED
+            connection.execute("SELECT set_config('statement_timeout', %s, false)", [f"{self._timeout * 1000:.0f}ms"])
         return connection
 
-    def _put(self, connection: psycopg.Connection[Row]) -> None:
+    def _put(self, connection: Connection) -> None:
         reusable = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with self._lock:
             if reusable and not self._closed:

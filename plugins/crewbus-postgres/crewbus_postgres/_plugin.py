@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from crewbus import InputError, hookimpl
 from crewbus_postgres._schema import schema_sql
-from crewbus_postgres._store import BACKLOG, CONNECTIONS, LEASE, PATIENCE, SCHEMA, PostgresStore
+from crewbus_postgres._store import BACKLOG, CONNECTIONS, LEASE, LISTEN, PATIENCE, SCHEMA, TIMEOUT, PostgresStore
 
 if TYPE_CHECKING:
     import argparse
@@ -43,6 +43,8 @@ def crewbus_open_store(url: str) -> Store | None:
         "patience": PATIENCE,
         "backlog": BACKLOG,
         "connections": CONNECTIONS,
+        "timeout": TIMEOUT,
+        "listen": LISTEN,
     }
     others = []
     for name, value in parse_qsl(query, keep_blank_values=True):
@@ -73,8 +75,9 @@ def crewbus_cli_commands(commands: Commands) -> None:
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["sql"], help="sql: the statements, for a role that may create tables")
+    parser.add_argument("--since", type=int, default=0, metavar="VERSION", help="the version of tables that are there")
     parser.add_argument("--schema", default=SCHEMA, help=f"the schema of the tables (default: {SCHEMA})")
 
 
 def _print_sql(args: argparse.Namespace, _bus: Any) -> None:
-    sys.stdout.write(f"{schema_sql(args.schema)}\n")
+    sys.stdout.write(f"{schema_sql(args.schema, since=args.since)}\n")

@@ -12,6 +12,7 @@ from crewbus.stores import LogFilter, LogInfo, LogSummary, StoredEvent
 from crewbus_postgres import _logs
 from crewbus_postgres._database import Database
 from crewbus_postgres._events import NAMES, decoded, load_firsts
+from crewbus_postgres._holders import ALIVE
 from crewbus_postgres._logs import LogRow, Part
 from crewbus_postgres._session import Row, Session
 
@@ -29,7 +30,7 @@ _MARKS: Final = (
 )
 _INFO: Final = (
     f"{_logs.SELECT.removesuffix(' FROM $s.logs l')}, h.name, extract(epoch FROM h.until)::float8, "
-    "coalesce(h.until > clock_timestamp(), false), p.root_id FROM $s.logs l "
+    f"coalesce({ALIVE}, false), p.root_id FROM $s.logs l "
     "LEFT JOIN $s.holders h ON h.token = l.holder LEFT JOIN $s.logs p ON p.id = l.parent"
 )
 

@@ -87,49 +87,57 @@ CREATE TABLE $s.messages (
 CREATE UNIQUE INDEX ON $s.messages (log, digest) WHERE digest IS NOT NULL;
 INSERT INTO $s.meta (version) VALUES (1);"""
 
-MIGRATIONS: Final = (_FIRST,)
+_SECOND: Final = """\
+ALTER TABLE $s.holders
+    ADD live bigint,  -- the key of the advisory lock that its session holds while it lives; NULL: it has no session
+    ADD sure timestamptz;  -- until when it counts as alive although that lock is free: it connects anew
+ALTER TABLE $s.logs ADD watched timestamptz;  -- until when its writer is to tell of changes
+UPDATE $s.meta SET version = 2;"""
+
+MIGRATIONS: Final = (_FIRST, _SECOND)
 """The statements that lead to each version from the one before, beginning with version 1."""
 VERSION: Final = len(MIGRATIONS)
 
 
-def schema_sql(schema: str = "crewbus") -> str:
+def schema_sql(schema: str = "crewbus", *, since: int = 0) -> str:
     """Return the statements that create the tables in a schema, for a role that may create them.
 
-    Raises `crewbus.InputError` unless ``schema`` is a plain name.
+    ``since``: the version of tables that are there. Raises `crewbus.InputError` unless ``schema`` is a plain name.
     """
     name = quoted(schema)
-    return "\n".join([f"CREATE SCHEMA IF NOT EXISTS {name};", *MIGRATIONS]).replace("$s", name)
+    first = [] if since else [f"CREATE SCHEMA IF NOT EXISTS {name};"]
+    return "\n".join([*first, *MIGRATIONS[since:]]).replace("$s", name)
 
 
-def exists(session: Session, schema: str) -> bool:
-    """Whether the tables are there; raises `StoreVersionError` if a newer release made them."""
+def version(session: Session, schema: str) -> int:
+    """The version of the tables, 0 if they are not there; raises `StoreVersionError` if a newer release made them."""
     # Not to_regclass(): its cache does not see what another process has committed during this transaction.
     if not session.rows(
         "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = %s AND c.relname = 'meta'",
         schema,
     ):
-        return False
-    ((version,),) = session.rows("SELECT version FROM $s.meta")
-    if version > VERSION:
+        return 0
+    ((found,),) = session.rows("SELECT version FROM $s.meta")
+    if found > VERSION:
         raise StoreVersionError(
-            f"the schema {schema!r} has version {version}, and this release of crewbus-postgres reads {VERSION}: "
+            f"the schema {schema!r} has version {found}, and this release of crewbus-postgres reads {VERSION}: "
             "upgrade crewbus-postgres"
         )
-    return bool(version == VERSION)
+    return int(found)
 
 
-def create(session: Session, schema: str) -> None:
-    """Create the tables, inside the caller's transaction, unless another process has done so meanwhile."""
+def migrate(session: Session, schema: str) -> None:
+    """Bring the tables up to date, inside the caller's transaction, unless another process has done so meanwhile."""
     session.rows("SELECT pg_advisory_xact_lock(hashtextextended(%s, 7))", f"crewbus migrate {schema}")
-    if exists(session, schema):
-        return
+    found = version(session, schema)
     try:
-        if not session.rows("SELECT 1 FROM pg_namespace WHERE nspname = %s", schema):
+        if not found and not session.rows("SELECT 1 FROM pg_namespace WHERE nspname = %s", schema):
             session.script(f"CREATE SCHEMA {quoted(schema)}")
-        session.script("\n".join(MIGRATIONS))
+        for statements in MIGRATIONS[found:]:
+            session.script(statements)
     except errors.InsufficientPrivilege as error:
         raise RecordingError(
-            f"this role may not create the tables in the schema {schema!r}: have a role that may "
-            "execute what `crewbus store sql` prints"
+            f"this role may not create the tables of version {VERSION} in the schema {schema!r}: have a role that may "
+            f"execute what `crewbus store sql{f' --since {found}' if found else ''}` prints"
         ) from error

@@ -20,6 +20,22 @@ def quoted(schema: str) -> str:
     return f'"{schema}"'
 
 
+class Connection(psycopg.Connection[Row]):
+    """A connection that waits for an answer for a limited time only: its server may be stopped, or not be reachable."""
+
+    limit: float | None = None
+    """Seconds."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """See `psycopg.Connection.wait`."""
+        try:
+            return super().wait(gen, interval, self.limit if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # what it still answers would be taken for the next answer
+            raise
+
+
 class Session:
     """Executes statements, in which ``$s`` stands for the schema."""
 

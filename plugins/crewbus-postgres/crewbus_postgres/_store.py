@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -19,6 +19,7 @@ from crewbus_postgres._commit import Notify
 from crewbus_postgres._database import Database
 from crewbus_postgres._events import checked, digest
 from crewbus_postgres._holders import Holder
+from crewbus_postgres._line import Line
 from crewbus_postgres._logs import LogRow
 from crewbus_postgres._reader import Reader
 from crewbus_postgres._session import Session, quoted
@@ -28,6 +29,10 @@ LEASE: Final = 9.0
 PATIENCE: Final = 60.0
 BACKLOG: Final = 64 * 1024 * 1024
 CONNECTIONS: Final = 8
+TIMEOUT: Final = 30.0
+LISTEN: Final = "auto"
+CLOSING: Final = 5.0
+"""Seconds to wait until the line has told what it is to tell."""
 SCHEMA: Final = "crewbus"
 PERIOD: Final = 0.1
 """Seconds between two looks for changes, while somebody watches."""
@@ -39,9 +44,13 @@ class PostgresStore(Store):
     ``schema`` is the schema that its tables are in: the first write creates them. ``lease`` is the number of seconds
     for which a run stays held after its holder last renewed the lease, by the clock of the server. While the server
     can't be reached, events wait in memory, up to ``backlog`` bytes; after ``patience`` seconds of that they are
-    rejected. ``connections`` limits the connections of this process. Raises `InputError` for a URL that can't be read
-    and for options that are out of range. A forked child may use the store too: it starts without any run.
+    rejected. ``connections`` limits the connections of this process; one more listens, unless ``listen`` is "off" or
+    a pooler stands between. No answer of the server is waited for longer than ``timeout`` seconds. Raises
+    `InputError` for a URL that can't be read and for options that are out of range. A forked child may use the store
+    too: it starts without any run.
     """
+
+    watches_logs = True
 
     def __init__(
         self,
@@ -52,30 +61,51 @@ class PostgresStore(Store):
         patience: float = PATIENCE,
         backlog: int = BACKLOG,
         connections: int = CONNECTIONS,
+        timeout: float = TIMEOUT,
+        listen: str = LISTEN,
     ) -> None:
-        if not (0 < lease < float("inf") and 0 <= patience < float("inf") and backlog > 0 and connections > 1):
+        if not (
+            0 < lease < float("inf")
+            and 0 <= patience < float("inf")
+            and backlog > 0
+            and connections > 1
+            and 0 < timeout < 1e6
+        ):
             raise InputError(
                 f"lease must be a number of seconds above 0, patience a number of seconds, backlog a number of bytes "
-                f"above 0, and connections 2 at least; got lease={lease}, patience={patience}, backlog={backlog}, "
-                f"connections={connections}"
+                f"above 0, connections 2 at least, and timeout a number of seconds above 0; got lease={lease}, "
+                f"patience={patience}, backlog={backlog}, connections={connections}, timeout={timeout}"
             )
+        if listen not in ("auto", "off"):
+            raise InputError(f"listen is 'auto' or 'off'; got {listen!r}")
         quoted(schema)
         self.name: Final = _name_of(url)
         """What messages call the database: without the user and the password."""
         self.schema: Final = schema
-        self._url, self._connections = url, connections
+        self._url, self._connections, self._listens = url, connections, listen != "off"
+        self._timeout = timeout
         self._lease, self._patience, self._backlog = lease, patience, backlog
         self._set_up()
 
     def _set_up(self) -> None:
-        self._database = Database(self._url, self.schema, self._connections, self.name)
+        self._database = Database(self._url, self.schema, self._connections, self._timeout, self.name)
         self._reader = Reader(self._database)
-        self._holder = Holder(self._lease)
-        self._writer = Writer(self._database, self._holder, self._patience, self._backlog)
         self._snapshot: object = None
         self._watching = Watching(self._look, PERIOD, f"crewbus watch {self.name}")
+        self._line = Line(
+            self._database,
+            listens=self._listens,
+            changed=self._watching.notify,
+            taken=self._recheck,
+            presence=self._recheck,
+        )
+        self._holder = Holder(self._lease, lambda: self._line.live)
+        self._writer = Writer(self._database, self._holder, self._line, self._patience, self._backlog)
         self._closing = reentrant_lock()
         self._closed = False
+
+    def _recheck(self) -> None:
+        self._writer.look()
 
     def __repr__(self) -> str:
         return f"<PostgresStore {self.name!r} schema {self.schema!r}>"
@@ -183,6 +213,7 @@ class PostgresStore(Store):
             self._holder.clean_up(session)
             (row,) = self._take(session, [log.id])
         self._writer.adopt(row)
+        self._line.tell([row.id], work=True, taken=row.epoch > 1)
         return row.epoch
 
     def _take(self, session: Session, logs: list[int]) -> list[LogRow]:
@@ -208,10 +239,12 @@ class PostgresStore(Store):
                 epoch,
             )
         self._writer.forget(root_id, epoch)
+        self._line.tell([log.id], work=True)
 
     def revoke(self, root_id: str) -> None:
         with self._changing(root_id) as (session, log):
             session.rows("UPDATE $s.logs SET holder = NULL WHERE id = %s", log.id)
+        self._line.tell([log.id], work=True)
 
     def has_lease(self, root_id: str, epoch: int) -> bool:
         return self._writer.has_lease(root_id, epoch)
@@ -260,6 +293,7 @@ class PostgresStore(Store):
         with self._database.writing() as session:
             log = _logs.create(session, LogRow(0, root_id, due=until), own)
             _logs.set_labels(session, log, own[0])
+        self._line.tell(work=True)
 
     def claim(self, claim: Claim) -> list[Claimed]:
         self._write_out()
@@ -273,20 +307,36 @@ class PostgresStore(Store):
             rows = self._take(session, chosen)
         for row in rows:
             self._writer.adopt(row)
+        self._line.tell([row.id for row in rows], taken=True)
         return [Claimed(row.root_id, row.epoch) for row in rows]
 
     def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
         _messages.check(root_id, channel, key)
         with self._changing(root_id) as (session, log):
-            return _messages.add(session, log, channel, data, key)
+            number = _messages.add(session, log, channel, data, key)
+        self._line.tell([log.id], work=True)
+        return number
 
     def posted(self, root_id: str, after: int = -1) -> list[Posted]:
         with self._finding(root_id) as (session, log):
             return _messages.load(session, log, after)
 
+    def mail(self, after: Mapping[str, int]) -> dict[str, list[Posted]]:
+        self._require_open()
+        with self._database.reading() as session:
+            return {} if session is None else _messages.load_all(session, after)
+
     def watch(self, notify: Callable[[], object]) -> Callable[[], None]:
         self._require_open()
         return self._watching.add(notify)
+
+    def watch_log(self, root_id: str, notify: Callable[[], object]) -> Callable[[], None]:
+        self._write_out(root_id)
+        return self._line.watch_log(root_id, notify) or self.watch(notify)
+
+    def watch_work(self, notify: Callable[[], object]) -> Callable[[], None]:
+        self._require_open()
+        return self._line.watch_work(notify)
 
     def _look(self) -> bool:
         """Whether any transaction of the server has ended since the last look."""
@@ -306,6 +356,7 @@ class PostgresStore(Store):
             for table in ("events", "runs", "labels", "messages"):
                 session.rows(f"DELETE FROM $s.{table} WHERE log = %s", log.id)
             session.rows("DELETE FROM $s.logs WHERE id = %s", log.id)
+        self._line.tell([log.id])
 
     # Closing and forking
 
@@ -323,6 +374,7 @@ class PostgresStore(Store):
             if not self._writer.is_failing:
                 with suppress(CrewbusError):
                     self._release_all()
+            self._line.close(CLOSING)
             self._database.close()
 
     def after_fork(self) -> None:
@@ -333,7 +385,10 @@ class PostgresStore(Store):
         with self._database.reading() as session:
             if session is None:
                 return
-            session.rows("UPDATE $s.logs SET holder = NULL WHERE holder = %s", self._holder.token)
+            released = session.rows(
+                "UPDATE $s.logs SET holder = NULL WHERE holder = %s RETURNING id", self._holder.token
+            )
+            self._line.tell([log for (log,) in released], work=bool(released))
             session.rows("DELETE FROM $s.holders WHERE token = %s", self._holder.token)
 
     def _write_out(self, root_id: str | None = None) -> None:

@@ -16,11 +16,15 @@ from crewbus_postgres import _commit, _logs
 from crewbus_postgres._commit import Batch, Log, Notify
 from crewbus_postgres._database import Database, Unavailable
 from crewbus_postgres._events import checked
-from crewbus_postgres._holders import Holder
+from crewbus_postgres._holders import RENEWALS, Holder
+from crewbus_postgres._line import Line
 from crewbus_postgres._logs import LogRow
 
 GATHERING: Final = 0.02
+LONGEST_GATHERING: Final = 0.1
 """Seconds to collect events for one statement, unless a caller waits for them."""
+WATCHED_GATHERING: Final = 0.004
+"""The same while somebody watches."""
 OVERHEAD: Final = 400
 """Bytes that a queued event takes besides its JSON, estimated."""
 MOST_EVENTS: Final = 2000
@@ -39,9 +43,10 @@ class Writer:
     those who wait, until a try succeeds; ``bound`` are the bytes of events that may be queued meanwhile.
     """
 
-    def __init__(self, database: Database, holder: Holder, patience: float, bound: int) -> None:
+    def __init__(self, database: Database, holder: Holder, line: Line, patience: float, bound: int) -> None:
         self._database = database
         self._holder = holder
+        self._line = line
         self._patience = patience
         self._bound = bound
         self._backlog = self._backlog_events = 0
@@ -60,6 +65,7 @@ class Writer:
         self.lost: Final = Watchers()
         """Who is told of each log that another process took or dropped."""
         self._renew_at = 0.0
+        self._gathering = GATHERING
         self._hurry = self._writing = self._rejecting = self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -84,7 +90,7 @@ class Writer:
         with self._lock:
             self._forget(row.root_id)
             self._logs[row.root_id] = Log(row, row.epoch, taken_to=row.last)
-            self._renew_at = time.monotonic() + self._holder.lease / 3
+            self._renew_at = time.monotonic() + self._holder.lease / RENEWALS
             self._start()
             self._changed.notify_all()
 
@@ -131,6 +137,12 @@ class Writer:
             log = self._logs.get(root_id)
             if log is not None and log.epoch == epoch:
                 self._forget(root_id)
+
+    def look(self) -> None:
+        """Renew the leases, and look whether a log was lost."""
+        with self._lock:
+            self._renew_at = 0.0
+            self._changed.notify_all()
 
     def lose(self, root_id: str, error: CrewbusError) -> None:
         """Note that a log was lost to another process."""
@@ -306,6 +318,7 @@ class Writer:
         self._queued.pop(log, None)
 
     def _start(self) -> None:
+        self._line.start()
         if self._thread is not None or self._closed:
             return
         thread = threading.Thread(target=self._work, name=f"crewbus {self._database.name}", daemon=True)
@@ -327,9 +340,10 @@ class Writer:
         if self._failure is not None:
             self._changed.wait_for(lambda: self._closed, self._pause)
             return not self._closed
-        self._changed.wait_for(lambda: self._closed or self._queued, self._until_renewal())
+        while not (self._closed or self._queued) and self._until_renewal() != 0.0:
+            self._changed.wait(self._until_renewal())
         if not self._hurry and not self._closed and self._queued:
-            self._changed.wait_for(lambda: self._hurry or self._closed, GATHERING)
+            self._changed.wait_for(lambda: self._hurry or self._closed, self._gathering)
         return not self._closed
 
     def _until_renewal(self) -> float | None:
@@ -344,12 +358,16 @@ class Writer:
         idle = self._idle()
         self._lock.release()
         failure: RecordingError | None = None
+        started = time.monotonic()
         try:
             failure = self._commit(batches, idle)
         finally:
             self._lock.acquire()
             self._writing = False
         self._failed_try = tried if failure is not None else 0
+        watched = [batch.row.id for batch in batches if batch.is_watched]
+        self._gathering = _gathering(time.monotonic() - started, is_watched=bool(watched))
+        self._line.tell(watched, work=failure is None and any(batch.seals for batch in batches))
         calls = self._failed(batches, failure, since) if failure is not None else self._done(batches, ticket)
         self._changed.notify_all()
         self._notify(calls)
@@ -398,7 +416,7 @@ class Writer:
                 self._database.prepare(session)
                 if renews:
                     self._holder.renew(session)
-                    self._renew_at = time.monotonic() + self._holder.lease / 3
+                    self._renew_at = time.monotonic() + self._holder.lease / RENEWALS
                 if batches:
                     _commit.write(session, batches, self._holder.token)
                 batches += _commit.lost(session, idle)
@@ -454,6 +472,13 @@ class Writer:
         if not self._has_given_up:
             return []
         return [(notify, failure) for log in self._logs.values() for notify, _ in _take_due(log, self._last_ticket)]
+
+
+def _gathering(took: float, *, is_watched: bool) -> float:
+    """For how long to collect events after a statement that took so many seconds."""
+    if is_watched:
+        return min(max(WATCHED_GATHERING, took), GATHERING)
+    return min(max(GATHERING, 4 * took), LONGEST_GATHERING)
 
 
 def _take_due(log: Log, ticket: int) -> list[Call]:
