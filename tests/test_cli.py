@@ -29,7 +29,7 @@ AGENTS = """\
         for number in range(times):
             crewbus.chunk(f"{topic}{number} ")
             await asyncio.sleep(0)
-        return "not shown"
+        return "not streamed"
 
     def sync(topic, times=2):
         for number in range(times):
@@ -118,9 +118,9 @@ def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["agents:talk"], "sky0 sky1 "),
-        (["agents.py:talk"], "sky0 sky1 "),
-        (["./agents.py:talk", "--arg", "topic=sea", "--arg", "times=1"], "sea0 "),
+        (["agents:talk"], "sky0 sky1 \nnot streamed\n"),
+        (["agents.py:talk"], "sky0 sky1 \nnot streamed\n"),
+        (["./agents.py:talk", "--arg", "topic=sea", "--arg", "times=1"], "sea0 \nnot streamed\n"),
         (["agents:sync", "--arg", "topic=7"], "70 71 "),
         (["agents:crew"], "called"),
         (["agents:crew.go", "--arg", "word=going"], "going"),
@@ -134,7 +134,7 @@ def test_a_single_run_prints_its_text_and_its_status(cli: Cli, argv: list[str], 
     assert cli("run", *argv) == 0
     assert cli.out == text
     name = argv[0].rpartition(":")[2]
-    assert cli.err.startswith(f"{name} finished: ")
+    assert cli.err.startswith(f"{name} finished in ")
 
 
 def test_a_single_line_of_input_is_a_single_run(cli: Cli) -> None:
@@ -147,7 +147,7 @@ def test_a_failed_run_shows_its_error_and_where_it_was_raised(cli: Cli) -> None:
     assert cli("run", "agents.py:picky", "--arg", "number=1") == 1
     assert cli.out == "partial"
     line = 1 + AGENTS.splitlines().index('            raise ValueError("odd\\n\\x1b[31mnumber")')
-    assert cli.err.startswith("picky failed after 1 chunk in ")
+    assert cli.err.startswith("picky failed after ")
     assert cli.err.endswith(f": ValueError: odd \\x1b[31mnumber (agents.py:{line})\n")
 
 
@@ -170,7 +170,7 @@ def test_the_traceback_starts_in_the_target(cli: Cli) -> None:
 )
 def test_a_run_that_is_cancelled_or_exits_is_exit_code_1(cli: Cli, target: str, how: str, why: str) -> None:
     assert cli("run", f"agents.py:{target}") == 1
-    assert f"{target} {how} after 0 chunks in " in cli.err
+    assert f"{target} {how} after " in cli.err
     assert why in cli.err
 
 
@@ -215,7 +215,7 @@ def test_the_table_lists_twenty_failures_and_counts_the_others(cli: Cli) -> None
 
 def test_json_is_one_object_and_nothing_else(cli: Cli) -> None:
     assert cli("run", "agents:prints", "--json") == 0
-    assert set(cli.summary) == {"runs", "ok", "failed", "cancelled", "chunks", "seconds"}
+    assert set(cli.summary) == {"runs", "ok", "failed", "cancelled", "chunks", "seconds", "results"}
     assert cli.err == "printed\n", "what the target prints is not in the way"
 
 
@@ -334,7 +334,7 @@ def test_characters_that_the_encoding_lacks_are_escaped(cli: Cli, monkeypatch: p
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n")
     monkeypatch.setattr(sys, "stdout", narrow)
     assert cli("run", "agents:talk", "--arg", "topic=\u00e4\u2028", "--arg", "times=1") == 0
-    assert narrow.buffer.getvalue() == b"\\xe4\\u20280 "  # type: ignore[attr-defined]
+    assert narrow.buffer.getvalue() == b"\\xe4\\u20280 \nnot streamed\n"  # type: ignore[attr-defined]
 
 
 # Targets

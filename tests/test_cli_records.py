@@ -21,6 +21,7 @@ from lifecycle_helpers import Caller, until
 from plugin_helpers import plugin
 
 import crewbus
+from crewbus.cli.run_ids import short_id
 from crewbus.records.export import Branch, read_export, write_export
 from crewbus.stores import StoredEvent
 
@@ -115,7 +116,10 @@ def test_runs_are_listed_newest_first(cli: Records) -> None:
     assert cli("runs") == 0
     head, *rows = cli.lines
     assert head == ["run", "name", "state", "started", "duration", "events"]
-    assert [row[:3] for row in rows] == [[second, "other", "interrupted"], [first, "news", "finished"]]
+    assert [row[:3] for row in rows] == [
+        [short_id(second), "other", "interrupted"],
+        [short_id(first), "news", "finished"],
+    ]
     assert rows[1][-1] == str(cli.store.info(first).last + 1)
 
 
@@ -131,13 +135,13 @@ def test_runs_can_be_limited_and_filtered_by_state(cli: Records) -> None:
     ids = [cli.record(lambda bus: None) for _ in range(3)]
     gone = cli.interrupted()
     assert cli("runs", "--limit", "2") == 0
-    assert [row[0] for row in cli.lines[1:]] == [gone, ids[2]]
+    assert [row[0] for row in cli.lines[1:]] == [short_id(gone), short_id(ids[2])]
     assert cli("runs", "--state", "finished", "--limit", "1") == 0
-    assert [row[0] for row in cli.lines[1:]] == [ids[2]]
+    assert [row[0] for row in cli.lines[1:]] == [short_id(ids[2])]
     assert cli("runs", "--state", "failed") == 0
     assert (cli.out, cli.err) == ("", "no recorded run matches\n")
     assert cli("runs", "--state", "failed", "--state", "interrupted") == 0
-    assert [row[0] for row in cli.lines[1:]] == [gone]
+    assert [row[0] for row in cli.lines[1:]] == [short_id(gone)]
 
 
 def test_runs_can_be_filtered_by_name_tag_and_age(cli: Records) -> None:
@@ -174,7 +178,7 @@ def test_store_names_another_store(cli: Records) -> None:
     run_id = cli.record(research)
     cli.store = mine
     assert cli("runs", "--store", "other:") == 0
-    assert cli.lines[1][0] == run_id
+    assert cli.lines[1][0] == short_id(run_id)
     assert cli("runs", "--store", "nowhere:") == 2
     assert "no plugin opens the store 'nowhere:'" in cli.err
 
@@ -194,7 +198,7 @@ def test_run_is_an_id_a_unique_prefix_or_latest(cli: Records) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("aa", "2 runs begin with 'aa': aa1-long, aa2-long"),
+        ("aa", "2 runs have ids that begin or end with 'aa': aa1-long, aa2-long"),
         ("aa1-lnog", "no run 'aa1-lnog' in "),
         ("aa1-lnog", "did you mean aa1-long"),
         ("zzz", "the newest are aa2-long, aa1-long"),
@@ -548,8 +552,8 @@ def test_fork_prints_the_id_of_a_run_that_shares_the_beginning(cli: Records) -> 
     assert cli.summary["at"] == before[-2].seq, "all but that it finished"
     assert cli("runs") == 0
     assert cli.lines[0][-2:] == ["fork", "of"]
-    assert cli.lines[2][0] == forked
-    assert cli.lines[2][-3] == run_id
+    assert cli.lines[2][0] == short_id(forked)
+    assert cli.lines[2][-3] == short_id(run_id)
     assert cli("show", forked) == 0
     assert f"fork of  {run_id} at " in cli.out
 
@@ -638,7 +642,7 @@ def test_replay_delivers_events_to_the_plugins_again(cli: Records) -> None:
 def test_prune_deletes_and_lists_old_runs(cli: Records) -> None:
     ids = [cli.record(stepwise) for _ in range(3)]
     assert cli("prune", "--keep", "1", "--dry-run") == 0
-    assert {row[0] for row in cli.lines[1:]} == {*ids[:2]}
+    assert {row[0] for row in cli.lines[1:]} == {*map(short_id, ids[:2])}
     assert cli.err == "would delete 2 runs\n"
     assert cli.store.roots() == ids
     assert cli("prune", "--keep", "1", "--older-than", "1d", "--json") == 0
@@ -671,8 +675,12 @@ def test_ages(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0, "0.00 s"), (59.9, "59.90 s"), (90.0, "1.5 min"), (5400.0, "1.5 h")]
-)
+    ("seconds", "text"),
+    [
+        (0.0, "0 ms"), (0.0001, "<1 ms"), (0.003, "3 ms"), (0.9996, "1.0 s"), (59.9, "59.9 s"),
+        (59.96, "1.0 min"), (90.0, "1.5 min"), (5400.0, "1.5 h"), (216000.0, "2.5 d"),
+    ],
+)  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
     from crewbus.cli.formatting import format_duration
 

@@ -12,16 +12,12 @@ from crewbus.cli.commands import add_built_in_commands
 from crewbus.cli.commands.show import tree_as_json
 from crewbus.cli.formatting import format_duration, paragraph, parse_tag
 from crewbus.cli.input import parse_arguments
-from crewbus.cli.record_arguments import (
-    add_json_argument,
-    add_run_argument,
-    add_store_argument,
-    find_run,
-    open_store,
-)
+from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, open_store
+from crewbus.cli.run_ids import find_run
 from crewbus.cli.run_table import run_as_json
+from crewbus.cli.table import format_table
 from crewbus.cli.target import load_object
-from crewbus.cli.terminal import Terminal, format_table
+from crewbus.cli.terminal import Terminal
 
 __all__ = [
     "CommandLine",

@@ -11,10 +11,12 @@ from contextlib import suppress
 
 from crewbus import Bus, default_bus
 from crewbus.bus import made_with
+from crewbus.cli import completion
 from crewbus.cli.command_line import CommandLine
 from crewbus.cli.commands import add_built_in_commands, plugins
 from crewbus.cli.selection import PluginSelection, split_plugin_options
 from crewbus.cli.terminal import Terminal
+from crewbus.cli.warning_notes import log_as_notes
 from crewbus.exceptions import CrewbusError, InputError, PluginWarning
 
 
@@ -25,7 +27,8 @@ def main(argv: Sequence[str] | None = None, *, bus: Bus | None = None) -> int:
     """
     terminal = Terminal()
     try:
-        code = _run(sys.argv[1:] if argv is None else argv, bus, terminal)
+        with log_as_notes(terminal):
+            code = _run(sys.argv[1:] if argv is None else argv, bus, terminal)
         sys.stdout.flush()
         return code
     except CrewbusError as error:
@@ -42,6 +45,10 @@ def main(argv: Sequence[str] | None = None, *, bus: Bus | None = None) -> int:
 def _run(argv: Sequence[str], bus: Bus | None, terminal: Terminal) -> int:
     command_line = CommandLine(terminal.warn)
     add_built_in_commands(command_line)
+    if completion.is_asked():
+        bus = bus or _open_default_bus(terminal)
+        bus.plugins.hook.crewbus_cli_commands(commands=command_line)
+        completion.complete(command_line.parser)
     try:
         selection, rest = split_plugin_options(argv, command_line.parser)
     except SystemExit as stop:

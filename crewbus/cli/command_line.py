@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
+import sys
 import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import crewbus
 from crewbus.cli.formatting import as_sentence, paragraph
 from crewbus.cli.selection import add_plugin_options
+from crewbus.cli.text import escape_control
 from crewbus.exceptions import PluginError
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ class CommandLine:
 
     def __init__(self, warn: Callable[[str], object] = warnings.warn) -> None:
         self._warn = warn
-        self.parser: Final = argparse.ArgumentParser(
+        self.parser: Final = _Parser(
             "crewbus",
             description="The event bus under agent applications: run agents, inspect their records,\n"
             "resume interrupted runs, and list plugins.",
@@ -56,6 +60,8 @@ class CommandLine:
             required=True,
             parser_class=cast("type[argparse.ArgumentParser]", _configured),
         )
+
+        self.parser.known = self.commands
 
     @property
     def commands(self) -> Mapping[str, argparse.ArgumentParser]:
@@ -96,6 +102,35 @@ class CommandLine:
                 f"'{parser.prog}' has an option -p or --require of its own, which it never receives: both belong to "
                 "crewbus, before and after the command's name; the plugin should rename its option"
             )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends its errors with what may have been meant."""
+
+    known: Mapping[str, argparse.ArgumentParser] = {}
+    """The parsers of the commands."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse, and remember what: an error's message says no more than what is wrong in it."""
+        self._argv = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and exit."""
+        super().error(escape_control(message) + self._meant(message))
+
+    def _meant(self, message: str) -> str:
+        if found := re.match(r"argument COMMAND: invalid choice: '(\S+)'", message):
+            return _did_you_mean(found[1], self.known)
+        if found := re.match(r"unrecognized arguments: (-\S+)", message):
+            command = next((self.known[word] for word in self._argv if word in self.known), self)
+            return _did_you_mean(found[1].partition("=")[0], command._option_string_actions)
+        return ""
+
+
+def _did_you_mean(text: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(text, list(names), 3, 0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _configured(*, parser: argparse.ArgumentParser, **_: Any) -> argparse.ArgumentParser:

@@ -8,22 +8,12 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from crewbus.cli.text import escape_control, one_line
 from crewbus.exceptions import text_of
 
 _LIBRARY_FOLDERS: Final = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
 _CREWBUS_FOLDER: Final = f"{Path(__file__).parent.parent}{os.sep}"
 _LIBRARY_PREFIXES: Final = ("<", _CREWBUS_FOLDER, *(f"{folder}{os.sep}" for folder in _LIBRARY_FOLDERS))
-
-
-def one_line(text: str, max_length: int = 300) -> str:
-    """``text`` on one line of at most ``max_length`` characters, with control characters escaped."""
-    flat = escape_control(" ".join(text.split()))
-    return flat if len(flat) <= max_length else f"{flat[: max_length - 3]}..."
-
-
-def escape_control(text: str) -> str:
-    """``text`` with control characters escaped, except newlines: a terminal would interpret them."""
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def unwrap_group(error: BaseException) -> BaseException:
@@ -58,11 +48,11 @@ def describe(error: BaseException) -> str:
 
 
 def format_traceback(error: BaseException) -> str:
-    """The error's traceback without the leading frames of crewbus."""
+    """The error's traceback without the leading frames of crewbus, control characters escaped."""
     trace = first = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_CREWBUS_FOLDER):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace or first)).rstrip()
+    return escape_control("".join(traceback.format_exception(type(error), error, trace or first)).rstrip())
 
 
 def _relative(filename: str) -> str:

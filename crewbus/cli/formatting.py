@@ -8,25 +8,48 @@ import textwrap
 from datetime import datetime
 from typing import Final
 
+_AGE_UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60))
+_MONTH: Final = 30 * 86400
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def format_time(at: float, *, with_date: bool = True) -> str:
-    """A time, in seconds since the epoch, as local time in ISO format; ``?`` if it is out of range."""
+    """A time in seconds since the epoch, as local time: with date and zone, or to the millisecond; ``?`` if invalid."""
     try:
         local = datetime.fromtimestamp(at).astimezone()
-        return local.strftime("%Y-%m-%dT%H:%M:%S") if with_date else local.strftime("%H:%M:%S.%f")[:-3]
+        return local.isoformat(" ", "seconds") if with_date else local.strftime("%H:%M:%S.%f")[:-3]
     except (ValueError, OverflowError, OSError):  # a record may hold any number
         return "?"
 
 
+def format_age(at: float, now: float) -> str:
+    """How long before ``now`` a time was, both in seconds since the epoch: ``3 min ago``; after a month, its date."""
+    seconds = now - at
+    if not abs(seconds) < _MONTH:
+        return format_time(at).partition(" ")[0]
+    count, unit = int(abs(seconds)), "s"
+    for longer, size in _AGE_UNITS:
+        if abs(seconds) >= size:
+            count, unit = int(abs(seconds) / size), longer
+            break
+    if not count:
+        return "now"
+    return f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
+
+
 def format_duration(seconds: float) -> str:
-    """A duration in seconds, minutes or hours."""
-    if seconds < 60:
-        return f"{seconds:.2f} s"
+    """A duration with its unit, from milliseconds to days."""
+    if seconds < 0.0005:
+        return "0 ms" if seconds <= 0 else "<1 ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
     if seconds < 3600:
         return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
+    if seconds < 86400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"
 
 
 def format_count(number: int, noun: str) -> str:

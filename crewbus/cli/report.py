@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 from array import array
 from bisect import bisect_left
-from typing import Final
+from typing import Any, Final
 
-from crewbus.cli.errors import one_line
-from crewbus.cli.formatting import format_count
+from crewbus.cli.formatting import format_count, format_duration
+from crewbus.cli.run_ids import short_id
 from crewbus.cli.summary import FailureGroup, RunSummary
-from crewbus.cli.terminal import OutputStream, format_table
+from crewbus.cli.table import format_table
+from crewbus.cli.terminal import OutputStream
+from crewbus.cli.text import one_line
 from crewbus.events import Chunk, Envelope, Retracted
 
 _BAR_WIDTH: Final = 20
@@ -30,16 +34,24 @@ class TextPrinter:
         self._out = out
         self._shown: dict[str | None, array[int]] = {}
         """The numbers of the chunks whose text was printed and not retracted, by their parent."""
+        self._text = io.StringIO()
 
     def print(self, envelope: Envelope) -> None:
         """Print the text of a chunk, or that text was retracted."""
         event = envelope.event
         if isinstance(event, Chunk) and event.kind == "text" and event.text:
-            self._out.write(event.text)
+            self._out.write_text(event.text)
+            self._text.write(event.text)
             self._shown.setdefault(envelope.parent, array("q")).append(envelope.seq)
         elif isinstance(event, Retracted) and self._forget(event):
             newline = "\n" if self._out.in_line else ""
             self._out.write(f"{newline}{self._out.styled('[retracted]', 'dim')}\n")
+
+    def print_result(self, result: Any) -> None:
+        """Print what a run returned, on lines of its own, unless it is None or text that was printed already."""
+        text = result if isinstance(result, str) else _as_text(result)
+        if result is not None and not (isinstance(result, str) and text.strip() in self._text.getvalue()):
+            self._out.write_text(f"{chr(10) * self._out.in_line}{text.rstrip()}\n")
 
     def _forget(self, event: Retracted) -> bool:
         """Forget the chunks that ``event`` retracts; returns whether there were any."""
@@ -50,6 +62,14 @@ class TextPrinter:
                 forgotten += len(numbers) - first
                 del numbers[first:]
         return forgotten > 0
+
+
+def _as_text(value: Any) -> str:
+    """A value as JSON, or else its repr."""
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
 
 
 def progress_line(summary: RunSummary, running: int) -> str:
@@ -65,21 +85,24 @@ def _unsuccessful(summary: RunSummary) -> tuple[tuple[int, str], ...]:
     return (summary.failed, "failed"), (summary.cancelled, "cancelled"), (len(summary.suspended), "suspended")
 
 
-def status_line(summary: RunSummary, name: str, err: OutputStream, reason: str) -> str:
-    """How the only run ended; ``reason`` says why the command stopped it."""
-    amount = f"{format_count(summary.chunks, 'chunk')} in {summary.seconds:.2f} s"
+def status_line(summary: RunSummary, name: str, run: str | None, err: OutputStream, reason: str) -> str:
+    """How the only run ended: ``run`` is its id if it is recorded, ``reason`` why the command stopped it."""
+    title = f"run {run}" if run is not None else name
+    chunks = f", {format_count(summary.chunks, 'chunk')}" if summary.chunks else ""
+    amount = f"{format_duration(summary.seconds)}{chunks}"
+    look = f" (crewbus show {run})" if run is not None else ""
     if summary.ok:
-        return f"{name} {err.styled('finished', 'green')}: {amount}"
+        return f"{title} {err.styled('finished', 'green')} in {amount}{look}"
     if summary.suspended:
-        return f"{name} {err.styled('suspended', 'yellow')} after {amount}: {how_to_resume(summary)}"
+        return f"{title} {err.styled('suspended', 'yellow')} after {amount}: {how_to_resume(summary)}"
     verb = err.styled("failed", "red", "bold") if summary.failed else err.styled("cancelled", "yellow")
-    return f"{name} {verb} after {amount}: {next(map(_describe, summary.failures.values()), reason)}"
+    return f"{title} {verb} after {amount}{look}: {next(map(_describe, summary.failures.values()), reason)}"
 
 
 def how_to_resume(summary: RunSummary) -> str:
     """Which command continues the runs that were suspended."""
     if len(summary.suspended) == 1:
-        return f"resume with 'crewbus resume {summary.suspended[0]}'"
+        return f"resume with 'crewbus resume {short_id(summary.suspended[0])}'"
     return "resume with 'crewbus resume --all'"
 
 
@@ -119,5 +142,5 @@ def _describe(failure: FailureGroup) -> str:
 def _locations(failure: FailureGroup) -> str:
     runs = failure.seen[:_MAX_LOCATIONS]
     lines = sorted((location.line, location.file) for _, location in runs if location is not None)
-    text = f"{lines[0][1]}:{', '.join(str(line) for line, _ in lines)}" if lines else f"run {runs[0][0]}"
+    text = f"{lines[0][1]}:{', '.join(str(line) for line, _ in lines)}" if lines else f"run {short_id(runs[0][0])}"
     return f"{text} and {failure.runs - len(runs)} more" if failure.runs > len(runs) else text

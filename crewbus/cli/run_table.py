@@ -8,9 +8,11 @@ from typing import Any, Final
 import attrs
 
 from crewbus import RunInfo
-from crewbus.cli.errors import one_line
-from crewbus.cli.formatting import format_duration, format_time
-from crewbus.cli.terminal import OutputStream, format_table
+from crewbus.cli.formatting import format_age, format_duration, format_time
+from crewbus.cli.run_ids import short_id
+from crewbus.cli.table import format_table
+from crewbus.cli.terminal import OutputStream
+from crewbus.cli.text import one_line
 
 STATE_STYLES: Final = {
     "running": ("bold",),
@@ -37,26 +39,28 @@ def run_duration(info: RunInfo) -> float:
     return max(0.0, ended - info.started)
 
 
-def run_table(infos: list[RunInfo], out: OutputStream) -> str:
-    """The runs, one per row. The column of forks is omitted if there are none."""
-    rows = [["run", "name", "state", "started", "duration", "events", "fork of"], *map(_row, infos)]
+def run_table(infos: list[RunInfo], out: OutputStream, *, long: bool = False) -> str:
+    """The runs, one per row; ``long``: with whole ids and times. The column of forks is omitted if there are none."""
+    now = time.time()
+    rows = [["run", "name", "state", "started", "duration", "events", "fork of"]]
+    rows += [_row(info, now, long=long) for info in infos]
     if all(row[-1] == "" for row in rows[1:]):
         rows = [row[:-1] for row in rows]
-    return format_table(out, rows, _style)
+    return format_table(out, rows, _style, whole=("run", "state", "started", "duration"))
 
 
-def _row(info: RunInfo) -> list[str]:
+def _row(info: RunInfo, now: float, *, long: bool) -> list[str]:
+    name = one_line if long else short_id
     ended = info.ended is not None or info.state == "running"
     cells = (
-        info.id,
         info.name or "-",
         info.state,
-        format_time(info.started),
+        format_time(info.started) if long else format_age(info.started, now),
         format_duration(run_duration(info)) if ended else "-",
-        str(info.events),
-        f"{info.parent} at {info.parent_at}" if info.parent is not None else "",
+        f"{info.events:,}",
+        f"{name(info.parent)} at {info.parent_at}" if info.parent is not None else "",
     )
-    return [one_line(cell) for cell in cells]
+    return [name(info.id), *map(one_line, cells)]
 
 
 def _style(heading: str, cell: str) -> tuple[str, ...]:

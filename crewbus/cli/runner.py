@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import attrs
 
-from crewbus import Bus, OwnedStream, StreamOptions
+from crewbus import Bus, OwnedStream, Run, StreamOptions
 from crewbus.cli.errors import format_traceback
 from crewbus.cli.formatting import format_count
 from crewbus.cli.input import Arguments
 from crewbus.cli.report import TextPrinter, how_to_resume, progress_line, status_line, summary_table
+from crewbus.cli.run_ids import short_id
 from crewbus.cli.signals import SignalHandler
 from crewbus.cli.summary import RunSummary
 from crewbus.cli.target import Target
@@ -40,6 +41,8 @@ class RunnerOptions:
     concurrency: int = 10
     as_json: bool = False
     with_tracebacks: bool = False
+    raw: bool = False
+    """Whether the text reaches a terminal with its control characters."""
 
 
 @attrs.frozen
@@ -76,11 +79,12 @@ class Runner:
     def __init__(
         self, bus: Bus, planned: Iterator[PlannedRun], count: int, terminal: Terminal, options: RunnerOptions
     ) -> None:
-        self.summary = RunSummary(count)
+        self.summary = RunSummary(count, keep_results=options.as_json)
         self._bus = bus
         self._planned = planned
         self._terminal = terminal
         self._options = options
+        terminal.out.raw = options.raw
         self._printer = TextPrinter(terminal.out) if count == 1 and not options.as_json else None
         # The text of a single run is printed in full. Otherwise chunks are only counted, dropped ones included.
         self._stream_options = (
@@ -90,6 +94,7 @@ class Runner:
         )
         self._streams: set[OwnedStream[Any]] = set()
         self._workers: list[asyncio.Task[None]] = []
+        self._last_run: Run | None = None
         self._stop_reason = ""
         self._broken_pipe: BrokenPipeError | None = None
 
@@ -149,12 +154,13 @@ class Runner:
 
     async def _execute(self, stream: OwnedStream[Any], planned: PlannedRun) -> None:
         error: BaseException | None = None
+        result: Any = None
         self._streams.add(stream)
         try:
             async with stream:
                 async for envelope in stream:
                     self._take(envelope)
-                await stream.aresult()
+                result = await stream.aresult()
         except BaseException as raised:
             if is_cancellation(raised):
                 raise
@@ -162,6 +168,7 @@ class Runner:
         finally:
             self._streams.discard(stream)
             self._count_outcome(stream, error, planned)
+            self._show_result(stream.run, result, error, planned)
 
     def _take(self, envelope: Envelope) -> None:
         if isinstance(envelope.event, Chunk):
@@ -174,6 +181,12 @@ class Runner:
             except BrokenPipeError as error:
                 self._broken_pipe = error
                 self._stop_all("the output pipe was closed")
+
+    def _show_result(self, run: Run, result: Any, error: BaseException | None, planned: PlannedRun) -> None:
+        self._last_run = run
+        self.summary.add_result(run, result, error, planned.arguments.location)
+        if self._printer is not None and self._broken_pipe is None and run.state == "finished":
+            self._printer.print_result(result)
 
     def _count_outcome(self, stream: OwnedStream[Any], error: BaseException | None, planned: PlannedRun) -> None:
         run, location = stream.run, planned.arguments.location
@@ -219,7 +232,9 @@ class Runner:
         if self._options.as_json:
             terminal.out.write(json.dumps(self.summary.as_json()) + "\n")
         elif self._printer is not None:
-            terminal.note(status_line(self.summary, self._options.name, terminal.err, self._stop_reason))
+            run = self._last_run
+            recorded = short_id(run.id) if run is not None and run.recorded else None
+            terminal.note(status_line(self.summary, self._options.name, recorded, terminal.err, self._stop_reason))
         else:
             terminal.out.write(summary_table(self.summary, terminal.out))
             if self.summary.suspended:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, Final
 
 import attrs
 
-from crewbus.cli.errors import one_line, raised_at, type_name, unwrap_group
+from crewbus import Run
+from crewbus.cli.errors import describe, raised_at, type_name, unwrap_group
 from crewbus.cli.input import Location
+from crewbus.cli.text import one_line
 from crewbus.exceptions import text_of
 
 MAX_FAILURES: Final = 20
@@ -51,10 +54,11 @@ class FailureGroup:
 
 
 class RunSummary:
-    """Counts runs as they end. Of a run that finished nothing is kept."""
+    """Counts runs as they end. Of a run that finished nothing is kept, unless ``keep_results`` asks for it."""
 
-    def __init__(self, planned: int) -> None:
+    def __init__(self, planned: int, *, keep_results: bool = False) -> None:
         self.planned = planned
+        self._results: list[dict[str, Any]] | None = [] if keep_results else None
         self.ok = self.failed = self.cancelled = self.chunks = 0
         self.suspended: list[str] = []
         """The ids of the runs that were suspended."""
@@ -93,6 +97,14 @@ class RunSummary:
         self.cancelled += 1
         self._add_failure(FailureGroup.from_cause("cancelled", cause), run_id, location)
 
+    def add_result(self, run: Run, result: Any, error: BaseException | None, location: Location | None) -> None:
+        """Keep how a run ended, if results are kept."""
+        if self._results is None:
+            return
+        found = {"run_id": run.id, "input": str(location) if location else None, "state": run.state}
+        ending = {"result": _as_json(result)} if error is None else {"error": describe(error)}
+        self._results.append({**found, **ending})
+
     def _add_failure(self, failure: FailureGroup, run_id: str, location: Location | None) -> bool:
         if failure.key not in self.failures and len(self.failures) == MAX_FAILURES:
             self.omitted += 1
@@ -113,6 +125,8 @@ class RunSummary:
             "chunks": self.chunks,
             "seconds": round(self.seconds, 3),
         }
+        if self._results is not None:
+            summary["results"] = self._results
         if self.suspended:
             summary["suspended"] = self.suspended
         if self.not_started:
@@ -122,3 +136,12 @@ class RunSummary:
         if self.omitted:
             summary["more_failures"] = self.omitted
         return summary
+
+
+def _as_json(value: Any) -> Any:
+    """``value`` if JSON can hold it, else its repr."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
+    return value

@@ -1,33 +1,40 @@
-"""Standard output and standard error: colour, a progress line, tables."""
+"""Standard output and standard error: colour, a progress line, messages."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
+import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TextIO
 
-from crewbus.cli.errors import escape_control
+from crewbus.cli.text import ELLIPSIS, TIMES, escape_control, shorten
 
 _STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_OWN_STYLES: Final = re.compile("(\x1b\\[(?:(?:[012]|3[123])(?:;(?=[123]))?)+m)")
 _CLEAR_LINE: Final = "\r\x1b[K"
-_MIN_WRAP_WIDTH: Final = 24
-
-CellStyle = Callable[[str, str], Sequence[str]]
 
 
 class OutputStream:
-    """Standard output or standard error. It is coloured if it is a terminal and ``NO_COLOR`` is not set."""
+    """Standard output or standard error.
 
-    def __init__(self, stream: TextIO) -> None:
+    It is coloured if it is a terminal and ``NO_COLOR`` is not set, or if ``FORCE_COLOR`` is. A terminal gets no control
+    characters but newlines, tabs and the colours of `styled`; with ``raw`` it gets all, as files and pipes do.
+    """
+
+    def __init__(self, stream: TextIO, *, raw: bool = False) -> None:
         self.stream = stream
+        self.raw = raw
         self.is_terminal = stream.isatty()
         self.supports_escapes = self.is_terminal and os.environ.get("TERM") != "dumb"
         self.in_line = False
         """Whether the last write did not end its line."""
-        self._coloured = self.supports_escapes and not os.environ.get("NO_COLOR")
+        self._coloured = bool(os.environ.get("FORCE_COLOR")) or (
+            self.supports_escapes and not os.environ.get("NO_COLOR")
+        )
 
     @property
     def width(self) -> int:
@@ -51,15 +58,47 @@ class OutputStream:
         return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{text}\x1b[0m"
 
     def write(self, text: str) -> None:
-        """Write ``text`` and flush. Characters that the encoding lacks are escaped."""
+        """Write text of which parts may be `styled`, and flush. What comes from a run in it is escaped already."""
+        self._send(text if self.raw or not self.is_terminal else _keep_styles(text))
+
+    def write_text(self, text: str) -> None:
+        """Write text that comes from a run, and flush."""
+        self._send(text if self.raw or not self.is_terminal else escape_control(text))
+
+    def page(self, text: str) -> None:
+        """Write as `write` does, through ``$PAGER`` or ``less`` if a terminal has fewer lines."""
+        pager = shlex.split(os.environ.get("PAGER") or "less")
+        fits = not self.supports_escapes or text.count("\n") < shutil.get_terminal_size().lines
+        if fits or not pager or shutil.which(pager[0]) is None:
+            self.write(text)
+            return
+        # As git does: less leaves at once if the text fits, and shows colours.
+        environment = {"LESS": "FRX", "LESSCHARSET": "utf-8", **os.environ}
+        reader = subprocess.Popen(pager, stdin=subprocess.PIPE, env=environment, encoding="utf-8")
+        with reader, suppress(BrokenPipeError, KeyboardInterrupt):
+            reader.communicate(_keep_styles(text))
+
+    def replace_line(self, text: str) -> None:
+        """Write ``text``, of which parts are `styled`, in place of the line that the cursor is in."""
+        self._send(_CLEAR_LINE + _keep_styles(text))
+
+    def _send(self, text: str) -> None:
         try:
             self.stream.write(text)
         except UnicodeEncodeError:
             encoding = self.stream.encoding or "ascii"
-            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            plain = text.replace(ELLIPSIS, "...").replace(TIMES, "x")
+            self.stream.write(plain.encode(encoding, "backslashreplace").decode(encoding))
         self.stream.flush()
         if text:
             self.in_line = not text.endswith("\n")
+
+
+def _keep_styles(text: str) -> str:
+    """``text`` with all control characters escaped but those of styles."""
+    parts = _OWN_STYLES.split(text)
+    parts[::2] = map(escape_control, parts[::2])
+    return "".join(parts)
 
 
 class Terminal:
@@ -79,7 +118,8 @@ class Terminal:
         self.clear_progress()
         newline = "\n" if self._same_file and self.out.in_line else ""
         self.out.in_line = self.out.in_line and not newline
-        self._write_err(f"{newline}{text}\n")
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed
+            self.err.write(f"{newline}{text}\n")
 
     def warn(self, text: str) -> None:
         """Write a warning to standard error."""
@@ -92,36 +132,15 @@ class Terminal:
     def show_progress(self, text: str) -> None:
         """Replace the progress line, cut to the terminal's width."""
         width = self.err.width - 1
-        self._write_err(_CLEAR_LINE + self.err.styled(text[:width], "dim"))
+        self._replace_line(self.err.styled(shorten(text, width), "dim"))
         self._progress_shown = True
 
     def clear_progress(self) -> None:
         """Remove the progress line."""
         if self._progress_shown:
             self._progress_shown = False
-            self._write_err(_CLEAR_LINE)
+            self._replace_line("")
 
-    def _write_err(self, text: str) -> None:
+    def _replace_line(self, text: str) -> None:
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
-            self.err.write(text)
-
-
-def format_table(out: OutputStream, rows: Sequence[Sequence[str]], style: CellStyle, *, right: bool = False) -> str:
-    """``rows`` as a table, the first row being the headings. On a terminal, the last column is wrapped.
-
-    ``style(heading, cell)`` returns a cell's styles; ``right`` aligns the cells to the right.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    wrap_width = max(_MIN_WRAP_WIDTH, out.width - indent) if out.is_terminal else sys.maxsize
-    lines = []
-    for row in rows:
-        cells: list[str] = []
-        for heading, cell, width in zip(rows[0], row, widths, strict=True):
-            styles = ("dim",) if row is rows[0] else style(heading, cell)
-            padding = " " * (width - len(cell))
-            parts = textwrap.wrap(cell, wrap_width) if len(cells) == len(widths) - 1 else [cell]
-            text = f"\n{' ' * indent}".join(out.styled(part, *styles) for part in parts)
-            cells.append(padding + text if right else text + padding)
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n"
+            self.err.replace_line(text)

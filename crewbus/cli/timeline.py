@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -11,12 +12,14 @@ from typing import Any, Final, Self
 import attrs
 
 from crewbus import Bus
-from crewbus.cli.errors import one_line
+from crewbus.cli.text import one_line
 from crewbus.events import (
     AttemptEnded,
     AttemptStarted,
     CallCancelled,
     CallFailed,
+    CallFinished,
+    CallStarted,
     Chunk,
     Envelope,
     Retracted,
@@ -24,6 +27,7 @@ from crewbus.events import (
     RunFailed,
     RunForked,
     RunResumed,
+    RunStarted,
     RunSuspended,
     StepFailed,
     StepStarted,
@@ -35,6 +39,8 @@ RESUMING: Final = frozenset(("crewbus.RunResumed", "crewbus.RunForked"))
 """The names of the event types with which an ended or interrupted run continues."""
 _DECODED: Final = LANDMARKS | {"crewbus.Chunk", "crewbus.Retracted"}
 """The names of the event types that the timeline reads; all others are counted."""
+_FINGERPRINT: Final = re.compile("[0-9a-f]{24}")
+_MAX_CONTENT: Final = 120
 _ENDED: Final = ("finished", "failed", "cancelled")
 _MAX_TIME: Final = 253402300799.0  # the last second that datetime can represent
 
@@ -87,6 +93,10 @@ class Entry:
     error: str = ""
     attempt: int = 1
     """Which attempt at the same step this is."""
+    key: str = ""
+    """The key that was given to a step or run; empty if the arguments are its key."""
+    content: str = ""
+    """What a call was given, if the record has it, and what it used."""
     edited: bool = False
     """Whether a fork replaced the step's result."""
     events: int = 0
@@ -184,10 +194,15 @@ class Timeline:
             entry.state = "saved"
         else:
             self._open[stored.seq] = entry
+        if isinstance(event, CallStarted) and event.input is not None:
+            entry.content = one_line(f"input {event.input!r}", _MAX_CONTENT)
+        if isinstance(event, RunStarted):
+            entry.key = event.key or ""
         if isinstance(event, StepStarted):
             self._add_step(event, entry)
 
     def _add_step(self, event: StepStarted, entry: Entry) -> None:
+        entry.key = "" if _FINGERPRINT.fullmatch(event.key) else event.key
         if self._edited_steps:
             self._edited_steps -= 1
             entry.edited = True
@@ -200,6 +215,9 @@ class Timeline:
             entry.end = time
             if entry.state != "retracted":
                 entry.state, entry.error = _outcome(event)
+            if isinstance(event, CallFinished) and event.usage:
+                used = ", ".join(f"{name} {count:,}" for name, count in event.usage.items())
+                entry.content = one_line("; ".join(part for part in (entry.content, used) if part), 2 * _MAX_CONTENT)
             del self._open[entry.node.seq]
 
     def _retract(self, event: Retracted) -> None:

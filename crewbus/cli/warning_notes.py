@@ -1,14 +1,43 @@
-"""Warnings of crewbus, shown as notes of the command."""
+"""Warnings and log messages of crewbus, shown as notes of the command."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from crewbus.cli.terminal import Terminal
+from crewbus.cli.text import escape_control
 from crewbus.exceptions import CrewbusWarning, GraceWarning
+
+
+class _Notes(logging.Handler):
+    """Shows log messages as notes."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._terminal.note(escape_control(self.format(record)))
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def log_as_notes(terminal: Terminal) -> Iterator[None]:
+    """Show what crewbus logs as notes, unless the program handles it: Python would print it with control characters."""
+    logger, notes = logging.getLogger("crewbus"), _Notes(terminal)
+    handled = logger.hasHandlers()
+    if not handled:
+        logger.addHandler(notes)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notes)
 
 
 class OverdueRuns:

@@ -236,6 +236,8 @@ class Recorder:
         store = self._plugins.hook.crewbus_open_store(bus=self._bus, url=url)
         if not isinstance(store, Store):
             shown = without_secrets(url)
+            if ":" not in url:
+                raise RecordingError(f"{shown!r} is not the URL of a store: did you mean sqlite:///{shown}?")
             raise RecordingError(f"no plugin opens the store {shown!r}: install or unblock the one for its scheme")
         return store
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from crewbus.cli.commands import (
     cancel,
+    completion,
     diff,
     export,
     fork,
@@ -24,7 +25,8 @@ from crewbus.cli.commands import (
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
-_MODULES: Final = (run, runs, show, tail, resume, cancel, fork, diff, replay, export, prune, new_plugin, plugins, hooks)
+_RECORDS: Final = (runs, show, tail, resume, cancel, fork, diff, replay, export, prune)
+_MODULES: Final = (run, *_RECORDS, new_plugin, plugins, hooks, completion)
 
 
 def add_built_in_commands(commands: Commands) -> None:

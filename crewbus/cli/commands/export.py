@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from crewbus import Bus
 from crewbus.cli.formatting import examples, format_count, paragraph
-from crewbus.cli.record_arguments import add_run_argument, add_store_argument, find_run, open_store
+from crewbus.cli.record_arguments import add_run_argument, add_store_argument, open_store
+from crewbus.cli.run_ids import find_run
 from crewbus.cli.run_table import run_as_json
 from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError

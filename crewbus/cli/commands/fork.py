@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from crewbus import Bus
 from crewbus.cli.formatting import examples, paragraph
-from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, find_run, open_store
+from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, open_store
+from crewbus.cli.run_ids import find_run
 from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus, RunInfo, Store
 from crewbus.bus import RESUMABLE, left_behind
-from crewbus.cli.commands.run import (
-    ARGUMENTS_TAG,
-    DIRECTORY_TAG,
-    TARGET_TAG,
-    add_output_arguments,
-    printing_to_stderr,
-)
-from crewbus.cli.errors import one_line
+from crewbus.cli.commands.run import add_output_arguments, printing_to_stderr
 from crewbus.cli.formatting import examples, format_count, paragraph, positive_int
-from crewbus.cli.input import Arguments
-from crewbus.cli.record_arguments import add_run_argument, add_store_argument, find_run, no_runs_message, open_store
+from crewbus.cli.launch_tags import DIRECTORY_TAG, TARGET_TAG, arguments_of, tag_of
+from crewbus.cli.record_arguments import add_run_argument, add_store_argument, open_store
+from crewbus.cli.run_ids import find_run, no_runs_message
 from crewbus.cli.runner import PlannedRun, RunnerOptions, run_all
 from crewbus.cli.target import load_target
 from crewbus.cli.terminal import Terminal
+from crewbus.cli.text import one_line
 from crewbus.cli.timeline import Timeline
 from crewbus.cli.warning_notes import warnings_as_notes
 from crewbus.exceptions import CrewbusError, InputError, RunError, RunHeldError
@@ -107,7 +101,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
             terminal.note("there is nothing to resume" if store.roots() else no_runs_message(store))
             return 0
         name = planned[0].target.name if planned else ""
-        options = RunnerOptions(name, args.concurrency, args.json, args.traceback)
+        options = RunnerOptions(name, args.concurrency, args.json, args.traceback, args.raw)
         return run_all(bus, iter(planned), len(planned), terminal, options, overdue)
 
 
@@ -139,7 +133,7 @@ def _check_resumable(info: RunInfo, args: argparse.Namespace, bus: Bus) -> None:
 
 
 def _enter_directory(info: RunInfo) -> None:
-    directory = _tag(info, DIRECTORY_TAG)
+    directory = tag_of(info, DIRECTORY_TAG)
     try:
         os.chdir(directory)
     except (OSError, ValueError) as error:  # ValueError: a null byte
@@ -152,7 +146,7 @@ def _plan_all(bus: Bus, states: tuple[str, ...], terminal: Terminal) -> list[Pla
     for summary in left.ready:
         try:
             info = bus.records.info(summary.info.root_id)
-            directory = _tag(info, DIRECTORY_TAG)
+            directory = tag_of(info, DIRECTORY_TAG)
             if Path(directory) != Path.cwd():
                 raise InputError(f"run {info.id} was started in {directory}: resume it by its id")
             planned.append(_plan(info))
@@ -168,21 +162,7 @@ def _plan_all(bus: Bus, states: tuple[str, ...], terminal: Terminal) -> list[Pla
 
 def _plan(info: RunInfo, at: str | None = None) -> PlannedRun:
     """Load the target, and check its recorded arguments. Raises `InputError` and `TargetError`."""
-    target = load_target(_tag(info, TARGET_TAG))
-    try:
-        recorded = json.loads(_tag(info, ARGUMENTS_TAG))
-        arguments = Arguments(tuple(recorded["args"]), dict(recorded["kwargs"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise InputError(f"run {info.id}: its tag {ARGUMENTS_TAG} does not hold arguments") from None
+    target = load_target(tag_of(info, TARGET_TAG))
+    arguments = arguments_of(info)
     target.check(arguments, f"run {info.id}")
     return PlannedRun(target, arguments, resume=info.id, at=at)
-
-
-def _tag(info: RunInfo, name: str) -> str:
-    try:
-        return info.tags[name]
-    except KeyError:
-        raise InputError(
-            f"run {info.id} was not started by 'crewbus run': resume it from its own program, "
-            f"with bus.resume({info.id!r})"
-        ) from None

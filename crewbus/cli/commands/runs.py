@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus
 from crewbus.cli.formatting import examples, parse_age, parse_tag, positive_int
-from crewbus.cli.record_arguments import add_json_argument, add_store_argument, no_runs_message, open_store
+from crewbus.cli.record_arguments import add_json_argument, add_store_argument, open_store
+from crewbus.cli.run_ids import no_runs_message
 from crewbus.cli.run_table import run_as_json, run_table
 from crewbus.cli.terminal import Terminal
 
@@ -45,6 +46,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     tag = option("--tag", metavar="KEY=VALUE", type=parse_tag, action="append", default=[])
     tag.help = "only with this tag (repeatable)"
     option("--since", metavar="AGE", type=parse_age, help="only runs started or forked since: 30d, 12h, 45m, 10s, 2w")
+    option("--long", action="store_true", help="show whole ids, and times with date and zone")
     add_json_argument(parser, "one JSON array")
 
 
@@ -57,7 +59,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
     if args.json:
         terminal.out.write(json.dumps([run_as_json(info) for info in found], indent=2) + "\n")
     elif found:
-        terminal.out.write(run_table(found, terminal.out))
+        terminal.out.write(run_table(found, terminal.out, long=args.long))
     elif bus.records.list(1):
         terminal.note("no recorded run matches")
     else:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus import Bus, RunInfo
-from crewbus.cli.errors import one_line
-from crewbus.cli.formatting import examples, format_count, format_duration, format_time, paragraph
-from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, find_run, open_store
+from crewbus.cli.formatting import (
+    examples,
+    format_age,
+    format_count,
+    format_duration,
+    format_time,
+    non_negative_int,
+    paragraph,
+)
+from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, open_store
+from crewbus.cli.run_ids import find_run
 from crewbus.cli.run_table import STATE_STYLES, run_as_json, run_duration
-from crewbus.cli.terminal import OutputStream, Terminal, format_table
+from crewbus.cli.table import format_table
+from crewbus.cli.terminal import OutputStream, Terminal
+from crewbus.cli.text import TIMES, one_line
 from crewbus.cli.timeline import Entry, Timeline
+from crewbus.cli.tree_rows import FoldedTree, Tree, cut, fold, matching
 from crewbus.records import Branch
 
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
 _BAR_WIDTH: Final = 24
+_NARROW_BAR_WIDTH: Final = 8
+_WIDE: Final = 110
+"""The columns of a terminal that has room for the whole bar."""
 _MAX_INDENT: Final = 24  # levels
 
 
@@ -35,6 +50,8 @@ def add_to(commands: Commands) -> None:
         ),
         epilog=examples(
             "crewbus show latest",
+            "crewbus show latest --failed",
+            "crewbus show latest --step search --unfold",
             "crewbus show 0192f3 --json | jq '.tree[] | select(.state == \"failed\")'",
         ),
         configure=_configure,
@@ -44,19 +61,29 @@ def add_to(commands: Commands) -> None:
 def _configure(parser: argparse.ArgumentParser) -> None:
     add_store_argument(parser)
     add_run_argument(parser)
+    option = parser.add_argument
+    option("--step", metavar="NAME", help="only steps of this name, with what is around and in them")
+    option("--failed", action="store_true", help="only what failed, with what is around and in it")
+    option("--depth", metavar="N", type=non_negative_int, help="at most N levels below the run")
+    option("--unfold", action="store_true", help="a row for each of several equal steps that follow each other")
+    option("--no-pager", action="store_true", help="print all at once, also what is longer than the terminal")
     add_json_argument(parser, "one JSON object")
 
 
 def main(args: argparse.Namespace, bus: Bus) -> int:
     """Show the run."""
     run_id = find_run(args.run, open_store(args, bus))
+    info, top = _read(bus, run_id)
+    rows = _chosen(list(top.walk()) if top is not None else [], args)
     out = Terminal().out
     if args.json:
-        out.write(json.dumps(tree_as_json(bus, run_id), indent=2) + "\n")
+        out.write(json.dumps(_as_json(info, rows), indent=2) + "\n")
     else:
-        info, top = _read(bus, run_id)
-        rows = list(top.walk()) if top is not None else []
-        out.write(_header(info, top, out) + ("\n" + _tree(rows, info, out) if rows else ""))
+        folded: FoldedTree = [(depth, (entry,)) for depth, entry in rows] if args.unfold else fold(rows)
+        filtered = args.failed or args.step is not None
+        table = _tree(folded, info, out) if len(rows) > filtered else "nothing in it matches\n" if filtered else ""
+        text = _header(info, top, out) + ("\n" + table if table else "")
+        (out.write if args.no_pager else out.page)(text)
     return 0
 
 
@@ -67,6 +94,15 @@ def _read(bus: Bus, run_id: str) -> tuple[RunInfo, Entry | None]:
     if top is None or run_id == root.id:
         return root, top
     return _nested_info(top, root, sum(1 for _ in Branch(bus.store, run_id).read())), top
+
+
+def _chosen(tree: Tree, args: argparse.Namespace) -> Tree:
+    """The rows that the arguments ask for."""
+    if args.step is not None:
+        tree = matching(tree, lambda entry: entry.node.kind == "step" and entry.name == args.step)
+    if args.failed:
+        tree = [*tree[:1], *matching(tree[1:], lambda entry: entry.state == "failed")]
+    return tree if args.depth is None else cut(tree, args.depth)
 
 
 def _nested_info(entry: Entry, root: RunInfo, events: int) -> RunInfo:
@@ -94,7 +130,7 @@ def _header(info: RunInfo, top: Entry | None, out: OutputStream) -> str:
     lines = [
         f"{name} {state}{_duration(info, top)}, {format_count(info.events, 'event')}",
         f"  run      {one_line(info.id)}",
-        f"  started  {format_time(info.started)}",
+        f"  started  {format_time(info.started)} ({format_age(info.started, time.time())})",
     ]
     if info.error:
         lines.append(f"  error    {out.styled(one_line(info.error), 'red')}")
@@ -116,23 +152,30 @@ def _duration(info: RunInfo, top: Entry | None) -> str:
     return f" after {format_duration(whole)}"
 
 
-def _tree(rows: list[tuple[int, Entry]], info: RunInfo, out: OutputStream) -> str:
-    top = rows[0][1]
+def _tree(rows: FoldedTree, info: RunInfo, out: OutputStream) -> str:
+    top = rows[0][1][0]
+    bar_width = _BAR_WIDTH if not out.is_terminal or out.width >= _WIDE else _NARROW_BAR_WIDTH
     headings = ["what", "state", "start", "duration", "", "details"]
-    return format_table(out, [headings, *(_row(depth, entry, top, info) for depth, entry in rows)], _style)
+    table = [headings, *(_row(depth, entries, top, info, bar_width) for depth, entries in rows)]
+    if all(row[-1] == "" for row in table[1:]):
+        table = [row[:-1] for row in table]
+    return format_table(out, table, _style, whole=headings[1:])
 
 
-def _row(depth: int, entry: Entry, top: Entry, info: RunInfo) -> list[str]:
-    """The cells of an entry, with times relative to ``top``."""
+def _row(depth: int, entries: tuple[Entry, ...], top: Entry, info: RunInfo, bar_width: int) -> list[str]:
+    """The cells of a row, with times relative to ``top``."""
+    entry, last = entries[0], entries[-1]
     start, whole = max(0.0, entry.start - top.start), max(top.seconds, 1e-9)
+    end = max(start, last.start + last.seconds - top.start)
     kind, has_duration = entry.node.kind, entry.node.kind != "checkpoint"
+    times = f" {TIMES}{len(entries):,}" if len(entries) > 1 else ""
     return [
-        "  " * min(depth, _MAX_INDENT) + one_line(f"{kind} {entry.name or '-'}", 60),
+        "  " * min(depth, _MAX_INDENT) + one_line(f"{kind} {entry.name or '-'}", 60) + times,
         _state(entry, info) + (f" (attempt {entry.attempt})" if entry.attempt > 1 else ""),
         format_duration(start),
-        format_duration(entry.seconds) if has_duration else "",
-        _bar(start / whole, (start + entry.seconds) / whole, "#" if has_duration else "|"),
-        _details(entry),
+        format_duration(sum(each.seconds for each in entries)) if has_duration else "",
+        _bar(start / whole, end / whole, bar_width, "#" if has_duration else "|"),
+        _details(entries),
     ]
 
 
@@ -140,21 +183,26 @@ def _style(heading: str, cell: str) -> tuple[str, ...]:
     return STATE_STYLES.get(cell.partition(" ")[0], ()) if heading == "state" else ()
 
 
-def _bar(start: float, end: float, mark: str) -> str:
+def _bar(start: float, end: float, width: int, mark: str) -> str:
     """A bar from ``start`` to ``end``, both from 0 to 1."""
-    first = min(_BAR_WIDTH - 1, int(start * _BAR_WIDTH))
-    last = min(_BAR_WIDTH, max(first + 1, round(end * _BAR_WIDTH)))
-    return ("." * first + mark * (last - first)).ljust(_BAR_WIDTH, ".")
+    first = min(width - 1, int(start * width))
+    last = min(width, max(first + 1, round(end * width)))
+    return ("." * first + mark * (last - first)).ljust(width, ".")
 
 
-def _details(entry: Entry) -> str:
-    text, parts = entry.text, []
-    if text.chunks:
-        parts.append(f"{format_count(text.chunks, 'chunk')}, {format_count(text.characters, 'character')}")
-    if text.retracted:
-        parts.append(f"{format_count(text.retracted, 'chunk')} retracted")
-    if entry.events:
-        parts.append(format_count(entry.events, "other event"))
+def _details(entries: tuple[Entry, ...]) -> str:
+    entry, parts = entries[0], []
+    if entry.key:
+        parts.append(f"key {one_line(entry.key, 40)}")
+    if len(entries) == 1 and entry.content:
+        parts.append(entry.content)
+    if chunks := sum(each.text.chunks for each in entries):
+        characters = sum(each.text.characters for each in entries)
+        parts.append(f"{format_count(chunks, 'chunk')}, {format_count(characters, 'character')}")
+    if retracted := sum(each.text.retracted for each in entries):
+        parts.append(f"{format_count(retracted, 'chunk')} retracted")
+    if events := sum(each.events for each in entries):
+        parts.append(format_count(events, "other event"))
     if entry.edited:
         parts.append("result replaced by the fork")
     return "; ".join([*parts, *([entry.error] if entry.error else [])])
@@ -166,7 +214,10 @@ def _details(entry: Entry) -> str:
 def tree_as_json(bus: Bus, run_id: str) -> dict[str, Any]:
     """What ``crewbus show RUN --json`` prints: the run, nested or not, and what it did. Raises `RunNotFoundError`."""
     info, top = _read(bus, run_id)
-    rows = top.walk() if top is not None else ()
+    return _as_json(info, list(top.walk()) if top is not None else [])
+
+
+def _as_json(info: RunInfo, rows: Tree) -> dict[str, Any]:
     return {**run_as_json(info), "tree": [_entry_as_json(depth, entry, info) for depth, entry in rows]}
 
 
