@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
     assert installed(blocked) == "None False\n"
 
     installed.assert_gone_when_uninstalled("http", "crewbus-http")
+
+
+def test_the_wheel_has_the_page_and_the_licences_of_what_it_brings(wheels):
+    with zipfile.ZipFile(wheels[1]) as wheel:
+        page = {name.partition("/page/")[2] for name in wheel.namelist() if "/page/" in name}
+    folder = PLUGIN / "crewbus_http" / "page"
+    files = {str(path.relative_to(folder)) for kind in ("static", "templates") for path in (folder / kind).iterdir()}
+    assert files <= page
+    assert {"static/htmx.LICENSE.txt", "static/htmx-sse.LICENSE.txt", "static/page.css"} <= files
 
 
 def test_the_wheel_has_types_and_the_licence_and_no_tests(installed):

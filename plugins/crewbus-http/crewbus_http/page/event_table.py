@@ -14,6 +14,8 @@ from crewbus_http.page.text import one_line
 WINDOW: Final = 100
 """How many events a window has."""
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {}, False)
+_DIGESTS: Final = ("identity", "digest", "inline")
+"""Fields that say nothing to a person. The event as JSON has them."""
 
 
 @attrs.frozen
@@ -77,6 +79,5 @@ def _fields(data: bytes) -> str:
     fields = fields_of(data)
     if not isinstance(fields, dict):
         return json.dumps(fields, ensure_ascii=False)
-    return "  ".join(
-        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value not in _EMPTY
-    )
+    shown = {key: value for key, value in fields.items() if value not in _EMPTY and key not in _DIGESTS}
+    return "  ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in shown.items())

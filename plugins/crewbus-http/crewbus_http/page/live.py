@@ -99,13 +99,13 @@ class Live:
         if speaker is None:
             return found
         text = speaker.text
-        if sent.goes_on(speaker.seq, text.retracted, text.chunks):
-            passages = text.since(sent.chunks)
-            sent.appended += sum(len(passage.text) for passage in passages)
-            if passages:
-                more = self._render(request, "run.html", "passages", {**shown, "passages": passages})
-                found.append(message("more", more, view.timeline.last))
-        else:
+        more = text.since(sent.chunks) if sent.goes_on(speaker.seq, text.retracted, text.chunks) else []
+        new = sum(len(passage.text) for passage in more)
+        if more and sent.appended + new <= APPENDED:
+            sent.appended += new
+            passages = self._render(request, "run.html", "passages", {**shown, "passages": more})
+            found.append(message("more", passages, view.timeline.last))
+        elif (sent.speaker, sent.retracted, sent.chunks) != (speaker.seq, text.retracted, text.chunks):
             sent.appended = 0
             found.append(message("panel", self._render(request, "run.html", "panel", shown), view.timeline.last))
         sent.speaker, sent.retracted, sent.chunks = speaker.seq, text.retracted, text.chunks
@@ -125,8 +125,7 @@ class _Sent:
 
     def goes_on(self, speaker: int, retracted: int, chunks: int) -> bool:
         """Whether what is new of the text can be added to what it shows."""
-        same = (self.speaker, self.retracted) == (speaker, retracted)
-        return same and chunks >= self.chunks and self.appended < APPENDED
+        return (self.speaker, self.retracted) == (speaker, retracted) and chunks >= self.chunks
 
 
 def message(event: str, data: str, cursor: int | None = None) -> bytes:

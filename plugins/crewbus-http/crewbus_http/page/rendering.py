@@ -30,7 +30,7 @@ POLICY: Final = (
 HEADERS: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # without one, a browser does not say where a form comes from
     "cache-control": "no-store",
     "vary": "accept, cookie",
 }

@@ -77,12 +77,10 @@ class StreamedText:
     def passages(self, most: int) -> list[Passage]:
         """The newest passages, oldest first, with at most ``most`` characters of each kind of passage."""
         found: list[Passage] = []
-        left = most
         for kind, is_retracted, pieces in reversed([*self._alike()]):
-            text = "".join(piece.text for piece in pieces)
-            kept = text[-left:] if left else ""
-            left -= len(kept)
-            found.append(Passage(kind, kept, is_retracted, len(text) - len(kept)))
+            text = _end(pieces, most)
+            most -= len(text)
+            found.append(Passage(kind, text, is_retracted, sum(len(piece.text) for piece in pieces) - len(text)))
         return found[::-1]
 
     def _alike(self, place: int = 0) -> Iterator[tuple[str, bool, list[_Piece]]]:
@@ -94,3 +92,14 @@ class StreamedText:
             group.append(piece)
         if group:
             yield group[0].kind, group[0].is_retracted, group
+
+
+def _end(pieces: list[_Piece], most: int) -> str:
+    """The last ``most`` characters of their text."""
+    found: list[str] = []
+    for piece in reversed(pieces):
+        if most <= 0:
+            break
+        found.append(piece.text[-most:])
+        most -= len(found[-1])
+    return "".join(reversed(found))

@@ -2,6 +2,21 @@
 (function () {
   "use strict";
 
+  // A browser that connects again by itself has no error to report, nor has a page that is left. If the server refused,
+  // the extension, whose handler is `onerror`, tries again after a while.
+  const sources = new Set();
+  htmx.createEventSource = (url) => {
+    const source = new EventSource(url);
+    source.addEventListener("error", (event) => {
+      event.stopImmediatePropagation();
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => source.onerror && source.onerror(event), 1000);
+    });
+    sources.add(source);
+    return source;
+  };
+  window.addEventListener("pagehide", () => sources.forEach((source) => source.close()));
+  window.addEventListener("pageshow", (event) => event.persisted && location.reload());
+
   function rows() {
     return Array.from(document.querySelectorAll("[data-row]"));
   }
