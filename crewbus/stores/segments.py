@@ -22,6 +22,8 @@ _MOST_TICKS: Final = 2.0**32
 _FIRST_VALUE: Final = re.compile(rb'\{"(?:[^"\\]|\\.)*":("(?:[^"\\]|\\.)*"|[^][{}",\\]*)', re.DOTALL)
 _TIME: Final = struct.Struct("<I").pack
 Frame = tuple[bytes, bytes]
+State = tuple[int, Frame, bytes, bytes]
+"""What a segment was at some time: how many events it had, and their data."""
 
 
 class Segment:
@@ -56,6 +58,38 @@ class Segment:
     def last(self) -> int:
         """The number of its last event."""
         return self.first.seq + self.length - 1
+
+    @property
+    def at(self) -> float:
+        """When its last event happened."""
+        if self.length == 1:
+            return self.first.at
+        (ticks,) = struct.unpack("<I", self._ticks[-4:])
+        return float(self.first.at + ticks / TICKS)
+
+    @property
+    def state(self) -> State:
+        """What it is now."""
+        return self.length, self._frame, self._texts, self._ticks
+
+    def restore(self, state: State) -> None:
+        """Make it what it was."""
+        self.length, self._frame, self._texts, self._ticks = state
+
+    def tail(self, state: State) -> bytes:
+        """The data of the events that were added since it was so, which was of two or more: `extend` adds them."""
+        _, _, texts, ticks = state
+        return self._texts[len(texts) :] + self._ticks[len(ticks) :]
+
+    def extend(self, count: int, tail: bytes) -> None:
+        """Add ``count`` events, by their `tail`. Raises ValueError if it is not one."""
+        at = len(tail) - 4 * count
+        texts = tail[: max(at, 0)]
+        if self.length < 2 or count < 1 or not texts.startswith(b"\n") or texts.count(b"\n") != count:
+            raise ValueError(f"{len(tail)} bytes are not the data of {count} more events")
+        self._texts += texts
+        self._ticks += tail[at:]
+        self.length += count
 
     @classmethod
     def load(cls, packed: StoredEvent, length: int) -> Segment:

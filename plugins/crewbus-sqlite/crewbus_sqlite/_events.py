@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import RecordingError
 from crewbus.stores import LANDMARKS, MARKS, Segment, StoredEvent, fold
+from crewbus_sqlite import _tails
 from crewbus_sqlite._checksums import SIZE, corrupt
 from crewbus_sqlite._placeholders import SIZES, marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
@@ -145,12 +146,24 @@ def insert_all(connection: sqlite3.Connection, log: int, events: Iterable[Stored
 
 def load(connection: sqlite3.Connection, log: int, seq: int) -> tuple[EventRow, StoredEvent]:
     """One event, which is in the log of that id, and its row; raises `CorruptRecordError` if it is not."""
+    row, segment = last_segment(connection, log, seq)
+    return row, segment.events()[seq - segment.first.seq]
+
+
+def last_segment(connection: sqlite3.Connection, log: int, seq: int) -> tuple[EventRow, Segment]:
+    """The segment with an event, as long as it is with its tails, and its row."""
     base = log << SEQ_BITS
     query = f"SELECT {COLUMNS} FROM events WHERE id >= ? AND id <= ? ORDER BY id DESC LIMIT 1"
     for row in connection.execute(query, (base, base | seq)).fetchall():
-        events = decoded(row)
-        if seq <= events[-1].seq:
-            return row, events[seq - events[0].seq]
+        segment = segment_of(row)
+        if segment.last < seq:
+            for tail in _tails.after(connection, {log: segment.last}).get(log, ()):
+                try:
+                    segment.extend(tail.length, tail.data)
+                except ValueError:
+                    raise corrupt(f"event {tail.first} of log {log} is not as it was written") from None
+        if segment.last >= seq:
+            return row, segment
     raise corrupt(f"event {seq} of log {log} is missing")
 
 
@@ -167,15 +180,21 @@ def load_all(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[int, S
 
 def decoded(row: EventRow) -> list[StoredEvent]:
     """The events of a row; raises `CorruptRecordError` if the row has changed."""
+    return segment_of(row).events()
+
+
+def segment_of(row: EventRow) -> Segment:
+    """The segment in a row; raises `CorruptRecordError` if the row has changed."""
     key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, found, count = row
     at = math.nan if at is None else at
     try:
         right = found == _sum_of(
             key, epoch, run_id, parent, at, source, attempt, name, version, landmark, before, marked, data, count
         )
-        packed = StoredEvent(run_id, key & SEQ_MASK, parent, at, source, attempt, name, version, data)
         if right:
-            return Segment.load(packed, count).events() if count != 1 else [packed]
+            return Segment.load(
+                StoredEvent(run_id, key & SEQ_MASK, parent, at, source, attempt, name, version, data), count
+            )
     except (TypeError, AttributeError, ValueError, OverflowError, struct.error):  # a column is of another type
         pass
     raise corrupt(f"event {key & SEQ_MASK} of log {key >> SEQ_BITS} is not as it was written")

@@ -30,7 +30,7 @@ def find(database: Database, query: LogFilter, is_alive: Callable[[], IsAlive]) 
                 return
             entries = [entry for label in labels for entry in _since(connection, label, below, size, query.since)]
             logs = sorted({entry.log for entry in entries}, reverse=True)[:size]
-            found = summaries(connection, _logs.load_all(connection, logs), is_alive())
+            found = summaries(connection, _logs.grown(connection, _logs.load_all(connection, logs)), is_alive())
         for summary in filter(query.matches, found):
             if left > 0:
                 yield summary

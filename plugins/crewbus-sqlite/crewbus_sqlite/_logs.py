@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from crewbus.exceptions import FencedError, RunIdInUseError, RunNotFoundError
 from crewbus.stores import ENDS, PROGRESS, StoredEvent
-from crewbus_sqlite import _meta, _runs
+from crewbus_sqlite import _meta, _runs, _tails
 from crewbus_sqlite._checksums import corrupt, require, sum_of, sum_of_text
 from crewbus_sqlite._placeholders import marks, pieces
 from crewbus_sqlite._schema import SEQ_BITS
@@ -79,9 +79,10 @@ class LogRow(NamedTuple):
         last, at = events[-1].seq, time_of(events[-1])
         return self._replace(last=last, begun=begun, at=at, ended=ended, outcome=outcome, stalls=stalls)
 
-    def grown(self, last: StoredEvent) -> LogRow:
+    def grown(self, last: int, at: float) -> LogRow:
         """The state after more events of which none is a landmark. There are events of its own already."""
-        return LogRow._make((*self[:LAST], last.seq, *self[LAST + 1 : AT], time_of(last), *self[AT + 1 :]))
+        when = None if math.isnan(at) else at
+        return LogRow._make((*self[:LAST], last, *self[LAST + 1 : AT], when, *self[AT + 1 :]))
 
     def taken(self, holder: str) -> LogRow:
         """The state once a holder has taken it over."""
@@ -110,6 +111,19 @@ def find(connection: sqlite3.Connection | None, root_id: str) -> LogRow:
     if row is None or row.root_id != root_id:
         raise RunNotFoundError(f"run {root_id} is not recorded in this store")
     return row
+
+
+def grown(connection: sqlite3.Connection, logs: Sequence[LogRow]) -> list[LogRow]:
+    """The logs as they are, with what is in the table of tails; raises `CorruptRecordError`."""
+    tails = _tails.after(connection, {log.id: log.last for log in logs})
+    return [log.grown(tails[log.id][-1].last, tails[log.id][-1].at) if log.id in tails else log for log in logs]
+
+
+def current(connection: sqlite3.Connection | None, root_id: str) -> LogRow:
+    """The log of a root run, with what is in the table of tails; raises `RunNotFoundError`."""
+    log = find(connection, root_id)
+    assert connection is not None
+    return grown(connection, [log])[0]
 
 
 def load(connection: sqlite3.Connection, log: int) -> LogRow:
@@ -147,7 +161,7 @@ def written_by(connection: sqlite3.Connection, columns: Stored | None, root_id: 
 
     Raises `FencedError` if another process took or dropped the log.
     """
-    row = None if columns is None else _checked(columns)
+    row = None if columns is None else checked(columns)
     if row is None:
         raise FencedError(f"run {root_id} was dropped by another process: writes of this one are rejected")
     if row.epoch != epoch:
@@ -166,12 +180,12 @@ def load_all(connection: sqlite3.Connection, logs: Sequence[int]) -> list[LogRow
     for log in logs:
         if log not in found:
             raise corrupt(f"in the table logs, the row {log} is missing")
-    return [_checked(found[log]) for log in logs]
+    return [checked(found[log]) for log in logs]
 
 
 def every(connection: sqlite3.Connection) -> list[LogRow]:
     """All logs, oldest first."""
-    rows = [_checked(row) for row in connection.execute(f"{_SELECT} ORDER BY id").fetchall()]
+    rows = [checked(row) for row in connection.execute(f"{_SELECT} ORDER BY id").fetchall()]
     _require_all(rows, _meta.load(connection).logs, "the table logs")
     return rows
 
@@ -179,14 +193,14 @@ def every(connection: sqlite3.Connection) -> list[LogRow]:
 def forks_of(connection: sqlite3.Connection, parent: LogRow) -> list[LogRow]:
     """The logs forked from one, oldest first."""
     query = f"{_SELECT} WHERE parent = ? ORDER BY id"
-    rows = [_checked(row) for row in connection.execute(query, (parent.id,)).fetchall()]
+    rows = [checked(row) for row in connection.execute(query, (parent.id,)).fetchall()]
     _require_all(rows, parent.forks, f"the forks of run {parent.root_id}")
     return rows
 
 
 def held_by(connection: sqlite3.Connection, token: str) -> list[LogRow]:
     """The logs that a holder holds."""
-    return [_checked(row) for row in connection.execute(f"{_SELECT} WHERE holder = ?", (token,)).fetchall()]
+    return [checked(row) for row in connection.execute(f"{_SELECT} WHERE holder = ?", (token,)).fetchall()]
 
 
 def parts(connection: sqlite3.Connection, log: LogRow, after: int = -1) -> list[tuple[LogRow, Part]]:
@@ -202,7 +216,7 @@ def _bases(connection: sqlite3.Connection, log: LogRow, after: int) -> list[LogR
     """The bases of a log, one above the other, up to the one that the event after ``after`` is in."""
     found: list[LogRow] = []
     for columns in connection.execute(_BASES, (log.id, after)).fetchall():
-        above, row = found[-1] if found else log, _checked(columns)
+        above, row = found[-1] if found else log, checked(columns)
         if row.id != above.base or row.last < above.parent_at:
             break
         found.append(row)
@@ -352,10 +366,11 @@ def storable(text: str) -> bool:
 
 def _one(connection: sqlite3.Connection, log: int) -> LogRow | None:
     rows = connection.execute(f"{_SELECT} WHERE id = ?", (log,)).fetchall()
-    return _checked(rows[0]) if rows else None
+    return checked(rows[0]) if rows else None
 
 
-def _checked(columns: Stored) -> LogRow:
+def checked(columns: Stored) -> LogRow:
+    """A row that was read; raises `CorruptRecordError` if it is not as it was written."""
     row = LogRow(*columns[:-1])
     require("logs", row, columns[-1])
     return row

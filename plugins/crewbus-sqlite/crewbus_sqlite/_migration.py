@@ -11,7 +11,17 @@ from crewbus_sqlite import _events, _labels, _logs
 from crewbus_sqlite._checksums import require
 from crewbus_sqlite._events import latest_of
 from crewbus_sqlite._logs import FIRST_COLUMNS, RESUMED, SECOND_COLUMNS, LogRow
-from crewbus_sqlite._schema import ADD_COUNT, CLAIMABLE, LABELS, LOG_INDEXES, LOGS, MESSAGES, VERSION
+from crewbus_sqlite._schema import (
+    ADD_COUNT,
+    ADD_TAILS,
+    CLAIMABLE,
+    LABELS,
+    LOG_INDEXES,
+    LOGS,
+    MESSAGES,
+    TAILS,
+    VERSION,
+)
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
@@ -19,7 +29,10 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
 
     A damaged record stays as it is: whatever needs it raises `CorruptRecordError`.
     """
-    connection.execute(ADD_COUNT)  # rows of former versions have one event, and so the same digest
+    connection.execute(ADD_TAILS)  # no tails, and so the same digest
+    connection.execute(TAILS)
+    if version < 4:
+        connection.execute(ADD_COUNT)  # rows of former versions have one event, and so the same digest
     if version < 3:
         _migrate_logs(connection, _from_first if version == 1 else _from_second)
     connection.execute(f"PRAGMA user_version = {VERSION}")

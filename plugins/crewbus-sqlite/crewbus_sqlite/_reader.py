@@ -12,7 +12,7 @@ from crewbus.stores import StoredEvent
 from crewbus_sqlite import _logs
 from crewbus_sqlite._checksums import corrupt
 from crewbus_sqlite._database import Database
-from crewbus_sqlite._events import BEFORE, COLUMNS, EventRow, Latest, decoded, latest_of, load
+from crewbus_sqlite._events import BEFORE, COLUMNS, EventRow, Latest, decoded, last_segment, latest_of, load
 from crewbus_sqlite._logs import LogRow, Part
 from crewbus_sqlite._schema import SEQ_BITS
 
@@ -91,7 +91,7 @@ class Reader:
     def event(self, root_id: str, seq: int) -> StoredEvent:
         """One event; raises `RunNotFoundError` if the log has no such number."""
         with self._database.reading() as connection:
-            log = _logs.find(connection, root_id)
+            log = _logs.current(connection, root_id)
             assert connection is not None
             if not 0 <= seq <= log.last:
                 raise RunNotFoundError(f"run {root_id} has no event {seq}")
@@ -122,7 +122,7 @@ def latest_in(connection: sqlite3.Connection, log: LogRow, seq: int) -> Latest:
 
 def _parts(connection: sqlite3.Connection | None, root_id: str, after: int) -> list[Part]:
     """Where the events of a log above ``after`` are stored."""
-    log = _logs.find(connection, root_id)
+    log = _logs.current(connection, root_id)
     assert connection is not None
     found = [part._replace(first=max(part.first, after + 1)) for _, part in _logs.parts(connection, log, after)]
     return [part for part in found if part.first <= part.last]
@@ -146,10 +146,17 @@ def _piece(connection: sqlite3.Connection, query: str, part: Part, count: int) -
     found, size, base = list[Found](), 0, part.log << SEQ_BITS
     limits = {"log": base, "first": base | part.first, "last": base | part.last, "count": count}
     cursor = connection.execute(query, limits)
+    last, row = part.last, None
     for row in cursor:
-        found += [(row, event) for event in decoded(row) if part.first <= event.seq <= part.last]
+        events = decoded(row)
+        found += [(row, event) for event in events if part.first <= event.seq <= part.last]
+        last = events[-1].seq
         size += len(row[12])
         if size > PIECE_BYTES or len(found) >= count:
             break
+    else:
+        if row is not None and query is _RANGE and last < part.last:  # what follows is in tails
+            segment = last_segment(connection, part.log, part.last)[1]
+            found += [(row, event) for event in segment.events() if max(last + 1, part.first) <= event.seq <= part.last]
     cursor.close()
     return found, len(found) >= count or size > PIECE_BYTES

@@ -11,7 +11,7 @@ from crewbus.exceptions import StoreVersionError
 from crewbus_sqlite import _meta
 
 APPLICATION: Final = 0x43524557  # "CREW", which the command `file` shows too
-VERSION: Final = 4
+VERSION: Final = 5
 SEQ_BITS: Final = 32
 """An event's id is its log's id, shifted by these bits, plus its number: a log is one range of ids."""
 
@@ -43,6 +43,25 @@ LOG_INDEXES: Final = (
     "CREATE INDEX parents ON logs (parent) WHERE parent IS NOT NULL",
     "CREATE INDEX held ON logs (holder) WHERE holder IS NOT NULL",
 )
+_FIRST_META: Final = """\
+CREATE TABLE meta ( -- one row
+    id INTEGER PRIMARY KEY,
+    logs INTEGER NOT NULL, -- how many there are
+    next_log INTEGER NOT NULL, -- the id of the next one
+    first_run TEXT, -- the least run_id in runs
+    sum BLOB NOT NULL
+)"""
+_TAILS_COLUMN: Final = "tails INTEGER NOT NULL DEFAULT 0"
+"""How many rows the table of tails has."""
+ADD_TAILS: Final = f"ALTER TABLE meta ADD COLUMN {_TAILS_COLUMN}"
+_META: Final = f"{_FIRST_META.removesuffix(')')}, {_TAILS_COLUMN})"
+TAILS: Final = """\
+CREATE TABLE tails ( -- each of one commit: by what the last rows in events of many logs grew, until these are rewritten
+    id INTEGER PRIMARY KEY,
+    heads BLOB NOT NULL, -- for each log: its id, the number of the first event, how many, bytes of data, last time
+    data BLOB NOT NULL,
+    sum BLOB NOT NULL
+)"""
 _OTHERS: Final = (
     """\
 CREATE TABLE runs ( -- in which log a run is; a list, so that a missing row is noticed
@@ -59,14 +78,6 @@ CREATE TABLE holders ( -- the stores that write, or did when they died
     until REAL NOT NULL, -- when its leases end unless it renews them
     sum BLOB NOT NULL
 ) WITHOUT ROWID""",
-    """\
-CREATE TABLE meta ( -- one row
-    id INTEGER PRIMARY KEY,
-    logs INTEGER NOT NULL, -- how many there are
-    next_log INTEGER NOT NULL, -- the id of the next one
-    first_run TEXT, -- the least run_id in runs
-    sum BLOB NOT NULL
-)""",
 )
 _FIRST: Final = """\
 CREATE TABLE logs ( -- one for each root run
@@ -135,10 +146,11 @@ CREATE TABLE labels ( -- what logs are looked up by; lists, so that a missing ro
 ) WITHOUT ROWID"""
 
 TABLES: Final = {
-    1: (_LOGS_1, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS),
-    2: (_LOGS_2, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, LABELS),
-    3: (LOGS, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, LABELS, *MESSAGES),
-    4: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, LABELS, *MESSAGES),
+    1: (_LOGS_1, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, _FIRST_META),
+    2: (_LOGS_2, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, *_OTHERS, _FIRST_META, LABELS),
+    3: (LOGS, _FIRST_EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, _FIRST_META, LABELS, *MESSAGES),
+    4: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, _FIRST_META, LABELS, *MESSAGES),
+    5: (LOGS, _EVENTS, _LANDMARKS, *LOG_INDEXES, CLAIMABLE, *_OTHERS, _META, LABELS, *MESSAGES, TAILS),
 }
 """The statements that create the tables of each version."""
 

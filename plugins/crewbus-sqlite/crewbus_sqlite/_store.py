@@ -26,6 +26,7 @@ from crewbus_sqlite._forks import forks
 from crewbus_sqlite._holders import Holder, Holders
 from crewbus_sqlite._logs import LogRow
 from crewbus_sqlite._reader import Reader, latest_in
+from crewbus_sqlite._settling import settle
 from crewbus_sqlite._watching import PERIOD, Changes
 from crewbus_sqlite._writer import Writer
 
@@ -134,14 +135,14 @@ class SQLiteStore(Store):
     def info(self, root_id: str) -> LogInfo:
         self._write_out(root_id)
         with self._database.reading() as connection:
-            log = _logs.find(connection, root_id)
+            log = _logs.current(connection, root_id)
             assert connection is not None
             return _listing.infos(connection, [log], self._holders.is_alive)[0]
 
     def summary(self, root_id: str) -> LogSummary:
         self._write_out(root_id)
         with self._database.reading() as connection:
-            log = _logs.find(connection, root_id)
+            log = _logs.current(connection, root_id)
             assert connection is not None
             if log.last < 0:
                 raise RunNotFoundError(f"run {root_id} has no events")
@@ -168,7 +169,7 @@ class SQLiteStore(Store):
     def parts(self, root_id: str) -> list[LogPart]:
         self._write_out(root_id)
         with self._database.reading() as connection:
-            log = _logs.find(connection, root_id)
+            log = _logs.current(connection, root_id)
             assert connection is not None
             return [LogPart(row.root_id, part.first, part.last) for row, part in _logs.parts(connection, log)]
 
@@ -189,6 +190,7 @@ class SQLiteStore(Store):
 
     def _take(self, connection: sqlite3.Connection, found: LogRow) -> Log:
         held_at = clock()
+        found = settle(connection, found)
         row = found.taken(self._holders.own.token)
         _change(connection, found, row)
         return Log(row.root_id, row.epoch, held_at, row.id, row.last, row.last, latest_in(connection, row, row.last))
@@ -202,6 +204,7 @@ class SQLiteStore(Store):
         def end_lease(connection: sqlite3.Connection) -> None:
             log = _logs.find(connection, root_id)
             if log.epoch == epoch:
+                log = settle(connection, log)
                 _change(connection, log, log._replace(holder=None, due=due if log.messages == log.known else None))
 
         self._require_file_of(root_id)
@@ -227,7 +230,8 @@ class SQLiteStore(Store):
         if [event.seq for event in own] != list(range(at + 1, at + 1 + len(own))):
             raise RecordingError(f"run {fork_id}: its first events do not continue from event {at}")
         self._write_out()  # logs are listed in the order in which they were begun
-        with self._changing(root_id) as (connection, log):
+        with self._changing(root_id) as (connection, found):
+            log = settle(connection, found)
             if not 0 <= at <= log.last:
                 raise RecordingError(f"run {root_id} has no event {at} to fork at: its last one is {log.last}")
             base = _logs.owner(connection, log, at)
@@ -335,6 +339,7 @@ class SQLiteStore(Store):
         self._watching.close()
         self._writer.stop_accepting()
         try:
+            self._writer.settle()
             self._writer.flush(None)
         finally:
             self._writer.close()

@@ -15,14 +15,16 @@ from crewbus.exceptions import CrewbusError, FencedError, FlushTimeoutError, Rec
 from crewbus.stores import Backlog, StoredEvent
 from crewbus.stores.liveness import CERTAIN, clock
 from crewbus.stores.watching import Watchers
+from crewbus_sqlite import _tails
 from crewbus_sqlite._changes import Change
-from crewbus_sqlite._commit import Batch, Call, Log, Notify, write
+from crewbus_sqlite._commit import Batch, Call, Log, Notify
 from crewbus_sqlite._database import Database, closed
 from crewbus_sqlite._errors import copy_of
 from crewbus_sqlite._events import checked, is_like
 from crewbus_sqlite._gathering import gathering
 from crewbus_sqlite._holders import Holders
 from crewbus_sqlite._logs import in_use
+from crewbus_sqlite._transactions import Transactions
 
 OVERHEAD: Final = 400
 """Bytes that a queued event takes besides its JSON, estimated."""
@@ -39,6 +41,7 @@ class Writer:
     def __init__(self, database: Database, holders: Holders, lease: float, backlog: int) -> None:
         self._database = database
         self._holders = holders
+        self._transactions = Transactions(database, holders)
         self._lease = lease
         self._bound = backlog
         self._backlog = self._backlog_events = 0
@@ -244,6 +247,15 @@ class Writer:
                 return
         notify(error)
 
+    def settle(self) -> None:
+        """Have the next write put what logs have in tails into their own rows."""
+        with self._lock:
+            if self._transactions.tails:
+                self._transactions.tails = _tails.MOST
+                for log in self._logs.values():
+                    if log.has_tail and log.error is None:
+                        self._queue(log)
+
     def stop_accepting(self) -> None:
         """Reject all further writes."""
         with self._lock:
@@ -395,6 +407,9 @@ class Writer:
         if time.monotonic() >= self._renew_at:
             self._queue_held()
         tried, ticket = self._tries, self._last_ticket
+        settles = self._transactions.settles
+        if settles:
+            self._queued |= {log: None for log in self._logs.values() if log.has_tail and log.error is None}
         batches = [log.take_batch() for log in self._queued]
         changes, self._changes = self._changes, []
         self._queued = {}
@@ -403,7 +418,7 @@ class Writer:
         self._lock.release()
         started = time.monotonic()
         try:
-            failure = self._commit(batches, changes)
+            failure = self._commit(batches, changes, settles)
         finally:
             self._lock.acquire()
             self._writing = False
@@ -420,21 +435,12 @@ class Writer:
             if log.id is not None and log.error is None:
                 self._queue(log)
 
-    def _commit(self, batches: list[Batch], changes: list[Change[Any]]) -> RecordingError | None:
+    def _commit(self, batches: list[Batch], changes: list[Change[Any]], settles: bool) -> RecordingError | None:
         renews = time.monotonic() >= self._renew_at or any(batch.log.id is None for batch in batches)
         if not batches and not changes and not (renews and self._logs):
             return None
         try:
-            with self._database.writing() as connection:
-                renewed = self._holders.renew(connection) if renews else None
-                held_at = clock()
-                write(connection, batches, self._holders.own.token)
-                for change in changes:
-                    change.perform(connection)
-            for batch in batches:
-                batch.held_at = held_at
-            if renewed is not None:
-                self._holders.presence.renewed(renewed)
+            self._transactions.write(batches, changes, settles=settles, renews=renews)
         except RecordingError as error:
             return error
         except Exception as error:

@@ -107,7 +107,7 @@ def test_a_newer_file_is_refused(path, store):
     connection.execute("PRAGMA user_version = 7")
     connection.close()
     newer = SQLiteStore(path)
-    with pytest.raises(StoreVersionError, match=r"has schema version 7, .* reads 4: upgrade crewbus-sqlite"):
+    with pytest.raises(StoreVersionError, match=r"has schema version 7, .* reads 5: upgrade crewbus-sqlite"):
         newer.roots()
     newer.close()
 
@@ -132,7 +132,7 @@ def test_taking_a_run_waits_for_no_disk_and_what_follows_does(store):
     store.revoke("a")
     seen = []
     connection = store._database._writer.connection
-    connection.set_trace_callback(lambda sql: sql.startswith(("PRAGMA", "COMMIT")) and seen.append(sql))
+    connection.set_trace_callback(lambda sql: sql.startswith(("PRAGMA sync", "COMMIT")) and seen.append(sql))
     for _ in range(2):
         epoch = store.acquire("a")
         store.append("a", epoch, noted(store.info("a").last + 1))

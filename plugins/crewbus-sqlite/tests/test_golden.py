@@ -61,4 +61,4 @@ def test_so_has_a_new_file(fresh):
 
 
 def test_there_are_golden_files():
-    assert [file.name for file in FILES] == ["schema-1.db", "schema-2.db", "schema-3.db", "schema-4.db"]
+    assert [file.name for file in FILES] == [f"schema-{version}.db" for version in range(1, 6)]

@@ -217,7 +217,7 @@ def test_promise_12_a_trigger_added_while_the_file_is_open_is_not_executed(tmp_p
     epoch = begun(store)
     store.flush()
     tamper(path, ADDITIONS["trigger"])
-    store.append("a", epoch, noted(3))
+    store.append("a", epoch, noted(3, name="tests.Other"))  # a row of its own
     with pytest.raises(CrewbusError, match="not authorized"):
         store.flush()
     tamper(path, "DROP TRIGGER t")
@@ -239,7 +239,7 @@ def test_statistics_may_be_added(tmp_path):
 
 def tamper(path, statement):
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute(statement)
+    connection.executescript(statement)
     connection.close()
 
 
@@ -280,6 +280,34 @@ def test_foreign_changes_of_a_segment_are_detected(edit, tmp_path):
     connection.close()
     tamper(path, SEGMENT_EDITS[edit])
     store = SQLiteStore(path)
+    with pytest.raises(CorruptRecordError, match=r"record\.db: the record is damaged: "):
+        numbers(store)
+    store.close()
+
+
+TAIL_EDITS = {
+    "a tail is gone": "DELETE FROM tails",
+    "a tail is gone, and nothing says so": "DELETE FROM tails; UPDATE meta SET tails = 0",
+    "a tail is there twice": "INSERT INTO tails SELECT 7, heads, data, sum FROM tails",
+    "a text in a tail": "UPDATE tails SET data = CAST(replace(data, '4', '5') AS BLOB)",
+    "a number in a tail": "UPDATE tails SET heads = CAST(x'0100000000000000' || x'05' || substr(heads, 10) AS BLOB)",
+    "a tail is cut": "UPDATE tails SET heads = substr(heads, 1, 9)",
+    "data of a tail are text": "UPDATE tails SET data = CAST(data AS TEXT)",
+    "heads of a tail are a number": "UPDATE tails SET heads = 1",
+    "the row before it is gone": "DELETE FROM events WHERE count > 1",
+    "the row before it is shorter": "UPDATE logs SET last = 2",
+}
+
+
+@pytest.mark.parametrize("edit", TAIL_EDITS)
+def test_foreign_changes_of_a_tail_are_detected(edit, tmp_path):
+    path = tmp_path / "record.db"
+    store = SQLiteStore(path)
+    epoch = chunks(store)
+    store.flush()
+    store.append("a", epoch, noted(4, data=b'{"text":"4"}'))
+    assert numbers(store) == [0, 1, 2, 3, 4]
+    tamper(path, TAIL_EDITS[edit])
     with pytest.raises(CorruptRecordError, match=r"record\.db: the record is damaged: "):
         numbers(store)
     store.close()
