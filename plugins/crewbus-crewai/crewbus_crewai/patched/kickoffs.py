@@ -29,7 +29,7 @@ _kickoffs: Final[ContextVar[tuple[Run, ...]]] = ContextVar("crewbus_crewai_kicko
 
 def kickoff(wrapped: Any, entity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Kick off ``entity`` in a run."""
-    if _delegates(entity, args, kwargs):
+    if delegates(entity, args, kwargs):
         return wrapped(*args, **kwargs)
     with _run_of(entity, _key_of(args, kwargs)):
         return wrapped(*args, **kwargs)
@@ -37,7 +37,7 @@ def kickoff(wrapped: Any, entity: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 async def kickoff_async(wrapped: Any, entity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `kickoff`."""
-    if _delegates(entity, args, kwargs):
+    if delegates(entity, args, kwargs):
         return await wrapped(*args, **kwargs)
     with _run_of(entity, _key_of(args, kwargs)):
         return await wrapped(*args, **kwargs)
@@ -65,7 +65,7 @@ def _on_loop() -> bool:
     return True
 
 
-def _delegates(entity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def delegates(entity: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether another kickoff will do the work, or the kickoff is internal to crewAI."""
     # With `stream` a kickoff only returns a stream, which kicks off again when it is iterated.
     if getattr(entity, "stream", False) or getattr(type(entity), "is_crewai_internal", False):

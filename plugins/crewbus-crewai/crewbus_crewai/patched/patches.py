@@ -32,7 +32,9 @@ from crewbus_crewai.patched import (
     callbacks,
     checkpoints,
     events,
+    executors,
     flushing,
+    kickoff_callbacks,
     kickoffs,
     model_calls,
     recall,
@@ -40,6 +42,7 @@ from crewbus_crewai.patched import (
     streams,
     tasks,
     tools,
+    usage,
 )
 
 SQLITE_WITH_JSONB = (3, 45)
@@ -61,7 +64,10 @@ def apply_patches(undo: ExitStack) -> None:
 def _wrappers() -> Iterator[tuple[Any, str, Wrapper]]:
     # A kickoff is a run. The other kickoff methods of Flow and Crew call these.
     yield Crew, "kickoff", kickoffs.kickoff
-    yield Crew, "akickoff", kickoffs.kickoff_async
+    # There, the coroutines of async callbacks would be taken for their results.
+    yield Crew, "akickoff", kickoff_callbacks.kickoff
+    yield Crew, "_arun_sequential_process", kickoff_callbacks.work
+    yield Crew, "_arun_hierarchical_process", kickoff_callbacks.work
     yield Flow, "kickoff_async", kickoffs.kickoff_async
     yield Flow, "resume_async", kickoffs.kickoff_async
     yield Agent, "kickoff", kickoffs.agent_kickoff
@@ -77,6 +83,13 @@ def _wrappers() -> Iterator[tuple[Any, str, Wrapper]]:
     yield Agent, "execute_task", tasks.execute
     yield Agent, "aexecute_task", tasks.execute_async
     yield Agent, "_check_execution_error", tasks.check_error
+    # An agent has one executor, which concurrent tasks would share.
+    yield Agent, "create_agent_executor", executors.create
+    yield Agent, "_execute_without_timeout", executors.execute
+    yield Agent, "_aexecute_without_timeout", executors.execute
+
+    # A model that agents share would be counted once for each.
+    yield Crew, "calculate_usage_metrics", usage.of_crew
 
     # A tool use is a step. A sync tool of an async agent would lose its context in an executor.
     for cls in (BaseTool, Tool):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from crewbus import Attempt
 from crewbus_crewai.context import held, live_run
 from crewbus_crewai.integration import contained, integration
+from crewbus_crewai.patched.executors import own_executor
 
 current_task: Final[ContextVar[Any]] = ContextVar("crewbus_crewai_task", default=None)
 """The task that an agent executes in this context."""
@@ -21,13 +22,13 @@ _attempt: Final[ContextVar[Attempt | None]] = ContextVar("crewbus_crewai_attempt
 
 def execute(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute a task as an attempt."""
-    with held(current_task, args[0] if args else kwargs["task"]), _an_attempt():
+    with held(current_task, args[0] if args else kwargs["task"]), own_executor(agent), _an_attempt():
         return wrapped(*args, **kwargs)
 
 
 async def execute_async(wrapped: Any, agent: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """As `execute`."""
-    with held(current_task, args[0] if args else kwargs["task"]), _an_attempt():
+    with held(current_task, args[0] if args else kwargs["task"]), own_executor(agent), _an_attempt():
         return await wrapped(*args, **kwargs)
 
 
