@@ -9,6 +9,8 @@ from crewbus_langchain.plain import as_plain
 
 HIDDEN: Final = "langsmith:hidden"
 """The tag of runs that langchain's own tools don't show."""
+TYPE: Final = "langchain.type"
+"""The tag of a run that says what kind of runnable it is; a run that is no other's part always has it."""
 _BRANCH: Final = "map:key:"
 """How a tag begins that the branches of a parallel chain have."""
 
@@ -58,7 +60,7 @@ def tags_of(node: Node | None, known: Mapping[str, Any]) -> dict[str, str] | Non
     if node is not None:
         return {"langgraph.node": node.name, "langgraph.step": str(node.step)}
     kind = known.get("run_type")
-    return {"langchain.type": str(kind)} if kind and kind != "chain" else None
+    return {TYPE: str(kind)} if kind and kind != "chain" else None
 
 
 def key_of(node: Node | None, tags: Sequence[str] | None) -> str | None:

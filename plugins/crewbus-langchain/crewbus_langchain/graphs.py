@@ -4,6 +4,7 @@
 - A stream writer is given to nodes, by argument or by ``get_stream_writer``, as part of a runtime that
   ``Runtime.merge`` makes when the graph starts. Without the stream mode "custom" it writes to nobody, and no handler
   is told.
+- `durable.py` wraps what runs a task, and what loads the checkpoint that a graph begins with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 from langgraph._internal import _runnable
 from langgraph.runtime import Runtime
 
+from crewbus_langchain import durable
 from crewbus_langchain.events import CustomOutput
 from crewbus_langchain.integration import contained, langgraph
 from crewbus_langchain.open_scopes import current_open_scope
@@ -33,6 +35,7 @@ def apply_patches(undo: ExitStack) -> None:
     """Patch LangGraph; raises if the installed one is another one than expected."""
     wrap(undo, _runnable, "_set_config_context", entering)
     wrap(undo, Runtime, "merge", _merging)
+    durable.apply_patches(undo)
 
 
 def _merging(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

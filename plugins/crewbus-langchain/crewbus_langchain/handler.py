@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from uuid import UUID
+from weakref import WeakSet
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
@@ -13,7 +14,7 @@ import crewbus
 from crewbus import Bus, Call, CallError, Run, RunCancelledError, RunIdInUseError, RunSuspendedError
 from crewbus_langchain import interrupts
 from crewbus_langchain.answers import Piece, answer_of, pieces_of, pieces_of_event
-from crewbus_langchain.description import HIDDEN, key_of, model_attributes, model_name, name_of, node_of, tags_of
+from crewbus_langchain.description import HIDDEN, TYPE, key_of, model_attributes, model_name, name_of, node_of, tags_of
 from crewbus_langchain.events import CustomEvent
 from crewbus_langchain.integration import contained, integration
 from crewbus_langchain.open_scopes import OpenScope, open_scopes
@@ -22,7 +23,8 @@ from crewbus_langchain.plain import as_plain
 SOURCE: Final = "langchain"
 """The source of the emitted events."""
 
-S = TypeVar("S", Run, Call)
+_joined: Final[WeakSet[Run]] = WeakSet()
+"""The resumed runs that what they were resumed for has joined."""
 
 
 class CrewbusHandler(BaseCallbackHandler):
@@ -56,8 +58,10 @@ class CrewbusHandler(BaseCallbackHandler):
             return
         with contained("reporting a run"):
             node = node_of(metadata, around.namespace if around is not None else None)
-            described = {"key": key_of(node, tags), "tags": tags_of(node, known)}
-            opened = _started_run(bus, around, run_id, name_of(serialized, known), described)
+            name = name_of(serialized, known)
+            opened = _resumed(bus, around, name) or _started_run(
+                bus, around, run_id, name, {"key": key_of(node, tags), "tags": tags_of(node, known)}
+            )
             if node is not None:
                 opened.namespace = node.namespace
             open_scopes.add(run_id, opened)
@@ -219,20 +223,32 @@ def _where(run_id: UUID, parent_run_id: UUID | None) -> tuple[OpenScope[Any] | N
     return around, around.bus if around is not None else integration.bus_in_scope()
 
 
+def _resumed(bus: Bus, around: OpenScope[Any] | None, name: str) -> OpenScope[Any] | None:
+    """The run in scope, if `crewbus.Bus.resume` resumed it for what starts here; None: it did not."""
+    here = crewbus.current_run(bus)
+    if around is not None or here is None or here.ended or here.resumed is None or here in _joined:
+        return None
+    if here.parent is not None or TYPE not in here.tags or here.name != name:
+        return None
+    _joined.add(here)
+    return OpenScope(bus, here.scope(), None)
+
+
 def _started_run(
     bus: Bus, around: OpenScope[Any] | None, run_id: UUID, name: str, described: Mapping[str, Any]
 ) -> OpenScope[Run]:
     """A run; one that has no run around it has langchain's id, unless that is in use."""
     here = crewbus.current_run(bus)
     if around is None and (here is None or here.ended):
+        root = {**described, "key": None, "tags": {TYPE: "chain", **(described["tags"] or {})}}
         try:
-            return OpenScope(bus, bus.run(name, id=str(run_id), **described), None)
+            return OpenScope(bus, bus.run(name, id=str(run_id), **root), None)
         except RunIdInUseError:
             pass
     return OpenScope(bus, bus.run(name, **described), around)
 
 
-def _close_run(opened: OpenScope[Run], error: BaseException | None) -> None:
+def _close_run(opened: OpenScope[Any], error: BaseException | None) -> None:
     stopped: Exception | None = None
     with contained("reporting the end of a run"):
         try:

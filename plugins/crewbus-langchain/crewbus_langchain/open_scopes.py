@@ -12,9 +12,9 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
-from crewbus import Bus, Call, Run
+from crewbus import Bus, Scope
 
-S = TypeVar("S", Run, Call)
+S = TypeVar("S", bound=Scope)
 T = TypeVar("T")
 
 _ABSENT: Final = object()
