@@ -7,7 +7,8 @@ import operator
 import signal
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,9 @@ import crewbus_langchain
 PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 WORKERS = ["worker 1", "worker 2", "worker 3"]
 ANSWER = ["?", "The moon.", "In all 16."]
+
+if find_spec("crewbus_sqlite") is not None:  # a bus warns of a plugin whose import takes long, as on a busy machine
+    import_module("crewbus_sqlite")
 
 needs_sqlite = pytest.mark.skipif(
     not metadata.entry_points(group="crewbus", name="sqlite"), reason="needs crewbus-sqlite"
