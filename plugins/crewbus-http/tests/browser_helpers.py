@@ -25,6 +25,7 @@ def chromium():
         for argument in (
             "headless", "no-sandbox", "disable-gpu", "disable-quic", "disable-dev-shm-usage", "no-first-run",
             "disable-background-networking", "disable-component-update", "disable-sync", "no-proxy-server",
+            "hide-scrollbars",
             f"user-data-dir={profile}",
         ):  # fmt: skip
             options.add_argument(f"--{argument}")

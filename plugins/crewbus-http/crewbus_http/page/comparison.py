@@ -10,7 +10,7 @@ import attrs
 from crewbus import Bus, Envelope, StoredEvent
 from crewbus_http.page.event_table import EventLine, event_line, fields_of
 
-_FOLLOWING: Final = 30
+_FOLLOWING: Final = 20
 """How many events after the divergence are shown of each run."""
 
 
