@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from crewbus.cli.formatting import format_time
 from crewbus.cli.terminal import OutputStream
-from crewbus.cli.text import one_line
+from crewbus.cli.text import columns, one_line, shorten
 from crewbus.events import CheckpointSaved, event_type_of
 from crewbus.records import OPENERS, RecordTree
 from crewbus.stores import StoredEvent
 
 _MAX_PATH: Final = 48
+_MIN_FIELDS: Final = 20
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 _OPENERS: Final = {event_type_of(cls).name: cls for cls in OPENERS if cls is not CheckpointSaved}
 
@@ -28,9 +29,12 @@ class EventLines:
         """One event: number, time, scopes, type, fields."""
         path = self._path(stored)
         number = str(stored.seq) if stored.seq >= 0 else "-"
-        start = self._out.styled(f"{number:>6}  {format_time(stored.at, with_date=False)}", "dim")
-        name = self._out.styled(short_type_name(stored), "bold")
-        return f"{start}  {one_line(path)}  {name}  {format_fields(stored.data)}".rstrip() + "\n"
+        start, path = f"{number:>6}  {format_time(stored.at, with_date=False)}", one_line(path)
+        name, fields = short_type_name(stored), format_fields(stored.data)
+        if self._out.is_terminal:
+            fields = shorten(fields, max(_MIN_FIELDS, self._out.width - columns(f"{start}  {path}  {name}  ")))
+        start, name = self._out.styled(start, "dim"), self._out.styled(name, "bold")
+        return f"{start}  {path}  {name}  {fields}".rstrip() + "\n"
 
     def _path(self, stored: StoredEvent) -> str:
         """The names of the scopes around the event, outermost first."""

@@ -17,6 +17,7 @@ from crewbus.cli.formatting import (
     non_negative_int,
     paragraph,
 )
+from crewbus.cli.launch_tags import BATCH_TAG
 from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, open_store
 from crewbus.cli.run_ids import find_run
 from crewbus.cli.run_table import STATE_STYLES, run_as_json, run_duration
@@ -30,10 +31,8 @@ from crewbus.records import Branch
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
-_BAR_WIDTH: Final = 24
-_NARROW_BAR_WIDTH: Final = 8
-_WIDE: Final = 110
-"""The columns of a terminal that has room for the whole bar."""
+_BARS: Final = (110, 24), (90, 8)
+"""From which width of the terminal there is room for a bar, and how wide it is then."""
 _MAX_INDENT: Final = 24  # levels
 
 
@@ -138,7 +137,8 @@ def _header(info: RunInfo, top: Entry | None, out: OutputStream) -> str:
         lines.append(f"  held by  {one_line(info.holder)}")
     if info.parent is not None:
         lines.append(f"  fork of  {one_line(info.parent)} at {info.parent_at}")
-    lines += [f"  {one_line(name)} = {one_line(value)}" for name, value in info.tags.items()]
+    tags = {name: value for name, value in info.tags.items() if name != BATCH_TAG}
+    lines += [f"  {one_line(name)} = {one_line(value)}" for name, value in tags.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -154,11 +154,11 @@ def _duration(info: RunInfo, top: Entry | None) -> str:
 
 def _tree(rows: FoldedTree, info: RunInfo, out: OutputStream) -> str:
     top = rows[0][1][0]
-    bar_width = _BAR_WIDTH if not out.is_terminal or out.width >= _WIDE else _NARROW_BAR_WIDTH
+    bar_width = next((bar for width, bar in _BARS if not out.is_terminal or out.width >= width), 0)
     headings = ["what", "state", "start", "duration", "", "details"]
     table = [headings, *(_row(depth, entries, top, info, bar_width) for depth, entries in rows)]
-    if all(row[-1] == "" for row in table[1:]):
-        table = [row[:-1] for row in table]
+    kept = [at for at, column in enumerate(zip(*table[1:], strict=True)) if any(column)]
+    table = [[row[at] for at in kept] for row in table]
     return format_table(out, table, _style, whole=headings[1:])
 
 
@@ -185,7 +185,7 @@ def _style(heading: str, cell: str) -> tuple[str, ...]:
 
 def _bar(start: float, end: float, width: int, mark: str) -> str:
     """A bar from ``start`` to ``end``, both from 0 to 1."""
-    first = min(width - 1, int(start * width))
+    first = max(0, min(width - 1, int(start * width)))
     last = min(width, max(first + 1, round(end * width)))
     return ("." * first + mark * (last - first)).ljust(width, ".")
 
