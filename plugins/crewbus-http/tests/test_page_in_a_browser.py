@@ -207,6 +207,22 @@ def test_hostile_text_is_text(bus, look):
             assert look.ask("return [window.pwned || 0, document.body.innerHTML.length < 100000]") == [0, True]
 
 
+def test_the_fleet_is_seen_while_a_process_dies_and_another_takes_over(bus, workers, tmp_path, look):
+    run_id = enqueue(bus, "story", "tides")
+    with shown(bus, look) as server:
+        look.open(f"{server.url}/ui/fleet")
+        look.sees("1 queued")
+        first = workers.start()
+        look.sees("story", "[aria-label^=Processes]")
+        look.sees(f"process {first.pid}", "[aria-label^=Processes]")
+        workers.kill(first)
+        look.sees(run_id, "[aria-label^=Interrupted]")
+        (tmp_path / "go").touch()
+        workers.start()
+        look.sees("No process executes a run.")
+        look.sees("0 interrupted")
+
+
 def test_the_list_is_live_and_filtered_by_its_url(bus, look):
     filled(bus)
     with shown(bus, look) as server:

@@ -90,7 +90,7 @@ class Live:
     def _news(self, request: Request, view: RunView, sent: _Sent) -> list[bytes]:
         """What the browser does not show yet."""
         found, shown = [], self._views.run_context(view)
-        for block in ("summary", "lines", "status"):
+        for block in ("summary", "actions", "lines", "status"):
             now = self._render(request, "run.html", block, shown)
             if sent.parts.get(block) != now:
                 sent.parts[block] = now

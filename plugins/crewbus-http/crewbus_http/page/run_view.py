@@ -124,7 +124,7 @@ class RunView:
 
     def shown_state(self, state: str) -> str:
         """What is open is as the run is."""
-        return self.info.state if state == "open" and not self.is_past and self.info.state in _OPEN[1:] else state
+        return self.info.state if state == "open" and not self.is_past and self.info.state in _OPEN else state
 
     @property
     def speaker(self) -> Row | None:
