@@ -1,34 +1,31 @@
-"""An agent behind an API, with crewbus-workers: started in the background, streamed, cancelled, answered by a person.
+"""An agent behind an API: started in the background, streamed, cancelled, answered by a person.
 
-pip install crewbus-sqlite crewbus-workers fastapi uvicorn
+pip install crewbus-http crewbus-sqlite
 export CREWBUS_STORE=sqlite:///service.db
 crewbus worker examples/service.py &
-uvicorn --app-dir examples service:app --workers 2 --timeout-graceful-shutdown 3
+crewbus serve examples/service.py --write
 
-curl -X POST localhost:8000/runs -H 'Idempotency-Key: order-7' --json '{"text": "tides"}'
+curl localhost:8000/workflows/newsroom/runs -H 'Idempotency-Key: order-7' --json '{"arguments": {"topic": "tides"}}'
 curl -N localhost:8000/runs/order-7/events
-curl -X POST localhost:8000/runs/order-7/answers --json '{"text": "yes"}'
-curl localhost:8000/runs/order-7
-curl -X DELETE localhost:8000/runs/order-7
+curl localhost:8000/runs/order-7/messages --json '{"channel": "answer", "payload": "yes"}'
+curl localhost:8000/runs/order-7/result?wait=30
+curl localhost:8000/runs/order-7/cancel --json '{"reason": "the customer left"}'
+
+For others than this computer: crewbus serve ... --host 0.0.0.0 --authorize examples/service.py:authorize
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
-
-import attrs
-from fastapi import FastAPI, Header, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel
+import os
+import secrets
+from typing import TYPE_CHECKING
 
 import crewbus
-from crewbus_workers import areceive, enqueue, send, workflow
+from crewbus_workers import areceive, workflow
 
-HEARTBEAT = 15.0
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 
 @crewbus.step(retries=3, backoff=0.5)
@@ -49,72 +46,7 @@ async def newsroom(topic: str) -> str:
     return "; ".join(parts) if answer == "yes" else "(withdrawn)"
 
 
-class Body(BaseModel):
-    text: str
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with crewbus.Bus() as app.state.bus:
-        app.state.bus.enable_recording()
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
-
-
-@app.exception_handler(crewbus.RunError)
-@app.exception_handler(crewbus.InputError)
-@app.exception_handler(crewbus.RunEndedError)
-async def refuse(_: Request, error: Exception) -> Response:
-    """Answer what the caller got wrong."""
-    return JSONResponse({"detail": str(error)}, 404 if isinstance(error, crewbus.RunNotFoundError) else 409)
-
-
-@app.post("/runs", status_code=202)
-def start(request: Request, body: Body, idempotency_key: Annotated[str | None, Header()] = None) -> dict[str, str]:
-    """Queue a run. The same key starts one run, however often the request comes."""
-    return {"run": enqueue(request.app.state.bus, "newsroom", body.text, id=idempotency_key, attach=True)}
-
-
-@app.get("/runs/{run_id}")
-def look(request: Request, run_id: str) -> dict[str, Any]:
-    """The state of a run, and its result once it has finished."""
-    info = request.app.state.bus.records.info(run_id)
-    result = request.app.state.bus.result(run_id) if info.state == "finished" else None
-    return {"run": run_id, "state": info.state, "result": result, "error": info.error}
-
-
-@app.get("/runs/{run_id}/events")
-async def follow(request: Request, run_id: str, last_event_id: Annotated[str, Header()] = "start") -> Response:
-    """The frames of a run as server-sent events, from where this client has lost them, across workers and deploys."""
-    stream = await request.app.state.bus.asubscribe(run_id, after=last_event_id)
-    return StreamingResponse(events(stream), media_type="text/event-stream")
-
-
-async def events(stream: crewbus.Stream) -> AsyncIterator[str]:
-    """Frames with their cursors, and a comment when nothing has come for a while."""
-    async with stream:
-        while True:
-            try:
-                frame = await asyncio.wait_for(anext(stream, None), HEARTBEAT)
-            except TimeoutError:
-                yield ": still here\n\n"
-                continue
-            # When its worker has died, the client returns with its cursor, and another worker continues the run.
-            if frame is None or isinstance(frame.event, crewbus.RunInterrupted):
-                return
-            data = json.dumps({"seq": frame.seq, "parent": frame.parent, **attrs.asdict(frame.event)})
-            yield f"event: {type(frame.event).__name__}\nid: {stream.cursor}\ndata: {data}\n\n"
-
-
-@app.delete("/runs/{run_id}")
-async def cancel(request: Request, run_id: str) -> dict[str, str]:
-    """Cancel a run, whichever worker executes it; the answer is the state in which it was."""
-    return {"was": await request.app.state.bus.acancel(run_id, "asked by a client")}
-
-
-@app.post("/runs/{run_id}/answers", status_code=202)
-def answer(request: Request, run_id: str, body: Body, idempotency_key: Annotated[str | None, Header()] = None) -> None:
-    """Answer the question that the run asks."""
-    send(request.app.state.bus, run_id, "answer", body.text, key=idempotency_key)
+def authorize(request: Request, action: str, run: crewbus.RunInfo | None) -> bool:
+    """Who knows the token may do everything but fork; ``run`` could say whose it is, by its tags."""
+    given, token = request.headers.get("authorization", ""), os.environ["SERVICE_TOKEN"]
+    return secrets.compare_digest(given.encode(), f"Bearer {token}".encode()) and action != "fork"

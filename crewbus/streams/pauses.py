@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
-from weakref import ref
+from weakref import WeakSet, ref
 
 from crewbus._util import Wakeup, in_worker
 from crewbus.exceptions import CrewbusError
@@ -24,6 +24,11 @@ SOONEST: Final = 0.5
 LATEST: Final = 5.0
 """Seconds after which it reads again though nothing has changed, doubled likewise: its holder may have died."""
 
+SHARE: Final = 0.0005
+"""Seconds between two reads for each follower of this process: many of them together read no more often than a few."""
+
+_followers: Final[WeakSet[Pauses]] = WeakSet()
+"""Those that wait for a store to which others write too, or will."""
 _gone: Final[deque[Callable[[], None]]] = deque()
 """What ends the watching for followers that were dropped: weakref callbacks take no lock."""
 
@@ -47,13 +52,15 @@ class Pauses:
     def begin(self) -> None:
         """A consumer begins to wait."""
         self._short, self._long = FIRST, SOONEST
+        if not self._store.watches_logs:
+            _followers.add(self)
 
     def short(self) -> float:
         """The seconds to wait in any case."""
         if self._is_told():
             return 0.0
         now, self._short = self._short, min(2 * self._short, SETTLED)
-        return now
+        return max(now, len(_followers) * SHARE)
 
     def _is_settled(self) -> bool:
         return self._store.watches_logs or self._short >= SETTLED
@@ -98,6 +105,7 @@ class Pauses:
 
     def end(self) -> None:
         """Watch the store no more."""
+        _followers.discard(self)
         stop, self._stop = self._stop, None
         if stop is not None:
             stop()

@@ -90,10 +90,13 @@ class RunService:
         """The run of this id. Raises `RunNotFoundError`."""
         if not 0 < len(run_id) <= LONGEST_ID or not _is_storable(run_id):
             raise RunNotFoundError("no run has such an id")
-        root_id = await self.root_of(run_id)
+        return await asyncio.to_thread(self._found, run_id)
+
+    def _found(self, run_id: str) -> Found:
+        root_id = self.bus.store.root_of(run_id)
         if root_id is None:
             raise RunNotFoundError(f"run {run_id} is not recorded")
-        return Found(run_id, await self.bus.records.ainfo(root_id))
+        return Found(run_id, self.bus.records.info(root_id))
 
     async def root_of(self, run_id: str) -> str | None:
         """The id of the root run of a run; None: it is not recorded."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
@@ -12,6 +16,7 @@ from crewbus import InputError
 from crewbus.cli import Terminal, add_store_argument, load_object, open_store, paragraph
 from crewbus_http.app import app
 from crewbus_http.authorize import is_loopback
+from crewbus_http.service import HEARTBEAT
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Server", "add_to", "listening"]
 
 GRACE: Final = 5.0
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_to(commands: Commands) -> None:
@@ -50,6 +56,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     option("--port", type=int, default=8000, help="the port; 0: any (default: %(default)s)")
     option("--write", action="store_true", help="allow to start, cancel, fork, and to send messages")
     option("--authorize", metavar="TARGET", help="module:callable(request, action, run) that decides each access")
+    option("--heartbeat", metavar="SECONDS", type=float, default=HEARTBEAT, help="of silence (default: %(default)s)")
     option("--grace", metavar="SECONDS", type=float, default=GRACE, help="for streams to end (default: %(default)s)")
 
 
@@ -72,7 +79,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
         shown = f"[{host}]" if ":" in host else host
         who = "what --authorize allows" if authorize is not None else "this computer alone: there is no --authorize"
         terminal.note(f"serving on http://{shown}:{port}, for {who}; Ctrl-C stops it")
-        made = app(bus, authorize, write=args.write)
+        made = app(bus, authorize, write=args.write, heartbeat=args.heartbeat)
         Server(made, grace=args.grace).run([bound])
     terminal.note("stopped")
     return 0
@@ -96,6 +103,19 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._runs = application.state.runs
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on a signal, and go on behind it: uvicorn would raise it again, and the bus would not be closed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: the streams end, and their clients come back elsewhere."""
