@@ -233,14 +233,17 @@ class Timeline:
         except DecodeError:
             self.unreadable += 1
             return self._count(around)
-        return self._apply(event, stored, time, pause)
+        return self._apply(event, stored, time, pause, around)
 
     @staticmethod
     def _extend(innermost: Row, time: float) -> None:
         """What is open around an event lasts at least until it."""
-        for row in innermost.path():
-            if row.closed is None:
-                row.end = max(row.end, time)
+        node: Node[Row] | None = innermost.node
+        while node is not None:
+            row = row_of(node)
+            if row.closed is None and row.end < time:
+                row.end = time
+            node = node.parent
 
     @staticmethod
     def _count(around: Row | None) -> Row | None:
@@ -248,7 +251,11 @@ class Timeline:
             around.events += 1
         return around
 
-    def _apply(self, event: Any, stored: StoredEvent, time: float, pause: float) -> Row | None:
+    def _apply(self, event: Any, stored: StoredEvent, time: float, pause: float, around: Row | None) -> Row | None:
+        if isinstance(event, Chunk):  # most events are
+            if around is not None:
+                around.text.add(stored.seq, event.text, event.kind)
+            return around
         node = self._tree.apply(type(event), stored)
         if isinstance(event, Retracted):
             self._retract(event)
@@ -260,8 +267,6 @@ class Timeline:
             self._start(node, event, stored, time)
         elif type(event) in CLOSERS:
             self._close(row_of(node), event, stored, time)
-        elif isinstance(event, Chunk):
-            row_of(node).text.add(stored.seq, event.text, event.kind)
         else:
             row_of(node).events += 1
         return row_of(node) if node is not None else None
