@@ -81,7 +81,8 @@ class Watched:
             session.rows(_MARK.format("l.id = ANY(%b::bigint[])"), logs)
             self._mark_at = time.monotonic() + RENEWED
         found = {row[0]: row for row in session.rows(_STATES, logs)}
-        changed = [log for log in logs if log in self._seen and self._seen[log] != found.get(log)]
+        # Also at the first look: it may have changed since whoever watches it looked at it.
+        changed = [log for log in logs if self._seen.get(log) != found.get(log)]
         self._seen = found
         self.tell(changed)
         return bool(changed)

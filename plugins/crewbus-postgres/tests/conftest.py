@@ -50,6 +50,15 @@ def server(tmp_path_factory):
     running.cleanup()
 
 
+@pytest.fixture(scope="session")
+def tcp_server():
+    """A server on TCP that the tests of a process share; each leaves it running."""
+    from postgres_servers import running_server
+
+    with running_server() as server:
+        yield server
+
+
 @pytest.fixture
 def schema(tmp_path):
     """A schema of this test's own."""

@@ -10,6 +10,7 @@ import threading
 from contextlib import ExitStack
 
 import pytest
+from poolers import running_pooler
 from postgres_helpers import LEASE
 
 import crewbus
@@ -39,9 +40,20 @@ AGENTS = """
 """
 
 
-@pytest.fixture
-def url(server, schema):
+@pytest.fixture(params=["direct", "pooled"])
+def url(request, server, schema):
+    """A server, or PgBouncer in transaction mode before one."""
+    if request.param == "pooled":
+        tcp_server = request.getfixturevalue("tcp_server")
+        pooler = request.getfixturevalue("stack").enter_context(running_pooler(tcp_server))
+        server = tcp_server.at(pooler)
     return f"{server}{'&' if '?' in server else '?'}schema={schema}&lease={LEASE}"
+
+
+@pytest.fixture
+def stack():
+    with ExitStack() as made:
+        yield made
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import crewbus
 from crewbus import RecordingError, StoreVersionError
 from crewbus.stores import StoredEvent
 from crewbus_postgres import PostgresStore, _schema
+from crewbus_postgres._watched import Watched
 
 PATIENCE = 60.0
 FOREVER = 1e6
@@ -249,3 +250,19 @@ def test_several_that_begin_at_once_bring_the_tables_up_to_date_together(stores,
         thread.join(PATIENCE)
     assert failures == []
     assert sorted(made[0].roots()) == ["0", "1", "2", "3"]
+
+
+def test_a_change_before_the_first_look_at_a_log_is_told(stores):
+    """Between a watcher's own look and the first one for it anything may have happened."""
+    store, told = stores(listen="off"), []
+    store.append("a", store.begin("a"), noted(0))
+    store.flush(PATIENCE)
+    watched = Watched()
+    with store._database.reading() as session:
+        watched.add(watched.mark(session, "a"), lambda: told.append(1))
+        store.append("a", 1, noted(1))
+        store.flush(PATIENCE)
+        watched.look(session)
+        assert len(told) == 1
+        watched.look(session)
+    assert len(told) == 1

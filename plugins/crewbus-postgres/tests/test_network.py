@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 import pytest
 from postgres_helpers import LEASE, schema_for
-from postgres_servers import own_folder, running_server
+from postgres_servers import own_folder
 
 from crewbus.testing import Cut, NetworkContract, TcpProxy
 from crewbus.testing.network.answers import OPERATIONS
@@ -26,13 +26,6 @@ ROOM = 4_000_000
 """Bytes of the disk that becomes full."""
 MANY = (5.0, 8.0, 13.0, 20.0, 14.0)
 """Seconds between the restarts of a minute."""
-
-
-@pytest.fixture(scope="session")
-def tcp_server():
-    """A server that the tests of a process share; each leaves it running."""
-    with running_server() as server:
-        yield server
 
 
 class TestPostgresBehindANetwork(NetworkContract):
