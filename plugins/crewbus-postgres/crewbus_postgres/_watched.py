@@ -83,6 +83,6 @@ class Watched:
         found = {row[0]: row for row in session.rows(_STATES, logs)}
         # Also at the first look: it may have changed since whoever watches it looked at it.
         changed = [log for log in logs if self._seen.get(log) != found.get(log)]
-        self._seen = found
         self.tell(changed)
+        self._seen = found
         return bool(changed)

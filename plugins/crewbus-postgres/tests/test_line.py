@@ -69,7 +69,7 @@ def test_who_watches_a_log_is_told_of_it_alone(stores, listen):
         write(writer, root, epoch, 0)
     told = {root: threading.Event() for root in "ab"}
     stops = [reader.watch_log(root, event.set) for root, event in told.items()]
-    until(lambda: reader._line.live is not None or (listen == "off" and len(reader._line.watched._seen) == 2))
+    until(lambda: (reader._line.live is not None or listen == "off") and len(reader._line.watched._seen) == 2)
     for event in told.values():
         event.clear()
     write(writer, "c", epochs["c"], 1)
