@@ -126,6 +126,22 @@ def test_a_page_goes_on_after_a_run_that_no_longer_matches(bus):
         assert [info.id for info in page.runs] == ["run-3", "run-2"]
 
 
+def test_a_run_that_is_deleted_while_the_list_is_read_is_left_out(bus, monkeypatch):
+    for number in range(4):
+        with bus.run(id=f"run-{number}"):
+            pass
+    info = bus.records.info
+
+    def deleting(run_id):
+        if run_id == "run-3":
+            bus.store.drop(run_id)
+        return info(run_id)
+
+    monkeypatch.setattr(bus.records, "info", deleting)
+    page = run_page(bus, RunQuery(), size=2)
+    assert ([one.id for one in page.runs], page.next) == (["run-2"], "run-2")
+
+
 def test_a_cursor_that_is_gone_is_refused(bus):
     with pytest.raises(crewbus.RunNotFoundError, match="does not go on"):
         run_page(bus, RunQuery(after="gone"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import dropwhile, islice
 
 import attrs
@@ -28,8 +29,17 @@ def run_page(bus: Bus, query: RunQuery, size: int = PAGE) -> RunPage:
     # A run may have come into another state since it was the last of a page: the list goes on behind it all the same.
     rest = _after(bus.store.find(LogFilter()), query.after) if query.after else bus.store.find(matching)
     summaries = [*islice(filter(matching.matches, rest) if query.after else rest, size + 1)]
-    infos = [bus.records.info(one.info.root_id) for one in summaries[:size]]
-    return RunPage(query, infos, infos[-1].id if len(summaries) > size else None)
+    infos = described(bus, (one.info.root_id for one in summaries[:size]))
+    return RunPage(query, infos, summaries[size - 1].info.root_id if len(summaries) > size else None)
+
+
+def described(bus: Bus, run_ids: Iterable[str]) -> list[RunInfo]:
+    """What is known of these runs, without those that somebody has deleted meanwhile."""
+    infos = []
+    for run_id in run_ids:
+        with suppress(RunNotFoundError):
+            infos.append(bus.records.info(run_id))
+    return infos
 
 
 def _after(found: Iterator[LogSummary], cursor: str) -> Iterator[LogSummary]:

@@ -10,6 +10,7 @@ import attrs
 from crewbus import Bus, InputError, RunInfo
 from crewbus.stores import LogFilter
 from crewbus_http.page.query import STATES, age
+from crewbus_http.page.run_list import described
 
 _SHOWN: Final = 100
 
@@ -84,4 +85,4 @@ def measure(bus: Bus) -> Storage:
 def try_prune(bus: Bus, prune: Prune) -> Pruned:
     """What a prune would delete now."""
     chosen = prune.run(bus, dry_run=True)
-    return Pruned(len(chosen), [bus.records.info(run_id) for run_id in chosen[:_SHOWN]])
+    return Pruned(len(chosen), described(bus, chosen[:_SHOWN]))

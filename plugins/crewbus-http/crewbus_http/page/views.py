@@ -11,7 +11,7 @@ from urllib.parse import quote
 import attrs
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from crewbus import InputError, RunInfo
+from crewbus import InputError, RunInfo, RunNotFoundError
 from crewbus_http.page import comparison, event_table, run_list, storage
 from crewbus_http.page.fleet import Fleet, can_requeue, survey
 from crewbus_http.page.query import STATES, RunQuery
@@ -147,7 +147,11 @@ class Views:
         return found
 
     async def _may_read(self, request: Request, run_id: str) -> bool:
-        return await self.service.access.allows(request, "read", await self.service.bus.records.ainfo(run_id))
+        try:
+            info = await self.service.bus.records.ainfo(run_id)
+        except RunNotFoundError:  # somebody has deleted it meanwhile
+            return False
+        return await self.service.access.allows(request, "read", info)
 
     async def store(self, request: Request) -> Response:
         """The size of the store, its backlog, and a dry run of prune."""
