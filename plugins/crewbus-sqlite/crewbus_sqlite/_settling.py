@@ -28,7 +28,10 @@ def settle(connection: sqlite3.Connection, log: LogRow) -> LogRow:
 
 def settle_all(connection: sqlite3.Connection) -> None:
     """Settle the logs that have tails, whoever wrote these, except damaged ones."""
-    for log in sorted(_tails.logs(connection)):
+    logs = set[int]()
+    with suppress(CorruptRecordError):
+        logs = _tails.logs(connection)
+    for log in sorted(logs):
         with suppress(CorruptRecordError):
             for row in _logs.stored(connection, [log]).values():
                 settle(connection, _logs.checked(row))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from crewbus.exceptions import CorruptRecordError
 from crewbus_sqlite import _meta
 from crewbus_sqlite._checksums import SIZE, corrupt
 from crewbus_sqlite._placeholders import marks, pieces
@@ -70,23 +72,29 @@ def after(connection: sqlite3.Connection, ends: Mapping[int, int]) -> dict[int, 
 
 
 def logs(connection: sqlite3.Connection) -> set[int]:
-    """The logs that have tails, or had."""
+    """The logs that have tails, or had; raises `CorruptRecordError`."""
     return {tail.log for tail in _load(connection)}
 
 
 def sweep(connection: sqlite3.Connection) -> None:
-    """Delete the rows of which nothing is needed any more."""
-    meta = _meta.load(connection)
-    left = meta.tails
-    if not left:
-        return
-    for key, *columns in connection.execute("SELECT id, heads, data, sum FROM tails").fetchall():
-        tails = [*_unpacked(*columns)]
-        ends = _ends(connection, [*{tail.log for tail in tails}])
-        if all(tail.last <= ends.get(tail.log, tail.last) for tail in tails):
-            connection.execute("DELETE FROM tails WHERE id = ?", (key,))
-            left -= 1
-    _meta.save(connection, meta._replace(tails=left))
+    """Delete the rows of which nothing is needed any more. A damaged one stays: whoever reads it is told."""
+    with suppress(CorruptRecordError):
+        meta = _meta.load(connection)
+        if meta.tails:
+            rows = connection.execute("SELECT id, heads, data, sum FROM tails").fetchall()
+            done = [key for key, *columns in rows if _is_done(connection, *columns)]
+            for key in done:
+                connection.execute("DELETE FROM tails WHERE id = ?", (key,))
+            _meta.save(connection, meta._replace(tails=meta.tails - len(done)))
+
+
+def _is_done(connection: sqlite3.Connection, heads: bytes, data: bytes, found: object) -> bool:
+    try:
+        tails = [*_unpacked(heads, data, found)]
+    except CorruptRecordError:
+        return False
+    ends = _ends(connection, [*{tail.log for tail in tails}])
+    return all(tail.last <= ends.get(tail.log, tail.last) for tail in tails)
 
 
 def _ends(connection: sqlite3.Connection, logs: list[int]) -> dict[int, int]:
@@ -101,19 +109,20 @@ def _load(connection: sqlite3.Connection, logs: Collection[int] = ()) -> Iterato
     expected = _meta.load(connection).tails
     if not expected:
         return
-    ((count,),) = connection.execute("SELECT count(*) FROM tails").fetchall()
-    if count != expected:
-        raise corrupt(f"the table tails should have {expected} rows, and has {count}")
-    keys = [log.to_bytes(8, "little") for log in logs] if len(logs) == 1 else [b""]  # SQLite looks for one faster
-    for row in connection.execute("SELECT heads, data, sum FROM tails WHERE instr(heads, ?)", keys).fetchall():
-        yield from _unpacked(*row)
+    rows = connection.execute("SELECT heads, data, sum FROM tails").fetchall()
+    if len(rows) != expected:
+        raise corrupt(f"the table tails should have {expected} rows, and has {len(rows)}")
+    key = b"".join(log.to_bytes(8, "little") for log in logs) if len(logs) == 1 else b""
+    for heads, data, found in rows:
+        yield from _unpacked(heads, data, found, key)
 
 
-def _unpacked(heads: bytes, data: bytes, found: object) -> Iterator[Tail]:
+def _unpacked(heads: bytes, data: bytes, found: object, key: bytes = b"") -> Iterator[Tail]:
+    """What a row has, unless ``key`` is not in its heads; raises `CorruptRecordError` if it is damaged."""
     if type(heads) is not bytes or type(data) is not bytes or _sum_of(heads, data) != found:
         raise corrupt("a row of the table tails is not as it was written")
     at = 0
-    for log, first, length, size, when in _HEAD.iter_unpack(heads):
+    for log, first, length, size, when in _HEAD.iter_unpack(heads) if key in heads else ():
         yield Tail(log, first, length, when, data[at : at + size])
         at += size
 
