@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
@@ -231,3 +233,23 @@ def test_promise_11_an_interrupt_at_any_point_of_closing_lets_another_call_of_it
             assert not thread.is_alive()
 
     assert at_each_point(play) > 50
+
+
+def test_promise_11_an_interrupt_at_any_point_of_following_lets_another_thread_close() -> None:
+    following = f"{PACKAGE}/streams", f"{PACKAGE}/_util/wakeup.py", *STARTING[1:]
+
+    def play(interrupt: Callable[[Callable[[], object]], None]) -> None:
+        stream = bus.subscribe(run.id, after="start")
+        stream.source.take(time.monotonic())
+        with suppress(Interrupt):
+            interrupt(lambda: stream.source.take(time.monotonic() + 0.003))
+        closing = threading.Thread(target=stream.close, daemon=True)
+        closing.start()
+        closing.join(PATIENCE)
+        assert not closing.is_alive()
+        assert stream.source.closed
+
+    with opened() as bus:
+        bus.enable_recording()
+        with bus.run() as run:
+            assert at_each_point(play, *following) > 10

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from crewbus import records
-from crewbus._util import reentrant_lock, remaining
+from crewbus._util import Latch, reentrant_lock, remaining
 from crewbus.dispatch import now
 from crewbus.events import (
     FRAMES,
@@ -69,7 +68,7 @@ class Follower:
         self._ended = False
         self._suspended = False
         """Whether the run is suspended, as far as the record was read: it pauses."""
-        self._left = threading.Event()
+        self._left = Latch()
         self._pauses = Pauses(store, record.root_id)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupted = False
@@ -287,13 +286,13 @@ class Follower:
     def interrupt(self) -> None:
         """End with `RunInterrupted`: the bus is closed. What was not read is read from the consumer's cursor."""
         self._interrupted = True
-        self._left.set()
+        self._left.open()
         self._pauses.wake()
 
     def close(self) -> None:
         """Take no more frames."""
         self.abandon()
-        self._left.set()
+        self._left.open()
         self._pauses.end()
 
     def abandon(self) -> None:
