@@ -81,9 +81,8 @@ class RecoveryContract(NetworkCase):
         repeated(store.roots)
         for root in "ac":
             _assert_keeps_raising(lambda: store.confirm(root, 1))  # noqa: B023 - called at once
-        write(store, "b", 1, 7)
         with pytest.raises(RecordingError):
-            within_limit(store.flush)
+            within_limit(lambda: write_and_flush(store, "b", 1, 7))
         assert repeated(lambda: seqs(store, "b")) == [0, 1, 2]
         assert repeated(store.roots) == ["a", "b"]
 

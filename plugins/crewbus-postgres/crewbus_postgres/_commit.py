@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from crewbus.exceptions import CrewbusError, FencedError
+from crewbus.exceptions import CrewbusError, FencedError, RecordingError
 from crewbus.stores import StoredEvent, name_and_tags
 from crewbus_postgres import _events, _logs
 from crewbus_postgres._columns import Columns
@@ -179,18 +179,28 @@ def _begin(batches: list[Batch], session: Session, token: str) -> None:
 
 
 def lost(session: Session, idle: list[Batch]) -> list[Batch]:
-    """Those of which the log was taken or dropped, with the error; nothing is to be written of any."""
+    """Those of which the log was lost, with the error; nothing is to be written of any."""
     if not idle:
         return []
     held = session.rows(
-        "SELECT l.id FROM unnest(%b::bigint[], %b::bigint[]) AS h(id, epoch) JOIN $s.logs l USING (id, epoch)",
+        "SELECT l.id FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[]) AS h(id, epoch, last) "
+        "JOIN $s.logs l ON l.id = h.id AND l.epoch = h.epoch AND l.last >= h.last",
         [batch.row.id for batch in idle],
         [batch.log.epoch for batch in idle],
+        [batch.row.last for batch in idle],
     )
     kept = {log for (log,) in held}
     missing = [batch for batch in idle if batch.row.id not in kept]
     _explain(session, missing)
     return [batch for batch in missing if batch.error is not None]
+
+
+def loss(session: Session, log: Log) -> CrewbusError | None:
+    """Why a log of which nothing is queued is no longer held, if it is not; keeps others from taking it meanwhile."""
+    session.rows("SELECT 1 FROM $s.logs WHERE id = %s FOR UPDATE", log.row.id)
+    batch = Batch(log, [], [], 0, False, log.row)
+    _explain(session, [batch])
+    return batch.error
 
 
 def _explain(session: Session, batches: list[Batch]) -> None:
@@ -204,13 +214,23 @@ def _explain(session: Session, batches: list[Batch]) -> None:
     )
     found = {row[0]: row[1:] for row in rows}
     for batch in batches:
-        epoch, last, sealed, holder = found.get(batch.row.id, (0, -1, False, None))
-        after = batch.row.after(batch.events)
-        if epoch == batch.log.epoch and last == after.last and sealed == batch.seals:
-            continue  # an earlier try has written it, whose answer was lost
-        root = batch.row.root_id
-        if not epoch:
-            batch.error = FencedError(f"run {root} was dropped by another process: writes of this one are rejected")
-        else:
-            by = "" if holder is None else f" by {holder}"
-            batch.error = FencedError(f"run {root} was taken over{by}: writes of this process are rejected")
+        batch.error = _error_of(batch, *found.get(batch.row.id, (None, -1, False, None)))
+
+
+def _error_of(batch: Batch, epoch: int | None, last: int, sealed: bool, holder: str | None) -> CrewbusError | None:
+    """Why a batch is not written, if it is not, by what the server says of its log."""
+    root, own, after = batch.row.root_id, batch.log.epoch, batch.row.after(batch.events)
+    if epoch is None:
+        return FencedError(
+            f"run {root} is not in the database any more: another process has dropped it, or the server has lost it, "
+            "as after a failover; writes of this process are rejected"
+        )
+    if epoch > own:
+        by = "" if holder is None else f" by {holder}"
+        return FencedError(f"run {root} was taken over{by}: writes of this process are rejected")
+    if epoch == own and last >= after.last and (sealed or not batch.seals):
+        return None  # it is as it should be, or an earlier try has written it, whose answer was lost
+    return RecordingError(
+        f"run {root}: the server has lost what it had acknowledged, as after a failover to a replica that lacks the "
+        f"last commits: event {batch.row.last} was written, and its last one is {last}"
+    )

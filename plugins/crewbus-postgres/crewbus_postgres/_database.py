@@ -18,7 +18,7 @@ from crewbus_postgres._session import Connection, Session
 CONNECT: Final = 10
 """Seconds to wait for a connection to be established."""
 IDLE: Final = 1.0
-"""Seconds after which a connection is tried out before it is used: the server may have closed it."""
+"""Seconds after which a connection is tried out before it is used: the server may be gone without a sign."""
 REPEATED: Final = 2
 """How often a connection executes a statement until it is prepared on the server."""
 KEEPALIVES: Final[dict[str, Any]] = {
@@ -109,10 +109,10 @@ class Database:
                 since, connection = self._idle.pop() if self._idle else (0.0, None)
             if connection is None:
                 return self.connect()
-            if time.monotonic() - since < IDLE:
-                return connection
             with suppress(psycopg.Error):
-                connection.execute("SELECT 1")
+                connection.pgconn.consume_input()  # which notices at once that the server has closed it
+                if time.monotonic() - since >= IDLE:
+                    connection.execute("SELECT 1")
                 return connection
             connection.close()
 

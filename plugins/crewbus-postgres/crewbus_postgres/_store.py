@@ -10,13 +10,13 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from crewbus import reentrant_lock
-from crewbus.exceptions import CrewbusError, FencedError, InputError, RecordingError, RunNotFoundError
+from crewbus.exceptions import CrewbusError, InputError, RecordingError, RunNotFoundError
 from crewbus.stores import Backlog, Claim, Claimed, LogFilter, LogInfo, LogPart, LogSummary, Posted, Store, StoredEvent
 from crewbus.stores.claims import check_due, check_first_events
 from crewbus.stores.watching import Watching
-from crewbus_postgres import _claims, _holders, _logs, _messages, _reader
+from crewbus_postgres import _claims, _commit, _holders, _logs, _messages, _reader
 from crewbus_postgres._commit import Notify
-from crewbus_postgres._database import Database
+from crewbus_postgres._database import Database, Unavailable
 from crewbus_postgres._events import checked, digest
 from crewbus_postgres._holders import Holder
 from crewbus_postgres._line import Line
@@ -101,6 +101,10 @@ class PostgresStore(Store):
         )
         self._holder = Holder(self._lease, lambda: self._line.live)
         self._writer = Writer(self._database, self._holder, self._line, self._patience, self._backlog)
+        self._taking = reentrant_lock()
+        """Held while logs are taken, until the writer knows them."""
+        self._is_in_doubt = False
+        """Whether logs may have been taken of which the writer does not know: the answer was lost."""
         self._closing = reentrant_lock()
         self._closed = False
 
@@ -207,14 +211,38 @@ class PostgresStore(Store):
     # Leases and forks
 
     def acquire(self, root_id: str) -> int:
-        with self._changing(root_id) as (session, log):
+        with self._adopting() as taken, self._changing(root_id, first=self._give_back) as (session, log):
             self._holder.require_not_held(session, log)
             self._holder.renew(session)
             self._holder.clean_up(session)
-            (row,) = self._take(session, [log.id])
-        self._writer.adopt(row)
-        self._line.tell([row.id], work=True, taken=row.epoch > 1)
-        return row.epoch
+            taken.extend(self._take(session, [log.id]))
+        return taken[0].epoch
+
+    @contextmanager
+    def _adopting(self) -> Iterator[list[LogRow]]:
+        """While logs are taken: yields a list for their rows, which are then written here."""
+        taken = list[LogRow]()
+        with self._taking:
+            try:
+                yield taken
+            except Unavailable:
+                self._is_in_doubt = True
+                raise
+            self._is_in_doubt = False
+            for row in taken:
+                self._writer.adopt(row)
+        self._line.tell([row.id for row in taken], work=True, taken=any(row.epoch > 1 for row in taken))
+
+    def _give_back(self, session: Session) -> None:
+        """Release what was taken, if anything was, when the answer was lost."""
+        if self._is_in_doubt:
+            session.rows(
+                "UPDATE $s.logs SET holder = NULL WHERE holder = %s AND id <> ALL(%b::bigint[]) "
+                "AND (epoch > 1 OR maker IS DISTINCT FROM %s)",  # what the writer begins it may not know yet
+                self._holder.token,
+                self._writer.held(),
+                self._holder.token,
+            )
 
     def _take(self, session: Session, logs: list[int]) -> list[LogRow]:
         rows = session.rows(
@@ -258,11 +286,9 @@ class PostgresStore(Store):
         if log is None:
             return
         with self._database.writing() as session:
-            query = "SELECT 1 FROM $s.logs WHERE id = %s AND epoch = %s FOR UPDATE"
-            holds = bool(session.rows(query, log.row.id, epoch))
+            error = _commit.loss(session, log)
             self._holder.renew(session)
-        if not holds:
-            error = FencedError(f"run {root_id} was taken over or dropped: writes of this process are rejected")
+        if error is not None:
             self._writer.lose(root_id, error)
             raise error
 
@@ -298,17 +324,16 @@ class PostgresStore(Store):
     def claim(self, claim: Claim) -> list[Claimed]:
         self._write_out()
         with self._database.reading() as session:  # who finds nothing keeps nobody waiting
-            if session is None or next(_claims.candidates(session, claim, self._holder.token), None) is None:
+            found = session is not None and next(_claims.candidates(session, claim, self._holder.token), None)
+            if not (found or self._is_in_doubt):
                 return []
-        with self._database.writing() as session:
+        with self._adopting() as taken, self._database.writing() as session:
+            self._give_back(session)
             chosen = _claims.choose(session, claim, self._holder.token)
             if chosen:
                 self._holder.renew(session)
-            rows = self._take(session, chosen)
-        for row in rows:
-            self._writer.adopt(row)
-        self._line.tell([row.id for row in rows], taken=True)
-        return [Claimed(row.root_id, row.epoch) for row in rows]
+            taken.extend(self._take(session, chosen))
+        return [Claimed(row.root_id, row.epoch) for row in taken]
 
     def post(self, root_id: str, channel: str, data: bytes, key: str | None = None) -> int:
         _messages.check(root_id, channel, key)
@@ -405,11 +430,17 @@ class PostgresStore(Store):
             yield session, log
 
     @contextmanager
-    def _changing(self, root_id: str) -> Iterator[tuple[Session, LogRow]]:
-        """A transaction on a log that is locked, after all earlier writes to it; raises `RunNotFoundError`."""
+    def _changing(
+        self, root_id: str, first: Callable[[Session], object] = lambda _: None
+    ) -> Iterator[tuple[Session, LogRow]]:
+        """A transaction on a log that is locked, after all earlier writes to it; raises `RunNotFoundError`.
+
+        ``first`` is called before.
+        """
         with self._finding(root_id):  # does not create the tables
             pass
         with self._database.writing() as session:
+            first(session)
             yield session, _logs.find(session, root_id, lock=True)
 
     def _require_open(self) -> None:

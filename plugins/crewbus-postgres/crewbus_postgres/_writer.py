@@ -171,6 +171,11 @@ class Writer:
             log = self._logs.get(root_id)
             return log if log is not None and log.error is None and epoch in (None, log.epoch) else None
 
+    def held(self) -> list[int]:
+        """The ids of the logs that are written here."""
+        with self._lock:
+            return [log.row.id for log in self._logs.values() if log.row.id]
+
     def writable(self, root_id: str, epoch: int) -> Log | None:
         """The log if it is known here; raises the error by which it can't be written with that epoch."""
         with self._lock:
@@ -445,9 +450,9 @@ class Writer:
             self._backlog -= batch.size
             self._backlog_events -= len(batch.events)
             if batch.error is not None:
-                self._drop_queued(log, batch.error)
-                if batch.events or batch.seals:
+                if batch.events or batch.seals or log.events:
                     self._losses.append(batch.error)
+                self._drop_queued(log, batch.error)
                 calls.append(self._told_of(log, batch.error))
                 continue
             log.row = batch.row

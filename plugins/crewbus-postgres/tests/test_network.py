@@ -14,12 +14,8 @@ from postgres_helpers import LEASE, schema_for
 from postgres_servers import own_folder
 
 from crewbus.testing import Cut, NetworkContract, TcpProxy
-from crewbus.testing.network.answers import OPERATIONS
 from crewbus_postgres import PostgresStore
 
-# What the store does not do yet.
-ORPHANS = pytest.mark.xfail(reason="a log whose claim was not answered is held by its own process", run=False)
-FORGETS = pytest.mark.xfail(reason="a holder does not notice that acknowledged events are gone")
 ANSWER = 5.0
 BOUND = 100_000
 ROOM = 4_000_000
@@ -66,16 +62,6 @@ class TestPostgresBehindANetwork(NetworkContract):
 
     def restart(self):
         self.server.restart()
-
-    @FORGETS
-    def test_what_a_failover_lost_is_reported_to_who_holds_the_run(self):
-        super().test_what_a_failover_lost_is_reported_to_who_holds_the_run()
-
-    @pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=ORPHANS if name in ("claim", "acquire") else ()) for name in OPERATIONS]
-    )
-    def test_whichever_answer_is_lost_it_happens_once(self, name):
-        super().test_whichever_answer_is_lost_it_happens_once(name)
 
     @pytest.mark.slow
     @pytest.mark.minutes

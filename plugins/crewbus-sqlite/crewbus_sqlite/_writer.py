@@ -469,7 +469,7 @@ class Writer:
             if batch.error is not None:
                 self._settle(batch.log.size, len(batch.log.events))
                 self._queued.pop(batch.log, None)
-                if batch.writes:
+                if batch.writes or batch.log.events:
                     self._losses.append(batch.error)
                 calls.append((partial(self.lost.notify, batch.log.root_id, batch.log.epoch), batch.error))
             batch.report()
