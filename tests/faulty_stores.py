@@ -312,6 +312,15 @@ class FailsWithOne(MemoryStore):
             raise
 
 
+@noticed_by("a_log_is_opened_once")
+class OpensAnything(MemoryStore):
+    def open_log(self, root_id):
+        return 1
+
+    def confirm(self, root_id, epoch):
+        pass
+
+
 @noticed_by("a_holder_is_told_that_it_lost_a_log")
 class TellsOfTheTaker(MemoryStore):
     def on_lost(self, notify):

@@ -44,7 +44,7 @@ class CheckpointRecorder:
 
     def _begin(self, store: Store, root: str, first: StoredEvent) -> None:
         self._written = store
-        epoch = store.begin(root)
+        epoch = store.open_log(root)
         try:
             store.append(root, epoch, first)
         except BaseException:

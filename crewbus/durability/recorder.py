@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
+from weakref import WeakKeyDictionary
 
 from crewbus import records, serialization
 from crewbus._util import is_count, reentrant_lock, without_secrets
@@ -108,6 +109,8 @@ class Recorder:
         self.options = RecordingOptions()
         self._store: Store | None = None
         self._store_url: str | None = None
+        self._asked: WeakKeyDictionary[Run, str | None] = WeakKeyDictionary()
+        """In which record the id of a run was found before it started."""
         self._user = object()
         """Stands for the bus as a user of its store."""
         self._codec: Codec | None = None
@@ -157,7 +160,7 @@ class Recorder:
         recorded = self.armed if run.request.record is None else run.request.record
         if not (recorded if self._store is None else run.named):
             return None
-        return Preparation(lambda: self.store.root_of(run.id), lambda: None)
+        return Preparation(lambda: self._asked.__setitem__(run, self.store.root_of(run.id)), lambda: None)
 
     def open(self, tree: Tree, durability: Durability | None, epoch: int = 0) -> RunLog:
         """Have a tree recorded from now on."""
@@ -259,8 +262,10 @@ class Recorder:
     def refuse_recorded(self, run: Run) -> None:
         """Raise `RunIdInUseError` if a run of that id is recorded, unless a resumed run makes it again."""
         store = self._store
-        root = store.root_of(run.id) if store is not None else None
-        if store is None or root is None:
+        if store is None:
+            return
+        root = self._asked.pop(run) if run in self._asked else store.root_of(run.id)
+        if root is None:
             return
         if run.epoch == 0 or root not in (run.root.id, *store.lineage(run.root.id)):
             raise RunIdInUseError(f"run {run.id} is recorded already: choose another id")

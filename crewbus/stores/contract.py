@@ -47,6 +47,14 @@ class Store(abc.ABC):
     def begin(self, root_id: str) -> int:
         """Open a new log and return its epoch, 1; raises `crewbus.RunIdInUseError` if that run is recorded already."""
 
+    def open_log(self, root_id: str) -> int:
+        """As `begin`, at once: the bus calls it under a lock, and on event loops.
+
+        A store that would have to wait for an answer overrides this. If the run is recorded already, `confirm` and
+        `flush` then raise `crewbus.RunIdInUseError`, and nothing of the log is written.
+        """
+        return self.begin(root_id)
+
     @abc.abstractmethod
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
         """Append the next event to a log, without waiting until it is durable.

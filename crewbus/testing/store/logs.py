@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 
 import pytest
@@ -119,6 +120,19 @@ class LogContract(StoreCase):
             with pytest.raises(RunIdInUseError):
                 store.begin(root_id)
         assert all_logs(store) == before
+
+    def test_a_log_is_opened_once(self) -> None:
+        """`open_log` does as `begin`; that the run is recorded already is raised by `confirm` at the latest."""
+        store, other = self.pair()
+        write_finished_log(store)
+        before = all_logs(store)
+        with pytest.raises(RunIdInUseError):
+            other.confirm("a", other.open_log("a"))
+        with contextlib.suppress(RunIdInUseError):  # by then it may have been raised
+            other.flush(PATIENCE)
+        assert all_logs(store) == before
+        write_and_flush(other, "b", other.open_log("b"), 0)
+        assert [event.seq for event in store.read("b")] == [0]
 
     def test_the_id_of_a_nested_run_is_in_use_too(self) -> None:
         """`begin` refuses the id of a run that is recorded in another run's log."""

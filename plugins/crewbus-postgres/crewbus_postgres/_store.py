@@ -124,6 +124,10 @@ class PostgresStore(Store):
                 raise _logs.in_use(root_id)
         return self._writer.begin(root_id)
 
+    def open_log(self, root_id: str) -> int:
+        self._require_open()
+        return self._writer.begin(_logs.named(root_id))
+
     def append(self, root_id: str, epoch: int, event: StoredEvent) -> None:
         self._require_open()
         self._writer.append(root_id, epoch, event)

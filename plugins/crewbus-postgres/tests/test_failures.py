@@ -93,6 +93,23 @@ def test_events_wait_while_the_server_is_gone_and_are_rejected_after_patience(se
     store.close()
 
 
+def test_a_run_begins_while_the_server_is_gone(store, monkeypatch):
+    connect, gone = store._database._take, [True]
+
+    def take():
+        if gone[0]:
+            raise psycopg.OperationalError("the server is gone")
+        return connect()
+
+    monkeypatch.setattr(store._database, "_take", take)
+    epoch = store.open_log("a")
+    store.append("a", epoch, noted(0))
+    assert store.backlog().events == 1
+    gone[0] = False
+    store.flush(PATIENCE)
+    assert [event.seq for event in store.read("a")] == [0]
+
+
 def test_no_password_is_shown():
     url = f"postgresql://crew:{PASSWORD}@127.0.0.1:1/agents"
     store = PostgresStore(url, patience=0.0)
