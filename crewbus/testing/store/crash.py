@@ -7,6 +7,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -107,6 +108,7 @@ def work_off(store: Store) -> None:
     changed, held = threading.Event(), list[Claimed]()
     stop = store.watch(changed.set)
     claim, all_ = Claim(caps=(Cap("key", CAP),)), LogFilter(tags={"queue": "x"})
+    until = time.monotonic() + PAUSE
     while True:
         changed.clear()
         for claimed in store.claim(claim):
@@ -115,7 +117,9 @@ def work_off(store: Store) -> None:
                 alive = [one for one in store.find(LogFilter(tags={"key": key})) if one.info.alive]
                 if len(alive) > CAP:
                     _print(f"{len(alive)} of {key} are alive\n")
-        if len(held) > 1 or not changed.wait(PAUSE):
+        # A store may notify all the time, as one does whose server others use too.
+        if len(held) > 1 or not changed.wait(PAUSE) or time.monotonic() >= until:
+            until = time.monotonic() + PAUSE
             for root_id, epoch in held[:1]:
                 store.append(root_id, epoch, stored(store.info(root_id).last + 1, root_id, name="crewbus.RunFinished"))
                 store.finish(root_id, epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from crewbus_postgres._arrays import KINDS
 from crewbus_postgres._session import Row
 
 
@@ -13,6 +14,7 @@ class Columns:
 
     def __init__(self, **types: str) -> None:
         self.names: Final = ", ".join(types)
+        self._arrays = [KINDS[kind] for kind in types.values()]
         self._one = f"(VALUES ({', '.join(f'%s::{kind}' for kind in types.values())}))"
         self._many = f"unnest({', '.join(f'%b::{kind}[]' for kind in types.values())})"
 
@@ -23,4 +25,5 @@ class Columns:
         """
         if len(rows) == 1:
             return f"{self._one} AS {alias}({self.names})", list(rows[0])
-        return f"{self._many} AS {alias}({self.names})", [list(column) for column in zip(*rows, strict=True)]
+        columns = zip(self._arrays, zip(*rows, strict=True), strict=True)
+        return f"{self._many} AS {alias}({self.names})", [array.of(column) for array, column in columns]
