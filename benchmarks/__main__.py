@@ -20,6 +20,7 @@ SCRIPTS: Final = (
     "record",
     "resume",
     "workers",
+    "postgres",
     "memory",
     "imports",
     "scaling",

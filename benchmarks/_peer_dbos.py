@@ -65,3 +65,15 @@ def stepping(path: Path) -> Iterator[Callable[[int], None]]:
     """A loop that carries out a workflow of so many steps."""
     with launched(path):
         yield _workflow
+
+
+@contextmanager
+def stepping_at(url: str) -> Iterator[Callable[[int], None]]:
+    """As `stepping`, with the PostgreSQL database at a URL."""
+    config: Any = {"name": "benchmarks", "system_database_url": url, "log_level": "ERROR", "enable_otlp": False}
+    DBOS(config=config)
+    DBOS.launch()
+    try:
+        yield _workflow
+    finally:
+        DBOS.destroy()

@@ -191,7 +191,12 @@ def test_one_command_runs_all_of_them(tmp_path: Path) -> None:
 def test_every_script_is_run() -> None:
     help_text = printed_by("benchmarks", "--help")
     scripts = [path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py")]
-    assert {f"benchmarks.{script}" for script in scripts} == {*BUDGETS, *MORE, "benchmarks.traced"}
+    assert {f"benchmarks.{script}" for script in scripts} == {
+        *BUDGETS,
+        *MORE,
+        "benchmarks.traced",
+        "benchmarks.postgres",
+    }
     assert all(script in help_text for script in scripts)
 
 
