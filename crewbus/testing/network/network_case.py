@@ -40,7 +40,7 @@ class NetworkCase(StoreCase):
 
     @abc.abstractmethod
     def cut(self, how: Cut, answers: int = 0) -> threading.Event:
-        """Cut the network between the server and all stores, until `heal`; `answers` is of `Cut.ANSWERS`.
+        """Cut the network between the server and all stores, until `heal`; ``answers`` is of `Cut.ANSWERS`.
 
         Returns an event that is set once something was lost: `TcpProxy.cut` does all of this. For `Cut.PAUSE` the
         server may be stopped instead, as by SIGSTOP.

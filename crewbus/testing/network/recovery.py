@@ -25,7 +25,7 @@ class RecoveryContract(NetworkCase):
     """What a store does about a server that crashes, refuses or forgets."""
 
     pauses: ClassVar[tuple[float, ...]] = (0.5, 1.0)
-    """The seconds of work before each restart of `test_restarts_under_load`."""
+    """The seconds of work before each restart of ``test_restarts_under_load``."""
 
     def test_restarts_under_load(self) -> None:
         """Nothing acknowledged is lost, nothing happens twice, and all goes on afterwards."""
