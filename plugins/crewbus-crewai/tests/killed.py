@@ -6,6 +6,7 @@ import os
 import signal
 
 import crewai
+from crewai.memory.unified_memory import Memory
 from scripted import Scripted
 
 import crewbus
@@ -29,9 +30,27 @@ def crew(asked, kill_at=None, before_death=None):
     return crewai.Crew(name="killed", agents=[agent], tasks=tasks)
 
 
-def main(url, kill_at):
-    """Kick it off, recorded in the store that ``url`` names."""
+def remembering(made, folder, asked):
+    """The crew ``made``, with a memory in ``folder``, whose model counts in ``asked`` as well."""
+
+    class Analyst(Scripted):
+        def call(self, messages, *args, **kwargs):
+            part = str(messages).partition("part ")[2][0]
+            asked.append(f"analysis of {part}")
+            return f'{{"memories": ["It is about part {part}."]}}'
+
+    def embed(texts):
+        return [[float(len(text)), 1.0, float(text.count("1"))] for text in texts]
+
+    made._memory = made.memory = Memory(llm=Analyst(model="analyst"), storage=str(folder), embedder=embed)
+    return made
+
+
+def main(url, kill_at, folder=None):
+    """Kick it off, recorded in the store that ``url`` names; with a memory in ``folder``."""
     with crewbus.Bus(["sqlite"], entry_points=False) as bus:
         crewbus_crewai.install(bus)
         bus.enable_recording(url)
-        crew([], kill_at, bus.flush).kickoff()  # what was recorded before the first call may still be on its way
+        asked = []
+        made = crew(asked, kill_at, bus.flush)  # what was recorded before the first call may still be on its way
+        (remembering(made, folder, asked) if folder else made).kickoff()

@@ -100,6 +100,8 @@ def _wrappers() -> Iterator[tuple[Any, str, Wrapper]]:
 
     # What is recalled is part of the prompts, and changes while the kickoff adds to it.
     yield Memory, "recall", recall.recall
+    # What was saved would be saved again, and a model asked whether that is the same.
+    yield Memory, "_encode_batch", recall.save
     yield Knowledge, "query", recall.query
     yield Knowledge, "aquery", recall.query_async
 

@@ -1,11 +1,11 @@
-"""Recall: in a recorded kickoff what memory and knowledge answer is a step, because it is part of later prompts."""
+"""Recall: in a recorded kickoff what memory and knowledge answer is a step, and so is what memory saves."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from crewai.memory.types import MemoryMatch
+from crewai.memory.types import MemoryMatch, MemoryRecord
 
 from crewbus_crewai.integration import integration
 from crewbus_crewai.patched.steps import as_step, as_step_async, digest
@@ -14,6 +14,11 @@ from crewbus_crewai.patched.steps import as_step, as_step_async, digest
 def recall(wrapped: Any, memory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Recall from a memory."""
     return _step("memory", wrapped, args, kwargs, MemoryMatch)
+
+
+def save(wrapped: Any, memory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Analyse and store memories."""
+    return _step("memory save", wrapped, args, kwargs, MemoryRecord)
 
 
 def query(wrapped: Any, knowledge: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
