@@ -178,7 +178,7 @@ class Follower:
         self.run_id = run_id
         self.texts = list[str]()
         self.connections = 0
-        self.connected = asyncio.Event()
+        self.connected, self.begun = asyncio.Event(), asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self._cut = cut
         self._cursor = b"start"
@@ -212,6 +212,7 @@ class Follower:
     def _take(self, event: dict[str, Any]) -> None:
         if event["name"] == "crewbus.Chunk":
             self.texts.append(event["event"]["text"])
+            self.begun.set()
         self._has_ended = event["name"] == "crewbus.RunFinished"
 
 
@@ -222,7 +223,7 @@ class Process:
     """A process of this module that says what it has to say on lines."""
 
     def __init__(self, *command: object) -> None:
-        words = [sys.executable, "-m", "benchmarks._http_followers", *map(str, command)]
+        words = [sys.executable, "-u", "-m", "benchmarks._http_followers", *map(str, command)]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     async def says(self) -> str:
@@ -261,9 +262,10 @@ async def _measure(
     for one in followers:
         await one.connected.wait()
     await begin()
-    await asyncio.sleep(2.0)  # after the beginning, what stays
+    for one in followers:
+        await one.begun.wait()
     before, delivered = await get(port, "/measured"), _delivered(followers)
-    await asyncio.sleep(seconds - 2.0)
+    await asyncio.sleep(seconds)
     after, delivered = await get(port, "/measured"), _delivered(followers) - delivered
     cpu = 1e6 * (after["cpu"] - before["cpu"]) / max(1, delivered)
     return {"us_per_chunk": cpu, "delivered": delivered, "rss": (before["rss"], after["rss"])} | {
@@ -302,7 +304,7 @@ async def compare(args: argparse.Namespace) -> None:
             executing.go()
 
         ours = followers((lambda: rng.uniform(0.5, 8.0)) if args.cut else None)
-        first = await _measure(ours, port, begin, half)
+        first = await _measure(ours, port, begin, half / 2)
         serving.stop()
         serving = process("serve", store, port)
         assert await serving.says() == str(port)
@@ -322,7 +324,7 @@ async def compare(args: argparse.Namespace) -> None:
         bare = process("serve_bare", args.runs, args.rate, half, 0)
         port = int(await bare.says())
         theirs = followers(None)
-        third = await _measure(theirs, port, lambda: get(port, "/begin"), half - 1.0)
+        third = await _measure(theirs, port, lambda: get(port, "/begin"), half / 2)
         print(f"bare Starlette: {third}")
         print(f"CPU per delivered chunk / bare: {first['us_per_chunk'] / third['us_per_chunk']:.2f}")
         for one in theirs:

@@ -82,7 +82,6 @@ class EventStream(Response):
         finally:
             self._place.close()
             watching.cancel()
-            await asyncio.wait([watching])
 
     async def _send(self, send: Send) -> None:
         place = self._place

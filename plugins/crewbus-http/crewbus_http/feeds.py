@@ -260,7 +260,7 @@ class Place:
             before = feed
             await feed.opened()
             found = feed.indexes.get(self.cursor)
-            if found is not None and not (feed.is_over and not feed.has_ended):
+            if found is not None and (found < feed.end or feed.has_ended or not feed.is_over):
                 self._index = found
                 return
 
