@@ -7,6 +7,8 @@
 - An async model waits for the slow consumers of its chunks after ``AsyncCallbackManagerForLLMRun.on_llm_new_token``
   and ``on_stream_event``. A handler is either sync or async for both kinds of models, and would cost sync ones an event
   loop for each token.
+- Beside a handler that runs inline, as ours, ``AsyncCallbackManager.on_llm_start`` forgets all others. So ours is
+  called after it.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.callbacks.manager import AsyncCallbackManagerForLLMRun
+from langchain_core.callbacks.manager import AsyncCallbackManager, AsyncCallbackManagerForLLMRun
 from langchain_core.runnables import config as runnable_config
 from langchain_core.tracers import context as tracers_context
 
 from crewbus_langchain.handler import handler
 from crewbus_langchain.integration import contained
 from crewbus_langchain.open_scopes import open_scopes
-from crewbus_langchain.wrapping import entering, wrap
+from crewbus_langchain.wrapping import bound_to, entering, wrap
 
 _handler_var: Final[ContextVar[BaseCallbackHandler | None]] = ContextVar("crewbus_langchain", default=handler)
 
@@ -36,8 +38,25 @@ def apply_patches(undo: ExitStack) -> None:
         tracers_context.register_configure_hook(_handler_var, inheritable=True)
         undo.callback(tracers_context._configure_hooks.remove, hook)
     wrap(undo, runnable_config, "_set_config_context", entering)
+    wrap(undo, AsyncCallbackManager, "on_llm_start", _starting)
     for name in ("on_llm_new_token", "on_stream_event"):
         wrap(undo, AsyncCallbackManagerForLLMRun, name, _draining)
+
+
+async def _starting(wrapped: Callable[..., Any], manager: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Start the runs of an async model that completes text, for the other handlers and for ours."""
+    if handler not in manager.handlers:
+        return await wrapped(*args, **kwargs)
+    others = manager.copy()
+    others.handlers = [one for one in manager.handlers if one is not handler]
+    given = {**dict(zip(("serialized", "prompts", "run_id"), args, strict=False)), **kwargs}
+    started = await bound_to(wrapped, others)(**given)
+    known = {name: value for name, value in given.items() if name not in {"serialized", "prompts", "run_id"}}
+    for prompt, run in zip(given["prompts"], started, strict=True):
+        run.handlers = manager.handlers
+        ids = {"run_id": run.run_id, "parent_run_id": run.parent_run_id}
+        handler.on_llm_start(given["serialized"], [prompt], tags=run.tags, metadata=run.metadata, **ids, **known)
+    return started
 
 
 async def _draining(wrapped: Callable[..., Any], manager: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import wrapt
@@ -25,6 +26,12 @@ def wrap(undo: ExitStack, owner: Any, name: str, wrapper: Callable[..., Any]) ->
             setattr(owner, name, original)
 
     undo.callback(restore)
+
+
+def bound_to(wrapped: Callable[..., Any], instance: Any) -> Callable[..., Any]:
+    """``wrapped``, a bound method, bound to another instance; as it is if another wrapper hides its function."""
+    function = getattr(wrapped, "__func__", None)
+    return wrapped if function is None else partial(function, instance)
 
 
 def entering(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

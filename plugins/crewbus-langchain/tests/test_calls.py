@@ -127,6 +127,32 @@ def test_models_that_complete_text_are_called_too(heard):
     assert heard.end.output == "ok"
 
 
+def test_other_handlers_are_told_of_async_models_that_complete_text(heard):
+    class Completing(LLM):
+        @property
+        def _llm_type(self):
+            return "completing"
+
+        def _call(self, prompt, stop=None, run_manager=None, **_):
+            return prompt + "!"
+
+    class Other(BaseCallbackHandler):
+        def __init__(self):
+            self.told = []
+
+        def on_llm_start(self, serialized, prompts, **_):
+            self.told.append(prompts)
+
+        def on_llm_end(self, response, **_):
+            self.told.append(response.generations[0][0].text)
+
+    other = Other()
+    assert asyncio.run(Completing().agenerate(["a", "b"], callbacks=[other])).generations[1][0].text == "b!"
+    assert sorted(map(str, other.told)) == ["['a']", "['b']", "a!", "b!"]
+    assert [start.input for start in heard.of(crewbus.CallStarted)] == ["a", "b"]
+    assert [end.output for end in heard.of(crewbus.CallFinished)] == ["a!", "b!"]
+
+
 def test_each_prompt_of_several_is_a_call(heard):
     Scripted().generate([[HumanMessage("a")], [HumanMessage("b")]])
     assert [started.input[0]["content"] for started in heard.of(crewbus.CallStarted)] == ["a", "b"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hearing import Hearing
 from helpers import TIMEOUT, quiet_bus
-from langchain_core.callbacks.manager import AsyncCallbackManagerForLLMRun, CallbackManager
+from langchain_core.callbacks.manager import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManager
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables import config as runnable_config
 from langchain_core.tracers import context as tracers_context
@@ -36,6 +36,7 @@ def state():
         _runnable._set_config_context,
         vars(AsyncCallbackManagerForLLMRun)["on_llm_new_token"],
         vars(AsyncCallbackManagerForLLMRun)["on_stream_event"],
+        vars(AsyncCallbackManager)["on_llm_start"],
         vars(Runtime)["merge"],
         CallbackManager.configure().handlers,
     )
