@@ -20,15 +20,15 @@ default_role = "py:obj"
 nitpicky = True
 # Names that others document, also short; type variables and private aliases, which the docstrings explain.
 OTHERS = (
-    "argparse|asyncio|cattrs|collections|concurrent|contextlib|functools|opentelemetry|os|pathlib|pluggy|"
+    "argparse|asyncio|cattrs|collections|concurrent|contextlib|contextvars|functools|opentelemetry|os|pathlib|pluggy|"
     "prometheus_client|starlette|threading|types|typing"
 )
 SHORT = (
-    "AbstractContextManager|Callable|Future|Iterable|Iterator|Mapping|MeterProvider|Path|Self|Sequence|TracerProvider"
+    "AbstractContextManager|BaseRoute|Callable|Future|Iterable|Iterator|Mapping|MeterProvider|Path|Self|Sequence|Starlette|TracerProvider"
 )
 PRIVATE = (
-    "[A-Z]|AnyScope|Contained|Durability|EnteredRun|Frame|Functions?|Key|Oversized|ScopeKind|Slow|(Uns|S)tructure|"
-    "Upgrades|Written"
+    "[A-Z]|AnyScope|Authorize|Changes|Contained|Durability|EnteredRun|Feeds|Found|Frame|Functions?|Key|Oversized|Place|"
+    "ScopeKind|Slow|Started|(Uns|S)tructure|Upgrades|Written"
 )
 nitpick_ignore_regex = [("py:.*", rf"({OTHERS})\..*|{SHORT}|(crewbus\w*\.(\w+\.)*)?({PRIVATE})")]
 
