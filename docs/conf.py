@@ -24,7 +24,8 @@ OTHERS = (
     "prometheus_client|starlette|threading|types|typing"
 )
 SHORT = (
-    "AbstractContextManager|BaseRoute|Callable|Future|Iterable|Iterator|Mapping|MeterProvider|Path|Self|Sequence|Starlette|TracerProvider"
+    "AbstractContextManager|BaseRoute|Callable|Future|Iterable|Iterator|Mapping|MeterProvider|Path|Self|Sequence|"
+    "Starlette|TracerProvider"
 )
 PRIVATE = (
     "[A-Z]|AnyScope|Authorize|Changes|Contained|Durability|EnteredRun|Feeds|Found|Frame|Functions?|Key|Oversized|Place|"
