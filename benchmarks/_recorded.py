@@ -106,7 +106,8 @@ def recalling(bus: Bus, run_id: str) -> Timed:
 
 def showing(bus: Bus, run_id: str) -> Timed:
     """The nanoseconds of ``crewbus show --json``, as if the process and the bus were there already."""
-    arguments = Namespace(run=run_id, store=None, json=True)
+    chosen = {"step": None, "failed": False, "depth": None, "unfold": False, "no_pager": True}
+    arguments = Namespace(run=run_id, store=None, json=True, **chosen)
 
     def timed() -> float:
         with redirect_stdout(StringIO()):

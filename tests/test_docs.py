@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 NEEDED = {
+    "serve-runs-over-http": ("httpx", "starlette"),
     "trace-with-opentelemetry": ("opentelemetry", "google"),
     "watch-with-prometheus": ("prometheus_client",),
 }
@@ -28,7 +29,7 @@ def place(example):
 
 
 def needs(example):
-    """Examples that need OpenTelemetry's SDK or prometheus_client are run with the tests of their plugins too."""
+    """Examples that need what the core does not, as OpenTelemetry's SDK, are run with the tests of their plugins."""
     missing = [module for module in NEEDED.get(example.page.stem, ()) if find_spec(module) is None]
     reason = f"{', '.join(missing)} is not there"
     return pytest.param(example, id=place(example), marks=[pytest.mark.skipif(bool(missing), reason=reason)])

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+import attrs
 from starlette.requests import HTTPConnection
 
 from crewbus import RunInfo
@@ -15,9 +16,7 @@ from crewbus_http.problems import Problem
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from crewbus_http.service import Found, RunService
-
-__all__ = ["ACTIONS", "WRITES", "Access", "Action", "Authorize", "is_loopback"]
+__all__ = ["ACTIONS", "WRITES", "Access", "Action", "Authorize", "Found", "is_loopback"]
 
 Action: TypeAlias = Literal["list", "read", "start", "cancel", "send", "fork"]
 Authorize: TypeAlias = Callable[["Request", Action, RunInfo | None], bool | Awaitable[bool]]
@@ -28,12 +27,26 @@ WRITES: Final[frozenset[Action]] = frozenset({"start", "cancel", "send", "fork"}
 """The actions that change something."""
 
 
-class Access:
-    """Decides each access."""
+@attrs.frozen
+class Found:
+    """A run, nested or not, and what is known of its root run."""
 
-    def __init__(self, service: RunService, authorize: Authorize | None) -> None:
-        self._service = service
+    id: str
+    root: RunInfo
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is nested in no other run."""
+        return self.id == self.root.id
+
+
+class Access:
+    """Decides each access. ``find`` looks up a run by its id; ``write``: whether anything may be changed."""
+
+    def __init__(self, find: Callable[[str], Awaitable[Found]], authorize: Authorize | None, *, write: bool) -> None:
+        self._find = find
         self._authorize = authorize
+        self._write = write
 
     @property
     def is_open(self) -> bool:
@@ -49,7 +62,7 @@ class Access:
 
     async def require(self, request: Request, action: Action, run: RunInfo | None = None) -> None:
         """Raise `Problem` unless it is allowed. A run that the client may not read is not found."""
-        if action in WRITES and not self._service.write:
+        if action in WRITES and not self._write:
             raise Problem("read-only", "start it with --write, or app(write=True), to allow changes")
         if await self.allows(request, action, run):
             return
@@ -59,9 +72,9 @@ class Access:
 
     async def find(self, request: Request, action: Action, run_id: str | None = None) -> Found:
         """The run that a request names, or ``run_id``, if the client may do this to it. Raises `Problem`."""
-        if action in WRITES and not self._service.write:
+        if action in WRITES and not self._write:
             await self.require(request, action)
-        found = await self._service.find(request.path_params["run"] if run_id is None else run_id)
+        found = await self._find(request.path_params["run"] if run_id is None else run_id)
         await self.require(request, action, found.root)
         return found
 

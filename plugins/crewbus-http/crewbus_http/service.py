@@ -13,7 +13,7 @@ import attrs
 import crewbus
 from crewbus import InputError, RunFinished, RunInfo, RunNotFoundError
 from crewbus.cli import run_as_json, tree_as_json
-from crewbus_http.authorize import Access
+from crewbus_http.authorize import Access, Found
 from crewbus_http.changes import Changes
 from crewbus_http.feeds import Feeds, Place
 from crewbus_http.frames import Encoder, Frame
@@ -23,26 +23,13 @@ if TYPE_CHECKING:
     from crewbus import Bus
     from crewbus_http.authorize import Authorize
 
-__all__ = ["Found", "RunService", "Started"]
+__all__ = ["RunService", "Started"]
 
 HEARTBEAT: Final = 15.0
 """How many seconds pass at most until a follower hears something."""
 LONGEST_ID: Final = 1024
 ENDED: Final = frozenset({"finished", "failed", "cancelled"})
 """The states of runs that have ended."""
-
-
-@attrs.frozen
-class Found:
-    """A run, nested or not, and what is known of its root run."""
-
-    id: str
-    root: RunInfo
-
-    @property
-    def is_root(self) -> bool:
-        """Whether it is nested in no other run."""
-        return self.id == self.root.id
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +64,7 @@ class RunService:
         self.write: Final = write
         self.reveal: Final = authorize is None if reveal is None else reveal
         self.heartbeat: Final = heartbeat
-        self.access: Final = Access(self, authorize)
+        self.access: Final = Access(self.find, authorize, write=write)
         self.encoder: Final = Encoder(bus, reveal=self.reveal)
 
     # Looking

@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from crewbus.testing import examples
 from crewbus_http.app import DOCUMENTED
 from crewbus_http.authorize import ACTIONS
 
 PLUGIN = Path(__file__).parents[1]
 README = (PLUGIN / "README.md").read_text("utf-8")
+
+
+PAGE = PLUGIN.parents[1] / "docs" / "howto" / "serve-runs-over-http.md"
+
+
+@pytest.mark.parametrize("example", examples(PAGE) if PAGE.exists() else [])
+def test_examples_print_what_they_say(example):
+    example.check()
 
 
 def test_links_resolve():

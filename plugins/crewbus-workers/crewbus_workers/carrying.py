@@ -12,7 +12,6 @@ from crewbus import InputError, UnserializableError
 
 if TYPE_CHECKING:
     from crewbus import Bus
-    from crewbus_workers.workflows import Workflow
 
 log: Final = logging.getLogger("crewbus.workers")
 
@@ -35,13 +34,13 @@ def checked_variables(carry: Iterable[ContextVar[Any]], whose: str) -> Variables
     return tuple(found.values())
 
 
-def pack(bus: Bus, label: str, workflow: Workflow[..., Any] | None) -> dict[str, Any]:
-    """What a run carries that is queued here and now: by name, the values of the variables that are set.
+def pack(bus: Bus, label: str, carry: Variables) -> dict[str, Any]:
+    """What a run of a workflow carries that is queued here and now: by name, the values of the variables that are set.
 
     Raises `UnserializableError` for a value that is not plain JSON, and `InputError` if they are too large together.
     """
     context, found, sizes = copy_context(), dict[str, Any](), dict[str, int]()
-    for variable in _variables(bus, label, workflow):
+    for variable in _variables(bus, label, carry):
         if variable in context:
             found[variable.name], sizes[variable.name] = _as_json(bus, label, variable.name, context[variable])
     if sum(sizes.values()) > LARGEST:
@@ -55,18 +54,18 @@ def pack(bus: Bus, label: str, workflow: Workflow[..., Any] | None) -> dict[str,
 
 
 def unpack(
-    bus: Bus, workflow: Workflow[..., Any], run_id: str, carried: Mapping[str, Any]
+    bus: Bus, label: str, carry: Variables, run_id: str, carried: Mapping[str, Any]
 ) -> list[tuple[ContextVar[Any], Any]]:
     """The variables to set before a run continues here, with their values; one that is not known here is logged."""
-    known = {variable.name: variable for variable in _variables(bus, workflow.label, workflow)}
+    known = {variable.name: variable for variable in _variables(bus, label, carry)}
     for name in carried.keys() - known.keys():
-        log.warning("%s %s carries the ContextVar %r, which is not carried here", workflow.label, run_id, name)
+        log.warning("%s %s carries the ContextVar %r, which is not carried here", label, run_id, name)
     return [(known[name], value) for name, value in carried.items() if name in known]
 
 
-def _variables(bus: Bus, label: str, workflow: Workflow[..., Any] | None) -> Variables:
+def _variables(bus: Bus, label: str, carry: Variables) -> Variables:
     """Those of the workflow, and those of the plugins."""
-    found = list[ContextVar[Any]](() if workflow is None else workflow.carry)
+    found = list[ContextVar[Any]](carry)
     caller = getattr(bus.plugins.hook, "crewbus_carry", None)  # not there: the plugin is not loaded, nor another one
     for variables in caller(bus=bus) if caller is not None else ():
         found += [variable for variable in checked_variables(variables, "crewbus_carry") if variable not in found]

@@ -144,7 +144,7 @@ def _written(
         tuple(write(*pair, str(place)) for place, pair in enumerate(zip(args, positional, strict=True))),
         {name: write(value, named[name], repr(name)) for name, value in kwargs.items()},
         bus.recording.digest(args, kwargs),
-        pack(bus, label, known),
+        pack(bus, label, known.carry if known is not None else ()),
     )
 
 
@@ -164,7 +164,7 @@ def read_call(bus: Bus, run_id: str, workflow: Workflow[..., Any]) -> QueuedCall
     return QueuedCall(
         [_read(bus, value, annotation) for value, annotation in zip(event.args, positional, strict=True)],
         {name: _read(bus, value, named[name]) for name, value in event.kwargs.items()},
-        unpack(bus, workflow, run_id, event.carried),
+        unpack(bus, workflow.label, workflow.carry, run_id, event.carried),
     )
 
 

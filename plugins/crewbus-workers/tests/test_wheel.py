@@ -24,7 +24,7 @@ def installed(wheels, tmp_path):
 
 def test_it_is_found_listed_blocked_and_gone_when_uninstalled(installed):
     info = installed.loaded("workers", PLUGIN)
-    assert sorted(info["hooks"]) == ["crewbus_cli_commands", "crewbus_event_types"]
+    assert sorted(info["hooks"]) == ["crewbus_cli_commands", "crewbus_configure", "crewbus_event_types"]
 
     queued = """
         import crewbus
