@@ -170,10 +170,12 @@ class Reader:
 
     def read(self, until, most=None):
         """Follow until ``until(self)``; with ``most``, the connection is cut after so many events."""
+        end = time.monotonic() + 3 * PATIENCE
         while not until(self):
             count = 0
             with closing(self.received()) as received:
                 for event in received:
+                    assert time.monotonic() < end, self.events
                     if event is None:
                         self.comments += 1
                         continue

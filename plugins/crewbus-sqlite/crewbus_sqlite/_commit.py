@@ -188,7 +188,7 @@ class Batch:
                 (self.stored,) = _logs.save(connection, after)
             else:
                 self.stored = stored[row.id]
-            self.row = after
+            self.row, self.texts = after, None  # a landmark changes what only grows otherwise
             if row.last >= 0:
                 _labels.update(connection, row, after)
             elif self.events:

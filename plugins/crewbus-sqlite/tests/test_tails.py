@@ -235,3 +235,17 @@ def test_what_a_killed_process_wrote_is_read_and_gone_on_with(path, other, reque
     assert list(other.read("a")) == expected(count=TAIL + 2)
     assert list(other.read("b")) == expected("b")
     assert counted(path) == (0, [TAIL + 1, TAIL - 1])
+
+
+def test_what_a_landmark_changes_in_a_row_stays_when_it_grows(store, other):
+    """Getting on makes a run that was taken over one that was not: the digest of its row is made of that again."""
+    store.release("a", begin(store))
+    store.flush()
+    epoch = other.acquire("a")
+    step = [noted(seq, "a", "crewbus.StepFinished") for seq in (BEGUN + 2, BEGUN + 5)]
+    events = [chunk(seq, "a") for seq in range(BEGUN, BEGUN + 8)]
+    for event in (*events[:2], step[0], *events[3:5], step[1], *events[6:]):
+        other.append("a", epoch, event)
+        other.flush()
+    assert store.info("a").last == BEGUN + 7
+    assert store.info("a").stalls == 0
