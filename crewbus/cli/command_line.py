@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import crewbus
+from crewbus._util import did_you_mean
 from crewbus.cli.formatting import as_sentence, paragraph
 from crewbus.cli.selection import add_plugin_options
 from crewbus.cli.text import escape_control
@@ -121,16 +121,11 @@ class _Parser(argparse.ArgumentParser):
 
     def _meant(self, message: str) -> str:
         if found := re.match(r"argument COMMAND: invalid choice: '(\S+)'", message):
-            return _did_you_mean(found[1], self.known)
+            return did_you_mean(found[1], self.known)
         if found := re.match(r"unrecognized arguments: (-\S+)", message):
             command = next((self.known[word] for word in self._argv if word in self.known), self)
-            return _did_you_mean(found[1].partition("=")[0], command._option_string_actions)
+            return did_you_mean(found[1].partition("=")[0], command._option_string_actions)
         return ""
-
-
-def _did_you_mean(text: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(text, list(names), 3, 0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _configured(*, parser: argparse.ArgumentParser, **_: Any) -> argparse.ArgumentParser:

@@ -25,8 +25,23 @@ from crewbus.cli.commands import (
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
 
-_RECORDS: Final = (runs, show, tail, resume, cancel, fork, diff, replay, export, prune)
-_MODULES: Final = (run, *_RECORDS, new_plugin, plugins, hooks, completion)
+_MODULES: Final = (
+    run,
+    runs,
+    show,
+    tail,
+    resume,
+    cancel,
+    fork,
+    diff,
+    replay,
+    export,
+    prune,
+    new_plugin,
+    plugins,
+    hooks,
+    completion,
+)
 
 
 def add_built_in_commands(commands: Commands) -> None:
