@@ -32,7 +32,7 @@ from crewbus.events import (
     StepFailed,
     StepStarted,
 )
-from crewbus.records import CLOSERS, OPENERS, DiscardedRanges, Node, RecordTree
+from crewbus.records import CLOSERS, OPENERS, DiscardedRanges, Node, RecordClock, RecordTree
 from crewbus.stores import LANDMARKS, StoredEvent
 
 RESUMING: Final = frozenset(("crewbus.RunResumed", "crewbus.RunForked"))
@@ -42,7 +42,6 @@ _DECODED: Final = LANDMARKS | {"crewbus.Chunk", "crewbus.Retracted"}
 _FINGERPRINT: Final = re.compile("[0-9a-f]{24}")
 _MAX_CONTENT: Final = 120
 _ENDED: Final = ("finished", "failed", "cancelled")
-_MAX_TIME: Final = 253402300799.0  # the last second that datetime can represent
 
 
 class StreamedText:
@@ -132,7 +131,7 @@ class Timeline:
         for stored in landmarks:
             if stored.name == "crewbus.RunResumed" and isinstance(event := decode(stored).event, RunResumed):
                 self._discarded.add(event, stored.seq)
-        self._clock = _Clock()
+        self._clock = RecordClock()
         for stored in events:
             self._apply(stored)
         self._complete()
@@ -251,28 +250,6 @@ class Timeline:
             entry = _entry(node)
             if node.kind == "attempt" and entry.state == "open" and node.parent is not None:
                 entry.state = _entry(node.parent).state
-
-
-class _Clock:
-    """Converts times to seconds since the first one, without the pauses before a run was resumed."""
-
-    def __init__(self) -> None:
-        self._zero: float | None = None
-        self._last = 0.0
-
-    def read(self, at: float) -> float:
-        """The time of an event. A time out of range is replaced by that of the previous event."""
-        if not 0 <= at <= _MAX_TIME:
-            return self._last
-        if self._zero is None:
-            self._zero = at
-        self._last = max(0.0, at - self._zero)
-        return self._last
-
-    def skip_pause(self, at: float) -> None:
-        """Leave out the time between the previous event and ``at``."""
-        if self._zero is not None and 0 <= at <= _MAX_TIME:
-            self._zero += max(0.0, at - self._zero - self._last)
 
 
 def _entry(node: Node[Entry]) -> Entry:

@@ -6,6 +6,7 @@ from crewbus._util import lazy_names
 
 if TYPE_CHECKING:
     from crewbus.records.checkpoint import Checkpoint, find_checkpoint
+    from crewbus.records.clock import RecordClock
     from crewbus.records.diff import Divergence
     from crewbus.records.export import Branch, as_json, read_export, write_export
     from crewbus.records.info import RunInfo
@@ -30,6 +31,7 @@ __all__ = [
     "Path",
     "Progress",
     "Record",
+    "RecordClock",
     "RecordTree",
     "RecordedAttempt",
     "RecordedCall",
@@ -55,6 +57,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "checkpoint": "Checkpoint find_checkpoint",
+        "clock": "RecordClock",
         "diff": "Divergence",
         "export": "Branch as_json read_export write_export",
         "info": "RunInfo",

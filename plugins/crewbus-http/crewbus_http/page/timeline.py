@@ -30,13 +30,12 @@ from crewbus import (
     StepStarted,
     StoredEvent,
 )
-from crewbus.records import CLOSERS, OPENERS, Node, RecordTree
+from crewbus.records import CLOSERS, OPENERS, Node, RecordClock, RecordTree
 from crewbus.stores import LANDMARKS
 from crewbus_http.page.streamed import StreamedText
 
 _READ: Final = LANDMARKS | {"crewbus.Chunk", "crewbus.Retracted"}
 """The names of the event types that are decoded; all others are counted."""
-_LATEST: Final = 253402300799.0  # the last second that datetime can represent
 
 
 @attrs.define
@@ -171,7 +170,7 @@ class Timeline:
         self._open: dict[int, Row] = {}
         self._tries: Counter[str] = Counter()
         self._edited_steps = 0  # how many of the next steps have results that a fork replaced
-        self._clock = _Clock()
+        self._clock = RecordClock()
         self.changes: list[Change] = []
         self.last = -1
         """The number of the newest event."""
@@ -355,30 +354,6 @@ def row_of(node: Node[Row]) -> Row:
     """The row of a node."""
     assert node.value is not None  # set as soon as the tree has added the node
     return node.value
-
-
-class _Clock:
-    """Converts times to seconds since the first one, without the pauses before a run was resumed."""
-
-    def __init__(self) -> None:
-        self._zero: float | None = None
-        self._last = 0.0
-
-    def read(self, at: float) -> float:
-        """The time of an event; that of the previous one for a time that there is not."""
-        if 0 <= at <= _LATEST:
-            if self._zero is None:
-                self._zero = at
-            self._last = max(0.0, at - self._zero)
-        return self._last
-
-    def skip_pause(self, at: float) -> float:
-        """Leave out the time between the previous event and ``at``, and return it."""
-        if self._zero is None or not 0 <= at <= _LATEST:
-            return 0.0
-        pause = max(0.0, at - self._zero - self._last)
-        self._zero += pause
-        return pause
 
 
 def _outcome(event: Any) -> tuple[str, str]:
