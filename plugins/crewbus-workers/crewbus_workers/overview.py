@@ -34,6 +34,19 @@ class QueueInfo:
     oldest: float | None = None
     """For how many seconds the oldest of the waiting runs has been there."""
 
+    def count(self, summary: LogSummary, now: float) -> None:
+        """Count a run of the queue that has not ended, at a time in seconds since the epoch (UTC)."""
+        info = summary.info
+        if summary.state == "running":
+            self.running += 1
+        elif _is_stuck(summary):
+            self.stuck += 1
+        elif not info.is_due(now):
+            self.later += 1
+        else:
+            self.waiting += 1
+            self.oldest = max(self.oldest or 0.0, now - summary.begun)
+
 
 def queues(bus: Bus) -> list[QueueInfo]:
     """The queues that have runs which have not ended, by name."""
@@ -55,23 +68,10 @@ def survey(bus: Bus) -> Survey:
     for summary in bus.store.find(LogFilter(_OPEN)):
         _, tags = name_and_tags(summary.first)
         if QUEUE_TAG in tags:
-            _count(found.setdefault(tags[QUEUE_TAG], QueueInfo(tags[QUEUE_TAG])), summary, now)
+            found.setdefault(tags[QUEUE_TAG], QueueInfo(tags[QUEUE_TAG])).count(summary, now)
             if _is_stuck(summary):
                 stuck.append(summary.info.root_id)
     return Survey([found[name] for name in sorted(found)], stuck)
-
-
-def _count(queue: QueueInfo, summary: LogSummary, now: float) -> None:
-    info = summary.info
-    if summary.state == "running":
-        queue.running += 1
-    elif _is_stuck(summary):
-        queue.stuck += 1
-    elif not info.is_due(now):
-        queue.later += 1
-    else:
-        queue.waiting += 1
-        queue.oldest = max(queue.oldest or 0.0, now - summary.begun)
 
 
 def _is_stuck(summary: LogSummary) -> bool:

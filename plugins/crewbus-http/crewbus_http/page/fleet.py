@@ -9,6 +9,7 @@ import attrs
 
 from crewbus import Bus, RunInfo
 from crewbus.stores import LogFilter, LogSummary, name_and_tags
+from crewbus_workers import QueueInfo
 
 _OPEN: Final = frozenset({"queued", "running", "suspended", "interrupted"})
 _WORKFLOW: Final = "crewbus.workflow"
@@ -49,24 +50,10 @@ class Holder:
 
 
 @attrs.define
-class Queue:
-    """A queue, with its runs that have not ended."""
-
-    name: str
-    waiting: int = 0
-    later: int = 0
-    """Not due yet: delayed, asleep, or waiting for a message."""
-    running: int = 0
-    stuck: int = 0
-    oldest: float | None = None
-    """For how many seconds the oldest of the waiting ones has been there."""
-
-
-@attrs.define
 class Fleet:
     """What one reading of the store shows."""
 
-    queues: dict[str, Queue] = attrs.field(factory=dict)
+    queues: dict[str, QueueInfo] = attrs.field(factory=dict)
     holders: dict[str, Holder] = attrs.field(factory=dict)
     stuck: list[Held] = attrs.field(factory=list)
     """No worker takes them any more, until they are requeued."""
@@ -87,7 +74,7 @@ def survey(bus: Bus) -> Fleet:
         is_stuck = summary.info.is_stuck and held.state != "running"
         is_due = summary.info.is_due(now)
         if held.queue:
-            _count(fleet.queues.setdefault(held.queue, Queue(held.queue)), held, is_stuck, is_due, now - summary.begun)
+            fleet.queues.setdefault(held.queue, QueueInfo(held.queue)).count(summary, now)
         if held.state == "running":
             _hold(fleet, summary.info.holder or "?", held)
         elif is_stuck:
@@ -116,18 +103,6 @@ def _held(summary: LogSummary, now: float) -> Held:
         info.stalls,
         info.due,
     )
-
-
-def _count(queue: Queue, held: Held, is_stuck: bool, is_due: bool, waits: float) -> None:
-    if held.state == "running":
-        queue.running += 1
-    elif is_stuck:
-        queue.stuck += 1
-    elif not is_due:
-        queue.later += 1
-    else:
-        queue.waiting += 1
-        queue.oldest = max(queue.oldest or 0.0, waits)
 
 
 def _hold(fleet: Fleet, name: str, held: Held) -> None:
