@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import textwrap
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 _AGE_UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60))
 _MONTH: Final = 30 * 86400
@@ -55,6 +56,15 @@ def format_duration(seconds: float) -> str:
 def format_count(number: int, noun: str) -> str:
     """A number with its noun: ``1 event``, ``2 events``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def json_or_repr(value: Any) -> Any:
+    """``value`` if JSON can hold it, else its repr."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
+    return value
 
 
 def as_sentence(text: str) -> str:

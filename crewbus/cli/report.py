@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left
 from typing import Any, Final
 
-from crewbus.cli.formatting import format_count, format_duration
+from crewbus.cli.formatting import format_count, format_duration, json_or_repr
 from crewbus.cli.run_ids import short_id
 from crewbus.cli.summary import FailureGroup, RunSummary
 from crewbus.cli.table import format_table
@@ -49,7 +49,8 @@ class TextPrinter:
 
     def print_result(self, result: Any) -> None:
         """Print what a run returned, on lines of its own, unless it is None or text that was printed already."""
-        text = result if isinstance(result, str) else _as_text(result)
+        shown = json_or_repr(result)
+        text = shown if isinstance(shown, str) else json.dumps(shown, indent=2, ensure_ascii=False)
         if result is not None and not (isinstance(result, str) and text.strip() in self._text.getvalue()):
             self._out.write_text(f"{chr(10) * self._out.in_line}{text.rstrip()}\n")
 
@@ -62,14 +63,6 @@ class TextPrinter:
                 forgotten += len(numbers) - first
                 del numbers[first:]
         return forgotten > 0
-
-
-def _as_text(value: Any) -> str:
-    """A value as JSON, or else its repr."""
-    try:
-        return json.dumps(value, indent=2, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        return repr(value)
 
 
 def progress_line(summary: RunSummary, running: int) -> str:

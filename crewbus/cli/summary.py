@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import attrs
 
 from crewbus import Run
 from crewbus.cli.errors import describe, raised_at, type_name, unwrap_group
+from crewbus.cli.formatting import json_or_repr
 from crewbus.cli.input import Location
 from crewbus.cli.text import one_line
 from crewbus.exceptions import text_of
@@ -102,7 +102,7 @@ class RunSummary:
         if self._results is None:
             return
         found = {"run_id": run.id, "input": str(location) if location else None, "state": run.state}
-        ending = {"result": _as_json(result)} if error is None else {"error": describe(error)}
+        ending = {"result": json_or_repr(result)} if error is None else {"error": describe(error)}
         self._results.append({**found, **ending})
 
     def _add_failure(self, failure: FailureGroup, run_id: str, location: Location | None) -> bool:
@@ -136,12 +136,3 @@ class RunSummary:
         if self.omitted:
             summary["more_failures"] = self.omitted
         return summary
-
-
-def _as_json(value: Any) -> Any:
-    """``value`` if JSON can hold it, else its repr."""
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return repr(value)
-    return value
