@@ -49,7 +49,7 @@ async def _follow_all(bus: Bus, line: Connection) -> None:
     runs, late = await asyncio.to_thread(line.recv), list[float]()
     tasks = [asyncio.create_task(_follow_one(bus, run, late)) for run in runs]
     watched = bus.store._line.watched  # type: ignore[attr-defined]
-    while len(watched._logs) < len(runs):  # noqa: ASYNC110 - nobody tells
+    while len(watched._logs) < len(runs):  # noqa: ASYNC110 - nothing notifies of it
         await asyncio.sleep(0.1)
     await asyncio.sleep(1)
     count = _Counter()
