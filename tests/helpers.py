@@ -20,7 +20,7 @@ BESIDE = Path(__file__).parent / "beside"
 
 Without the metadata that a build leaves beside them, at whatever moment: with that a plugin would be installed.
 """
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 """Seconds after which a wait in a test has failed; nothing should ever come near it."""
 
 

@@ -397,7 +397,7 @@ def test_after_a_fork_the_child_has_an_empty_queue_and_a_thread_of_its_own():
         seen, gate = [], threading.Event()
 
         def take(envelope):
-            gate.wait(20)
+            gate.wait(60)
             seen.append(envelope.event.text)
 
         bus.on(Note, take, background=True)

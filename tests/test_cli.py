@@ -243,7 +243,7 @@ def test_standard_input_is_read_for_a_dash(cli: Cli, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_concurrency_limits_how_many_runs_execute_at_a_time(cli: Cli, kind: str) -> None:
-    barrier = {"sync": "threading.Barrier(3, timeout=20)", "async": "asyncio.Barrier(3)"}[kind]
+    barrier = {"sync": "threading.Barrier(3, timeout=60)", "async": "asyncio.Barrier(3)"}[kind]
     word, wait = {"sync": ("", ""), "async": ("async ", "await ")}[kind]
     cli.write(
         f"crowd_{kind}.py",

@@ -267,7 +267,7 @@ def test_threads_may_install_and_uninstall_concurrently(parrot):
     assert parrots.changes == ["patched", "restored"] * (len(parrots.changes) // 2)
 
 
-GATED = "import gate\ngate.begun.set()\nassert gate.go.wait(20)\n" + ASK
+GATED = "import gate\ngate.begun.set()\nassert gate.go.wait(60)\n" + ASK
 
 
 @pytest.fixture

@@ -218,13 +218,13 @@ slow = sys.modules["slow"] = types.ModuleType("slow")
 @crewbus.hookimpl
 def crewbus_configure():
     begun.set()
-    assert go.wait(20)
+    assert go.wait(60)
 
 slow.crewbus_configure = crewbus_configure
 os.environ["CREWBUS_PLUGINS"] = "slow"
 thread = threading.Thread(target=crewbus.default_bus)
 thread.start()
-assert begun.wait(20)
+assert begun.wait(60)
 child = os.fork()
 if child == 0:
     del os.environ["CREWBUS_PLUGINS"]

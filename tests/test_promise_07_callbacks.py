@@ -874,12 +874,12 @@ def test_promise_07_a_call_continues_in_the_parent_only(inside):
         def hold(call):
             with call.tree.lock:
                 held.set()
-                gate.wait(20)
+                gate.wait(60)
 
         with {inside}, bus.call("gpt", callbacks=[lambda e: seen.append(type(e.event).__name__)]) as call:
             holder = threading.Thread(target=hold, args=(call,))
             holder.start()
-            assert held.wait(20)
+            assert held.wait(60)
             pid = os.fork()
             if pid == 0:
                 call.chunk("from the child")

@@ -115,7 +115,7 @@ def test_promise_11_an_interrupt_at_any_point_of_an_emission_leaves_flush_workin
         # In a context of its own: an interrupt at the start of an `__exit__` leaves its scope current.
         reached = copy_context().run(interrupted, point, partial(action, bus))
         # Another thread, which waits for every lock that was left held.
-        in_time(bus.emit, Note("after"), timeout=5)
+        in_time(bus.emit, Note("after"), timeout=60)
         try:
             bus.flush(2)
         except crewbus.FlushError as error:

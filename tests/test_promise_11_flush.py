@@ -768,7 +768,7 @@ def test_promise_11_a_stream_that_could_not_begin_says_so_each_time() -> None:
     bus.close()
     for _ in range(2):
         with pytest.raises(crewbus.CrewbusError):
-            in_time(lambda: stream.result(5), timeout=10)
+            in_time(lambda: stream.result(5), timeout=60)
     in_time(stream.close)
 
 
@@ -929,7 +929,7 @@ async def handle(envelope):
     sys.stdout.write(f"handled {{envelope.event.text}}\\n")
 
 def produce():
-    begun.wait(10)
+    begun.wait(60)
     try:
         while True:
             bus.chunk("piece")
@@ -941,7 +941,7 @@ bus.on(Note, handle)
 streams = [bus.stream(produce), bus.stream(produce, options=crewbus.StreamOptions(bound=4))]
 for stream in streams:
     stream.__enter__()
-begun.wait(10)
+begun.wait(60)
 with bus.run():
     bus.emit(Note("one"))
     {end}
@@ -997,7 +997,7 @@ def work_that_never_ends():
 
 stream = bus.stream(work_that_never_ends)
 stream.__enter__()
-begun.wait(10)
+begun.wait(60)
 print("over")
 """
     )
@@ -1073,19 +1073,19 @@ counts = collections.Counter()
 ready = threading.Barrier(17)
 
 def emitter(run, name):
-    ready.wait(10)
+    ready.wait(60)
     while not stop.wait(PACE):
         run.emit(Note(name))
         counts[name] += 1
 
 def chunker(run, name):
-    ready.wait(10)
+    ready.wait(60)
     while not stop.wait(PACE):
         run.chunk(name)
         counts[name] += 1
 
 def streamer(name):
-    ready.wait(10)
+    ready.wait(60)
     while not stop.wait(PACE):
         with bus.stream(bus.chunk, "piece", options=crewbus.StreamOptions(record=False)) as stream:
             assert len(list(stream)) == 2
@@ -1093,7 +1093,7 @@ def streamer(name):
             bus.emit(Note(name))
 
 def watcher(run):
-    ready.wait(10)
+    ready.wait(60)
     while not stop.wait(PACE):
         stream = bus.subscribe(run.id, bound=16)
         next(iter(stream))
@@ -1140,7 +1140,7 @@ with bus.run("shared") as run:
     assert len(threads) == 16
     for thread in threads:
         thread.start()
-    ready.wait(10)
+    ready.wait(60)
     pids = []
     for number in range(30):
         inherited = bus.subscribe(run.id)
@@ -1221,7 +1221,7 @@ def child(stream, unread):
 
 bus.on(Note, slow)
 bus.emit(Note("owed"))
-assert begun.wait(10)
+assert begun.wait(60)
 pids = []
 for number in range(6):
     stream = bus.stream(produce, options=crewbus.StreamOptions(bound=4))

@@ -59,7 +59,7 @@ class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == "crewbus.streams.owned" and not loading.is_set():
             loading.set()
-            forking.wait(30)
+            forking.wait(60)
 
 
 def stream():
@@ -72,7 +72,7 @@ os.register_at_fork(before=forking.set)  # called first, since it is registered 
 sys.meta_path.insert(0, Slow())
 thread = threading.Thread(target=stream)
 thread.start()
-assert loading.wait(30)
+assert loading.wait(60)
 child = os.fork()
 if not child:
     signal.alarm(20)

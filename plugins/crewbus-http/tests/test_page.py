@@ -166,7 +166,7 @@ def test_a_step_is_edited_and_a_worker_takes_the_fork_up(bus, page):
     known = workflow(name="page-newsroom")(newsroom)
     run_id = enqueue(bus, known, "tides")
     with worker(bus):
-        assert bus.result(run_id, timeout=20) == ["about tides"]
+        assert bus.result(run_id, timeout=60) == ["about tides"]
         step = next(row for row in page.get(f"/ui/runs/{run_id}.json").json()["rows"] if row["kind"] == "step")
         shown = page.get(f"/ui/rows/{run_id}/{step['seq']}").text
         fields = dict(re.findall(r'name="([^"]+)" value="([^"]*)"', shown))
@@ -174,7 +174,7 @@ def test_a_step_is_edited_and_a_worker_takes_the_fork_up(bus, page):
         answer = page.post(f"/ui/fork/{run_id}", data=form)
         assert answer.status_code == 303
         fork_id = answer.headers["location"].rpartition("/")[2]
-        assert bus.result(fork_id, timeout=20) == ["about moons"]
+        assert bus.result(fork_id, timeout=60) == ["about moons"]
     assert "compare" in page.get(f"/ui/runs/{fork_id}").text
 
 
@@ -216,7 +216,7 @@ def test_a_message_is_sent_from_the_page(bus, page):
     assert page.post(f"/ui/send/{run_id}", data=data | {"payload": "not JSON"}).status_code == 422
     assert page.post(f"/ui/send/{run_id}", data=data).status_code == 303
     with worker(bus):
-        assert bus.result(run_id, timeout=20) == {"ok": True}
+        assert bus.result(run_id, timeout=60) == {"ok": True}
 
 
 def test_a_form_of_another_site_changes_nothing(bus, page):

@@ -476,5 +476,5 @@ def test_a_worker_executes_what_the_page_lists(bus):
 
     run_id = enqueue(bus, listed)
     with worker(bus):
-        assert bus.result(run_id, timeout=20) == "about tides"
+        assert bus.result(run_id, timeout=60) == "about tides"
     assert run_page(bus, RunQuery(tags={"crewbus.workflow": "page-listed@1"})).runs[0].state == "finished"

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import crewbus
 from crewbus_otel import OpenTelemetry
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 """Seconds after which a wait in a test has failed; nothing should ever come near it."""
 
 
