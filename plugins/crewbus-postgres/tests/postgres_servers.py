@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import warnings
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -56,6 +58,25 @@ def system_user():
     return user
 
 
+@cache
+def programs():
+    """`binaries`, or a copy of them where the user of a server may not enter the folder that they lie in."""
+    found, user = binaries(), system_user()
+    try:
+        subprocess.run([found / "postgres", "--version"], user=user, cwd="/", check=True, capture_output=True)
+    except PermissionError:
+        folder = Path(tempfile.mkdtemp(prefix="crewbus-pg-programs-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o755)
+        package = found.parents[1]
+        # A wheel's programs look for its libraries in a folder beside the package.
+        for part in (found.parent, package.with_name(f"{package.name}.libs")):
+            if part.exists():
+                shutil.copytree(part, folder / part.relative_to(package.parent), symlinks=True)
+        return folder / found.relative_to(package.parent)
+    return found
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
@@ -68,7 +89,7 @@ class Server:
         self.folder = Path(folder)
         self.data = self.folder / "data"
         self.port = free_port()
-        self._bin = binaries()
+        self._bin = programs()
         self.user = system_user()
         if self.user is not None:
             shutil.chown(self.folder, self.user)
@@ -178,7 +199,8 @@ def running_server():
             made.create()
             made.start()
         except (AssertionError, OSError, subprocess.SubprocessError) as error:
-            made.stop()
+            with suppress(OSError, subprocess.SubprocessError):
+                made.stop()
             pytest.skip(f"PostgreSQL does not start here: {error}")
         try:
             yield made
