@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,10 +34,19 @@ SCRIPTS: Final = (
 )
 
 
-def run(script: str, size: Size) -> dict[str, Any]:
-    """The table of a script, which prints it as it goes."""
-    print(f"\n# benchmarks.{script}", flush=True)
-    return alone(measured, script, size)
+def tables(scripts: Sequence[str], size: Size) -> Iterator[dict[str, Any]]:
+    """The table of each script, which prints it as it goes."""
+    start = time.monotonic()
+    for number, script in enumerate(scripts, 1):
+        print(f"\n# benchmarks.{script}: {number} of {len(scripts)}, after {passed(start)}", flush=True)
+        yield alone(measured, script, size)
+    print(f"\nAll of it took {passed(start)}.")
+
+
+def passed(start: float) -> str:
+    """The minutes and seconds since ``start`` (monotonic)."""
+    minutes, seconds = divmod(int(time.monotonic() - start), 60)
+    return f"{minutes}:{seconds:02} min"
 
 
 def joined(tables: list[dict[str, Any]]) -> dict[str, Any]:
@@ -61,7 +72,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only try the scripts: the figures mean nothing")
     options = parser.parse_args()
     print(head())
-    table = joined([run(script, Size(options.quick)) for script in options.only])
+    table = joined(list(tables(options.only, Size(options.quick))))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "table.json").write_text(json.dumps(table, indent=2) + "\n")
     (options.out / "table.md").write_text(as_markdown(table))

@@ -1,7 +1,8 @@
 """A sustained load of agents, in one process: each streams chunks of a call at the pace of a model to a consumer.
 
 Each kind of agent does the same: it waits, emits, and waits again; its consumer counts. What differs is what carries a
-chunk from one to the other. Processor time is that of the whole process, without its start and end.
+chunk from one to the other. Processor time is that of the whole process, without its start and end. Latency is measured
+in a load of its own, in which a chunk's text is the time at which it was emitted.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import asyncio
 import random
 import sqlite3
 import tempfile
-import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from inspect import isawaitable
@@ -21,15 +21,12 @@ from typing import Final
 
 import attrs
 
-from benchmarks._harness import interleaved, now, stamped_chunk
+from benchmarks._harness import interleaved, now, quantile
 from crewbus import Bus, Chunk, Run, current_run
 from crewbus_sqlite import SQLiteStore
 
 ASKED: Final = 0.0005
 """Of which share of the chunks it is asked when they are on disk: asking hurries the store."""
-THREADS: Final = 4
-SLOT: Final = 0.001
-"""Seconds for which a thread sleeps when nothing is due."""
 
 
 @attrs.frozen
@@ -40,11 +37,18 @@ class Crowd:
     pace: int
     """Chunks a second of each."""
     seconds: float
+    timed: bool = False
+    """Whether it is measured how long chunks take, instead of what they cost."""
 
     @property
     def chunks(self) -> int:
         """Chunks of each."""
         return max(1, int(self.pace * self.seconds))
+
+    @property
+    def total(self) -> int:
+        """Chunks of all."""
+        return self.agents * self.chunks
 
 
 @attrs.frozen
@@ -52,7 +56,7 @@ class Found:
     cpu: float
     """Nanoseconds of processor time per chunk."""
     delivered: Sequence[float] = ()
-    """Seconds from emission to consumer, sorted."""
+    """Seconds from emission to consumer, sorted; empty unless the crowd is timed."""
     written: Sequence[float] = ()
     """Seconds from emission to disk, of some, sorted."""
     size: float = 0.0
@@ -61,10 +65,10 @@ class Found:
     """Rows of events per chunk."""
 
 
+Carry = Callable[[Crowd], Found]
+"""Carries the chunks of a crowd to their consumers."""
 Send = Callable[[str], object]
 """Emits a chunk; what it returns is awaited, if it can be."""
-Start = Callable[[Callable[[Send], Awaitable[None]]], Awaitable[None]]
-"""Carries one agent from its beginning to its end; it gives the agent what it emits with."""
 
 
 class Meter:
@@ -74,13 +78,16 @@ class Meter:
         self._crowd = crowd
         self._ready = self._count = 0
         self._begun, self._done = asyncio.Event(), asyncio.Event()
-        self.cpu = 0.0
+        self._cpu = 0.0
+        self._delivered: list[float] = []
 
-    def came(self) -> None:
+    def came(self, text: str) -> None:
         """A chunk has reached its consumer."""
+        if self._crowd.timed:
+            self._delivered.append(now() - float(text))
         self._count += 1
-        if self._count == self._crowd.agents * self._crowd.chunks:
-            self.cpu = time.process_time() - self.cpu
+        if self._count == self._crowd.total:
+            self._cpu = time.process_time() - self._cpu
             self._done.set()
 
     async def agent(self, send: Send) -> None:
@@ -88,35 +95,55 @@ class Meter:
         crowd, loop = self._crowd, asyncio.get_running_loop()
         number, self._ready = self._ready, self._ready + 1
         if self._ready == crowd.agents:
-            self.cpu = time.process_time()
+            self._cpu = time.process_time()
             self._begun.set()
         await self._begun.wait()
         due = loop.time() + number / crowd.agents / crowd.pace
         for _ in range(crowd.chunks):
             await asyncio.sleep(due - loop.time())
-            sent = send("Hello")
+            sent = send(str(now()) if crowd.timed else "Hello")
             if isawaitable(sent):
                 await sent
             due += 1 / crowd.pace
         await self._done.wait()
 
     @property
-    def per_chunk(self) -> float:
-        """Nanoseconds of processor time."""
-        return self.cpu * 1e9 / (self._crowd.agents * self._crowd.chunks)
+    def found(self) -> Found:
+        return Found(self._cpu * 1e9 / self._crowd.total, sorted(self._delivered))
 
 
-class Latencies:
-    """How long chunks took to their consumers, and some of them to the disk."""
+def least(carries: Mapping[str, Carry], crowd: Crowd, repeat: int) -> dict[str, float]:
+    """The least processor time of each per chunk; they take turns."""
+    return interleaved({name: partial(_cpu, carry, crowd) for name, carry in carries.items()}, repeat)
+
+
+def latencies(carries: Mapping[str, Carry], crowd: Crowd, repeat: int) -> dict[str, float]:
+    """As `least`: the seconds from emission to consumer that 99 of 100 chunks don't exceed."""
+    timed = attrs.evolve(crowd, timed=True)
+    return interleaved({name: partial(_p99, carry, timed) for name, carry in carries.items()}, repeat)
+
+
+def _cpu(carry: Carry, crowd: Crowd) -> float:
+    return carry(crowd).cpu
+
+
+def _p99(carry: Carry, crowd: Crowd) -> float:
+    return quantile(carry(crowd).delivered, 0.99)
+
+
+# Ours
+
+
+class Asking:
+    """Of some chunks it is asked when they are on disk."""
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
         self._random = random.Random(ASKED)
-        self.delivered: list[float] = []
         self.written: list[float] = []
 
-    def asking(self, run: Run, send: Send) -> Send:
-        """``send``, and of some chunks it is asked when they are on disk."""
+    def around(self, run: Run, send: Send) -> Send:
+        """``send``, and the question."""
 
         def ask(text: str) -> None:
             send(text)
@@ -127,55 +154,29 @@ class Latencies:
         return ask
 
 
-def raw(crowd: Crowd) -> float:
-    """A task and an `asyncio.Queue` for each agent."""
-
-    async def one(meter: Meter) -> None:
-        frames: asyncio.Queue[object] = asyncio.Queue()
-
-        async def produce() -> None:
-            put = frames.put_nowait
-            await meter.agent(lambda _: put(stamped_chunk(0)))
-            put(None)
-
-        producer = asyncio.ensure_future(produce())
-        while await frames.get() is not None:
-            meter.came()
-        await producer
-
-    async def together() -> float:
-        meter = Meter(crowd)
-        await asyncio.gather(*(one(meter) for _ in range(crowd.agents)))
-        return meter.per_chunk
-
-    return asyncio.run(together())
-
-
-async def _streamed(crowd: Crowd, bus: Bus, latencies: Latencies | None) -> float:
+async def _streamed(crowd: Crowd, bus: Bus, asking: Asking | None = None) -> Found:
     meter = Meter(crowd)
 
     async def agent() -> None:
         with bus.call("gpt"):
             run = current_run(bus)
             assert run is not None
-            await meter.agent(bus.chunk if latencies is None else latencies.asking(run, bus.chunk))
+            await meter.agent(bus.chunk if asking is None else asking.around(run, bus.chunk))
 
     async def one() -> None:
         async with bus.stream(agent) as stream:
             async for envelope in stream:
                 if type(envelope.event) is Chunk:
-                    meter.came()
-                    if latencies is not None:
-                        latencies.delivered.append(now() - envelope.at)
+                    meter.came(envelope.event.text)
 
     await asyncio.gather(*(one() for _ in range(crowd.agents)))
-    return meter.per_chunk
+    return meter.found
 
 
-def streamed(crowd: Crowd) -> float:
+def streamed(crowd: Crowd) -> Found:
     """A run with a call and a stream for each agent, unrecorded."""
     with Bus(entry_points=False) as bus:
-        return asyncio.run(_streamed(crowd, bus, None))
+        return asyncio.run(_streamed(crowd, bus))
 
 
 def recorded(crowd: Crowd) -> Found:
@@ -183,117 +184,19 @@ def recorded(crowd: Crowd) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "record.db")
         store = SQLiteStore(path)
+        asking = Asking(store) if crowd.timed else None
         with Bus(entry_points=False) as bus:
             bus.enable_recording(store)
-            latencies = Latencies(store)
-            cpu = asyncio.run(_streamed(crowd, bus, latencies))
-        total = crowd.agents * crowd.chunks
+            found = asyncio.run(_streamed(crowd, bus, asking))
         with closing(sqlite3.connect(path)) as connection:
             (rows,) = connection.execute("SELECT count(*) FROM events WHERE name = 'crewbus.Chunk'").fetchone()
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
-        return Found(cpu, sorted(latencies.delivered), sorted(latencies.written), size / total, rows / total)
+        written = sorted(asking.written) if asking is not None else ()
+        return attrs.evolve(found, written=written, size=size / crowd.total, rows=rows / crowd.total)
 
 
-def recorded_cpu(crowd: Crowd) -> float:
-    """As `recorded`: the processor time."""
-    return recorded(crowd).cpu
-
-
-def least(candidates: Mapping[str, Callable[[Crowd], float]], crowd: Crowd, repeat: int) -> dict[str, float]:
-    """The least of what each returned; they take turns."""
-    return interleaved({name: partial(candidate, crowd) for name, candidate in candidates.items()}, repeat)
-
-
-# From threads
-
-
-def _feed(send: Callable[[int], object], mine: range, crowd: Crowd, begun: threading.Event) -> None:
-    rate, sent, most = len(mine) * crowd.pace, 0, len(mine) * crowd.chunks
-    begun.wait()
-    start = time.perf_counter()
-    while sent < most:
-        due = min(int((time.perf_counter() - start) * rate), sent + len(mine), most)
-        if due == sent:
-            time.sleep(SLOT)
-        for number in range(sent, due):
-            send(mine[number % len(mine)])
-        sent = due
-
-
-async def _fed(crowd: Crowd, send: Callable[[int], object], count: Callable[[], int]) -> float:
-    """The nanoseconds of processor time per chunk that four threads send at the pace."""
-    begun = threading.Event()
-    threads = [
-        threading.Thread(target=_feed, args=(send, range(first, crowd.agents, THREADS), crowd, begun))
-        for first in range(THREADS)
-    ]
-    for thread in threads:
-        thread.start()
-    await asyncio.sleep(0.01)  # all consumers wait
-    cpu = time.process_time()
-    begun.set()
-    while count() < crowd.agents * crowd.chunks:  # noqa: ASYNC110 - telling would be a cost of its own
-        await asyncio.sleep(SLOT)
-    cpu = time.process_time() - cpu
-    for thread in threads:
-        thread.join()
-    return cpu * 1e9 / (crowd.agents * crowd.chunks)
-
-
-def streamed_from_threads(crowd: Crowd) -> float:
-    """Four threads emit in the calls of so many runs; each run has a consumer on one loop."""
-
-    async def together() -> float:
-        came = 0
-
-        async def consume(run: Run) -> None:
-            nonlocal came
-            async with bus.subscribe(run.id, slow="block") as stream:
-                async for envelope in stream:
-                    came += type(envelope.event) is Chunk
-
-        runs = [bus.run() for _ in range(crowd.agents)]
-        calls = []
-        for run in runs:
-            run.start()
-            with run.scope():
-                calls.append(bus.call("gpt"))
-                calls[-1].start()
-        consumers = [asyncio.ensure_future(consume(run)) for run in runs]
-        chunks = [call.chunk for call in calls]
-        cpu = await _fed(crowd, lambda number: chunks[number]("Hello"), lambda: came)
-        for call, run in zip(calls, runs, strict=True):
-            call.finish()
-            run.finish()
-        await asyncio.gather(*consumers)
-        return cpu
-
-    with Bus(entry_points=False) as bus:
-        return asyncio.run(together())
-
-
-def raw_from_threads(crowd: Crowd) -> float:
-    """The same with a raw `asyncio.Queue` each, fed by ``call_soon_threadsafe`` per chunk."""
-
-    async def together() -> float:
-        came = 0
-        loop = asyncio.get_running_loop()
-        queues: list[asyncio.Queue[object]] = [asyncio.Queue() for _ in range(crowd.agents)]
-        puts = [frames.put_nowait for frames in queues]
-
-        async def consume(frames: asyncio.Queue[object]) -> None:
-            nonlocal came
-            while await frames.get() is not None:
-                came += 1
-
-        def send(number: int) -> None:
-            loop.call_soon_threadsafe(puts[number], stamped_chunk(number))
-
-        consumers = [asyncio.ensure_future(consume(frames)) for frames in queues]
-        cpu = await _fed(crowd, send, lambda: came)
-        for put in puts:
-            put(None)
-        await asyncio.gather(*consumers)
-        return cpu
-
-    return asyncio.run(together())
+def recorded_latencies(crowd: Crowd, repeat: int) -> tuple[float, float]:
+    """The seconds from emission to consumer and to disk that 99 of 100 chunks don't exceed; the least of each."""
+    timed = attrs.evolve(crowd, timed=True)
+    found = [recorded(timed) for _ in range(repeat)]
+    return min(quantile(one.delivered, 0.99) for one in found), min(quantile(one.written, 0.99) for one in found)

@@ -20,17 +20,17 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 
-from benchmarks._agents import Crowd, Meter
+from benchmarks._agents import Crowd, Found, Meter
 
 
 class State(TypedDict):
     text: str
 
 
-def recorded(crowd: Crowd) -> float:
-    """The nanoseconds of processor time per chunk."""
+def recorded(crowd: Crowd) -> Found:
+    """A thread of the saver for each agent."""
 
-    async def together(path: Path) -> float:
+    async def together(path: Path) -> Found:
         meter = Meter(crowd)
 
         async def write(_: State) -> dict[str, Any]:
@@ -42,11 +42,12 @@ def recorded(crowd: Crowd) -> float:
 
             async def one(number: int) -> None:
                 config: Any = {"configurable": {"thread_id": str(number)}}
-                async for _ in graph.astream({"text": ""}, config, stream_mode="custom"):
-                    meter.came()
+                text: Any
+                async for text in graph.astream({"text": ""}, config, stream_mode="custom"):
+                    meter.came(text)
 
             await asyncio.gather(*(one(number) for number in range(crowd.agents)))
-        return meter.per_chunk
+        return meter.found
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(together(Path(folder, "langgraph.db")))

@@ -32,6 +32,7 @@ PEERS: Final = {
     "crewai": "crewai",
 }
 """Each peer by the name of its distribution, with the module that it is imported by."""
+GET: Final = "python -m pip install {}"
 
 
 @attrs.frozen
@@ -50,17 +51,19 @@ class Row:
         return None if self.peer is None else self.ours / self.peer
 
     @property
+    def measured(self) -> float:
+        """What a budget is of: the ratio, or without a peer the amount."""
+        return self.ours if self.ratio is None else self.ratio
+
+    @property
     def met(self) -> bool | None:
-        if self.budget is None:
-            return None
-        return (self.ours if self.ratio is None else self.ratio) <= self.budget
+        return None if self.budget is None else self.measured <= self.budget
 
     def cells(self) -> tuple[str, ...]:
         met = {None: "", True: "met", False: "NOT MET"}[self.met]
-        budget = "" if self.budget is None else _figure(self.budget, self.peer is not None)
+        asked = "" if self.budget is None else _figure(self.budget, self.peer is not None)
         peer = "" if self.peer is None else _figure(self.peer)
-        ratio = "" if self.ratio is None else _figure(self.ratio, True)
-        return self.what, self.unit, _figure(self.ours), peer, ratio, budget, met
+        return self.what, self.unit, _figure(self.ours), peer, _figure(self.measured, self.peer is not None), asked, met
 
 
 def _figure(number: float, is_ratio: bool = False) -> str:
@@ -93,7 +96,7 @@ class Curve:
 Line = Row | Curve
 Lines = Callable[[Size], Iterable[Line]]
 
-HEAD: Final = ("what", "unit", "ours", "peer", "ratio", "budget", "")
+HEAD: Final = ("what", "unit", "ours", "peer", "measured", "asked", "")
 _WHAT: Final = 92
 """How wide the first column is."""
 
@@ -107,8 +110,8 @@ def show(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def _printed(cells: tuple[str, ...]) -> str:
-    what, unit, ours, peer, ratio, budget, met = cells
-    return f"{what:<{_WHAT}} {unit:<5} {ours:>9} {peer:>9} {ratio:>6} {budget:>9}  {met}".rstrip()
+    what, unit, ours, peer, ratio, asked, met = cells
+    return f"{what:<{_WHAT}} {unit:<5} {ours:>9} {peer:>9} {ratio:>9} {asked:>9}  {met}".rstrip()
 
 
 def versions() -> dict[str, str]:
@@ -118,11 +121,16 @@ def versions() -> dict[str, str]:
         "sqlite": sqlite3.sqlite_version,
     }
     for name in (*OURS, *PEERS):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
+        found[name] = version(name) if _has(name) else "not installed"
     return found
+
+
+def _has(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def machine() -> str:
@@ -148,7 +156,7 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     lines = [
         f"{known}; {table['machine']}",
         "",
-        "| what | unit | ours | peer | ratio | budget | |",
+        "| what | unit | ours | peer | measured | asked | |",
         "|---|---|--:|--:|--:|--:|---|",
     ]
     for row in table["rows"]:
@@ -170,8 +178,10 @@ def measured(script: str, size: Size) -> dict[str, Any]:
 
 
 def head() -> str:
-    """A line that says what is measured, and on what."""
-    return ", ".join(f"{name} {number}" for name, number in versions().items()) + f" ({machine()})"
+    """A line that says what is measured, and on what; and one for each peer that is not there, with how to get it."""
+    known = ", ".join(f"{name} {number}" for name, number in versions().items()) + f" ({machine()})"
+    absent = [f"{name} is not installed, and has no rows: {GET.format(name)}" for name in PEERS if not _has(name)]
+    return "\n".join([known, *absent])
 
 
 def main(*parts: Lines) -> None:

@@ -7,7 +7,7 @@ process and run.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,82 +21,47 @@ from benchmarks._table import Row, main
 from crewbus import Bus
 
 if TYPE_CHECKING:
-    from benchmarks._agents import Crowd
+    from benchmarks._agents import Carry, Crowd
 
 AGENTS: Final = 1000
 PACE: Final = 20
 SECONDS: Final = 2.0
-FEW: Final = 10
-"""Agents of the peer that commits each chunk, so that it keeps up."""
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """The least of ``values`` that at least that share of them doesn't exceed; they are sorted."""
-    return values[min(int(len(values) * share), len(values) - 1)] if values else 0.0
+def crowd_of(size: Size, agents: int = AGENTS, pace: int = PACE, seconds: float = SECONDS) -> Crowd:
+    """So many agents; a few for a moment where it should be quick."""
+    from benchmarks._agents import Crowd
 
-
-def _least(candidates: dict[str, Callable[[Crowd], float]], crowd: Crowd, repeat: int) -> dict[str, float]:
-    """The least of each, taking turns in one process, which has nothing else to do."""
-    from benchmarks import _agents
-
-    return alone(_agents.least, candidates, crowd, repeat)
-
-
-def _crowd(size: Size, agents: int = AGENTS, pace: int = PACE) -> Crowd:
-    from benchmarks import _agents
-
-    return _agents.Crowd(size.n(agents, 10), pace, 0.2 if size.quick else SECONDS)
+    return Crowd(size.n(agents, min(agents, 10)), pace, 0.2 if size.quick else seconds)
 
 
 def sustained(size: Size) -> Iterator[Row]:
-    """Agents in calls: recorded, unrecorded, and through raw queues."""
-    from benchmarks import _agents
+    """Agents in calls: recorded, unrecorded, and through raw queues; each group in a process that does nothing else."""
+    from benchmarks import _agents, _agents_raw, _agents_threads
 
-    crowd, repeat = _crowd(size), size.repeat(3)
-    on_a_loop: dict[str, Callable[[Crowd], float]] = {
-        "recorded": _agents.recorded_cpu,
+    crowd, repeat = crowd_of(size), size.repeat(3)
+    on_a_loop: dict[str, Carry] = {
+        "recorded": _agents.recorded,
         "streamed": _agents.streamed,
-        "raw": _agents.raw,
+        "raw": _agents_raw.raw,
     }
-    cpu = _least(on_a_loop, crowd, repeat)
+    cpu = alone(_agents.least, on_a_loop, crowd, repeat)
     what = f"sustained, {crowd.agents:,} agents at {PACE} chunks/s"
     yield Row(f"{what}, CPU per chunk, recorded / unrecorded", cpu["recorded"], cpu["streamed"], 1.35)
     yield Row(f"{what}, CPU per chunk / a raw asyncio.Queue each", cpu["streamed"], cpu["raw"], 1.2)
-    threads = _least({"streamed": _agents.streamed_from_threads, "raw": _agents.raw_from_threads}, crowd, repeat)
+    fed: dict[str, Carry] = {
+        "streamed": _agents_threads.streamed_from_threads,
+        "raw": _agents_threads.raw_from_threads,
+    }
+    threads = alone(_agents.least, fed, crowd, repeat)
     yield Row("  the same from four threads / call_soon_threadsafe per chunk", threads["streamed"], threads["raw"], 0.7)
-    found = alone(_agents.recorded, crowd)
-    yield Row("  recorded: from emission to consumer, p99", quantile(found.delivered, 0.99) * 1e6, None, 50e3, "µs")
-    yield Row("  recorded: from emission to disk, p99", quantile(found.written, 0.99) * 1e6, None, 250e3, "µs")
-    yield from _among_peers(size, cpu)
+    delivered, written = alone(_agents.recorded_latencies, crowd, size.repeat(2))
+    yield Row("  recorded: from emission to consumer, p99", delivered * 1e6, None, 50e3, "µs")
+    yield Row("  recorded: from emission to disk, p99", written * 1e6, None, 250e3, "µs")
     # Long enough that what each run costs once is a small part.
-    few = _agents.Crowd(size.n(100, 10), 50, 0.2 if size.quick else 10.0)
-    found = alone(_agents.recorded, few)
+    found = alone(_agents.recorded, crowd_of(size, 100, 50, 10.0))
     yield Row("bytes on disk per chunk of 5 characters at 50 chunks/s", found.size, None, 30, "bytes")
     yield Row("rows per chunk at 50 chunks/s", found.rows, None, 0.1, "")
-
-
-def _among_peers(size: Size, cpu: dict[str, float]) -> Iterator[Row]:
-    from benchmarks import _agents
-
-    if installed("langgraph.checkpoint.sqlite"):
-        from benchmarks import _peer_agents_langgraph
-
-        crowd = _crowd(size)
-        peer = _least({"peer": _peer_agents_langgraph.recorded}, crowd, 1)["peer"]
-        yield Row(
-            f"  CPU per chunk, recorded, {crowd.agents:,} agents / LangGraph with its SQLite saver",
-            cpu["recorded"],
-            peer,
-        )
-    if record.has_dbos():
-        from benchmarks import _peer_agents_dbos
-
-        both: dict[str, Callable[[Crowd], float]] = {
-            "ours": _agents.recorded_cpu,
-            "peer": _peer_agents_dbos.recorded,
-        }
-        found = _least(both, _crowd(size, FEW), size.repeat(2))
-        yield Row(f"  CPU per chunk, recorded, {FEW} agents / DBOS streams", found["ours"], found["peer"])
 
 
 def events(size: Size) -> Iterator[Row]:

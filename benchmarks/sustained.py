@@ -1,8 +1,13 @@
-"""What a sustained load costs: a thousand streamed runs, recorded to SQLite, for two minutes.
+"""What a sustained load costs: agents beside their peers, then a thousand streamed runs, recorded to SQLite.
 
-A burst that lands in one commit measures batching; here a commit gets a few chunks of each of many runs. Four threads
-emit, each in its share of the runs, at absolute times and evenly spread; each run has a consumer on one event loop. It
-takes longer than the other scripts: about four minutes.
+A burst that lands in one commit measures batching; here a commit gets a few chunks of each of many runs.
+
+The agents run on one event loop, and each peer carries the same chunks. The peers take turns in one process. What each
+promises differs: docs/benchmarks.md says how. DBOS commits each chunk, so it has a row with few agents, which it keeps
+up with.
+
+The runs are fed by four threads, each in its share of the runs, at absolute times and evenly spread; each run has a
+consumer on one event loop.
 
 Latencies count from the time in the envelope. From emit to consumer they are those of all chunks; from emit to disk of
 some, chosen at random, that the store was asked about when they were emitted: which hurries it, where it would have
@@ -16,15 +21,22 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from benchmarks._alone import alone
-from benchmarks._harness import Size, installed
+from benchmarks._harness import Size, installed, quantile
 from benchmarks._table import Curve, Line, Row, main
+from benchmarks.budgets import crowd_of
+from benchmarks.record import has_dbos
 
 if TYPE_CHECKING:
+    from benchmarks._agents import Carry, Crowd
     from benchmarks._load import Found, Load
 
-FULL: Final = (1000, 50, 120.0)
+FULL: Final = (1000, 20, 40.0)
 """Runs, chunks a second of each, seconds."""
-LESS: Final = ((1000, 30, 25.0), (1000, 20, 25.0), (1000, 10, 25.0))
+OTHERS: Final = ((1000, 50, 15.0), (1000, 10, 15.0))
+FEW: Final = (4, 10)
+"""Agents of the peer that commits each chunk, and the chunks a second of each."""
+OURS: Final = "ours"
+RAW: Final = "a raw asyncio.Queue each"
 QUICK: Final = (20, 50, 2.0)
 PACING: Final = 5.0
 """Seconds for which the pacing alone is measured."""
@@ -35,9 +47,37 @@ LATE: Final = 1.02
 """What passes for keeping up: the last chunk is on disk so soon after the end, as a part of the whole."""
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """The least of ``values`` that at least that share of them doesn't exceed; they are sorted."""
-    return values[min(int(len(values) * share), len(values) - 1)]
+def among_peers(size: Size) -> Iterator[Row]:
+    """Agents that are recorded, next to what else carries and keeps their chunks."""
+    from benchmarks import _agents, _agents_raw
+
+    peers: dict[str, Carry] = {
+        RAW: _agents_raw.raw,
+        "that, and a table that a thread commits every 20 ms": _agents_raw.by_hand,
+    }
+    if installed("langgraph.checkpoint.sqlite"):
+        from benchmarks import _peer_agents_langgraph
+
+        peers["LangGraph with its SQLite saver"] = _peer_agents_langgraph.recorded
+    crowd = crowd_of(size)
+    yield from _beside(size, crowd, {"unrecorded": _agents.streamed, **peers})
+    if has_dbos():
+        from benchmarks import _peer_agents_dbos
+
+        few = crowd_of(size, *FEW)
+        yield from _beside(size, few, {RAW: _agents_raw.raw, "DBOS streams": _peer_agents_dbos.recorded})
+
+
+def _beside(size: Size, crowd: Crowd, peers: dict[str, Carry]) -> Iterator[Row]:
+    from benchmarks import _agents
+
+    everyone = {OURS: _agents.recorded, **peers}
+    cpu = alone(_agents.least, everyone, crowd, size.repeat(3))
+    p99 = alone(_agents.latencies, everyone, crowd, 1)
+    what = f"{crowd.agents:,} agents at {crowd.pace} chunks/s, recorded"
+    for peer in peers:
+        yield Row(f"{what}, CPU per chunk / {peer}", cpu[OURS], cpu[peer])
+        yield Row(f"  from emit to consumer, p99 / {peer}", p99[OURS] * 1e6, p99[peer] * 1e6, unit="µs")
 
 
 def _latencies(what: str, seconds: Sequence[float]) -> Iterator[Row]:
@@ -83,9 +123,10 @@ def courses(load: Load, found: Found) -> Iterator[Curve]:
 def rows(size: Size) -> Iterator[Line]:
     if not installed("crewbus_sqlite"):
         return
+    yield from among_peers(size)
     from benchmarks import _load
 
-    for number, (runs, pace, seconds) in enumerate([QUICK] if size.quick else [FULL, *LESS]):
+    for number, (runs, pace, seconds) in enumerate([QUICK] if size.quick else [FULL, *OTHERS]):
         load = _load.Load(runs, pace, seconds)
         pacing = alone(_load.pacing, _load.Load(runs, pace, min(PACING, seconds / 4)))
         found = alone(_load.sustained, load)

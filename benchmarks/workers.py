@@ -83,7 +83,7 @@ def measure(candidate: Candidate, path: Path, processes: int, runs: int, steps: 
 
 def rates(size: Size, folder: Path) -> Iterator[Row]:
     """Against DBOS, in turns."""
-    n, repeat = size.n(40, 4), size.repeat(2)
+    n, repeat = size.n(20, 4), size.repeat(2)
     everyone = list(candidates())
     for processes in size.steps(PROCESSES, 1):
         burst, ten = (_least(everyone, folder, processes, n, steps, repeat) for steps in (1, STEPS))
