@@ -38,7 +38,8 @@ def recorded(crowd: Crowd) -> Found:
             return {"text": "Hello" * crowd.chunks}
 
         async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
-            graph = StateGraph(State).add_node("write", write).add_edge(START, "write").compile(checkpointer=saver)
+            builder: Any = StateGraph(State)
+            graph = builder.add_node("write", write).add_edge(START, "write").compile(checkpointer=saver)
 
             async def one(number: int) -> None:
                 config: Any = {"configurable": {"thread_id": str(number)}}
