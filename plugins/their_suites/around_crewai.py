@@ -24,12 +24,15 @@ for _provider in ("ANTHROPIC", "GEMINI", "GOOGLE", "GROQ", "OPENAI", "OPENROUTER
 def pytest_configure(config: pytest.Config) -> None:
     """Install the plugins for one bus, which lives as long as the process."""
     config.addinivalue_line("markers", "telemetry: their own")
-    if os.environ.get("CREWBUS_SUITE") == "plugins":
+    mode = os.environ["CREWBUS_SUITE"]
+    if mode != "stock":
         import crewbus
         import crewbus_crewai
         import crewbus_litellm
 
         bus = crewbus.Bus(entry_points=False)
+        if mode == "recorded":
+            bus.enable_recording(crewbus.MemoryStore())
         crewbus_crewai.install(bus)
         crewbus_litellm.install(bus)
 
