@@ -14,10 +14,26 @@ from collections.abc import Collection
 from importlib import metadata, util
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 BUILDS = 240.0
 """Seconds that building, installing or running in a process of its own may take; it takes a few."""
 CORE = ("attrs", "cattrs", "packaging", "pluggy", "typing_extensions")
 """What crewbus needs from elsewhere."""
+
+
+def with_dependencies(*names: str) -> set[str]:
+    """These distributions, which are installed, and those that they need, without extras."""
+    found: set[str] = set()
+    left = [*names]
+    while left:
+        name = canonicalize_name(left.pop())
+        if name not in found:
+            found.add(name)
+            needs = map(Requirement, metadata.requires(name) or ())
+            left += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
 
 
 def can_build(*needed: str) -> bool:
