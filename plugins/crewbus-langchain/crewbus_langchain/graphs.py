@@ -4,7 +4,8 @@
 - A stream writer is given to nodes, by argument or by ``get_stream_writer``, as part of a runtime that
   ``Runtime.merge`` makes when the graph starts. Without the stream mode "custom" it writes to nobody, and no handler
   is told.
-- `durable.py` wraps what runs a task, and what loads the checkpoint that a graph begins with.
+- `retries.py` and `durable.py` wrap what runs a task; `durable.py` also what loads the checkpoint that a graph begins
+  with.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 from langgraph._internal import _runnable
 from langgraph.runtime import Runtime
 
-from crewbus_langchain import durable
+from crewbus_langchain import durable, retries
 from crewbus_langchain.events import CustomOutput
 from crewbus_langchain.integration import contained, langgraph
 from crewbus_langchain.open_scopes import current_open_scope
@@ -35,7 +36,8 @@ def apply_patches(undo: ExitStack) -> None:
     """Patch LangGraph; raises if the installed one is another one than expected."""
     wrap(undo, _runnable, "_set_config_context", entering)
     wrap(undo, Runtime, "merge", _merging)
-    durable.apply_patches(undo)
+    retries.apply_patches(undo)
+    durable.apply_patches(undo)  # around: the attempts are in its step
 
 
 def _merging(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
