@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from benchmarks._agents import Carry, Crowd
     from benchmarks._load import Found, Load
 
-FULL: Final = (1000, 20, 40.0)
+FULL: Final = (1000, 20, 25.0)
 """Runs, chunks a second of each, seconds."""
-OTHERS: Final = ((1000, 50, 15.0), (1000, 10, 15.0))
+OTHERS: Final = ((1000, 50, 8.0), (1000, 10, 8.0))
 FEW: Final = (4, 10)
 """Agents of the peer that commits each chunk, and the chunks a second of each."""
 OURS: Final = "ours"
 RAW: Final = "a raw asyncio.Queue each"
 QUICK: Final = (20, 50, 2.0)
-PACING: Final = 5.0
+PACING: Final = 3.0
 """Seconds for which the pacing alone is measured."""
-WARM: Final = 20.0
+WARM: Final = 10.0
 """Seconds, or a fifth of the load, after which memory is to stay as it is."""
 GROWTH: Final = 2 * 2**20
 LATE: Final = 1.02
@@ -72,7 +72,7 @@ def _beside(size: Size, crowd: Crowd, peers: dict[str, Carry]) -> Iterator[Row]:
     from benchmarks import _agents
 
     everyone = {OURS: _agents.recorded, **peers}
-    cpu = alone(_agents.least, everyone, crowd, size.repeat(3))
+    cpu = alone(_agents.least, everyone, crowd, size.repeat(2))
     p99 = alone(_agents.latencies, everyone, crowd, 1)
     what = f"{crowd.agents:,} agents at {crowd.pace} chunks/s, recorded"
     for peer in peers:

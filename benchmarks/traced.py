@@ -64,7 +64,7 @@ def least(loop: Loop, buses: dict[str, Bus], repeat: int) -> dict[str, Took]:
     return took
 
 
-def tracing(size: Size) -> Iterator[Row]:
+def rows(size: Size) -> Iterator[Row]:
     """Traced, and with the plugin but no provider, against the bus without it."""
     if not (installed("crewbus_otel") and installed("opentelemetry.sdk")):
         return
@@ -105,4 +105,4 @@ def tracing(size: Size) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    main(tracing)
+    main(rows)

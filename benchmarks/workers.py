@@ -83,9 +83,10 @@ def measure(candidate: Candidate, path: Path, processes: int, runs: int, steps: 
 
 def rates(size: Size, folder: Path) -> Iterator[Row]:
     """Against DBOS, in turns."""
-    n, repeat = size.n(20, 4), size.repeat(2)
+    n = size.n(20, 4)
     everyone = list(candidates())
     for processes in size.steps(PROCESSES, 1):
+        repeat = size.repeat(2 if processes == 1 else 1)
         burst, ten = (_least(everyone, folder, processes, n, steps, repeat) for steps in (1, STEPS))
         what = f"{processes} worker process{'es' if processes > 1 else ''}, {n} queued runs"
         peers: list[str | None] = [one.name for one in everyone if one is not OURS]

@@ -215,6 +215,17 @@ def test_every_script_is_run() -> None:
     assert all(script in help_text for script in scripts)
 
 
+def test_the_runner_finds_the_rows_of_each_script() -> None:
+    """One that has none would end the runner, and what it has measured before would be lost."""
+    code = (
+        f"import sys; sys.path += {[*map(str, PATHS)]}\n"
+        "from importlib import import_module\nfrom benchmarks.__main__ import SCRIPTS\n"
+        "print([each for each in SCRIPTS if not callable(getattr(import_module(f'benchmarks.{each}'), 'rows', None))])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert found.stdout.split() == ["[]"]
+
+
 def test_a_script_that_there_is_not_is_refused() -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         printed_by("benchmarks", "--only", "nothing")
