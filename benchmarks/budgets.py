@@ -94,13 +94,13 @@ def whole_runs(size: Size) -> Iterator[Row]:
                     workflow(0)
 
             least = interleaved(
-                {"ours": per_call(partial(_run_each, bus), few), "peer": per_call(empty, few)}, size.repeat(5)
+                {"ours": per_call(partial(run_each, bus), few), "peer": per_call(empty, few)}, size.repeat(5)
             )
     what = "a run with one stream, recorded, from start to end"
     yield Row(f"{what} / a workflow of DBOS without steps", least["ours"] / 1000, least["peer"] / 1000, 0.3, "µs")
 
 
-def _run_each(bus: Bus, n: int) -> None:
+def run_each(bus: Bus, n: int) -> None:
     """Each run is on disk before the next starts, as a workflow is."""
     for _ in range(n):
         with bus.stream(_nothing) as frames:

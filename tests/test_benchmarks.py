@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,9 +150,9 @@ def table_of(script: str, file: Path, *options: str) -> tuple[str, dict[str, Any
     return printed, json.loads((file if file.suffix else file / "table.json").read_text())
 
 
-def printed_by(script: str, *options: str) -> str:
+def printed_by(script: str, *options: str, timeout: float = 300) -> str:
     command = [sys.executable, "-c", START, str(len(PATHS)), *map(str, PATHS), script, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=True).stdout
 
 
 def assert_is_a_table(printed: str, written: dict[str, Any]) -> None:
@@ -230,6 +231,26 @@ def test_a_script_that_there_is_not_is_refused() -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         printed_by("benchmarks", "--only", "nothing")
     assert "invalid choice: 'nothing'" in refused.value.stderr
+
+
+@pytest.mark.slow
+def test_the_prototype_that_is_compiled_is_measured_beside_the_sources(benchmark_module: Callable[[str], Any]) -> None:
+    reason = benchmark_module("_compiled").missing()
+    if reason is not None:
+        pytest.skip(reason)
+    first, built, *table = printed_by("benchmarks._compiled", "--quick", timeout=900).splitlines()
+    assert "lines of C" in first
+    assert built.startswith("built in ")
+    measured = [line.split(" | ")[0].removeprefix("| ") for line in table[2:]]
+    assert {IN_CALL, BOUNDED, ARMED, *LOADS} <= set(measured)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("py-spy") is None, reason="py-spy is not installed")
+def test_a_profile_names_the_functions_with_most_of_the_time() -> None:
+    printed = printed_by("benchmarks._profile", "--seconds", "3", "--only", "in a call")
+    assert "# in a call" in printed
+    assert "`OrderedLane.commit (dispatch/lane.py)`" in printed
 
 
 def test_a_peer_that_is_missing_is_a_line_that_says_how_to_get_it(
