@@ -296,7 +296,7 @@ def stored(seq: int, event: str, when: float = 0.0, parent: str | None = "r:0", 
 
 
 def tree(*events: StoredEvent) -> list[tuple[Any, ...]]:
-    from crewbus.cli.timeline import Timeline
+    from crewbus.records import Timeline
 
     with crewbus.Bus(entry_points=False) as bus:
         timeline = Timeline(events, events, bus.recording.decode)
@@ -682,7 +682,7 @@ def test_ages(text: str, seconds: float) -> None:
     ],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
-    from crewbus.cli.formatting import format_duration
+    from crewbus._util import format_duration
 
     assert format_duration(seconds) == text
 

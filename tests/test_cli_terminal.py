@@ -23,11 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crewbus
+from crewbus._util import escape_control, one_line
 from crewbus.cli import format_table
 from crewbus.cli.formatting import format_age
 from crewbus.cli.run_ids import short_id
 from crewbus.cli.terminal import OutputStream
-from crewbus.cli.text import TIMES, columns, escape_control, one_line, shorten
+from crewbus.cli.text import TIMES, columns, shorten
 from crewbus.cli.tree_rows import cut, fold, matching
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\r\x08\u202emirrored\u2066\u2028\ud800"

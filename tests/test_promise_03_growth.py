@@ -17,8 +17,8 @@ from helpers import quiet_bus
 from recorded_helpers import Disk, Follower, found, memory, text_of
 
 import crewbus
-from crewbus.cli.timeline import Entry, Timeline
 from crewbus.dispatch import OrderedLane
+from crewbus.records import Entry
 from crewbus.scopes import Attempt, Host
 
 
@@ -257,7 +257,7 @@ def test_promise_03_each_reader_of_a_record_retracts_exactly_what_the_attempt_st
 
 
 def entries(bus: crewbus.Bus) -> list[Entry]:
-    root = Timeline.of(bus, "run").run("run")
+    root = bus.records.get("run").timeline().run("run")
     assert root is not None
     return [entry for _, entry in root.walk()]
 

@@ -26,6 +26,7 @@ MODULES = [
     "crewbus.events",
     "crewbus.exceptions",
     "crewbus.integration",
+    "crewbus.notebook",
     "crewbus.stores.journal",
     "crewbus.testing",
 ]

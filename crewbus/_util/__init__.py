@@ -1,5 +1,6 @@
 """Small helpers: callables, deadlines, event loops, errors, warnings."""
 
+from crewbus._util.amounts import format_count, format_duration, format_time
 from crewbus._util.arguments import checked_run_id, is_count
 from crewbus._util.callables import (
     awaitable_in,
@@ -22,11 +23,13 @@ from crewbus._util.loops import awaitable, call_on, in_thread, in_worker, runnin
 from crewbus._util.process import generation
 from crewbus._util.scope_ids import is_within, levels, number_in, outermost, scope_id
 from crewbus._util.suggest import did_you_mean
+from crewbus._util.text import ELLIPSIS, escape_control, one_line
 from crewbus._util.urls import without_secrets
 from crewbus._util.wakeup import Latch, Wakeup
 from crewbus._util.warn import external_stacklevel
 
 __all__ = [
+    "ELLIPSIS",
     "Latch",
     "Wakeup",
     "awaitable",
@@ -37,7 +40,11 @@ __all__ = [
     "checked_seconds",
     "deadline",
     "did_you_mean",
+    "escape_control",
     "external_stacklevel",
+    "format_count",
+    "format_duration",
+    "format_time",
     "generation",
     "identity_of",
     "in_thread",
@@ -55,6 +62,7 @@ __all__ = [
     "module_name",
     "name_of",
     "number_in",
+    "one_line",
     "outermost",
     "raise_first",
     "reentrant_lock",

@@ -6,11 +6,12 @@ The other names are for the commands of plugins, which then read and write as th
 
 from __future__ import annotations
 
+from crewbus._util import format_duration
 from crewbus.cli.app import main
 from crewbus.cli.command_line import CommandLine
 from crewbus.cli.commands import add_built_in_commands
 from crewbus.cli.commands.show import tree_as_json
-from crewbus.cli.formatting import format_duration, paragraph, parse_tag
+from crewbus.cli.formatting import paragraph, parse_tag
 from crewbus.cli.input import parse_arguments
 from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, open_store
 from crewbus.cli.run_ids import find_run

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import crewbus
-from crewbus._util import did_you_mean
+from crewbus._util import did_you_mean, escape_control
 from crewbus.cli.formatting import as_sentence, paragraph
 from crewbus.cli.selection import add_plugin_options
-from crewbus.cli.text import escape_control
 from crewbus.exceptions import PluginError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-from crewbus.cli.text import escape_control, one_line
+from crewbus._util import escape_control, one_line
 from crewbus.exceptions import text_of
 
 _LIBRARY_FOLDERS: Final = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from crewbus.cli.formatting import format_time
+from crewbus._util import format_time, one_line
 from crewbus.cli.terminal import OutputStream
-from crewbus.cli.text import columns, one_line, shorten
+from crewbus.cli.text import columns, shorten
 from crewbus.events import CheckpointSaved, event_type_of
 from crewbus.records import OPENERS, RecordTree
 from crewbus.stores import StoredEvent

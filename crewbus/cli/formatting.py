@@ -1,4 +1,4 @@
-"""Times, durations and counts as text, and the types of numeric options."""
+"""Ages, sentences and JSON as text, and the types of numeric options."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ import argparse
 import json
 import re
 import textwrap
-from datetime import datetime
 from typing import Any, Final
+
+from crewbus._util import format_time
 
 _AGE_UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60))
 _MONTH: Final = 30 * 86400
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def format_time(at: float, *, with_date: bool = True) -> str:
-    """A time in seconds since the epoch, as local time: with date and zone, or to the millisecond; ``?`` if invalid."""
-    try:
-        local = datetime.fromtimestamp(at).astimezone()
-        return local.isoformat(" ", "seconds") if with_date else local.strftime("%H:%M:%S.%f")[:-3]
-    except (ValueError, OverflowError, OSError):  # a record may hold any number
-        return "?"
 
 
 def format_age(at: float, now: float) -> str:
@@ -36,26 +28,6 @@ def format_age(at: float, now: float) -> str:
     if not count:
         return "now"
     return f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
-
-
-def format_duration(seconds: float) -> str:
-    """A duration with its unit, from milliseconds to days."""
-    if seconds < 0.0005:
-        return "0 ms" if seconds <= 0 else "<1 ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    if seconds < 86400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} d"
-
-
-def format_count(number: int, noun: str) -> str:
-    """A number with its noun: ``1 event``, ``2 events``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def json_or_repr(value: Any) -> Any:

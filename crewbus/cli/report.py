@@ -8,12 +8,12 @@ from array import array
 from bisect import bisect_left
 from typing import Any, Final
 
-from crewbus.cli.formatting import format_count, format_duration, json_or_repr
+from crewbus._util import format_count, format_duration, one_line
+from crewbus.cli.formatting import json_or_repr
 from crewbus.cli.run_ids import short_id
 from crewbus.cli.summary import FailureGroup, RunSummary
 from crewbus.cli.table import format_table
 from crewbus.cli.terminal import OutputStream
-from crewbus.cli.text import one_line
 from crewbus.events import Chunk, Envelope, Retracted
 
 _BAR_WIDTH: Final = 20

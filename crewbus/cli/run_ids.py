@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from crewbus import MemoryStore, Store
-from crewbus.cli.text import one_line
+from crewbus._util import one_line
 from crewbus.exceptions import RunNotFoundError
 
 _GENERATED: Final = re.compile("[0-9a-f]{28}")

@@ -8,11 +8,11 @@ from typing import Any, Final
 import attrs
 
 from crewbus import RunInfo
-from crewbus.cli.formatting import format_age, format_duration, format_time
+from crewbus._util import format_duration, format_time, one_line
+from crewbus.cli.formatting import format_age
 from crewbus.cli.run_ids import short_id
 from crewbus.cli.table import format_table
 from crewbus.cli.terminal import OutputStream
-from crewbus.cli.text import one_line
 
 STATE_STYLES: Final = {
     "running": ("bold",),

@@ -11,8 +11,8 @@ from typing import Any, Final
 import attrs
 
 from crewbus import Bus, OwnedStream, Run, StreamOptions
+from crewbus._util import format_count
 from crewbus.cli.errors import format_traceback
-from crewbus.cli.formatting import format_count
 from crewbus.cli.input import Arguments
 from crewbus.cli.report import TextPrinter, how_to_resume, progress_line, status_line, summary_table
 from crewbus.cli.run_ids import short_id

@@ -8,10 +8,10 @@ from typing import Any, Final
 import attrs
 
 from crewbus import Run
+from crewbus._util import one_line
 from crewbus.cli.errors import describe, raised_at, type_name, unwrap_group
 from crewbus.cli.formatting import json_or_repr
 from crewbus.cli.input import Location
-from crewbus.cli.text import one_line
 from crewbus.exceptions import text_of
 
 MAX_FAILURES: Final = 20

@@ -11,7 +11,8 @@ import sys
 from contextlib import suppress
 from typing import Final, TextIO
 
-from crewbus.cli.text import ELLIPSIS, TIMES, escape_control, shorten
+from crewbus._util import ELLIPSIS, escape_control
+from crewbus.cli.text import TIMES, shorten
 
 _STYLES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _OWN_STYLES: Final = re.compile("(\x1b\\[(?:(?:[012]|3[123])(?:;(?=[123]))?)+m)")

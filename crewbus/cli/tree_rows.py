@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from crewbus.cli.timeline import Entry
+from crewbus.records import Entry
 
 Tree = list[tuple[int, Entry]]
 FoldedTree = list[tuple[int, tuple[Entry, ...]]]

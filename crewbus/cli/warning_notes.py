@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from crewbus._util import escape_control
 from crewbus.cli.terminal import Terminal
-from crewbus.cli.text import escape_control
 from crewbus.exceptions import CrewbusWarning, GraceWarning
 
 

@@ -16,6 +16,7 @@ from crewbus.records import pruning
 from crewbus.records.checkpoint import Checkpoint, read_checkpoints
 from crewbus.records.diff import Divergence, first_divergence
 from crewbus.records.export import write_export
+from crewbus.records.html import MOST_ROWS, infos_html
 from crewbus.records.info import STATES, RunInfo, describe
 from crewbus.records.record import Record, require_root
 from crewbus.serialization import Codec, Written
@@ -65,6 +66,9 @@ class Records:
         query = LogFilter(states, name, tags or {}, since, limit)
         return [describe(summary, self._decode) for summary in self._store().find(query)]
 
+    def _repr_html_(self) -> str:
+        return infos_html(self.list(limit=MOST_ROWS + 1))
+
     def info(self, run_id: str) -> RunInfo:
         """Describe a recorded root run; raises `RunNotFoundError` if the store has no run of that id."""
         store = self._store()
@@ -76,6 +80,10 @@ class Records:
     def get(self, run_id: str) -> Record:
         """Return the record of a run, live or finished; raises `RunNotFoundError` if there is none."""
         return Record.find(self._store(), run_id, self._decode)
+
+    def record_html(self, run_id: str) -> str:
+        """The record of a run as HTML, as notebooks show it; raises `RunNotFoundError`."""
+        return self.get(run_id)._repr_html_()
 
     def checkpoints(self, run_id: str) -> Checkpoints:
         """Return the checkpoints of a recorded run that a resume or fork can start from, in order."""

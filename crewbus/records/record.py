@@ -21,7 +21,10 @@ from crewbus.events import (
     find_event_type,
 )
 from crewbus.exceptions import RunError, RunNotFoundError, StoreVersionError
+from crewbus.records.html import record_html
+from crewbus.records.info import RunInfo, describe
 from crewbus.records.lineage import Lineage
+from crewbus.records.timeline import Timeline
 from crewbus.records.tree import RunMembership
 from crewbus.stores import Store, StoredEvent
 
@@ -190,6 +193,16 @@ class Record:
 
     def _own(self, events: Iterable[StoredEvent]) -> Iterator[StoredEvent]:
         return map(self._lineage.own, events) if self._lineage else iter(events)
+
+    def timeline(self) -> Timeline:
+        """Read the scopes of the whole root run: their states, times and text."""
+        return Timeline(self._store.landmarks(self.root_id), self.stored(), self._decode)
+
+    def _repr_html_(self) -> str:
+        return record_html(self, self._info())
+
+    def _info(self) -> RunInfo:
+        return describe(self._store.summary(self.root_id), self._decode)
 
     def roots(self) -> list[Envelope]:
         """Return the envelopes whose parent is not in this record: the start of its run."""

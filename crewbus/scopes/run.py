@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
+from crewbus import records
 from crewbus._util import running_loop
 from crewbus.events import Envelope
 from crewbus.exceptions import ReplayMismatch, RunError
@@ -122,6 +123,9 @@ class Run(DurableScope):
 
     def __repr__(self) -> str:
         return f"<Run {self.name or ''} {self.id} {self.state}>"
+
+    def _repr_html_(self) -> str:
+        return records.run_html(self, self.host.bus.records if self.recorded else None)
 
     @property
     def stop_reason(self) -> str | None:

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
+from crewbus import records
 from crewbus._util import deadline, external_stacklevel, name_of, remaining, running_loop
 from crewbus.exceptions import (
     Cancelled,
@@ -76,6 +77,12 @@ class OwnedStream(Stream, Generic[T]):
         Known once the stream was entered, iterated or asked for its result.
         """
         return False
+
+    def _repr_html_(self) -> str:
+        run = self._run
+        if run.ended and run.recorded:  # before that, reading the record each time would take longer and longer
+            return run._repr_html_()
+        return records.stream_html(run.name, run.state, run.id, self._text_so_far().shown())
 
     def __del__(self) -> None:
         super().__del__()

@@ -8,6 +8,7 @@ from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from crewbus import records
 from crewbus._util import running_loop
 from crewbus.events import Envelope
 from crewbus.exceptions import ConsumptionError
@@ -93,6 +94,9 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of run {self.run_id}>"
+
+    def _repr_html_(self) -> str:
+        return records.stream_html("stream of", "", self.run_id, self._text_so_far().shown())
 
     def __del__(self) -> None:
         source = getattr(self, "source", None)

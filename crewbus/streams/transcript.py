@@ -54,6 +54,12 @@ class Transcript:
             )
         return "" if self._texts is None else self._texts.whole()
 
+    def shown(self) -> str:
+        """The text so far, also where frames were dropped, which it says."""
+        dropped = sum(count for _, _, count in self._drops or ())
+        text = "" if self._texts is None else self._texts.whole()
+        return f"{text}\n({dropped} frames were dropped)" if dropped else text
+
 
 class Texts:
     """Texts, each with its number and its parent. Older ones are joined, and split again for a retraction."""

@@ -7,12 +7,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from crewbus import Bus, Divergence, Envelope
+from crewbus._util import one_line
 from crewbus.cli.event_lines import format_fields, short_type_name
 from crewbus.cli.formatting import examples, paragraph
 from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, open_store
 from crewbus.cli.run_ids import find_run
 from crewbus.cli.terminal import Terminal
-from crewbus.cli.text import one_line
 from crewbus.records import as_json
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from crewbus import Bus
-from crewbus.cli.formatting import examples, format_count, paragraph
+from crewbus._util import format_count
+from crewbus.cli.formatting import examples, paragraph
 from crewbus.cli.record_arguments import add_run_argument, add_store_argument, open_store
 from crewbus.cli.run_ids import find_run
 from crewbus.cli.run_table import run_as_json

@@ -14,12 +14,11 @@ import attrs
 import pluggy
 
 from crewbus import Bus, hookspecs
-from crewbus._util import did_you_mean
+from crewbus._util import did_you_mean, escape_control, one_line
 from crewbus.cli.formatting import paragraph
 from crewbus.cli.record_arguments import add_json_argument
 from crewbus.cli.table import format_table
 from crewbus.cli.terminal import OutputStream
-from crewbus.cli.text import escape_control, one_line
 from crewbus.exceptions import InputError
 from crewbus.plugins import CONTAINED, Origin
 

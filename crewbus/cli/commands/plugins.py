@@ -12,10 +12,10 @@ import attrs
 
 import crewbus
 from crewbus import Bus, PluginInfo
+from crewbus._util import one_line
 from crewbus.cli.record_arguments import add_json_argument
 from crewbus.cli.table import format_table
 from crewbus.cli.terminal import OutputStream
-from crewbus.cli.text import one_line
 from crewbus.plugins import Origin
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import json
 from typing import TYPE_CHECKING
 
 from crewbus import Bus
-from crewbus.cli.formatting import examples, format_count, non_negative_int, paragraph, parse_age
+from crewbus._util import format_count
+from crewbus.cli.formatting import examples, non_negative_int, paragraph, parse_age
 from crewbus.cli.record_arguments import add_json_argument, add_store_argument, open_store
 from crewbus.cli.run_table import run_table
 from crewbus.cli.terminal import Terminal

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus, RunInfo, Store
+from crewbus._util import format_count, one_line
 from crewbus.bus import RESUMABLE, left_behind
 from crewbus.cli.commands.run import add_output_arguments, printing_to_stderr
-from crewbus.cli.formatting import examples, format_count, paragraph, positive_int
+from crewbus.cli.formatting import examples, paragraph, positive_int
 from crewbus.cli.launch_tags import DIRECTORY_TAG, TARGET_TAG, arguments_of, tag_of
 from crewbus.cli.record_arguments import add_run_argument, add_store_argument, open_store
 from crewbus.cli.run_ids import find_run, no_runs_message
 from crewbus.cli.runner import PlannedRun, RunnerOptions, run_all
 from crewbus.cli.target import load_target
 from crewbus.cli.terminal import Terminal
-from crewbus.cli.text import one_line
-from crewbus.cli.timeline import Timeline
 from crewbus.cli.warning_notes import warnings_as_notes
 from crewbus.exceptions import CrewbusError, InputError, RunError, RunHeldError
 
@@ -115,7 +114,7 @@ def _plan_one(args: argparse.Namespace, bus: Bus, store: Store, terminal: Termin
     if info.state == "running":
         store.revoke(info.id)
     where = f" from checkpoint {args.at!r}" if args.at else ""
-    steps = format_count(Timeline.of(bus, info.id).finished_steps, "finished step")
+    steps = format_count(bus.records.get(info.id).timeline().finished_steps, "finished step")
     terminal.note(f"resuming {planned.target.name}{where}: {steps} in the record of {info.id}")
     return planned
 

@@ -8,25 +8,17 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from crewbus import Bus, RunInfo
-from crewbus.cli.formatting import (
-    examples,
-    format_age,
-    format_count,
-    format_duration,
-    format_time,
-    non_negative_int,
-    paragraph,
-)
+from crewbus._util import format_count, format_duration, format_time, one_line
+from crewbus.cli.formatting import examples, format_age, non_negative_int, paragraph
 from crewbus.cli.launch_tags import BATCH_TAG
 from crewbus.cli.record_arguments import add_json_argument, add_run_argument, add_store_argument, open_store
 from crewbus.cli.run_ids import find_run
 from crewbus.cli.run_table import STATE_STYLES, run_as_json, run_duration
 from crewbus.cli.table import format_table
 from crewbus.cli.terminal import OutputStream, Terminal
-from crewbus.cli.text import TIMES, one_line
-from crewbus.cli.timeline import Entry, Timeline
+from crewbus.cli.text import TIMES
 from crewbus.cli.tree_rows import FoldedTree, Tree, cut, fold, matching
-from crewbus.records import Branch
+from crewbus.records import Branch, Entry
 
 if TYPE_CHECKING:
     from crewbus.plugins import Commands
@@ -89,7 +81,7 @@ def main(args: argparse.Namespace, bus: Bus) -> int:
 def _read(bus: Bus, run_id: str) -> tuple[RunInfo, Entry | None]:
     """What is known of a run, and its entry in the timeline of its root run; None: it has no event yet."""
     root = bus.records.info(bus.store.root_of(run_id) or run_id)
-    top = Timeline.of(bus, root.id).run(run_id)
+    top = bus.records.get(root.id).timeline().run(run_id)
     if top is None or run_id == root.id:
         return root, top
     return _nested_info(top, root, sum(1 for _ in Branch(bus.store, run_id).read())), top
@@ -106,18 +98,9 @@ def _chosen(tree: Tree, args: argparse.Namespace) -> Tree:
 
 def _nested_info(entry: Entry, root: RunInfo, events: int) -> RunInfo:
     """The info of a nested run."""
-    state = _state(entry, root)
+    state = entry.state_in(root)
     ended = None if state == "running" else entry.at + entry.seconds
     return RunInfo(entry.node.run_id, entry.name, {}, state, entry.at, ended, events, error=entry.error or None)
-
-
-def _state(entry: Entry, info: RunInfo) -> str:
-    """The state to show: what is open is running, suspended or interrupted as its run is."""
-    if entry.void:
-        return "void"
-    return (
-        info.state if entry.state == "open" and info.state in ("running", "suspended", "interrupted") else entry.state
-    )
 
 
 # As text
@@ -171,7 +154,7 @@ def _row(depth: int, entries: tuple[Entry, ...], top: Entry, info: RunInfo, bar_
     times = f" {TIMES}{len(entries):,}" if len(entries) > 1 else ""
     return [
         "  " * min(depth, _MAX_INDENT) + one_line(f"{kind} {entry.name or '-'}", 60) + times,
-        _state(entry, info) + (f" (attempt {entry.attempt})" if entry.attempt > 1 else ""),
+        entry.state_in(info) + (f" (attempt {entry.attempt})" if entry.attempt > 1 else ""),
         format_duration(start),
         format_duration(sum(each.seconds for each in entries)) if has_duration else "",
         _bar(start / whole, end / whole, bar_width, "#" if has_duration else "|"),
@@ -230,7 +213,7 @@ def _entry_as_json(depth: int, entry: Entry, info: RunInfo) -> dict[str, Any]:
         "parent": node.parent.seq if node.parent is not None else None,
         "depth": depth,
         "run_id": node.run_id,
-        "state": _state(entry, info),
+        "state": entry.state_in(info),
         "attempt": entry.attempt,
         "edited": entry.edited,
         "at": entry.at,

@@ -16,8 +16,7 @@ from crewbus.cli.record_arguments import add_json_argument, add_run_argument, ad
 from crewbus.cli.report import TextPrinter
 from crewbus.cli.run_ids import find_run
 from crewbus.cli.terminal import Terminal
-from crewbus.cli.timeline import RESUMING
-from crewbus.records import Branch, as_json
+from crewbus.records import RESUMING, Branch, as_json
 from crewbus.stores import ENDS, SUSPENDED, StoredEvent
 
 if TYPE_CHECKING:

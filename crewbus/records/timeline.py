@@ -6,13 +6,12 @@ import re
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import attrs
 
-from crewbus import Bus
-from crewbus.cli.text import one_line
+from crewbus._util import one_line
 from crewbus.events import (
     AttemptEnded,
     AttemptStarted,
@@ -32,7 +31,10 @@ from crewbus.events import (
     StepFailed,
     StepStarted,
 )
-from crewbus.records import CLOSERS, OPENERS, DiscardedRanges, Node, RecordClock, RecordTree
+from crewbus.records.clock import RecordClock
+from crewbus.records.info import RunInfo
+from crewbus.records.retractions import DiscardedRanges
+from crewbus.records.tree import CLOSERS, OPENERS, Node, RecordTree
 from crewbus.stores import LANDMARKS, StoredEvent
 
 RESUMING: Final = frozenset(("crewbus.RunResumed", "crewbus.RunForked"))
@@ -50,6 +52,11 @@ class StreamedText:
     def __init__(self) -> None:
         self._numbers, self._lengths = array("q"), array("q")
         self.retracted = 0
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The numbers of the chunks, in order."""
+        return self._numbers
 
     def add(self, seq: int, text: str) -> None:
         """Add a chunk, numbered above those before it."""
@@ -107,6 +114,13 @@ class Entry:
         """Its duration so far."""
         return max(0.0, self.end - self.start)
 
+    def state_in(self, info: RunInfo) -> str:
+        """The state to show: what is open is running, suspended or interrupted as its run is."""
+        if self.void:
+            return "void"
+        goes_on = self.state == "open" and info.state in ("running", "suspended", "interrupted")
+        return info.state if goes_on else self.state
+
     def walk(self) -> Iterator[tuple[int, Entry]]:
         """Yield this entry and those below it, in order, each with its depth below this one."""
         for depth, node in self.node.walk():
@@ -135,11 +149,6 @@ class Timeline:
         for stored in events:
             self._apply(stored)
         self._complete()
-
-    @classmethod
-    def of(cls, bus: Bus, root_id: str) -> Self:
-        """The timeline of a recorded root run."""
-        return cls(bus.store.landmarks(root_id), bus.record_of(root_id).stored(), bus.recording.decode)
 
     def run(self, run_id: str) -> Entry | None:
         """The entry of a run, or of the root run if no entry has the id, as in a fork."""
