@@ -1,6 +1,7 @@
 """Small helpers: callables, deadlines, event loops, errors, warnings."""
 
-from crewbus._util.amounts import format_count, format_duration, format_time
+from typing import TYPE_CHECKING
+
 from crewbus._util.arguments import checked_run_id, is_count
 from crewbus._util.callables import (
     awaitable_in,
@@ -27,6 +28,9 @@ from crewbus._util.text import ELLIPSIS, escape_control, one_line
 from crewbus._util.urls import without_secrets
 from crewbus._util.wakeup import Latch, Wakeup
 from crewbus._util.warn import external_stacklevel
+
+if TYPE_CHECKING:
+    from crewbus._util.amounts import format_count, format_duration, format_time
 
 __all__ = [
     "ELLIPSIS",
@@ -74,3 +78,6 @@ __all__ = [
     "start_daemon",
     "without_secrets",
 ]
+
+# Loaded at first use: a bus shows no times, and `datetime` takes time to load.
+__getattr__ = lazy_names(__name__, {"amounts": "format_count format_duration format_time"})
