@@ -16,7 +16,7 @@ from crewbus._util.callables import (
 )
 from crewbus._util.daemon import start_daemon
 from crewbus._util.deadlines import checked_seconds, deadline, remaining
-from crewbus._util.errors import call_all, raise_first
+from crewbus._util.errors import call_all, raise_first, reported_once
 from crewbus._util.lazy import lazy_names, loads
 from crewbus._util.locks import reentrant_lock
 from crewbus._util.log import log_error
@@ -72,6 +72,7 @@ __all__ = [
     "reentrant_lock",
     "refuse_generator",
     "remaining",
+    "reported_once",
     "running_loop",
     "scope_id",
     "settle",

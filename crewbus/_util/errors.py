@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def reported_once(error: BaseException) -> Iterator[None]:
+    """In a block that runs because of ``error``: that what failed then fails again, in the same words, is not raised.
+
+    What else is raised in the block propagates.
+    """
+    try:
+        yield
+    except Exception as again:
+        if type(again) is not type(error) or again.args != error.args:
+            raise
 
 
 def raise_first(errors: list[BaseException]) -> None:

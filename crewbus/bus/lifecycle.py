@@ -17,6 +17,7 @@ from crewbus._util import (
     in_thread,
     reentrant_lock,
     remaining,
+    reported_once,
     running_loop,
 )
 from crewbus.bus.suspension import Suspension
@@ -133,8 +134,11 @@ class Lifecycle:
                 self.flush(remaining(until))
                 while self._async_handlers.has_pending():  # what the handlers emitted in turn
                     self.flush(remaining(until))
-            finally:
-                self.shut(late, timeout, until)
+            except BaseException as error:
+                with reported_once(error):
+                    self.shut(late, timeout, until)
+                raise
+            self.shut(late, timeout, until)
         finally:
             if self._closer is me:
                 self._closer = None
@@ -162,16 +166,22 @@ class Lifecycle:
                 await self.aflush(remaining(until))
                 while self._async_handlers.has_pending():
                     await self.aflush(remaining(until))
-            finally:
-                try:
-                    self._accept_no_more()
-                    if self._async_handlers.thread is not None:  # stopping waits for it
-                        await in_thread(partial(self._stop_async_handlers, late, until))
-                finally:
-                    self.shut(late, timeout, until)
+            except BaseException as error:
+                with reported_once(error):
+                    await self._ashut(late, timeout, until)
+                raise
+            await self._ashut(late, timeout, until)
         finally:
             if self._closer is me:
                 self._closer = None
+
+    async def _ashut(self, late: list[str], timeout: float, until: float | None) -> None:
+        try:
+            self._accept_no_more()
+            if self._async_handlers.thread is not None:  # stopping waits for it
+                await in_thread(partial(self._stop_async_handlers, late, until))
+        finally:
+            self.shut(late, timeout, until)
 
     def _is_shut(self) -> bool:
         """Whether nothing is left to do."""

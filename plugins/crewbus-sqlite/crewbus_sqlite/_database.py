@@ -97,6 +97,8 @@ class Database:
             )
         self.path = path
         self._busy = busy
+        self.armed_by = ""
+        """The plugin that records there, if no code asked for it: what can be done about it then differs."""
         self._writer = _Connection()
         self._reader = _Connection()
         self._watcher = _Connection()
@@ -194,7 +196,7 @@ class Database:
         try:
             yield
         except _TRANSLATED as error:
-            raise translated(error, self.path) from error
+            raise translated(error, self.path, self.armed_by) from error
 
     def _require_in_place(self) -> None:
         """Raise unless readers find the written file and its log under the path."""

@@ -22,9 +22,18 @@ _REASONS: Final = {
     sqlite3.SQLITE_TOOBIG: "an event is larger than SQLite can store",
 }
 
+_UNWRITABLE: Final = frozenset((sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM))
+_ELSEWHERE: Final = (
+    ". The plugin {!r} records every run there: set CREWBUS_STORE=sqlite:////tmp/crewbus.db, or another URL, to record "
+    "elsewhere, or CREWBUS_RECORD=off to record nothing"
+)
 
-def translated(error: Exception, path: Path) -> RecordingError:
-    """The error of crewbus for an error of SQLite with the file at ``path``: what it means, and what to do."""
+
+def translated(error: Exception, path: Path, armed_by: str = "") -> RecordingError:
+    """The error of crewbus for an error of SQLite with the file at ``path``: what it means, and what to do.
+
+    ``armed_by``: the plugin that records there, if no code asked for it.
+    """
     if isinstance(error, CorruptRecordError):
         return CorruptRecordError(f"{path}: {error}")
     code = getattr(error, "sqlite_errorcode", None)
@@ -32,7 +41,8 @@ def translated(error: Exception, path: Path) -> RecordingError:
     if primary == sqlite3.SQLITE_NOTADB:
         return StoreVersionError(f"{path} is not an SQLite file, or its header is damaged: choose another path")
     if primary in _REASONS:
-        return RecordingError(f"{path}: {_REASONS[primary]} ({error})")
+        elsewhere = _ELSEWHERE.format(armed_by) if armed_by and primary in _UNWRITABLE else ""
+        return RecordingError(f"{path}: {_REASONS[primary]} ({error}){elsewhere}")
     if isinstance(error, sqlite3.ProgrammingError | MemoryError):
         return RecordingError(f"{path}: {type(error).__name__}: {error}")
     return CorruptRecordError(f"{path} is damaged: {error}. Restore it from a copy, or choose another path")

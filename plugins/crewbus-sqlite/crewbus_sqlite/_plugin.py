@@ -23,6 +23,8 @@ def crewbus_configure(bus: Bus) -> None:
     records = bus.plugins.hook.crewbus_record.get_hookimpls()
     if records and os.environ.get("CREWBUS_RECORD", "").strip().lower() not in OFF:
         bus.enable_recording(os.environ.get("CREWBUS_STORE") or DEFAULT_URL)
+        if isinstance(bus.store, SQLiteStore):
+            bus.store.name_plugin("sqlite")
 
 
 @hookimpl

@@ -72,6 +72,10 @@ class SQLiteStore(Store):
     def __repr__(self) -> str:
         return f"<SQLiteStore {str(self.path)!r}>"
 
+    def name_plugin(self, name: str) -> None:
+        """Say in errors that the plugin of that ``name`` records here, and how to have it record elsewhere."""
+        self._database.armed_by = name
+
     # Writing
 
     def begin(self, root_id: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -148,3 +149,26 @@ def test_a_process_that_only_exits_has_recorded():
     assert [event.name for event in store.read("r1")][:2] == ["crewbus.RunStarted", "crewbus.Chunk"]
     assert not store.info("r1").alive
     store.close()
+
+
+@pytest.mark.parametrize("closing", ["close", "aclose"])
+def test_a_folder_that_cannot_be_written_is_one_error_that_says_what_to_set(closing, monkeypatch, tmp_path):
+    monkeypatch.setenv("CREWBUS_STORE", "sqlite:///missing/crewbus.db")  # as a read-only folder, for root too
+    made = bus()
+    with made.run("r"):
+        made.chunk("x")
+    with pytest.raises(crewbus.RecordingError) as caught:
+        made.close() if closing == "close" else asyncio.run(made.aclose())
+    for word in ("'sqlite'", "CREWBUS_STORE=", "CREWBUS_RECORD=off", str(tmp_path)):
+        assert word in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_code_that_names_a_store_is_not_told_to_set_variables():
+    made = bus()
+    made.enable_recording("sqlite:///missing/other.db")
+    with made.run("r"):
+        made.chunk("x")
+    with pytest.raises(crewbus.RecordingError, match="it can't be opened") as caught:
+        made.close()
+    assert "CREWBUS" not in str(caught.value)
