@@ -57,10 +57,14 @@ class Person:
         return " ".join(found.split())
 
     def wait(self, condition):
-        """What the condition answers once it is true of the page."""
+        """What the condition answers once it is true of the page; fails with what the page says if it never is."""
+        from selenium.common.exceptions import TimeoutException
         from selenium.webdriver.support.wait import WebDriverWait
 
-        return WebDriverWait(self.chrome, PATIENCE, 0.05).until(lambda _: condition())
+        try:
+            return WebDriverWait(self.chrome, PATIENCE, 0.05).until(lambda _: condition())
+        except TimeoutException:
+            pytest.fail(f"the page says: {self.text()}; the browser: {self.complaints()}")
 
     def sees(self, text, selector="main"):
         """Wait until an element says this."""

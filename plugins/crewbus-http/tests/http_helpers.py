@@ -17,7 +17,7 @@ from crewbus_http import app
 from crewbus_http.commands.serve import Server, listening
 from crewbus_sqlite import SQLiteStore
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which a wait means that something hangs."""
 
 
