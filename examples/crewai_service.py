@@ -75,9 +75,9 @@ async def events(stream: crewbus.Stream) -> AsyncIterator[ServerSentEvent]:
             yield ServerSentEvent(json.dumps(data), event=type(frame.event).__name__, id=stream.cursor)
 
 
-def rejection(status: int, request: Request, error: Exception) -> Response:
-    """The response for an unknown run or an invalid cursor."""
-    return JSONResponse({"error": str(error)}, status_code=status)
+def rejection(status: int, text: str, request: Request, error: Exception) -> Response:
+    """The response for an unknown run or an invalid cursor, without the error's own text, which names files."""
+    return JSONResponse({"error": text}, status_code=status)
 
 
 PAGE = """<!doctype html>
@@ -146,8 +146,8 @@ app = Starlette(
     lifespan=lifespan,
     routes=[Route("/", page), Route("/runs", start, methods=["POST"]), Route("/runs/{run}", follow)],
     exception_handlers={
-        crewbus.RunNotFoundError: partial(rejection, 404),
-        crewbus.InputError: partial(rejection, 400),
+        crewbus.RunNotFoundError: partial(rejection, 404, "there is no such run"),
+        crewbus.InputError: partial(rejection, 400, "that is not a cursor of this run"),
     },
 )
 

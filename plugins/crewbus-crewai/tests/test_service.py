@@ -262,8 +262,8 @@ def test_unknown_runs_and_cursors_are_rejected(service):
 
     missing, nonsense = asyncio.run(main())
     assert (missing.status_code, nonsense.status_code) == (404, 400)
-    assert "nowhere" in missing.json()["error"]
-    assert "is not a cursor" in nonsense.json()["error"]
+    assert missing.json()["error"] == "there is no such run"
+    assert nonsense.json()["error"] == "that is not a cursor of this run"
 
 
 def test_a_restarted_service_continues_at_the_clients_cursor(example, configured):
