@@ -9,6 +9,7 @@ the interpreter, as SQLite's commits do.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -98,7 +99,8 @@ def stacks(load: str, seconds: float) -> Iterator[tuple[list[str], int]]:
         file = Path(folder, "stacks")
         spy = ["py-spy", "record", "--gil", "--rate", str(RATE), "--format", "raw", "--output", str(file), "--"]
         command = [sys.executable, "-m", "benchmarks._profile", "--load", load, "--seconds", str(seconds)]
-        subprocess.run([*spy, *command], check=True, capture_output=True)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([*spy, *command], env=environment, check=True, capture_output=True)
         for line in file.read_text().splitlines():
             stack, _, count = line.rpartition(" ")
             if names := [_named(frame) for frame in stack.split(";") if frame]:
