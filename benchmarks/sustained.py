@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FULL: Final = (1000, 20, 25.0)
 """Runs, chunks a second of each, seconds."""
-OTHERS: Final = ((1000, 50, 8.0), (1000, 10, 8.0))
+LESS: Final = (1000, 10, 8.0)
 FEW: Final = (4, 10)
 """Agents of the peer that commits each chunk, and the chunks a second of each."""
 OURS: Final = "ours"
@@ -49,7 +49,7 @@ LATE: Final = 1.02
 
 def among_peers(size: Size) -> Iterator[Row]:
     """Agents that are recorded, next to what else carries and keeps their chunks."""
-    from benchmarks import _agents, _agents_raw
+    from benchmarks import _agents_raw
 
     peers: dict[str, Carry] = {
         RAW: _agents_raw.raw,
@@ -60,19 +60,19 @@ def among_peers(size: Size) -> Iterator[Row]:
 
         peers["LangGraph with its SQLite saver"] = _peer_agents_langgraph.recorded
     crowd = crowd_of(size)
-    yield from _beside(size, crowd, {"unrecorded": _agents.streamed, **peers})
+    yield from _beside(crowd, peers, size.repeat(2))
     if has_dbos():
         from benchmarks import _peer_agents_dbos
 
         few = crowd_of(size, *FEW)
-        yield from _beside(size, few, {RAW: _agents_raw.raw, "DBOS streams": _peer_agents_dbos.recorded})
+        yield from _beside(few, {RAW: _agents_raw.raw, "DBOS streams": _peer_agents_dbos.recorded}, 1)
 
 
-def _beside(size: Size, crowd: Crowd, peers: dict[str, Carry]) -> Iterator[Row]:
+def _beside(crowd: Crowd, peers: dict[str, Carry], repeat: int) -> Iterator[Row]:
     from benchmarks import _agents
 
     everyone = {OURS: _agents.recorded, **peers}
-    cpu = alone(_agents.least, everyone, crowd, size.repeat(2))
+    cpu = alone(_agents.least, everyone, crowd, repeat)
     p99 = alone(_agents.latencies, everyone, crowd, 1)
     what = f"{crowd.agents:,} agents at {crowd.pace} chunks/s, recorded"
     for peer in peers:
@@ -126,7 +126,7 @@ def rows(size: Size) -> Iterator[Line]:
     yield from among_peers(size)
     from benchmarks import _load
 
-    for number, (runs, pace, seconds) in enumerate([QUICK] if size.quick else [FULL, *OTHERS]):
+    for number, (runs, pace, seconds) in enumerate([QUICK] if size.quick else [FULL, LESS]):
         load = _load.Load(runs, pace, seconds)
         pacing = alone(_load.pacing, _load.Load(runs, pace, min(PACING, seconds / 4)))
         found = alone(_load.sustained, load)
