@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import random
 import re
@@ -19,8 +20,9 @@ from cli_helpers import Cli
 import crewbus
 import crewbus.cli
 from crewbus import hookspecs
+from crewbus.cli.commands import new_plugin
 from crewbus.cli.scaffold import distribution as scaffold
-from crewbus.cli.scaffold import new_folder, options
+from crewbus.cli.scaffold import new_folder, options, origin
 
 LONG = 240.0
 """Seconds that a process of its own may take; it takes a few."""
@@ -83,7 +85,8 @@ def run_pytest(*arguments: str, cwd: Path, path: list[Path]) -> subprocess.Compl
 # What is written
 
 
-def test_it_writes_a_distribution_and_shows_the_next_steps(cli):
+def test_it_writes_a_distribution_and_shows_the_next_steps(cli, monkeypatch):
+    monkeypatch.setattr(new_plugin, "installed_from", lambda: None)
     assert cli("new-plugin", "acme") == 0
     written = {path for path, data in contents(cli.folder).items() if data is not None}
     assert written == {
@@ -112,6 +115,34 @@ def test_it_writes_a_distribution_and_shows_the_next_steps(cli):
         "python -m pip install -e . --group test tox",
         "tox",
     ]
+
+
+@pytest.mark.parametrize(
+    ("noted", "source"),
+    [
+        (None, None),
+        ({"url": "file:///", "dir_info": {"editable": True}}, "/"),
+        ({"url": "file:///no/such/crewbus.whl", "archive_info": {}}, None),
+        ({"url": "https://example.org/crewbus.whl", "archive_info": {}}, "https://example.org/crewbus.whl"),
+        (
+            {"url": "https://example.org/crewbus", "vcs_info": {"vcs": "git", "commit_id": "0a1b"}},
+            "git+https://example.org/crewbus@0a1b",
+        ),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="the paths are those of POSIX")
+def test_the_next_steps_name_where_a_crewbus_that_is_on_no_index_came_from(cli, monkeypatch, noted, source):
+    class Installed:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return None if noted is None else json.dumps(noted)
+
+    monkeypatch.setattr(origin, "distribution", lambda name: Installed())
+    assert cli("new-plugin", "acme") == 0
+    (command,) = [line.split("#")[0].strip() for line in cli.err.splitlines() if line.strip().endswith("style, types")]
+    assert command == ("tox" if source is None else f"CREWBUS_SOURCE={source} tox")
+    assert ("Without CREWBUS_SOURCE" in cli.err) == (source is not None)
+    assert "deps = {env:CREWBUS_SOURCE:crewbus}\n" in (cli.folder / "crewbus-acme" / "tox.ini").read_text("utf-8")
 
 
 def test_directory_is_the_parent_directory(cli):

@@ -174,6 +174,54 @@ def test_the_test_may_close_the_bus_itself(run):
     """).assert_outcomes(passed=1)
 
 
+def test_a_setting_names_the_bus_for_projects_that_have_a_fixture_of_that_name(pytester):
+    pytester.makeini("[pytest]\nfilterwarnings = error\ncrewbus_bus_fixture = agent_bus\n")
+    pytester.makepyfile(
+        test_acme=BEGIN
+        + textwrap.dedent("""
+        @pytest.fixture
+        def bus():
+            return "CAN"
+
+        @pytest.mark.crewbus(unscoped="raise")
+        def test_both(bus, agent_bus, captured_events, recorded_run, no_leaks):
+            assert bus == "CAN"
+            with pytest.raises(crewbus.UnscopedError):
+                agent_bus.chunk("outside")
+            with agent_bus.run():
+                agent_bus.chunk("inside")
+            assert [event.text for event in captured_events.of(crewbus.Chunk)] == ["inside"]
+            assert recorded_run(lambda: 3).result == 3
+        """)
+    )
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+    unnamed = pytester.makepyfile(test_other="def test_it(bus): pass")
+    pytester.runpytest_inprocess(unnamed).stdout.fnmatch_lines("*fixture 'bus' not found*")
+
+
+@pytest.mark.parametrize("name", ["agent bus", "class", "captured_events"])
+def test_a_wrong_name_for_the_bus_is_one_error(pytester, name):
+    pytester.makeini(f"[pytest]\ncrewbus_bus_fixture = {name}\n")
+    result = pytester.runpytest_inprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    what = f"crewbus_bus_fixture = {name!r}: give the name that crewbus's fixture 'bus' is to have, such as crewbus_bus"
+    assert [line for line in result.errlines if line] == [f"ERROR: {what}"]
+
+
+def test_a_projects_own_bus_is_what_the_other_fixtures_use(run):
+    run("""
+        @pytest.fixture
+        def bus():
+            with crewbus.Bus(entry_points=False) as own:
+                yield own
+
+        def test_it(captured_events, recorded_run, bus):
+            with bus.run():
+                bus.chunk("mine")
+            assert [event.text for event in captured_events.of(crewbus.Chunk)] == ["mine"]
+    """).assert_outcomes(passed=1)
+
+
 def test_the_plugin_can_be_switched_off(run):
     result = run("def test_it(bus): pass", "-p", "no:crewbus")
     result.assert_outcomes(errors=1)

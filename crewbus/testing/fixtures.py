@@ -7,7 +7,9 @@ a test first uses a fixture.
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Iterator
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from crewbus.testing import CapturedEvents, LeakCheck, RunRecorder
 
 MARKER: Final = "crewbus"
+BUS_FIXTURE: Final = "crewbus_bus_fixture"
+"""The setting that names the fixture `bus`."""
+OTHERS: Final = ("captured_events", "no_leaks", "recorded_run", "request")
+"""What the fixture `bus` can't be called."""
 ENVIRONMENT: Final = ("CREWBUS_PLUGINS", "CREWBUS_BLOCK", "CREWBUS_STORE")
 """The variables that a bus reads."""
 LOOP: Final = "_function_scoped_runner"
@@ -27,8 +33,25 @@ CHECK: Final = pytest.StashKey["LeakCheck"]()
 """Where a test keeps its leak check."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the setting that names the fixture `bus`."""
+    parser.addini(
+        BUS_FIXTURE,
+        "the name of crewbus's fixture 'bus', for projects that have one of that name",
+        default="bus",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the marker, and the fixture `bus` under its name."""
+    name = config.getini(BUS_FIXTURE)
+    if not name.isidentifier() or iskeyword(name) or name in OTHERS:
+        raise pytest.UsageError(
+            f"{BUS_FIXTURE} = {name!r}: give the name that crewbus's fixture 'bus' is to have, such as crewbus_bus"
+        )
+    named = types.ModuleType("crewbus.testing.bus_fixture")
+    setattr(named, name, pytest.fixture(bus, name=name))
+    config.pluginmanager.register(named, "crewbus_bus_fixture")
     config.addinivalue_line(
         "markers",
         f"{MARKER}(**arguments): arguments of crewbus.Bus for the fixture 'bus', such as plugins=[...]; "
@@ -36,7 +59,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.fixture
 def bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[crewbus.Bus]:
     """A strict `crewbus.Bus` with the built-in plugins only, independent of environment variables.
 
@@ -53,21 +75,27 @@ def bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     _close(made)
 
 
+def _bus_of(request: pytest.FixtureRequest) -> crewbus.Bus:
+    """The value of the fixture `bus`, ours or the project's, under the name that it has."""
+    made: crewbus.Bus = request.getfixturevalue(request.config.getini(BUS_FIXTURE))
+    return made
+
+
 @pytest.fixture
-def captured_events(bus: crewbus.Bus) -> Iterator[CapturedEvents]:
+def captured_events(request: pytest.FixtureRequest) -> Iterator[CapturedEvents]:
     """The envelopes observed on `bus` during the test: a `crewbus.testing.CapturedEvents`."""
-    captured = testing.CapturedEvents(bus)
+    captured = testing.CapturedEvents(_bus_of(request))
     yield captured
     captured.close()
 
 
 @pytest.fixture
-def recorded_run(bus: crewbus.Bus) -> Iterator[RunRecorder]:
+def recorded_run(request: pytest.FixtureRequest) -> Iterator[RunRecorder]:
     """Calls a function in a run that `bus` records in memory: a `crewbus.testing.RunRecorder`.
 
     ``done = recorded_run(function, *args)`` is a `crewbus.testing.RecordedRun`.
     """
-    recorder = testing.RunRecorder(bus)
+    recorder = testing.RunRecorder(_bus_of(request))
     yield recorder
     recorder.close()
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import argparse
 import pkgutil
+import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crewbus import Bus
 from crewbus.cli.formatting import examples, paragraph
-from crewbus.cli.scaffold import KINDS, Distribution, author_name, hook_kinds, plugin_name, url_scheme, write_folder
+from crewbus.cli.scaffold import (
+    KINDS,
+    SOURCE,
+    Distribution,
+    author_name,
+    hook_kinds,
+    installed_from,
+    plugin_name,
+    url_scheme,
+    write_folder,
+)
 from crewbus.cli.terminal import Terminal
 from crewbus.exceptions import InputError
 
@@ -79,9 +90,12 @@ def main(args: argparse.Namespace, _: Bus) -> int:
 
 
 def _next_steps(folder: Path) -> str:
+    source = installed_from()
+    tox = "tox" if source is None else f"{SOURCE}={shlex.quote(source)} tox"
+    why = "" if source is None else f"\nWithout {SOURCE}, tox looks for crewbus in the package index."
     return (
         f"\nThe plugin works as it is. Adapt it, starting with {folder / 'README.md'}. Next:\n"
         f"  cd {folder}\n"
         "  python -m pip install -e . --group test tox  # 'crewbus plugins' then lists it, and 'pytest' tests it\n"
-        "  tox                                          # tests on each installed Python, style, types"
+        f"  {tox:<43}  # tests on each installed Python, style, types{why}"
     )
