@@ -2,7 +2,8 @@
 
 ``python -m benchmarks._compiled`` copies crewbus to a temporary folder, makes there the edits that mypyc needs, and
 builds the modules of the hot path. Then it measures the budgets that need no disk with the sources and with the build,
-which take turns: each turn is a process of its own. It needs mypy, setuptools and a C compiler.
+which take turns: each turn is a process of its own. It needs mypy, setuptools and a C compiler. With valgrind it counts
+the instructions of a chunk as well.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import attrs
 
 import crewbus
 from benchmarks._harness import installed
+from benchmarks._instructions import LOADS, counted
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = Path(crewbus.__file__).parent
@@ -184,6 +186,14 @@ def compared(pure: Mapping[str, dict[str, Any]], compiled: Mapping[str, dict[str
         )
 
 
+def instructions(pure: Path, compiled: Path) -> Iterator[str]:
+    """The lines of a table."""
+    yield "\n| instructions for each chunk | sources | compiled | ratio |\n|---|--:|--:|--:|"
+    for load in LOADS:
+        ours, now = (counted(load, folder, _environment(folder)) for folder in (pure, compiled))
+        yield f"| {load} | {ours:,.0f} | {now:,.0f} | {now / ours:.2f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks._compiled", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only try it: the figures mean nothing")
@@ -201,7 +211,9 @@ def main() -> None:
         for _ in range(0 if options.quick else TURNS - 1):
             pure = lesser(pure, rows_of(Path(sources), quick))
             compiled = lesser(compiled, rows_of(built.folder, quick))
-        print(*compared(pure, compiled), sep="\n")
+        print(*compared(pure, compiled), sep="\n", flush=True)
+        if shutil.which("valgrind") and not options.quick:
+            print(*instructions(Path(sources), built.folder), sep="\n")
 
 
 if __name__ == "__main__":
