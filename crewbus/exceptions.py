@@ -7,7 +7,7 @@ cancelled or suspended, and each is a `BaseException`, so that ``except Exceptio
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import ClassVar, Final
 
 __all__ = [
     "BusClosedError",
@@ -54,6 +54,15 @@ __all__ = [
     "UnscopedWarning",
     "UnserializableError",
 ]
+
+
+DOCUMENTATION: Final = ""
+"""The address of the documentation, with a slash at its end, once it has one. Messages, and nothing else, read it."""
+
+
+def see_page(page: str) -> str:
+    """What a message says about a page of the documentation."""
+    return f"See {DOCUMENTATION}{page}.html" if DOCUMENTATION else f"See the page {page} of crewbus's documentation."
 
 
 def text_of(error: BaseException) -> str:
@@ -127,15 +136,27 @@ def is_cancellation(error: BaseException | None) -> bool:
 
 
 class CrewbusError(Exception):
-    """The root of all errors of crewbus."""
+    """The root of all errors of crewbus. A note below the traceback names the page about it, if there is one."""
+
+    page: ClassVar[str] = ""
+    """The page of the documentation about this error, without its suffix."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if self.page:
+            self.add_note(see_page(self.page))
 
 
 class BusClosedError(CrewbusError):
     """The bus is closed and accepts no more work."""
 
+    page = "howto/end-cleanly"
+
 
 class EventTypeError(CrewbusError):
     """A class can't be an event type. The message names it and says how to register it."""
+
+    page = "howto/add-event-types-and-converters"
 
 
 class UnregisteredEventError(EventTypeError):
@@ -149,6 +170,8 @@ class UnserializableError(EventTypeError):
 class DecodeError(CrewbusError):
     """Recorded bytes do not match their event type. Nothing named in them was executed."""
 
+    page = "explanation/failure-modes"
+
 
 class RunError(CrewbusError):
     """The state of a run or attempt does not allow this use of it."""
@@ -157,13 +180,19 @@ class RunError(CrewbusError):
 class RunIdInUseError(RunError):
     """The id belongs to a live or a recorded run."""
 
+    page = "howto/resume-after-a-crash"
+
 
 class RunNotFoundError(RunError):
     """No run with that id is live or recorded, or started within the timeout."""
 
+    page = "howto/record-runs"
+
 
 class RunHeldError(RunError):
     """Another process holds the run. The message names the holder and the end of its lease."""
+
+    page = "howto/run-several-workers"
 
 
 class ReplayMismatch(RunError):
@@ -171,6 +200,8 @@ class ReplayMismatch(RunError):
 
     ``expected`` and ``found`` describe the first steps that differ, ``scope`` the run or step that they belong to.
     """
+
+    page = "durability"
 
     def __init__(self, message: str, *, expected: str = "", found: str = "", scope: str = "") -> None:
         super().__init__(message)
@@ -185,12 +216,16 @@ class RunCancelledError(RunError, Cancelled):
     It is an Exception, since that code was not cancelled. It is a `Cancelled` too, so that one clause catches both.
     """
 
+    page = "howto/cancel"
+
 
 class RunFailedError(RunError):
     """A run has failed, with an exception that can't be raised here as itself.
 
     ``run_id`` is the run's id, ``error`` the qualified name of the exception's type, ``message`` its text.
     """
+
+    page = "howto/get-the-result"
 
     def __init__(self, run_id: str, error: str, message: str) -> None:
         super().__init__(run_id, error, message)
@@ -208,17 +243,25 @@ class RunFailedError(RunError):
 class RunSuspendedError(RunError, Suspended):
     """Raised where the ``with`` block of a suspended run is left. The run continues when a process resumes it."""
 
+    page = "howto/deploy"
+
 
 class ResultTimeoutError(RunError, TimeoutError):
     """The result was not there within the timeout. The run continues."""
+
+    page = "howto/get-the-result"
 
 
 class UnscopedError(RunError):
     """With ``unscoped="raise"``: a chunk was emitted outside any run, or an event in a finished one."""
 
+    page = "howto/carry-context-into-threads"
+
 
 class StepError(CrewbusError):
     """A step is declared or called in a way that can't work. The message names it and says what to do."""
+
+    page = "durability"
 
 
 class StepFailedError(CrewbusError):
@@ -226,6 +269,8 @@ class StepFailedError(CrewbusError):
 
     ``step`` is the step's name, ``error`` the qualified name of the exception's type, ``message`` its text.
     """
+
+    page = "durability"
 
     def __init__(self, step: str, error: str, message: str) -> None:
         super().__init__(step, error, message)
@@ -247,17 +292,25 @@ class CallError(CrewbusError):
 class CallbackError(CrewbusError):
     """An object can't be a callback. The message describes it and says what is needed."""
 
+    page = "howto/isolate-callbacks"
+
 
 class ConsumptionError(CrewbusError):
     """A stream is consumed in a way that can't work: both ``for`` and ``async for``, or blocking a loop."""
+
+    page = "howto/consume-a-stream"
 
 
 class SlowConsumer(CrewbusError):
     """A consumer or background handler fell too far behind: its stream fails, or events were discarded."""
 
+    page = "howto/consume-a-stream"
+
 
 class RecordingError(CrewbusError):
     """Something could not be recorded or read. The message says why, and what to do."""
+
+    page = "howto/record-runs"
 
 
 class OversizedEventError(RecordingError):
@@ -267,9 +320,13 @@ class OversizedEventError(RecordingError):
 class FencedError(RecordingError):
     """Another process took the run over. Nothing that this process still emits in it is written."""
 
+    page = "howto/run-several-workers"
+
 
 class CorruptRecordError(RecordingError):
     """A store's bytes are damaged, truncated, or no record. Nothing named in them was executed."""
+
+    page = "explanation/failure-modes"
 
 
 class RunEndedError(RecordingError):
@@ -279,6 +336,8 @@ class RunEndedError(RecordingError):
 class StoreVersionError(RecordingError):
     """The store or record can't be used by this release. The message says why, and what to do."""
 
+    page = "explanation/failure-modes"
+
 
 class StoreFullError(RecordingError):
     """The store has reached its limit, and holds no finished run that it could drop."""
@@ -287,6 +346,8 @@ class StoreFullError(RecordingError):
 class RedactionError(CrewbusError):
     """A redactor failed. The event reached no sink, since it may hold what must not be seen."""
 
+    page = "howto/write-a-redactor"
+
 
 class RejectedError(CrewbusError):
     """A plugin rejected a run, call, step or attempt before its work began: a budget is used up, for example.
@@ -294,9 +355,13 @@ class RejectedError(CrewbusError):
     Plugins raise it, or a subclass, in `crewbus_scope`. It reaches the code that wanted to begin unchanged.
     """
 
+    page = "howto/write-a-guard"
+
 
 class FlushError(CrewbusError):
     """Flushing here could never return, or pending events can never be handled."""
+
+    page = "howto/end-cleanly"
 
 
 class FlushTimeoutError(FlushError, TimeoutError):
@@ -305,6 +370,8 @@ class FlushTimeoutError(FlushError, TimeoutError):
 
 class PluginError(CrewbusError):
     """A plugin was refused. The message names it, its distribution and the reason."""
+
+    page = "howto/load-plugins"
 
 
 class TargetError(CrewbusError):

@@ -688,7 +688,12 @@ class Greeting:
     ("argv", "code", "out", "err"),
     [
         (["greet"], 5, "hello from Bus\n", ""),
-        (["greet", "--fail"], 2, "", "crewbus: error: the disk is full\n"),
+        (
+            ["greet", "--fail"],
+            2,
+            "",
+            "crewbus: error: the disk is full\nSee the page howto/record-runs of crewbus's documentation.\n",
+        ),
     ],
 )
 def test_a_plugin_can_add_commands(cli: Cli, argv: list[str], code: int, out: str, err: str) -> None:

@@ -39,7 +39,9 @@ INTERNAL = {
         "Registry", "entity_types", "event_type_or_none", "exception_types", "find_type",
         "forget_event", "qualified", "type_of_value",
     },
-    "crewbus.exceptions": {"FAILED_STEPS", "failed_steps", "is_cancellation", "note_failed_step", "text_of"},
+    "crewbus.exceptions": {
+        "DOCUMENTATION", "FAILED_STEPS", "failed_steps", "is_cancellation", "note_failed_step", "see_page", "text_of",
+    },
     "crewbus.stores": {"StoreRefs", "store_refs"},
 }  # fmt: skip
 """Names that public modules hold for crewbus's own packages; the reference leaves them out."""

@@ -17,7 +17,7 @@ from crewbus.cli.commands import add_built_in_commands, plugins
 from crewbus.cli.selection import PluginSelection, split_plugin_options
 from crewbus.cli.terminal import Terminal
 from crewbus.cli.warning_notes import log_as_notes
-from crewbus.exceptions import CrewbusError, InputError, PluginWarning
+from crewbus.exceptions import CrewbusError, InputError, PluginWarning, see_page
 
 
 def main(argv: Sequence[str] | None = None, *, bus: Bus | None = None) -> int:
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None, *, bus: Bus | None = None) -> int:
         return code
     except CrewbusError as error:
         terminal.error(str(error))
+        if error.page:
+            terminal.note(see_page(error.page))
         return 2
     except KeyboardInterrupt:
         terminal.note("crewbus: interrupted")
