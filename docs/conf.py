@@ -12,7 +12,7 @@ author = "The crewbus developers"
 project_copyright = author
 release = version = metadata.version("crewbus")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "crewbus_docs"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design", "crewbus_docs"]
 source_suffix = {".md": "markdown"}
 
 # A name in single backticks is a link, in docstrings and in pages; one that leads nowhere fails the build.
@@ -55,6 +55,9 @@ python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
 
 html_theme = "furo"
 html_title = f"crewbus {release}"

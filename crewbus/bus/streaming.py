@@ -58,7 +58,7 @@ class Streaming:
         existing = None
         if chosen.attach:
             digest = durability.digest_of(args, kwargs)
-            chosen = attrs.evolve(chosen, tags={**(chosen.tags or {}), durability.ARGUMENTS_TAG: digest})
+            chosen = attrs.evolve(chosen, tags={**(chosen.tags or {}), durability.DIGEST_TAG: digest})
         if chosen.resume is not None:
             run = self._resumed_run(chosen.resume, chosen.at, durability=chosen.durability, claimed=chosen.claimed)
         else:

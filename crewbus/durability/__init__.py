@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from crewbus.durability.cancelling import end_left_off
     from crewbus.durability.checkpoints import Checkpoints
     from crewbus.durability.fork import fork_run
-    from crewbus.durability.idempotency import ARGUMENTS_TAG, digest_of, require_same
+    from crewbus.durability.idempotency import DIGEST_TAG, digest_of, require_same
     from crewbus.durability.recorder import Recorder, RecordingOptions
     from crewbus.durability.requests import CHANNEL, act_on, request
     from crewbus.durability.results import Results
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from crewbus.durability.step_scope import Step, step
 
 __all__ = [
-    "ARGUMENTS_TAG",
     "CHANNEL",
+    "DIGEST_TAG",
     "MAX_EVENT_BYTES",
     "Checkpoints",
     "Gate",
@@ -50,7 +50,7 @@ __getattr__ = lazy_names(
         "cancelling": "end_left_off",
         "checkpoints": "Checkpoints",
         "fork": "fork_run",
-        "idempotency": "ARGUMENTS_TAG digest_of require_same",
+        "idempotency": "DIGEST_TAG digest_of require_same",
         "recorder": "Recorder RecordingOptions",
         "requests": "CHANNEL act_on request",
         "results": "Results",

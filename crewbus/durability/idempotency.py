@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crewbus.records import Record
     from crewbus.scopes import Run
 
-ARGUMENTS_TAG: Final = "crewbus.arguments"
+DIGEST_TAG: Final = "crewbus.arguments_digest"
 """The tag that holds the digest of the arguments of a run that others may attach to."""
 
 
@@ -46,7 +46,7 @@ def require_same(record: Record, asked: Run) -> None:
             f"run {asked.id} is recorded already, and is one of {started.name!r}, not of {asked.name!r}: "
             "choose another id"
         )
-    digests = [tags.get(ARGUMENTS_TAG) for tags in (started.tags, asked.tags)]
+    digests = [tags.get(DIGEST_TAG) for tags in (started.tags, asked.tags)]
     if None not in digests and digests[0] != digests[1]:
         raise RunIdInUseError(
             f"run {asked.id} is recorded already, and was started with other arguments: choose another id"
