@@ -16,10 +16,9 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
-import attrs
 import uvicorn
 from crewai import LLM, Agent, Crew, Task
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -66,12 +65,17 @@ def follow(request: Request) -> EventSourceResponse:
     return EventSourceResponse(events(stream))
 
 
+PUBLIC: Final = ("kind", "text", "since", "parents", "count")
+"""The fields of events that a browser gets: what an error says may name files and servers."""
+
+
 async def events(stream: crewbus.Stream) -> AsyncIterator[ServerSentEvent]:
     """The frames of ``stream`` as server-sent events: Chunk, Retracted, and the terminal event."""
     yield ServerSentEvent(retry=1000)  # milliseconds until a browser reconnects
     async with stream:
         async for frame in stream:
-            data: dict[str, Any] = {"seq": frame.seq, "parent": frame.parent} | attrs.asdict(frame.event)
+            shown = {name: getattr(frame.event, name) for name in PUBLIC if hasattr(frame.event, name)}
+            data: dict[str, Any] = {"seq": frame.seq, "parent": frame.parent, **shown}
             yield ServerSentEvent(json.dumps(data), event=type(frame.event).__name__, id=stream.cursor)
 
 
