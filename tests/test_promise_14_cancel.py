@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import wait
 from contextlib import suppress
 from typing import Any
 
@@ -103,6 +104,19 @@ def test_promise_14_a_run_of_this_bus_is_cancelled_at_once(bus):
     with pytest.raises(RunCancelledError, match="enough"):
         future.result(TIMEOUT)
     assert bus.records.info("r").reason == "enough"
+
+
+def test_promise_14_one_that_ends_before_cancel_returns_was_running(bus, monkeypatch):
+    future = working(bus, lambda: bus.run(id="r"))
+    cancel = crewbus.Run.cancel
+
+    def cancel_and_wait(run, reason):
+        cancel(run, reason)
+        wait([future], TIMEOUT)
+
+    monkeypatch.setattr(crewbus.Run, "cancel", cancel_and_wait)
+    assert bus.cancel("r", "enough") == "running"
+    assert future.done()
 
 
 def test_promise_14_so_is_one_that_is_not_recorded_or_is_nested():

@@ -34,8 +34,9 @@ class Cancellation:
         reason = Stop.cancelling(reason).reason
         run = self._live.find(checked_run_id(run_id))
         if run is not None:
+            is_here = not run.recorded or self._holds(run)  # before it is told: it may end at once
             run.cancel(reason)
-            if not run.recorded or self._holds(run):
+            if is_here:
                 return "running"
         while True:
             state = self._cancel_recorded(run_id, reason)
