@@ -156,6 +156,28 @@ def test_a_run_is_followed_while_its_worker_is_killed_and_another_continues(bus,
         look.wait(lambda: look.ask("return document.querySelector('#lines del')"))  # what the first one streamed
 
 
+AT_ONCE = """
+    const {source} = window, panel = document.querySelector(".panel").innerHTML;
+    source.close();  // so that nothing comes in between
+    for (const [name, data] of [["panel", panel], ["more", arguments[0]]])
+        source.dispatchEvent(new MessageEvent(name, {data}));
+"""
+KEEP_SOURCE = """
+    document.body.addEventListener("htmx:sseMessage", (event) => { window.source = event.detail.target; });
+"""
+
+
+def test_text_that_comes_in_the_same_moment_as_its_panel_is_shown(bus, look):
+    with shown(bus, look) as server, bus.run("newsroom", id="live"), bus.call("model"):
+        bus.chunk("one ")
+        look.open(f"{server.url}/ui/runs/live")
+        look.ask(KEEP_SOURCE)
+        bus.chunk("two ")
+        look.sees("one two", ".panel pre")
+        look.ask(AT_ONCE, '<span class="t-text">three</span>')
+        assert look.text(".panel pre") == "one two three"
+
+
 def test_a_browser_comes_back_after_the_server_has_restarted(bus, person):
     with bus.run("newsroom", id="live"), bus.call("model"):
         bus.chunk("before ")
