@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -18,12 +17,6 @@ sys.path.append(str(BESIDE))
 from recorded_helpers import DISKS
 
 import crewbus
-
-
-def pytest_collection_finish():
-    """The thousands of tests stay to the end: a collection of garbage, which many tests ask for, need not walk them."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

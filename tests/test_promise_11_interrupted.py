@@ -176,8 +176,11 @@ def test_promise_11_an_interrupt_at_any_point_of_starting_work_leaves_none_live(
         assert not waiting._waits
 
     gc.freeze()  # what earlier tests left is not walked at each point
-    with opened() as bus:
-        assert at_each_point(play, *STARTING) > 20
+    try:
+        with opened() as bus:
+            assert at_each_point(play, *STARTING) > 20
+    finally:
+        gc.unfreeze()
 
 
 # Closing
