@@ -54,7 +54,8 @@ def system_user():
     if os.geteuid() != 0:
         return None
     user = "pgserver"
-    installed().ensure_user_exists(user)
+    with suppress(subprocess.CalledProcessError):  # another worker adds the user at the same time
+        installed().ensure_user_exists(user)
     return user
 
 

@@ -65,9 +65,9 @@ class RunView:
     def read(self) -> bool:
         """Take what is new in the record; say whether there was anything."""
         before, state = self.timeline.last, self.info.state
+        self.info = self._bus.records.info(self.info.id)  # first: of a run that has ended, all is read then
         for stored in self._stored():
             self.timeline.add(stored)
-        self.info = self._bus.records.info(self.info.id)
         return (before, state) != (self.timeline.last, self.info.state)
 
     def _stored(self) -> list[StoredEvent]:
