@@ -51,7 +51,7 @@ class _Left(BaseException):
 def _running(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Run a node or task as a step, if its graph is durable."""
     task = args[0]
-    around = _durable(getattr(task.config.get("callbacks"), "parent_run_id", None))
+    around = _durable(open_scopes.of(task.config))
     if around is None:
         return wrapped(*args, **kwargs)
     outcome = _Outcome(task, around)
@@ -74,7 +74,7 @@ def _running(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs:
 async def _running_async(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """As `_running`, for the nodes and tasks of an async graph."""
     task = args[0]
-    around = _durable(getattr(task.config.get("callbacks"), "parent_run_id", None))
+    around = _durable(open_scopes.of(task.config))
     if around is None:
         return await wrapped(*args, **kwargs)
     outcome = _Outcome(task, around)
@@ -94,9 +94,8 @@ async def _running_async(wrapped: Callable[..., Any], _: Any, args: tuple[Any, .
     return outcome.of(recorded)
 
 
-def _durable(run_id: Any) -> OpenScope[Any] | None:
-    """The open scope of a graph whose nodes are steps; None: they are not."""
-    around = open_scopes.get(run_id)
+def _durable(around: OpenScope[Any] | None) -> OpenScope[Any] | None:
+    """The open scope of a graph if its nodes are steps; None: they are not."""
     if around is None or durable_types(around.bus) is None:
         return None
     run, call = around.scope.run, around.scope.call
@@ -191,7 +190,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _beginning(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Begin with the checkpoint with which the graph began when this was recorded."""
-    around = _durable(getattr(loop.manager, "run_id", None)) if _begins_with_the_latest(loop) else None
+    around = _around(loop)
     if around is not None:
         with around.current():
             asked, step = _latest(loop)
@@ -203,7 +202,7 @@ async def _beginning_async(
     wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """As `_beginning`, for an async graph."""
-    around = _durable(getattr(loop.manager, "run_id", None)) if _begins_with_the_latest(loop) else None
+    around = _around(loop)
     if around is not None:
         with around.current():
             asked, _ = _latest(loop)
@@ -216,10 +215,11 @@ async def _beginning_async(
     return await wrapped(*args, **kwargs)
 
 
-def _begins_with_the_latest(loop: Any) -> bool:
-    return bool(
-        loop.checkpointer and not loop.is_nested and not loop.checkpoint_config[CONF].get(CONFIG_KEY_CHECKPOINT_ID)
-    )
+def _around(loop: Any) -> OpenScope[Any] | None:
+    """The open scope of a graph whose nodes are steps and that begins with its latest checkpoint; else None."""
+    if not loop.checkpointer or loop.is_nested or loop.checkpoint_config[CONF].get(CONFIG_KEY_CHECKPOINT_ID):
+        return None
+    return _durable(open_scopes.get(getattr(loop.manager, "run_id", None)))
 
 
 def _latest(loop: Any) -> tuple[list[Any], Callable[[], str]]:

@@ -6,7 +6,7 @@ a context of its own, in which it was entered and what happens in it is emitted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, Generic, TypeVar
@@ -94,6 +94,10 @@ class OpenScopes:
         """The open scope that a run belongs to; None if there is none."""
         found = self._open.get(run_id) if run_id is not None else None
         return found[0] if found is not None else None
+
+    def of(self, config: Mapping[str, Any]) -> OpenScope[Any] | None:
+        """The open scope that what langchain calls with this config belongs to; None if there is none."""
+        return self.get(getattr(config.get("callbacks"), "parent_run_id", None))
 
     def own(self, run_id: UUID) -> OpenScope[Any] | None:
         """The open scope of a run itself; None if it is not reported."""

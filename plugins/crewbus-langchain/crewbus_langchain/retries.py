@@ -26,7 +26,7 @@ def apply_patches(undo: ExitStack) -> None:
 def _trying(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Run a node or task whose tries are attempts, if it may be tried again."""
     task, *others = args
-    around = open_scopes.get(getattr(task.config.get("callbacks"), "parent_run_id", None))
+    around = open_scopes.of(task.config)
     may_retry = task.retry_policy or (others[0] if others else kwargs.get("retry_policy"))
     if around is not None and may_retry:
         task = replace(task, proc=_Tried(task.proc, around))

@@ -37,8 +37,7 @@ def bound_to(wrapped: Callable[..., Any], instance: Any) -> Callable[..., Any]:
 def entering(wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Make the scope of a run current in the context in which langchain calls its code."""
     with contained("entering the scope of a run"):
-        config = args[0] if args else kwargs["config"]
-        around = open_scopes.get(getattr(config.get("callbacks"), "parent_run_id", None))
+        around = open_scopes.of(args[0] if args else kwargs["config"])
         if around is not None:
             around.enter_forever()
     return wrapped(*args, **kwargs)
