@@ -43,6 +43,9 @@ def main() -> int:
             return 1
         comparison = Comparison(suite, folder, tests, "recorded" if asked.recorded else "plugins")
         files = [str(tests / name) for name in asked.files or suite.files if (tests / name).exists()]
+        if not files:  # pytest would run all tests that there are
+            print(f"The sdist of {suite.distribution} has none of these files.")
+            return 1
         stock, ours = comparison.outcomes(files, "stock"), comparison.outcomes(files, comparison.mode)
         said = f"{summary(stock)} without the plugins, {summary(ours)} with them"
         print(f"{suite.distribution} {metadata.version(suite.distribution)}: {said}", flush=True)
